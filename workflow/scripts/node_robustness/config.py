@@ -1,0 +1,515 @@
+"""The typed configuration: every key, its default, its range, and what it means.
+
+The JSON schema and the table of `config/README.md` are generated from these classes:
+`python -m node_robustness.config_docs` rewrites both. This module is read every time that Snakemake
+parses the workflow, also inside every job, so it must import quickly: no torch.
+"""
+
+import difflib
+import reprlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from node_robustness.errors import UserError
+from node_robustness.numbers import label, parse_number, parse_whole, token
+
+_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+_MIRROR = r"^(https?|file)://"
+_FILE_NAME = r"^[^/\\]+$"
+_SHA256 = r"^[0-9a-f]{64}$"
+_PATTERNS = {
+    _NAME: "use letters, digits and underscores, beginning with a letter",
+    _MIRROR: "write https://..., http://... or file:///folder",
+    _FILE_NAME: "write a plain file name, without folders",
+    _SHA256: "write 64 hexadecimal digits in lower case",
+}
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Mirror = Annotated[str, Field(pattern=_MIRROR)]
+# The bounds come first: behind a BeforeValidator they would not reach the JSON schema.
+Positive = Annotated[float, Field(gt=0), BeforeValidator(parse_number)]
+NonNegative = Annotated[float, Field(ge=0), BeforeValidator(parse_number)]
+Natural = Annotated[int, Field(ge=0), BeforeValidator(parse_whole)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(parse_whole)]
+Norm = Literal["linf", "l2", "l2_rms"]
+
+
+def _spelt_once(values: object) -> object:
+    """Refuse a list that names one number twice: the grid would hold the same cell twice."""
+    if isinstance(values, list):
+        seen: dict[str, object] = {}
+        for value in values:
+            number = parse_number(value)
+            if number <= 0:
+                raise ValueError(f"{value!r} must be greater than 0")
+            if token(number) in seen:
+                first = seen[token(number)]
+                raise ValueError(
+                    f"{label(number)} is listed twice (as {first} and as {value}): remove one"
+                )
+            seen[token(number)] = value
+    return values
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise ValueError(f"{value!r} is listed twice: remove one")
+    return values
+
+
+def _form(value: object) -> str:
+    """Which form of a key was written; the brackets keep it apart from the keys of a location."""
+    return "[map]" if isinstance(value, dict) else "[one]"
+
+
+Numbers = Annotated[list[Positive], Field(min_length=1), BeforeValidator(_spelt_once)]
+NumbersByNorm = Annotated[
+    Annotated[Numbers, Tag("[one]")] | Annotated[dict[Norm, Numbers], Tag("[map]")],
+    Discriminator(_form),
+]
+NumberByNorm = Annotated[
+    Annotated[Positive, Tag("[one]")] | Annotated[dict[Norm, Positive], Tag("[map]")],
+    Discriminator(_form),
+]
+Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+Norms = Annotated[list[Norm], Field(min_length=1), AfterValidator(_unique)]
+Seeds = Annotated[list[Natural], Field(min_length=1), AfterValidator(_unique)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Subset(Section):
+    """How many images to use of each split; a larger number keeps the smaller one's images."""
+
+    train: Count | None = Field(None, description="training images; all if unset")
+    validation: Count | None = Field(None, description="validation images; all if unset")
+    test: Count | None = Field(
+        None, description="test images, the same in every cell; all if unset"
+    )
+
+
+class DataFile(Section):
+    """One file of a dataset of your own."""
+
+    name: str = Field(
+        pattern=_FILE_NAME, description="file name, as it stands on the mirror and under resources/"
+    )
+    sha256: str = Field(pattern=_SHA256, description="SHA-256 of the file")
+
+
+_ROLES: dict[str, list[set[str]]] = {
+    "idx": [{"train_images", "train_labels", "test_images", "test_labels"}],
+    "cifar_binary": [{"archive"}, {"train", "test"}],
+}
+
+
+class Dataset(Section):
+    """A dataset: where its files come from, and how it is split."""
+
+    source: Literal[
+        "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "idx", "cifar_binary"
+    ] = Field(description="a known dataset, or the file format of one of your own")
+    mirrors: list[Mirror] = Field(
+        [],
+        description="folders tried before the built-in ones: https://..., http://... or "
+        "file:///folder; for idx and cifar_binary the only ones",
+    )
+    files: dict[str, DataFile] = Field(
+        {},
+        description="only for idx (train_images, train_labels, test_images, test_labels) and "
+        "cifar_binary (archive, or train and test): name and SHA-256 of each file",
+    )
+    class_names: list[str] = Field(
+        [], description="only for idx and cifar_binary: names of the classes"
+    )
+    image_shape: tuple[Count, Count, Count] | None = Field(
+        None, description="only for cifar_binary: channels, height, width"
+    )
+    label_bytes: Count = Field(
+        1,
+        le=2,
+        description="only for cifar_binary: label bytes before each image; the last one counts",
+    )
+    validation: NonNegative = Field(
+        0.1, description="share (below 1) or number of training images held out to choose the model"
+    )
+    split_seed: Natural = Field(0, description="seed of the split and of the order of the images")
+    subset: Subset = Field(Subset(), description="run on fewer images")
+
+    @model_validator(mode="after")
+    def _own_data_is_described(self) -> Self:
+        own = self.source in _ROLES
+        if own and not (self.files and self.class_names and self.mirrors):
+            raise ValueError(f"source {self.source} needs mirrors, files and class_names")
+        if own and set(self.files) not in _ROLES[self.source]:
+            wanted = ", or ".join(" and ".join(sorted(roles)) for roles in _ROLES[self.source])
+            raise ValueError(f"files of source {self.source} must be: {wanted}")
+        if self.source == "cifar_binary" and self.image_shape is None:
+            raise ValueError("source cifar_binary needs image_shape, for example [3, 32, 32]")
+        surplus = [key for key in ("files", "class_names") if getattr(self, key) and not own]
+        if self.source != "cifar_binary":
+            surplus += [k for k in ("image_shape", "label_bytes") if k in self.model_fields_set]
+        if surplus:
+            raise ValueError(f"source {self.source} takes no {' or '.join(surplus)}: remove it")
+        if self.validation == 0 or (self.validation >= 1 and self.validation % 1):
+            raise ValueError(
+                "validation must be a share between 0 and 1 or a whole number of images"
+            )
+        return self
+
+
+class Solver(Section):
+    """The ODE solver of a model."""
+
+    method: Literal["dopri5", "bosh3", "adaptive_heun", "fehlberg2"] = Field(
+        "dopri5", description="adaptive Runge-Kutta method (names as in torchdiffeq)"
+    )
+    tolerance: Positive = Field(1e-3, description="tau in training: rtol and atol")
+    max_steps: Count = Field(
+        1000, description="an image that needs more steps ends with status max_steps"
+    )
+
+
+class Augmentation(Section):
+    """Random changes of the training images, on tensors."""
+
+    crop_padding: Natural = Field(0, description="random crop after this much zero padding, pixels")
+    horizontal_flip: bool = Field(False, description="mirror every other image")
+    hue: NonNegative = Field(0.0, description="largest hue shift, as a share of the circle", le=0.5)
+    saturation: NonNegative = Field(0.0, description="largest relative change of saturation", le=1)
+
+
+class Training(Section):
+    """How a model is trained: stochastic gradient descent with momentum."""
+
+    epochs: Count = Field(25, description="passes over the training images")
+    batch_size: Count = Field(128, description="images a step")
+    learning_rate: Positive = Field(
+        0.1, description="initial (plateau, cosine) or peak (one_cycle)"
+    )
+    momentum: NonNegative = Field(0.9, description="momentum of SGD", lt=1)
+    weight_decay: NonNegative = Field(1e-4, description="weight decay of SGD")
+    schedule: Literal["plateau", "one_cycle", "cosine", "constant"] = Field(
+        "plateau",
+        description="plateau: divide the rate by 10 when validation accuracy stops rising",
+    )
+    patience: Natural = Field(5, description="plateau: epochs without a gain before the rate falls")
+    early_stopping: Count | None = Field(
+        None, description="stop after this many epochs without a gain in validation accuracy"
+    )
+    augmentation: Augmentation = Field(Augmentation(), description="random changes of the images")
+    solver: Literal["batched", "torchdiffeq"] = Field(
+        "batched",
+        description="batched: every image has its own steps; torchdiffeq: the batch is one "
+        "equation, as in the paper",
+    )
+    gradient: Literal["direct", "adjoint"] = Field(
+        "direct",
+        description="direct: through the solver's steps; adjoint: by a second solve backwards "
+        "(needs solver: torchdiffeq)",
+    )
+
+
+class Model(Section):
+    """A classifier: downsampling, body, head (paper, section 4)."""
+
+    downsampling: Literal["residual", "convolution"] = Field(
+        description="residual: 3x3 convolution and two residual blocks of stride 2; "
+        "convolution: one 4x4 convolution of stride 2"
+    )
+    body: Literal["residual", "ode"] = Field(description="residual blocks or one ODE block")
+    filters: Count = Field(64, description="channels of the body")
+    blocks: Count = Field(6, description="residual blocks of a residual body")
+    dropout: NonNegative = Field(0.5, description="dropout before the last layer", lt=1)
+    solver: Solver = Field(Solver(), description="only for body: ode")
+    weights: str | None = Field(
+        None,
+        description="take the weights from this file instead of training: the authors' .pth or "
+        "a .safetensors of ours; {seed} in it is replaced by the seed",
+    )
+    training: Training = Field(
+        Training(), description="the keys of `training` that differ for this model"
+    )
+
+    @model_validator(mode="after")
+    def _filters_fit_group_norm(self) -> Self:
+        groups = min(32, self.filters)
+        if self.filters % groups:
+            raise ValueError(
+                f"filters: {self.filters} is not a multiple of the {groups} groups of GroupNorm"
+            )
+        return self
+
+
+class Attack(Section):
+    """An attack: a method with its parameters."""
+
+    method: Literal["bim"] = Field(
+        description="bim: basic iterative method, the paper's (no random start, any iterate counts)"
+    )
+    iterations: Count = Field(10, description="gradient steps at most")
+    step: NumberByNorm | None = Field(
+        None, description="step size in the units of the norm, one for all norms or one for each"
+    )
+    relative_step: Positive | None = Field(
+        None, description="step size as a share of epsilon (give step or relative_step)"
+    )
+    gradient: Literal["direct", "adjoint"] = Field(
+        "direct",
+        description="direct: through the solver's steps; adjoint: the paper's, solved backwards "
+        "at the same tolerance, parameters in the error norm",
+    )
+    early_stop: bool = Field(
+        True, description="an image ends at its first adversarial iterate, as in the paper"
+    )
+
+    @model_validator(mode="after")
+    def _one_step_size(self) -> Self:
+        if (self.step is None) == (self.relative_step is None):
+            raise ValueError("give either step or relative_step")
+        return self
+
+
+class Trajectories(Section):
+    """Which cells get a trajectory file, and what it holds."""
+
+    attacks: Names | None = Field(None, description="attacks to follow; all if unset")
+    norms: Norms | None = Field(None, description="norms to follow; all if unset")
+    epsilons: Numbers | None = Field(None, description="epsilons to follow; all if unset")
+    tolerances: Numbers | None = Field(None, description="tolerances to follow; all if unset")
+    times: Count = Field(51, ge=2, description="equally spaced times in [0, 1], both ends included")
+    states: Natural = Field(4, description="images whose full states are kept")
+    precision: Literal["float16", "float32"] = Field("float16", description="of the kept states")
+
+
+class Experiment(Section):
+    """One grid: the product of its lists, minus what makes no sense."""
+
+    datasets: Names = Field(description="names from `datasets`")
+    models: Names = Field(description="names from `models`")
+    seeds: Seeds = Field([0], description="training seeds")
+    tolerances: Numbers = Field(description="tau at test time; models without an ODE have none")
+    attacks: Names = Field(description="names from `attacks`")
+    norms: Norms = Field(description="linf; l2; l2_rms: the paper's, root mean square over pixels")
+    epsilons: NumbersByNorm = Field(
+        description="largest perturbation, for images in [0, 1]; one list, or a list for each norm"
+    )
+    trajectories: Trajectories | None = Field(
+        Trajectories(), description="follow h(t) of clean and adversarial images; null: none"
+    )
+    paper: Literal["mnist", "cifar10"] | None = Field(
+        None, description="show the paper's figures of this dataset beside ours"
+    )
+
+    @model_validator(mode="after")
+    def _every_norm_has_epsilons(self) -> Self:
+        if isinstance(self.epsilons, dict):
+            for norm in self.norms:
+                if norm not in self.epsilons:
+                    raise ValueError(f"epsilons has no list for norm {norm}")
+            for norm in self.epsilons:
+                if norm not in self.norms:
+                    raise ValueError(f"epsilons has a list for {norm}, which norms does not name")
+        return self
+
+    def epsilons_for(self, norm: str) -> list[float]:
+        """The epsilons of one norm."""
+        if isinstance(self.epsilons, dict):
+            return {str(key): values for key, values in self.epsilons.items()}[norm]
+        return self.epsilons
+
+
+class Compute(Section):
+    """Where and how wide the work runs; none of it changes a result beyond rounding."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="auto: cuda, else mps, else cpu"
+    )
+    batch_size: Count = Field(128, description="images at a time in evaluation and attacks")
+    threads: Count = Field(1, description="CPU threads of an evaluation, attack or trajectory job")
+    training_threads: Count = Field(2, description="CPU threads of a training job")
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)] = Field(
+        description="each makes results/{name}/"
+    )
+    datasets: dict[Name, Dataset] = Field(description="the datasets that experiments name")
+    models: dict[Name, Model] = Field(description="the models that experiments name")
+    attacks: dict[Name, Attack] = Field(description="the attacks that experiments name")
+    training: Training = Field(
+        Training(), description="for every model that does not say otherwise"
+    )
+    compute: Compute = Field(Compute(), description="device, threads and batch size")
+
+    @model_validator(mode="after")
+    def _names_are_defined(self) -> Self:
+        for name, experiment in self.experiments.items():
+            where = f"experiments.{name}"
+            _known(f"{where}.datasets", experiment.datasets, "datasets", self.datasets)
+            _known(f"{where}.models", experiment.models, "models", self.models)
+            _known(f"{where}.attacks", experiment.attacks, "attacks", self.attacks)
+            for attack in experiment.attacks:
+                step = self.attacks[attack].step
+                if isinstance(step, dict):
+                    for norm in experiment.norms:
+                        if step.get(norm) is None:
+                            raise ValueError(f"attacks.{attack}.step has no entry for norm {norm}")
+            follow = experiment.trajectories
+            if follow is not None:
+                every: dict[str, list[Any]] = {
+                    "attacks": experiment.attacks,
+                    "norms": experiment.norms,
+                    "tolerances": experiment.tolerances,
+                    "epsilons": [e for n in experiment.norms for e in experiment.epsilons_for(n)],
+                }
+                for key, values in every.items():
+                    chosen: list[object] = getattr(follow, key) or []
+                    for value in chosen:
+                        if value not in values:
+                            raise ValueError(
+                                f"{where}.trajectories.{key}: {_plain(value)} is not in "
+                                f"{where}.{key} ({', '.join(map(_plain, values))})"
+                            )
+        for model in self.models:
+            training = self.training_of(model)
+            if training.gradient == "adjoint" and training.solver != "torchdiffeq":
+                raise ValueError(
+                    f"training, for model {model}: gradient: adjoint needs solver: torchdiffeq"
+                )
+        return self
+
+    def training_of(self, model: str) -> Training:
+        """The training settings of a model: its own keys over the common ones."""
+        merged = self.training.model_dump()
+        own = self.models[model].training.model_dump(exclude_unset=True)
+        merged["augmentation"] |= own.pop("augmentation", {})
+        return Training.model_validate(merged | own)
+
+
+def _plain(value: object) -> str:
+    return label(value) if isinstance(value, float) else str(value)
+
+
+def _known(where: str, names: list[str], section: str, defined: Mapping[str, object]) -> None:
+    for name in names:
+        if name not in defined:
+            have = ", ".join(defined) or "nothing"
+            raise ValueError(f"{where}: {name!r} is not defined under {section} (there is: {have})")
+
+
+def load(raw: Mapping[str, Any]) -> Config:
+    """Check a configuration as Snakemake read it.
+
+    Raises:
+        UserError: with one line for every mistake, each naming its key and the way to mend it.
+    """
+    try:
+        return Config.model_validate(_with_nulls(raw))
+    except ValidationError as error:
+        lines = dict.fromkeys(_line(detail) for detail in error.errors())
+        raise UserError("\n".join(lines)) from None
+
+
+def _with_nulls(value: object) -> object:
+    """The configuration with `null` for "null": in `snakemake --config` every value is text."""
+    if isinstance(value, Mapping):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    return None if value == "null" else value
+
+
+def _line(detail: ErrorDetails) -> str:
+    """One mistake as one line: `config: key.path: what is wrong and how to mend it`."""
+    location = [part for part in detail["loc"] if part not in ("[one]", "[map]")]
+    keys = [part for part in location if part != "[key]"]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys)
+    where = " ".join(where.removeprefix(".").split())
+    given = "nothing" if detail["input"] is None else reprlib.repr(detail["input"])
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "extra_forbidden":
+            known = _keys_beside(keys)
+            close = difflib.get_close_matches(str(keys[-1]), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+            message = f"unknown key; {hint}"
+        case "missing" if isinstance(keys[-1], int):
+            message = "is missing: the list is too short"
+        case "missing":
+            message = "this key is missing; see config/README.md"
+        case "greater_than":
+            message = f"{given} must be greater than {context['gt']:g}"
+        case "greater_than_equal":
+            message = f"{given} must be {context['ge']:g} or more"
+        case "less_than":
+            message = f"{given} must be less than {context['lt']:g}"
+        case "less_than_equal":
+            message = f"{given} must be {context['le']:g} or less"
+        case "list_type" | "tuple_type":
+            message = f"must be a list, such as [a, b] (given: {given})"
+        case "dict_type" | "model_type":
+            message = f"must be a map of keys (given: {given})"
+        case "string_type" if location[-1] == "[key]":
+            message = "this name must be text: put it in quotes"
+        case "invalid_key":
+            message = "keys must be text: remove this one, or put it in quotes"
+        case "string_type":
+            message = f"must be text, in quotes if need be (given: {given})"
+        case "bool_type" | "bool_parsing":
+            message = f"must be true or false (given: {given})"
+        case "too_short":
+            message = "is empty: list at least one"
+        case "too_long":
+            message = f"must have {context['max_length']} entries (given: {given})"
+        case "literal_error":
+            message = f"{given} is not known; choose from {context['expected']}"
+        case "string_pattern_mismatch":
+            message = f"{given} does not fit: {_PATTERNS[context['pattern']]}"
+        case "value_error":
+            message = str(context["error"])
+        case _:
+            message = f"{detail['msg']} (given: {given})"
+    return f"config: {where}: {message}" if where else f"config: {message}"
+
+
+def _keys_beside(location: list[int | str]) -> list[str]:
+    """The keys that are known where an unknown one stands."""
+    schema = Config.model_json_schema()
+    node: dict[str, Any] = schema
+    for part in [*location[:-1]]:
+        node = _resolve(schema, node)
+        properties = node.get("properties", {})
+        if part in properties:
+            node = properties[part]
+        elif isinstance(node.get("additionalProperties"), dict):
+            node = node["additionalProperties"]
+        else:
+            node = next(iter(node.get("patternProperties", {}).values()), {})
+    return list(_resolve(schema, node).get("properties", {}))
+
+
+def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    for option in [node, *node.get("anyOf", []), *node.get("allOf", [])]:
+        if "$ref" in option:
+            found: dict[str, Any] = schema["$defs"][option["$ref"].rsplit("/", 1)[1]]
+            return found
+    return node

@@ -1,0 +1,132 @@
+"""The grid: which cells a configuration asks for, and where each file of a run lies.
+
+Everything that Snakemake needs to know while it parses the workflow is here; like `config`, this
+module must import quickly (no torch).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from node_robustness.config import Attack, Config, Experiment, Model
+from node_robustness.numbers import token
+
+NO_TOLERANCE = "none"
+"""The tolerance token of a model without an ODE."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One set of weights: a model trained on a dataset from a seed."""
+
+    experiment: str
+    dataset: str
+    model: str
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return f"{self.experiment}/{self.dataset}/{self.model}/seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Solved(Trained):
+    """A model solved at a tolerance; None for a model without an ODE."""
+
+    tolerance: float | None
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        tau = NO_TOLERANCE if self.tolerance is None else token(self.tolerance)
+        return f"{super().folder}/tau-{tau}"
+
+
+@dataclass(frozen=True)
+class Cell(Solved):
+    """A model at a tolerance under an attack of a norm and an epsilon."""
+
+    attack: str
+    norm: str
+    epsilon: float
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return f"{super().folder}/{self.attack}/{self.norm}/eps-{token(self.epsilon)}"
+
+
+def seeds(model: Model, experiment: Experiment) -> list[int]:
+    """The seeds of a model; imported weights that do not name a seed are one model, not many."""
+    if model.weights is not None and "{seed}" not in model.weights:
+        return experiment.seeds[:1]
+    return experiment.seeds
+
+
+def tolerances(model: Model, experiment: Experiment) -> list[float | None]:
+    """The tolerances of a model: one column without a tolerance if it solves no ODE."""
+    return [*experiment.tolerances] if model.body == "ode" else [None]
+
+
+def trained(config: Config, name: str) -> Iterator[Trained]:
+    """Every set of weights of an experiment."""
+    experiment = config.experiments[name]
+    for dataset, model in product(experiment.datasets, experiment.models):
+        for seed in seeds(config.models[model], experiment):
+            yield Trained(name, dataset, model, seed)
+
+
+def solved(config: Config, name: str) -> Iterator[Solved]:
+    """Every model at every tolerance of an experiment."""
+    experiment = config.experiments[name]
+    for item in trained(config, name):
+        for tolerance in tolerances(config.models[item.model], experiment):
+            yield Solved(name, item.dataset, item.model, item.seed, tolerance)
+
+
+def cells(config: Config, name: str) -> Iterator[Cell]:
+    """Every attack cell of an experiment."""
+    experiment = config.experiments[name]
+    for item in solved(config, name):
+        for attack, norm in product(experiment.attacks, experiment.norms):
+            for epsilon in experiment.epsilons_for(norm):
+                yield Cell(
+                    name,
+                    item.dataset,
+                    item.model,
+                    item.seed,
+                    item.tolerance,
+                    attack,
+                    norm,
+                    epsilon,
+                )
+
+
+def followed(config: Config, name: str) -> Iterator[Cell]:
+    """Every attack cell of an experiment whose trajectories are to be followed.
+
+    A model without an ODE has no continuous state to follow.
+    """
+    follow = config.experiments[name].trajectories
+    if follow is None:
+        return
+    for cell in cells(config, name):
+        if (
+            cell.tolerance is not None
+            and cell.tolerance in (follow.tolerances or [cell.tolerance])
+            and cell.attack in (follow.attacks or [cell.attack])
+            and (follow.norms is None or cell.norm in follow.norms)
+            and cell.epsilon in (follow.epsilons or [cell.epsilon])
+        ):
+            yield cell
+
+
+def step_size(attack: Attack, norm: str, epsilon: float) -> float:
+    """The step of an attack, in the units of the norm."""
+    if attack.relative_step is not None:
+        return attack.relative_step * epsilon
+    if isinstance(attack.step, dict):
+        return {str(key): value for key, value in attack.step.items()}[norm]
+    assert attack.step is not None  # the configuration demands one of the two
+    return attack.step

@@ -1,0 +1,384 @@
+"""The paper's classifiers: downsampling, a residual or ODE body, and a linear head.
+
+RES, MIX and OON of Carrara et al. (2019) are choices of `Spec`. Weights are saved as safetensors
+beside a readable JSON spec; the authors' own checkpoints can be imported.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchdiffeq import odeint
+from torchdiffeq import odeint_adjoint as torchdiffeq_adjoint
+
+from node_robustness.adjoint import AdjointSettings, solve_adjoint
+from node_robustness.errors import UserError
+from node_robustness.ode_function import ODEFunction, group_norm
+from node_robustness.solvers import Solution, solve
+from node_robustness.storage import atomic_path
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that fixes a classifier's architecture.
+
+    Attributes:
+        channels: image channels.
+        classes: number of classes.
+        mean: of each channel, subtracted inside the model.
+        std: of each channel, divided by inside the model.
+        downsampling: `residual` (image side to about a quarter) or `convolution` (to a half).
+        body: `residual` or `ode`.
+        filters: channels C of the body.
+        blocks: residual blocks of a residual body.
+        dropout: probability before the last layer, in training.
+        method: solver of an ODE body.
+        tolerance: tau in training.
+        max_steps: attempted solver steps at most.
+    """
+
+    channels: int
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    downsampling: str
+    body: str
+    filters: int = 64
+    blocks: int = 6
+    dropout: float = 0.5
+    method: str = "dopri5"
+    tolerance: float = 1e-3
+    max_steps: int = 1000
+
+    def to_json(self) -> str:
+        """The spec as readable JSON."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Spec":
+        """The spec of a JSON text.
+
+        Raises:
+            ValueError: not a spec.
+        """
+        values = json.loads(text)
+        names = {item.name for item in fields(cls)}
+        if not isinstance(values, dict) or set(values) != names:
+            raise ValueError(f"a model spec has exactly the keys {', '.join(sorted(names))}")
+        values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """How an ODE body is solved.
+
+    Attributes:
+        method: a name in `tableaus.TABLEAUS`.
+        tolerance: tau, relative and absolute.
+        max_steps: attempted steps at most.
+        backend: `batched` (every image has its own steps) or `torchdiffeq` (the batch is one
+            equation).
+        gradient: `direct` (through the steps) or `adjoint` (a second solve, backwards).
+    """
+
+    method: str
+    tolerance: float
+    max_steps: int
+    backend: Literal["batched", "torchdiffeq"] = "batched"
+    gradient: Literal["direct", "adjoint"] = "direct"
+
+
+class ResidualBlock(nn.Module):
+    """GN, ReLU, conv3x3, GN, ReLU, conv3x3, plus shortcut (pre-activation, no biases)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.norm1 = group_norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm2 = group_norm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if stride > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, inputs, H, W] to [n, outputs, H / stride, W / stride]."""
+        active = F.relu(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        out: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active)))) + shortcut
+        return out
+
+
+class ODEBody(nn.Module):
+    """h(1) from h(0) by solving dh/dt = f(t, h) at given solver settings.
+
+    Attributes:
+        settings: may be replaced at any time.
+        nfe: function evaluations of the last forward solve for each image, int32 [n].
+        status: a `solvers.Status` for each image of the last forward solve, int64 [n].
+    """
+
+    def __init__(self, channels: int, settings: SolverSettings) -> None:
+        super().__init__()
+        self.function = ODEFunction(channels)
+        self.settings = settings
+        self.nfe: Tensor | None = None
+        self.status: Tensor | None = None
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[n, C, H, W] to [n, C, H, W]."""
+        if self.settings.backend == "torchdiffeq":
+            return self._torchdiffeq(h)
+        if self.settings.gradient == "adjoint" and torch.is_grad_enabled():
+            adjoint = AdjointSettings(
+                self.settings.tolerance, self.settings.method, self.settings.max_steps
+            )
+            result = solve_adjoint(self.function, h, adjoint)
+            assert adjoint.forward is not None  # set by the forward pass
+            self._note(adjoint.forward)
+            return result
+        solution = self.solve(h, (0.0, 1.0))
+        self._note(solution)
+        return solution.states[-1]
+
+    def solve(self, h: Tensor, times: tuple[float, ...], keep_nodes: bool = False) -> Solution:
+        """The states at the given times, [T, n, C, H, W], with per-image cost and status."""
+        return solve(
+            self.function.bind(h),
+            h,
+            times,
+            tolerance=self.settings.tolerance,
+            method=self.settings.method,
+            max_steps=self.settings.max_steps,
+            keep_nodes=keep_nodes,
+        )
+
+    def _note(self, solution: Solution) -> None:
+        self.nfe, self.status = solution.nfe.int(), solution.status
+
+    def _torchdiffeq(self, h: Tensor) -> Tensor:
+        integrate = torchdiffeq_adjoint if self.settings.gradient == "adjoint" else odeint
+        function = _Counted(self.function)
+        states = integrate(
+            function,
+            h,
+            torch.tensor([0.0, 1.0], device=h.device),
+            rtol=self.settings.tolerance,
+            atol=self.settings.tolerance,
+            method=self.settings.method,
+        )
+        self.nfe = torch.full((len(h),), function.evaluations, dtype=torch.int32, device=h.device)
+        self.status = torch.zeros(len(h), dtype=torch.int64, device=h.device)
+        final: Tensor = states[-1]
+        return final
+
+
+class _Counted(nn.Module):
+    """A function that counts its evaluations."""
+
+    def __init__(self, function: ODEFunction) -> None:
+        super().__init__()
+        self.function = function
+        self.evaluations = 0
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        self.evaluations += 1
+        out: Tensor = self.function(t, h)
+        return out
+
+
+class Head(nn.Module):
+    """GN, ReLU, global average pooling, dropout, linear."""
+
+    def __init__(self, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(channels, classes)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[n, C, H, W] to logits [n, K]."""
+        out: Tensor = self.linear(self.dropout(F.relu(self.norm(h)).mean((2, 3))))
+        return out
+
+
+class Classifier(nn.Module):
+    """Images [n, channels, H, W] in [0, 1] to logits [n, classes]; normalises inside."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+        self.downsampling: nn.Module = (
+            nn.Sequential(
+                nn.Conv2d(spec.channels, 64, 3),
+                ResidualBlock(64, 64, stride=2),
+                ResidualBlock(64, spec.filters, stride=2),
+            )
+            if spec.downsampling == "residual"
+            else nn.Conv2d(spec.channels, spec.filters, 4, 2, padding=1)
+        )
+        settings = SolverSettings(spec.method, spec.tolerance, spec.max_steps)
+        self.body: nn.Module = (
+            ODEBody(spec.filters, settings)
+            if spec.body == "ode"
+            else nn.Sequential(*(ResidualBlock(spec.filters, spec.filters) for _ in range(spec.blocks)))
+        )
+        self.head = Head(spec.filters, spec.classes, spec.dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [n, classes] of images [n, channels, H, W] in [0, 1]."""
+        logits: Tensor = self.head(self.body(self.embed(images)))
+        return logits
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The state h(0) at which the body starts, [n, C, H', W']."""
+        h: Tensor = self.downsampling((images - self.mean) / self.std)
+        return h
+
+    @property
+    def ode(self) -> ODEBody | None:
+        """The ODE body, or None."""
+        return self.body if isinstance(self.body, ODEBody) else None
+
+    @property
+    def nfe(self) -> Tensor | None:
+        """Function evaluations of the last forward pass for each image, or None without an ODE."""
+        return None if self.ode is None else self.ode.nfe
+
+    @property
+    def solver(self) -> SolverSettings | None:
+        """The solver settings, or None without an ODE."""
+        return None if self.ode is None else self.ode.settings
+
+    @solver.setter
+    def solver(self, settings: SolverSettings | None) -> None:
+        if self.ode is not None and settings is not None:
+            self.ode.settings = settings
+
+
+@contextmanager
+def solving(model: Classifier, **changes: Any) -> Iterator[Classifier]:
+    """The model with other solver settings for a while; nothing happens without an ODE."""
+    before = model.solver
+    if before is not None:
+        model.solver = replace(before, **changes)
+    try:
+        yield model
+    finally:
+        model.solver = before
+
+
+def save(model: Classifier, weights: Path, spec: Path) -> None:
+    """Write a model as safetensors and its spec as JSON."""
+    with atomic_path(weights) as path:
+        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
+    with atomic_path(spec) as path:
+        path.write_text(model.spec.to_json())
+
+
+def load(weights: Path, spec: Path) -> Classifier:
+    """Read a saved model, in evaluation mode.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another model.
+    """
+    try:
+        model = Classifier(Spec.from_json(spec.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{spec}: not a model spec ({error}): delete it and run again") from None
+    try:
+        state = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{weights}: cannot be read ({error}): delete it and run again") from None
+    _fill(model, state, weights)
+    return model.eval()
+
+
+def import_weights(spec: Spec, path: Path) -> Classifier:
+    """A model with weights from elsewhere: a `.safetensors` of ours or the authors' `.pth`.
+
+    Raises:
+        UserError: the file is missing, damaged, or fits another architecture.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; correct `weights` of the model")
+    model = Classifier(spec)
+    if path.suffix == ".safetensors":
+        try:
+            state = load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path}: not a safetensors file ({error})") from None
+    else:
+        state = _authors_state(path)
+    _fill(model, state, path)
+    return model.eval()
+
+
+def _fill(model: Classifier, state: Mapping[str, Tensor], path: Path) -> None:
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    unknown = sorted(state.keys() - expected.keys())
+    if missing or unknown:
+        what = f"lacks {missing[0]}" if missing else f"has an unknown {unknown[0]}"
+        raise UserError(
+            f"{path}: holds the weights of another architecture ({what}): "
+            "check downsampling, body and blocks of the model"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise UserError(
+                f"{path}: {name} has shape {list(tensor.shape)} where the model has "
+                f"{list(expected[name].shape)}: check filters and the dataset of the model"
+            )
+    model.load_state_dict(state)
+
+
+_AUTHORS_NAMES = (
+    (r"downsample\.module\.(\d)\.downsample\.", r"downsampling.\1.shortcut."),
+    (r"downsample\.module\.", "downsampling."),
+    (r"features\.", "body."),
+    (r"odeblock\.odefunc\.(conv\d)\._layer\.", r"body.function.\1."),
+    (r"odeblock\.odefunc\.", "body.function."),
+    (r"classifier\.module\.0\.", "head.norm."),
+    (r"classifier\.module\.[45]\.", "head.linear."),
+)
+
+
+def _authors_state(path: Path) -> dict[str, Tensor]:
+    """The state dict of an authors' checkpoint, under our names."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch raises many kinds for a damaged file or one with more than weights in it.
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be read as a checkpoint of weights ({reason})") from None
+    state = checkpoint.get("model") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: has no state dict under the key `model`, as the authors' files do")
+    return {_our_name(name): tensor for name, tensor in state.items()}
+
+
+def _our_name(name: str) -> str:
+    for pattern, ours in _AUTHORS_NAMES:
+        if re.match(pattern, name):
+            return re.sub(pattern, ours, name, count=1)
+    return name
+
+
+def parameter_count(model: nn.Module) -> int:
+    """How many numbers training may change."""
+    return sum(math.prod(parameter.shape) for parameter in model.parameters())
