@@ -9,6 +9,7 @@ gradient here.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,9 @@ def solve_adjoint(function: ODEFunction, initial: Tensor, settings: AdjointSetti
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, initial: Tensor, function: ODEFunction, settings: AdjointSettings) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any, initial: Tensor, function: ODEFunction, settings: AdjointSettings
+    ) -> Tensor:
         ctx.function, ctx.settings = function, settings
         settings.forward = solve(
             function.bind(initial),
@@ -55,15 +58,17 @@ class _Adjoint(torch.autograd.Function):
         return final
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (final,) = ctx.saved_tensors
-        # A sample whose forward solve failed has no gradient; it must not stop the others.
-        sound = torch.isfinite(final).flatten(1).all(1) & torch.isfinite(gradient).flatten(1).all(1)
-        result = torch.full_like(gradient, torch.nan)
-        if bool(sound.any()):
-            solution = _solve_backwards(ctx.function, final[sound], gradient[sound], ctx.settings)
+        # A failed forward solve has no gradient, and must not stop the others; where the loss does
+        # not ask for a gradient (an attack that is done with an image), there is nothing to solve.
+        finite = (torch.isfinite(final) & torch.isfinite(gradient)).flatten(1).all(1)
+        wanted = finite & (gradient != 0).flatten(1).any(1)
+        result = torch.where(finite.view(-1, 1, 1, 1), torch.zeros_like(gradient), torch.nan)
+        if bool(wanted.any()):
+            solution = _solve_backwards(ctx.function, final[wanted], gradient[wanted], ctx.settings)
             ctx.settings.backward = solution
-            result[sound] = solution.parts[1][-1]
+            result[wanted] = solution.parts[1][-1]
         return result, None, None
 
 

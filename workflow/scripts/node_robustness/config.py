@@ -1,6 +1,6 @@
 """The typed configuration: every key, its default, its range, and what it means.
 
-The JSON schema and the table of `config/README.md` are generated from these classes:
+The JSON schema and the tables of `config/README.md` are generated from these classes:
 `python -m node_robustness.config_docs` rewrites both. This module is read every time that Snakemake
 parses the workflow, also inside every job, so it must import quickly: no torch.
 """
@@ -26,18 +26,20 @@ from pydantic_core import ErrorDetails
 from node_robustness.errors import UserError
 from node_robustness.numbers import label, parse_number, parse_whole, token
 
-_NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 _MIRROR = r"^(https?|file)://"
 _FILE_NAME = r"^[^/\\]+$"
+_WEIGHTS = r"\.(pth|safetensors)$"
 _SHA256 = r"^[0-9a-f]{64}$"
-_PATTERNS = {
-    _NAME: "use letters, digits and underscores, beginning with a letter",
-    _MIRROR: "write https://..., http://... or file:///folder",
-    _FILE_NAME: "write a plain file name, without folders",
-    _SHA256: "write 64 hexadecimal digits in lower case",
+PATTERNS = {
+    NAME: "letters, digits and underscores, beginning with a letter",
+    _MIRROR: "https://..., http://... or file:///folder",
+    _FILE_NAME: "a plain file name, without folders",
+    _WEIGHTS: "the path of a .pth or .safetensors file",
+    _SHA256: "64 hexadecimal digits in lower case",
 }
 
-Name = Annotated[str, Field(pattern=_NAME)]
+Name = Annotated[str, Field(pattern=NAME)]
 Mirror = Annotated[str, Field(pattern=_MIRROR)]
 # The bounds come first: behind a BeforeValidator they would not reach the JSON schema.
 Positive = Annotated[float, Field(gt=0), BeforeValidator(parse_number)]
@@ -71,18 +73,21 @@ def _unique(values: list[Any]) -> list[Any]:
     return values
 
 
+_ONE, _MAP = "\0one", "\0map"
+
+
 def _form(value: object) -> str:
-    """Which form of a key was written; the brackets keep it apart from the keys of a location."""
-    return "[map]" if isinstance(value, dict) else "[one]"
+    """Which form of a key was written: a part of an error's location that YAML cannot contain."""
+    return _MAP if isinstance(value, dict) else _ONE
 
 
 Numbers = Annotated[list[Positive], Field(min_length=1), BeforeValidator(_spelt_once)]
 NumbersByNorm = Annotated[
-    Annotated[Numbers, Tag("[one]")] | Annotated[dict[Norm, Numbers], Tag("[map]")],
+    Annotated[Numbers, Tag(_ONE)] | Annotated[dict[Norm, Numbers], Tag(_MAP)],
     Discriminator(_form),
 ]
 NumberByNorm = Annotated[
-    Annotated[Positive, Tag("[one]")] | Annotated[dict[Norm, Positive], Tag("[map]")],
+    Annotated[Positive, Tag(_ONE)] | Annotated[dict[Norm, Positive], Tag(_MAP)],
     Discriminator(_form),
 ]
 Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
@@ -192,7 +197,7 @@ class Augmentation(Section):
     """Random changes of the training images, on tensors."""
 
     crop_padding: Natural = Field(0, description="random crop after this much zero padding, pixels")
-    horizontal_flip: bool = Field(False, description="mirror every other image")
+    horizontal_flip: bool = Field(False, description="mirror each image with probability 1/2")
     hue: NonNegative = Field(0.0, description="largest hue shift, as a share of the circle", le=0.5)
     saturation: NonNegative = Field(0.0, description="largest relative change of saturation", le=1)
 
@@ -240,7 +245,7 @@ class Model(Section):
     blocks: Count = Field(6, description="residual blocks of a residual body")
     dropout: NonNegative = Field(0.5, description="dropout before the last layer", lt=1)
     solver: Solver = Field(Solver(), description="only for body: ode")
-    weights: str | None = Field(
+    weights: Annotated[str, Field(pattern=_WEIGHTS)] | None = Field(
         None,
         description="take the weights from this file instead of training: the authors' .pth or "
         "a .safetensors of ours; {seed} in it is replaced by the seed",
@@ -251,10 +256,9 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _filters_fit_group_norm(self) -> Self:
-        groups = min(32, self.filters)
-        if self.filters % groups:
+        if self.filters % min(32, self.filters):
             raise ValueError(
-                f"filters: {self.filters} is not a multiple of the {groups} groups of GroupNorm"
+                f"filters: {self.filters} must be at most 32, or a multiple of 32 (for GroupNorm)"
             )
         return self
 
@@ -284,7 +288,7 @@ class Attack(Section):
     @model_validator(mode="after")
     def _one_step_size(self) -> Self:
         if (self.step is None) == (self.relative_step is None):
-            raise ValueError("give either step or relative_step")
+            raise ValueError("give one of step and relative_step")
         return self
 
 
@@ -295,7 +299,9 @@ class Trajectories(Section):
     norms: Norms | None = Field(None, description="norms to follow; all if unset")
     epsilons: Numbers | None = Field(None, description="epsilons to follow; all if unset")
     tolerances: Numbers | None = Field(None, description="tolerances to follow; all if unset")
-    times: Count = Field(51, ge=2, description="equally spaced times in [0, 1], both ends included")
+    times: Annotated[int, Field(ge=2), BeforeValidator(parse_whole)] = Field(
+        51, description="equally spaced times in [0, 1], both ends included"
+    )
     states: Natural = Field(4, description="images whose full states are kept")
     precision: Literal["float16", "float32"] = Field("float16", description="of the kept states")
 
@@ -324,10 +330,12 @@ class Experiment(Section):
         if isinstance(self.epsilons, dict):
             for norm in self.norms:
                 if norm not in self.epsilons:
-                    raise ValueError(f"epsilons has no list for norm {norm}")
+                    raise ValueError(f"epsilons has no list for norm {norm}: add one")
             for norm in self.epsilons:
                 if norm not in self.norms:
-                    raise ValueError(f"epsilons has a list for {norm}, which norms does not name")
+                    raise ValueError(
+                        f"epsilons has a list for {norm}: remove it, or add {norm} to norms"
+                    )
         return self
 
     def epsilons_for(self, norm: str) -> list[float]:
@@ -374,7 +382,9 @@ class Config(Section):
                 if isinstance(step, dict):
                     for norm in experiment.norms:
                         if step.get(norm) is None:
-                            raise ValueError(f"attacks.{attack}.step has no entry for norm {norm}")
+                            raise ValueError(
+                                f"attacks.{attack}.step has no entry for norm {norm}: add one"
+                            )
             follow = experiment.trajectories
             if follow is not None:
                 every: dict[str, list[Any]] = {
@@ -389,7 +399,7 @@ class Config(Section):
                         if value not in values:
                             raise ValueError(
                                 f"{where}.trajectories.{key}: {_plain(value)} is not in "
-                                f"{where}.{key} ({', '.join(map(_plain, values))})"
+                                f"{where}.{key} ({', '.join(dict.fromkeys(map(_plain, values)))})"
                             )
         for model in self.models:
             training = self.training_of(model)
@@ -440,11 +450,11 @@ def _with_nulls(value: object) -> object:
 
 def _line(detail: ErrorDetails) -> str:
     """One mistake as one line: `config: key.path: what is wrong and how to mend it`."""
-    location = [part for part in detail["loc"] if part not in ("[one]", "[map]")]
-    keys = [part for part in location if part != "[key]"]
+    location = [part for part in detail["loc"] if part not in (_ONE, _MAP)]
+    keys = location[:-1] if len(location) > 1 and location[-1] == "[key]" else location
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys)
     where = " ".join(where.removeprefix(".").split())
-    given = "nothing" if detail["input"] is None else reprlib.repr(detail["input"])
+    given = _shown(detail["input"])
     context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
@@ -468,7 +478,7 @@ def _line(detail: ErrorDetails) -> str:
             message = f"must be a list, such as [a, b] (given: {given})"
         case "dict_type" | "model_type":
             message = f"must be a map of keys (given: {given})"
-        case "string_type" if location[-1] == "[key]":
+        case "string_type" if keys != location:
             message = "this name must be text: put it in quotes"
         case "invalid_key":
             message = "keys must be text: remove this one, or put it in quotes"
@@ -483,12 +493,18 @@ def _line(detail: ErrorDetails) -> str:
         case "literal_error":
             message = f"{given} is not known; choose from {context['expected']}"
         case "string_pattern_mismatch":
-            message = f"{given} does not fit: {_PATTERNS[context['pattern']]}"
+            message = f"{given} does not fit: write {PATTERNS[context['pattern']]}"
         case "value_error":
             message = str(context["error"])
         case _:
             message = f"{detail['msg']} (given: {given})"
     return f"config: {where}: {message}" if where else f"config: {message}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    return f"{value:g}" if isinstance(value, float) else reprlib.repr(value)
 
 
 def _keys_beside(location: list[int | str]) -> list[str]:

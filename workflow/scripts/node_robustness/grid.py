@@ -130,3 +130,12 @@ def step_size(attack: Attack, norm: str, epsilon: float) -> float:
         return {str(key): value for key, value in attack.step.items()}[norm]
     assert attack.step is not None  # the configuration demands one of the two
     return attack.step
+
+
+def resource_folder(config: Config, dataset: str) -> str:
+    """The folder under `resources/` that holds the files of a dataset.
+
+    Datasets that split a known source differently share its files.
+    """
+    source = config.datasets[dataset].source
+    return dataset if source in ("idx", "cifar_binary") else source

@@ -18,14 +18,12 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchdiffeq import odeint
-from torchdiffeq import odeint_adjoint as torchdiffeq_adjoint
 
 from node_robustness.adjoint import AdjointSettings, solve_adjoint
 from node_robustness.errors import UserError
 from node_robustness.ode_function import ODEFunction, group_norm
 from node_robustness.solvers import Solution, solve
-from node_robustness.storage import atomic_path
+from node_robustness.storage import atomic_path, open_hdf5, read_settings
 
 
 @dataclass(frozen=True)
@@ -99,6 +97,30 @@ class SolverSettings:
     gradient: Literal["direct", "adjoint"] = "direct"
 
 
+def spec_for(architecture: Mapping[str, Any], data: Path) -> Spec:
+    """The spec of a configured architecture for the images of a prepared data set.
+
+    Args:
+        architecture: the keys of `config.Model` that fix it.
+        data: a data.h5 file.
+    """
+    with open_hdf5(data, "data") as file:
+        channels, classes = file["train/images"].shape[1], len(file["class_names"])
+        settings = read_settings(file)
+
+    def of_channels(values: list[float]) -> tuple[float, ...]:
+        return tuple(values * channels if len(values) == 1 else values)
+
+    return Spec(
+        channels=channels,
+        classes=classes,
+        mean=of_channels(settings["mean"]),
+        std=of_channels(settings["std"]),
+        **{key: value for key, value in architecture.items() if key != "solver"},
+        **architecture.get("solver", {}),
+    )
+
+
 class ResidualBlock(nn.Module):
     """GN, ReLU, conv3x3, GN, ReLU, conv3x3, plus shortcut (pre-activation, no biases)."""
 
@@ -166,7 +188,10 @@ class ODEBody(nn.Module):
         self.nfe, self.status = solution.nfe.int(), solution.status
 
     def _torchdiffeq(self, h: Tensor) -> Tensor:
-        integrate = torchdiffeq_adjoint if self.settings.gradient == "adjoint" else odeint
+        # Only training the paper's way needs torchdiffeq, which takes half a second to import.
+        from torchdiffeq import odeint, odeint_adjoint
+
+        integrate = odeint_adjoint if self.settings.gradient == "adjoint" else odeint
         function = _Counted(self.function)
         states = integrate(
             function,
@@ -235,7 +260,9 @@ class Classifier(nn.Module):
         self.body: nn.Module = (
             ODEBody(spec.filters, settings)
             if spec.body == "ode"
-            else nn.Sequential(*(ResidualBlock(spec.filters, spec.filters) for _ in range(spec.blocks)))
+            else nn.Sequential(
+                *(ResidualBlock(spec.filters, spec.filters) for _ in range(spec.blocks))
+            )
         )
         self.head = Head(spec.filters, spec.classes, spec.dropout)
 
@@ -368,7 +395,9 @@ def _authors_state(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: cannot be read as a checkpoint of weights ({reason})") from None
     state = checkpoint.get("model") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path}: has no state dict under the key `model`, as the authors' files do")
+        raise UserError(
+            f"{path}: has no state dict under the key `model`, as the authors' files do"
+        )
     return {_our_name(name): tensor for name, tensor in state.items()}
 
 

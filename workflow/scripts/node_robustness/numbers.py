@@ -5,6 +5,7 @@ value alone, never from its spelling.
 """
 
 import math
+import reprlib
 from decimal import Decimal
 from fractions import Fraction
 
@@ -20,13 +21,13 @@ def parse_number(value: object) -> float:
         ValueError: not a finite number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r} is not a number ({_EXAMPLES})")
+        raise ValueError(f"{reprlib.repr(value)} is not a number ({_EXAMPLES})")
     try:
         number = _quotient(value) if isinstance(value, str) else float(value)
     except (ValueError, ZeroDivisionError, OverflowError):
-        raise ValueError(f"{value!r} is not a number ({_EXAMPLES})") from None
+        raise ValueError(f"{reprlib.repr(value)} is not a number ({_EXAMPLES})") from None
     if not math.isfinite(number):
-        raise ValueError(f"{value!r} is not finite ({_EXAMPLES})")
+        raise ValueError(f"{reprlib.repr(value)} is not finite ({_EXAMPLES})")
     return number
 
 
@@ -43,7 +44,7 @@ def parse_whole(value: object) -> int:
     except ValueError:
         number = math.nan
     if not number.is_integer():
-        raise ValueError(f"{value!r} is not a whole number (write for example 100)")
+        raise ValueError(f"{reprlib.repr(value)} is not a whole number (write for example 100)")
     return int(number)
 
 

@@ -12,6 +12,8 @@ frozen steps ("discretise, then optimise").
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -162,7 +164,7 @@ def _check(initial: Parts, times: Sequence[float], tolerance: float, method: str
         raise ValueError(f"tolerance must be greater than 0, not {tolerance}")
     if method not in TABLEAUS:
         raise ValueError(f"unknown method {method!r}; there are {', '.join(TABLEAUS)}")
-    steps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(times)]
     if not steps or not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
         raise ValueError(f"times must strictly increase or decrease, at least two: {list(times)}")
 
@@ -265,7 +267,9 @@ class _Integration:
     def _start(self, initial: Parts, everyone: Tensor) -> _Active:
         """The first step size (Hairer, Norsett and Wanner, Solving ODEs I, II.4)."""
         dtype = initial[0].dtype
-        time = torch.full(everyone.shape, self.times[0], dtype=torch.float64, device=everyone.device)
+        time = torch.full(
+            everyone.shape, self.times[0], dtype=torch.float64, device=everyone.device
+        )
         slope = self.dynamics(time.to(dtype), initial[: self.coupled])
         _check_slope(slope, initial)
         with torch.no_grad():
@@ -296,14 +300,15 @@ class _Integration:
         stages = [active.slope]
         value = head
         for alpha, beta in zip(self.tableau.alpha, self.tableau.beta, strict=True):
-            value = _combine(head, _weights(beta, step), [s[: self.coupled] for s in stages])
+            value = _advance(head, beta, step, [s[: self.coupled] for s in stages])
             at = just_before_end if alpha == 1.0 else time + alpha * step
             stages.append(self.dynamics(at, value))
         if not self.tableau.last_stage_is_solution:
-            return stages, _combine(active.state, _weights(self.tableau.solution, step), stages)
-        tail = _combine(
+            return stages, _advance(active.state, self.tableau.solution, step, stages)
+        tail = _advance(
             active.state[self.coupled :],
-            _weights(self.tableau.solution, step),
+            self.tableau.solution,
+            step,
             [stage[self.coupled :] for stage in stages],
         )
         return stages, value + tail
@@ -311,9 +316,8 @@ class _Integration:
     @torch.no_grad()
     def _error_ratio(self, active: _Active, stages: list[Parts], new: Parts) -> Tensor:
         """RMS of the estimated error over the tolerated one, [m], in the state's dtype."""
-        weights = _weights(self.tableau.error, active.step.to(new[0].dtype))
         zero = tuple(torch.zeros_like(part) for part in new)
-        error = _combine(zero, weights, stages)
+        error = _advance(zero, self.tableau.error, active.step.to(new[0].dtype), stages)
         relative = []
         for estimate, before, after in zip(error, active.state, new, strict=True):
             tolerated = torch.maximum(before.abs(), after.abs())
@@ -348,7 +352,9 @@ class _Integration:
         """Interpolate every output time that an accepted step has passed; the next ones, [m]."""
         pending = active.pending.clone()
         last = len(self.times) - 1
-        while bool((due := accept & (pending <= last) & (grid[pending.clamp(max=last)] <= end)).any()):
+        while bool(
+            (due := accept & (pending <= last) & (grid[pending.clamp(max=last)] <= end)).any()
+        ):
             rows = due.nonzero().flatten()
             share = (grid[pending[rows]] - active.time[rows]) / (end[rows] - active.time[rows])
             weights = self._dense_output(share, active.step[rows])
@@ -418,16 +424,21 @@ def _norm(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(norms).amax(0)
 
 
-def _weights(coefficients: tuple[float, ...], step: Tensor) -> Tensor:
-    """A row of a tableau times the step of each sample, [m, s]."""
-    return torch.outer(step, torch.tensor(coefficients, dtype=step.dtype, device=step.device))
+def _advance(
+    base: Parts, coefficients: tuple[float, ...], step: Tensor, stages: Sequence[Parts]
+) -> Parts:
+    """`base` plus the step times a row of a tableau applied to the stages; zeros are skipped."""
+    used = [(c, stage) for c, stage in zip(coefficients, stages, strict=True) if c]
+    row = torch.tensor([c for c, _ in used], dtype=step.dtype, device=step.device)
+    return _combine(base, torch.outer(step, row), [stage for _, stage in used])
 
 
 def _choose(accept: Tensor, new: Parts, old: Parts) -> Parts:
     if bool(accept.all()):
         return new
     return tuple(
-        torch.where(accept.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True)
+        torch.where(accept.view(-1, *[1] * (a.ndim - 1)), a, b)
+        for a, b in zip(new, old, strict=True)
     )
 
 
@@ -453,21 +464,16 @@ class _Combination(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, base: Tensor, weights: Tensor, *terms: Tensor) -> Tensor:
+    def forward(ctx: Any, base: Tensor, weights: Tensor, *terms: Tensor) -> Tensor:
         ctx.save_for_backward(weights)
         total = base.clone()
         for column, term in enumerate(terms):
             weight = weights[:, column]
-            if bool(weight.any()):
-                total.addcmul_(term, weight.view(-1, *[1] * (term.ndim - 1)))
+            total.addcmul_(term, weight.view(-1, *[1] * (term.ndim - 1)))
         return total
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weights,) = ctx.saved_tensors
         shape = (-1, *[1] * (gradient.ndim - 1))
-        terms = [
-            gradient * weight.view(shape) if bool(weight.any()) else None
-            for weight in weights.unbind(1)
-        ]
-        return gradient, None, *terms
+        return gradient, None, *(gradient * weight.view(shape) for weight in weights.unbind(1))

@@ -1,0 +1,659 @@
+"""The configuration: every mistake becomes one line that names the key and says how to mend it."""
+
+import math
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from node_robustness.config import Config, load
+from node_robustness.errors import UserError
+
+SHA256 = "0123456789abcdef" * 4
+NOT_A_NUMBER = "is not a number (write for example 0.1, 1e-3 or 8/255)"
+NOT_FINITE = "is not finite (write for example 0.1, 1e-3 or 8/255)"
+NOT_WHOLE = "is not a whole number (write for example 100)"
+NOT_A_NAME = "does not fit: write letters, digits and underscores, beginning with a letter"
+NORMS = "choose from 'linf', 'l2' or 'l2_rms'"
+SOURCES = "'digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100', 'idx' or 'cifar_binary'"
+A_LIST = "must be a list, such as [a, b]"
+NO_VALIDATION = "validation must be a share between 0 and 1 or a whole number of images"
+
+BASE: dict[str, Any] = {
+    "experiments": {
+        "e": {
+            "datasets": ["d"],
+            "models": ["M", "R"],
+            "tolerances": ["1e-3", 1],
+            "attacks": ["bim"],
+            "norms": ["linf", "l2_rms"],
+            "epsilons": [0.1, "8/255"],
+        }
+    },
+    "datasets": {
+        "d": {"source": "digits"},
+        "own": {
+            "source": "idx",
+            "mirrors": ["file:///data"],
+            "class_names": ["a", "b"],
+            "files": {
+                role: {"name": f"{role}.gz", "sha256": SHA256}
+                for role in ("train_images", "train_labels", "test_images", "test_labels")
+            },
+        },
+        "tiles": {
+            "source": "cifar_binary",
+            "mirrors": ["file:///data"],
+            "class_names": ["a", "b"],
+            "image_shape": [3, 8, 8],
+            "files": {"archive": {"name": "tiles.tar", "sha256": SHA256}},
+        },
+    },
+    "models": {
+        "M": {"downsampling": "residual", "body": "ode", "solver": {"tolerance": "1e-3"}},
+        "R": {"downsampling": "residual", "body": "residual"},
+    },
+    "attacks": {"bim": {"method": "bim", "step": 0.05}},
+    "training": {"augmentation": {"hue": 0.05}},
+    "compute": {"device": "cpu"},
+}
+
+
+def changed(path: str | list[Any], value: object) -> dict[str, Any]:
+    """The base with one key set; keys on the way are made."""
+    raw = deepcopy(BASE)
+    *parents, last = path.split(".") if isinstance(path, str) else path
+    node = raw
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[last] = value
+    return raw
+
+
+def mistakes(raw: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        load(raw)
+    return str(caught.value).split("\n")
+
+
+def test_the_base_is_right():
+    config = load(BASE)
+    assert config.experiments["e"].epsilons == [0.1, 8 / 255]
+    assert config.experiments["e"].seeds == [0]
+    assert config.models["M"].solver.tolerance == 1e-3
+
+
+# The key, the wrong value, and the line after `config: ` (with the key where it ends on a colon).
+WRONG: list[tuple[str, object, str]] = [
+    # unknown keys, at every level
+    (
+        "extra",
+        {},
+        "extra: unknown key; known keys: experiments, datasets, models, attacks, training, compute",
+    ),
+    ("dataset", {}, "dataset: unknown key; did you mean 'datasets'?"),
+    ("[key]", {}, "[key]: unknown key; known keys: experiments, datasets, models, attacks, "),
+    (
+        "experiments.e.tolerance",
+        [1],
+        "experiments.e.tolerance: unknown key; did you mean 'tolerances'?",
+    ),
+    (
+        "experiments.e.foo bar",
+        1,
+        "experiments.e.foo bar: unknown key; known keys: datasets, models, seeds, tolerances, "
+        "attacks, norms, epsilons, trajectories, paper",
+    ),
+    (
+        "experiments.e.trajectories.time",
+        5,
+        "experiments.e.trajectories.time: unknown key; did you mean 'times'?",
+    ),
+    ("datasets.d.sauce", "x", "datasets.d.sauce: unknown key; did you mean 'source'?"),
+    ("datasets.d.subset.tests", 5, "datasets.d.subset.tests: unknown key; did you mean 'test'?"),
+    (
+        "datasets.own.files.train_images.sha",
+        "",
+        "datasets.own.files.train_images.sha: unknown key; did you mean 'sha256'?",
+    ),
+    ("models.M.filter", 64, "models.M.filter: unknown key; did you mean 'filters'?"),
+    (
+        "models.M.solver.tau",
+        1,
+        "models.M.solver.tau: unknown key; known keys: method, tolerance, max_steps",
+    ),
+    ("models.M.training.epoch", 5, "models.M.training.epoch: unknown key; did you mean 'epochs'?"),
+    (
+        "models.M.training.augmentation.hues",
+        0,
+        "models.M.training.augmentation.hues: unknown key; did you mean 'hue'?",
+    ),
+    ("attacks.bim.steps", 0.1, "attacks.bim.steps: unknown key; did you mean 'step'?"),
+    (
+        "training.lr",
+        0.1,
+        "training.lr: unknown key; known keys: epochs, batch_size, learning_rate, ",
+    ),
+    (
+        "training.augmentation.flip",
+        True,
+        "training.augmentation.flip: unknown key; known keys: crop_padding, horizontal_flip, hue, "
+        "saturation",
+    ),
+    ("compute.devices", "cpu", "compute.devices: unknown key; did you mean 'device'?"),
+    # names that nothing defines
+    (
+        "experiments.e.datasets",
+        ["x"],
+        "experiments.e.datasets: 'x' is not defined under datasets (there is: d, own, tiles)",
+    ),
+    (
+        "experiments.e.models",
+        ["X"],
+        "experiments.e.models: 'X' is not defined under models (there is: M, R)",
+    ),
+    (
+        "experiments.e.attacks",
+        ["pgd"],
+        "experiments.e.attacks: 'pgd' is not defined under attacks (there is: bim)",
+    ),
+    (
+        "datasets",
+        {},
+        "experiments.e.datasets: 'd' is not defined under datasets (there is: nothing)",
+    ),
+    # numbers out of range
+    ("experiments.e.epsilons", [0], "experiments.e.epsilons: 0 must be greater than 0"),
+    ("experiments.e.epsilons", [0.1, -0.1], "experiments.e.epsilons: -0.1 must be greater than 0"),
+    (
+        "experiments.e.epsilons",
+        {"linf": [0], "l2_rms": [1]},
+        "experiments.e.epsilons.linf: 0 must be greater than 0",
+    ),
+    ("experiments.e.tolerances", [0.0], "experiments.e.tolerances: 0.0 must be greater than 0"),
+    (
+        "experiments.e.tolerances",
+        ["-1e-3"],
+        "experiments.e.tolerances: '-1e-3' must be greater than 0",
+    ),
+    ("experiments.e.seeds", [-1], "experiments.e.seeds[0]: -1 must be 0 or more"),
+    (
+        "experiments.e.trajectories.times",
+        1,
+        "experiments.e.trajectories.times: 1 must be 2 or more",
+    ),
+    (
+        "experiments.e.trajectories.states",
+        -1,
+        "experiments.e.trajectories.states: -1 must be 0 or more",
+    ),
+    ("datasets.d.split_seed", -1, "datasets.d.split_seed: -1 must be 0 or more"),
+    ("datasets.d.subset.test", 0, "datasets.d.subset.test: 0 must be 1 or more"),
+    ("datasets.tiles.label_bytes", 3, "datasets.tiles.label_bytes: 3 must be 2 or less"),
+    ("datasets.tiles.image_shape", [3, 0, 8], "datasets.tiles.image_shape[1]: 0 must be 1 or more"),
+    ("models.M.filters", 0, "models.M.filters: 0 must be 1 or more"),
+    (
+        "models.M.filters",
+        48,
+        "models.M: filters: 48 must be at most 32, or a multiple of 32 (for GroupNorm)",
+    ),
+    ("models.M.dropout", 1, "models.M.dropout: 1 must be less than 1"),
+    ("models.M.dropout", -0.5, "models.M.dropout: -0.5 must be 0 or more"),
+    ("models.M.solver.tolerance", 0, "models.M.solver.tolerance: 0 must be greater than 0"),
+    ("models.M.solver.max_steps", 0, "models.M.solver.max_steps: 0 must be 1 or more"),
+    ("attacks.bim.step", 0, "attacks.bim.step: 0 must be greater than 0"),
+    ("attacks.bim.step", {"linf": -1}, "attacks.bim.step.linf: -1 must be greater than 0"),
+    ("attacks.bim.iterations", 0, "attacks.bim.iterations: 0 must be 1 or more"),
+    ("training.epochs", 0, "training.epochs: 0 must be 1 or more"),
+    ("training.learning_rate", 0, "training.learning_rate: 0 must be greater than 0"),
+    ("training.momentum", 1, "training.momentum: 1 must be less than 1"),
+    ("training.patience", -1, "training.patience: -1 must be 0 or more"),
+    ("training.early_stopping", 0, "training.early_stopping: 0 must be 1 or more"),
+    ("training.augmentation.hue", 0.6, "training.augmentation.hue: 0.6 must be 0.5 or less"),
+    ("compute.threads", 0, "compute.threads: 0 must be 1 or more"),
+    # empty lists and maps
+    ("experiments", {}, "experiments: is empty: list at least one"),
+    *(
+        (f"experiments.e.{key}", [], f"experiments.e.{key}: is empty: list at least one")
+        for key in ("datasets", "models", "seeds", "tolerances", "attacks", "norms", "epsilons")
+    ),
+    *(
+        (
+            f"experiments.e.trajectories.{key}",
+            [],
+            f"experiments.e.trajectories.{key}: is empty: list at least one",
+        )
+        for key in ("attacks", "norms", "tolerances", "epsilons")
+    ),
+    (
+        "experiments.e.epsilons",
+        {"linf": [], "l2_rms": [1]},
+        "experiments.e.epsilons.linf: is empty: list at least one",
+    ),
+    ("experiments.e.epsilons", {}, "experiments.e: epsilons has no list for norm linf: add one"),
+    ("attacks.bim.step", {}, "attacks.bim.step has no entry for norm linf: add one"),
+    # listed twice
+    (
+        "experiments.e.tolerances",
+        ["1e-3", 0.001],
+        "experiments.e.tolerances: 0.001 is listed twice (as 1e-3 and as 0.001): remove one",
+    ),
+    (
+        "experiments.e.tolerances",
+        [10, 10],
+        "experiments.e.tolerances: 10 is listed twice (as 10 and as 10): remove one",
+    ),
+    (
+        "experiments.e.epsilons",
+        ["8/255", "16/510"],
+        "experiments.e.epsilons: 8/255 is listed twice (as 8/255 and as 16/510): remove one",
+    ),
+    ("experiments.e.seeds", [0, "0"], "experiments.e.seeds: 0 is listed twice: remove one"),
+    (
+        "experiments.e.datasets",
+        ["d", "d"],
+        "experiments.e.datasets: 'd' is listed twice: remove one",
+    ),
+    (
+        "experiments.e.norms",
+        ["linf", "linf"],
+        "experiments.e.norms: 'linf' is listed twice: remove one",
+    ),
+    # wrong names
+    ("experiments.my exp", BASE["experiments"]["e"], f"experiments.my exp: 'my exp' {NOT_A_NAME}"),
+    ("datasets.7", {"source": "digits"}, f"datasets.7: '7' {NOT_A_NAME}"),
+    ("models.a/x", BASE["models"]["R"], f"models.a/x: 'a/x' {NOT_A_NAME}"),
+    ("attacks.bim-2", {"method": "bim", "step": 1}, f"attacks.bim-2: 'bim-2' {NOT_A_NAME}"),
+    ("attacks.", {"method": "bim", "step": 1}, f"attacks.: '' {NOT_A_NAME}"),
+    ("experiments.e.models", ["M", "R "], f"experiments.e.models[1]: 'R ' {NOT_A_NAME}"),
+    (
+        "datasets.own.files.train_images.name",
+        "a/b",
+        "datasets.own.files.train_images.name: 'a/b' does not fit: "
+        "write a plain file name, without folders",
+    ),
+    (
+        "datasets.own.files.train_images.sha256",
+        "abc",
+        "datasets.own.files.train_images.sha256: 'abc' does not fit: "
+        "write 64 hexadecimal digits in lower case",
+    ),
+    (
+        "datasets.d.mirrors",
+        ["/data"],
+        "datasets.d.mirrors[0]: '/data' does not fit: write https://..., http://... or file:///folder",
+    ),
+    (
+        "models.M.weights",
+        "oon.pt",
+        "models.M.weights: 'oon.pt' does not fit: write the path of a .pth or .safetensors file",
+    ),
+    # choices
+    (
+        "datasets.d.source",
+        "imagenet",
+        f"datasets.d.source: 'imagenet' is not known; choose from {SOURCES}",
+    ),
+    ("experiments.e.norms", ["l1"], f"experiments.e.norms[0]: 'l1' is not known; {NORMS}"),
+    ("experiments.e.norms", [["linf"]], f"experiments.e.norms[0]: ['linf'] is not known; {NORMS}"),
+    (
+        "experiments.e.epsilons",
+        {"l1": [1]},
+        f"experiments.e.epsilons.l1: 'l1' is not known; {NORMS}",
+    ),
+    (
+        "experiments.e.paper",
+        "imagenet",
+        "experiments.e.paper: 'imagenet' is not known; choose from 'mnist' or 'cifar10'",
+    ),
+    (
+        "experiments.e.trajectories.precision",
+        16,
+        "experiments.e.trajectories.precision: 16 is not known; choose from 'float16' or 'float32'",
+    ),
+    (
+        "models.M.body",
+        "resnet",
+        "models.M.body: 'resnet' is not known; choose from 'residual' or 'ode'",
+    ),
+    (
+        "models.M.solver.method",
+        "euler",
+        "models.M.solver.method: 'euler' is not known; "
+        "choose from 'dopri5', 'bosh3', 'adaptive_heun' or 'fehlberg2'",
+    ),
+    ("attacks.bim.method", "pgd", "attacks.bim.method: 'pgd' is not known; choose from 'bim'"),
+    (
+        "attacks.bim.gradient",
+        None,
+        "attacks.bim.gradient: nothing is not known; choose from 'direct' or 'adjoint'",
+    ),
+    (
+        "compute.device",
+        "gpu",
+        "compute.device: 'gpu' is not known; choose from 'auto', 'cpu', 'cuda' or 'mps'",
+    ),
+    (
+        "compute.device",
+        0,
+        "compute.device: 0 is not known; choose from 'auto', 'cpu', 'cuda' or 'mps'",
+    ),
+    # wrong types
+    ("experiments.e.datasets", "d", f"experiments.e.datasets: {A_LIST} (given: 'd')"),
+    (
+        "experiments.e.datasets",
+        [1],
+        "experiments.e.datasets[0]: must be text, in quotes if need be (given: 1)",
+    ),
+    ("experiments.e.seeds", 0, f"experiments.e.seeds: {A_LIST} (given: 0)"),
+    ("experiments.e.seeds", [0.5], f"experiments.e.seeds[0]: 0.5 {NOT_WHOLE}"),
+    ("experiments.e.seeds", [True], f"experiments.e.seeds[0]: True {NOT_WHOLE}"),
+    ("experiments.e.epsilons", 0.1, f"experiments.e.epsilons: {A_LIST} (given: 0.1)"),
+    ("experiments.e.epsilons", ["a"], f"experiments.e.epsilons: 'a' {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", ["1/0"], f"experiments.e.epsilons: '1/0' {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", [True], f"experiments.e.epsilons: True {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", [None], f"experiments.e.epsilons: None {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", [[0.1]], f"experiments.e.epsilons: [0.1] {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", [math.nan], f"experiments.e.epsilons: nan {NOT_FINITE}"),
+    (
+        "experiments.e.epsilons",
+        ["1e999999999"],
+        f"experiments.e.epsilons: '1e999999999' {NOT_FINITE}",
+    ),
+    (
+        "experiments.e.trajectories",
+        [],
+        "experiments.e.trajectories: must be a map of keys (given: [])",
+    ),
+    (
+        "experiments.e.trajectories",
+        True,
+        "experiments.e.trajectories: must be a map of keys (given: True)",
+    ),
+    ("datasets.d.mirrors", "http://x", f"datasets.d.mirrors: {A_LIST} (given: 'http://x')"),
+    ("datasets.d.subset", 100, "datasets.d.subset: must be a map of keys (given: 100)"),
+    ("datasets.d.subset.test", "all", f"datasets.d.subset.test: 'all' {NOT_WHOLE}"),
+    (
+        "datasets.own.class_names",
+        [0, "b"],
+        "datasets.own.class_names[0]: must be text, in quotes if need be (given: 0)",
+    ),
+    ("datasets.own.files", ["a"], "datasets.own.files: must be a map of keys (given: ['a'])"),
+    ("datasets.tiles.image_shape", 3, f"datasets.tiles.image_shape: {A_LIST} (given: 3)"),
+    (
+        "datasets.tiles.image_shape",
+        [3, 8],
+        "datasets.tiles.image_shape[2]: is missing: the list is too short",
+    ),
+    (
+        "datasets.tiles.image_shape",
+        [3, 8, 8, 8],
+        "datasets.tiles.image_shape: must have 3 entries (given: [3, 8, 8, 8])",
+    ),
+    ("models", [], "models: must be a map of keys (given: [])"),
+    ("models.M.solver", "dopri5", "models.M.solver: must be a map of keys (given: 'dopri5')"),
+    ("models.M.weights", 5, "models.M.weights: must be text, in quotes if need be (given: 5)"),
+    ("attacks.bim.step", [0.1], f"attacks.bim.step: [0.1] {NOT_A_NUMBER}"),
+    (
+        "attacks.bim.early_stop",
+        "maybe",
+        "attacks.bim.early_stop: must be true or false (given: 'maybe')",
+    ),
+    ("attacks.bim.early_stop", 2, "attacks.bim.early_stop: must be true or false (given: 2)"),
+    ("attacks.bim.early_stop", [], "attacks.bim.early_stop: must be true or false (given: [])"),
+    ("training.epochs", True, f"training.epochs: True {NOT_WHOLE}"),
+    ("training.learning_rate", "fast", f"training.learning_rate: 'fast' {NOT_A_NUMBER}"),
+    ("compute.batch_size", "all", f"compute.batch_size: 'all' {NOT_WHOLE}"),
+    # sections without content, as an indentation slip leaves them
+    *(
+        (path, None, f"{path}: must be a map of keys (given: nothing)")
+        for path in (
+            "experiments",
+            "experiments.e",
+            "datasets",
+            "datasets.d",
+            "datasets.d.subset",
+            "datasets.own.files",
+            "models",
+            "models.M",
+            "models.M.solver",
+            "models.M.training",
+            "attacks",
+            "attacks.bim",
+            "training",
+            "training.augmentation",
+            "compute",
+        )
+    ),
+    ("experiments.e.datasets", None, f"experiments.e.datasets: {A_LIST} (given: nothing)"),
+    ("experiments.e.epsilons", None, f"experiments.e.epsilons: {A_LIST} (given: nothing)"),
+    # missing keys
+    ("datasets.d", {}, "datasets.d.source: this key is missing; see config/README.md"),
+    ("attacks.bim", {"step": 1}, "attacks.bim.method: this key is missing; see config/README.md"),
+    (
+        "models.M",
+        {"body": "ode"},
+        "models.M.downsampling: this key is missing; see config/README.md",
+    ),
+    # keys that must agree
+    (
+        "experiments.e.epsilons",
+        {"linf": [1]},
+        "experiments.e: epsilons has no list for norm l2_rms: add one",
+    ),
+    (
+        "experiments.e.epsilons",
+        {"linf": [1], "l2_rms": [1], "l2": [1]},
+        "experiments.e: epsilons has a list for l2: remove it, or add l2 to norms",
+    ),
+    ("attacks.bim.step", {"linf": 0.1}, "attacks.bim.step has no entry for norm l2_rms: add one"),
+    ("attacks.bim", {"method": "bim"}, "attacks.bim: give one of step and relative_step"),
+    ("attacks.bim.relative_step", 0.1, "attacks.bim: give one of step and relative_step"),
+    (
+        "experiments.e.trajectories.tolerances",
+        [0.5],
+        "experiments.e.trajectories.tolerances: 0.5 is not in experiments.e.tolerances (0.001, 1)",
+    ),
+    (
+        "experiments.e.trajectories.epsilons",
+        ["9/255"],
+        "experiments.e.trajectories.epsilons: 9/255 is not in experiments.e.epsilons (0.1, 8/255)",
+    ),
+    (
+        "experiments.e.trajectories.attacks",
+        ["pgd"],
+        "experiments.e.trajectories.attacks: pgd is not in experiments.e.attacks (bim)",
+    ),
+    (
+        "experiments.e.trajectories.norms",
+        ["l2"],
+        "experiments.e.trajectories.norms: l2 is not in experiments.e.norms (linf, l2_rms)",
+    ),
+    (
+        "models.M.training.gradient",
+        "adjoint",
+        "training, for model M: gradient: adjoint needs solver: torchdiffeq",
+    ),
+    (
+        "training.gradient",
+        "adjoint",
+        "training, for model M: gradient: adjoint needs solver: torchdiffeq",
+    ),
+    # validation
+    ("datasets.d.validation", 0, f"datasets.d: {NO_VALIDATION}"),
+    ("datasets.d.validation", 1.5, f"datasets.d: {NO_VALIDATION}"),
+    ("datasets.d.validation", -1, "datasets.d.validation: -1 must be 0 or more"),
+    ("datasets.d.validation", "10%", f"datasets.d.validation: '10%' {NOT_A_NUMBER}"),
+    ("datasets.d.validation", None, f"datasets.d.validation: None {NOT_A_NUMBER}"),
+    # datasets of one's own
+    ("datasets.d.class_names", ["a"], "datasets.d: source digits takes no class_names: remove it"),
+    ("datasets.d.label_bytes", 2, "datasets.d: source digits takes no label_bytes: remove it"),
+    (
+        "datasets.own.image_shape",
+        [1, 8, 8],
+        "datasets.own: source idx takes no image_shape: remove it",
+    ),
+    ("datasets.own.mirrors", [], "datasets.own: source idx needs mirrors, files and class_names"),
+    (
+        "datasets.own.files",
+        {"archive": {"name": "a", "sha256": SHA256}},
+        "datasets.own: files of source idx must be: test_images and test_labels and "
+        "train_images and train_labels",
+    ),
+    (
+        "datasets.tiles.files",
+        {"train": {"name": "a", "sha256": SHA256}},
+        "datasets.tiles: files of source cifar_binary must be: archive, or test and train",
+    ),
+    (
+        "datasets.tiles.image_shape",
+        None,
+        "datasets.tiles: source cifar_binary needs image_shape, for example [3, 32, 32]",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "line"), WRONG)
+def test_a_mistake_is_one_line(path, value, line):
+    (found,) = mistakes(changed(path, value))
+    expected = f"config: {line}"
+    assert found.startswith(expected) if line.endswith(", ") else found == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (["experiments", 1], "experiments[1]: this name must be text: put it in quotes"),
+        (["models", True], "models[1]: this name must be text: put it in quotes"),
+        ([True], "[1]: keys must be text: remove this one, or put it in quotes"),
+        (["training", 3], "training[3]: keys must be text: remove this one, or put it in quotes"),
+        (["models", "a\nb"], f"models.a b: 'a\\nb' {NOT_A_NAME}"),
+    ],
+)
+def test_keys_that_yaml_does_not_read_as_one_line_of_text(path, line):
+    value = BASE["experiments"]["e"] if path[0] == "experiments" else BASE["models"]["R"]
+    assert mistakes(changed(path, value)) == [f"config: {line}"]
+
+
+def test_an_empty_configuration_names_every_section():
+    assert mistakes({}) == [
+        f"config: {key}: this key is missing; see config/README.md"
+        for key in ("experiments", "datasets", "models", "attacks")
+    ]
+
+
+def test_every_mistake_has_its_line():
+    raw = changed("training.epochs", 0) | {"compute": {"device": "gpu"}}
+    assert [line.split(":")[1].strip() for line in mistakes(raw)] == [
+        "training.epochs",
+        "compute.device",
+    ]
+
+
+def test_long_values_are_shortened():
+    (line,) = mistakes(changed("experiments.e.datasets", "x" * 10_000))
+    assert len(line) < 150
+
+
+# Values as `snakemake --config` hands them over: all text.
+@pytest.mark.parametrize(
+    ("path", "value", "read"),
+    [
+        ("datasets.d.subset.test", "50", lambda c: c.datasets["d"].subset.test == 50),
+        ("datasets.d.subset.test", "null", lambda c: c.datasets["d"].subset.test is None),
+        ("datasets.tiles.label_bytes", "2", lambda c: c.datasets["tiles"].label_bytes == 2),
+        (
+            "datasets.tiles.image_shape",
+            ["1", "9", "7"],
+            lambda c: c.datasets["tiles"].image_shape == (1, 9, 7),
+        ),
+        ("attacks.bim.early_stop", "false", lambda c: not c.attacks["bim"].early_stop),
+        ("attacks.bim.step", "1/10", lambda c: c.attacks["bim"].step == 0.1),
+        (
+            "attacks.bim.step",
+            {"linf": "1", "l2_rms": "2"},
+            lambda c: c.attacks["bim"].step["l2_rms"] == 2,
+        ),
+        ("experiments.e.seeds", ["0", "1"], lambda c: c.experiments["e"].seeds == [0, 1]),
+        ("experiments.e.trajectories", "null", lambda c: c.experiments["e"].trajectories is None),
+        ("models.M.dropout", "0.2", lambda c: c.models["M"].dropout == 0.2),
+        ("training.epochs", "1e2", lambda c: c.training.epochs == 100),
+    ],
+)
+def test_text_is_read_as_what_it_says(path, value, read):
+    assert read(load(changed(path, value)))
+
+
+@pytest.mark.parametrize("validation", [0.2, "1/10", 500, "5e3", 1])
+def test_validation_is_a_share_or_a_number_of_images(validation):
+    assert load(changed("datasets.d.validation", validation)).datasets["d"].validation > 0
+
+
+def test_a_model_overrides_single_keys_of_training():
+    raw = changed("training", {"epochs": 7, "augmentation": {"hue": 0.1, "crop_padding": 2}})
+    raw["models"]["M"]["training"] = {"learning_rate": "1e-2", "augmentation": {"hue": 0.2}}
+    config = load(raw)
+    common, own = config.training_of("R"), config.training_of("M")
+    assert common == config.training
+    assert (own.epochs, own.learning_rate) == (7, 0.01)
+    assert (own.augmentation.hue, own.augmentation.crop_padding) == (0.2, 2)
+
+
+def test_a_model_may_set_half_of_what_adjoint_gradients_need():
+    raw = changed("training", {"solver": "torchdiffeq"})
+    raw["models"]["M"]["training"] = {"gradient": "adjoint"}
+    training = load(raw).training_of("M")
+    assert (training.solver, training.gradient) == ("torchdiffeq", "adjoint")
+
+
+def test_settings_do_not_change_once_read():
+    with pytest.raises(ValueError, match="frozen"):
+        load(BASE).training.epochs = 3
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.integers() | st.booleans(), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def _paths(node: object, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = node.items() if isinstance(node, dict) else ()
+    items = enumerate(node) if isinstance(node, list) else items
+    return [path, *(deeper for key, item in items for deeper in _paths(item, (*path, key)))]
+
+
+FULL = Config.model_validate(BASE).model_dump(mode="json", exclude_unset=False)
+for _own in ("d", "own"):
+    for _key in ("image_shape", "label_bytes"):
+        del FULL["datasets"][_own][_key]
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@given(path=st.sampled_from(_paths(FULL)), value=anything, key=st.none() | st.text(max_size=4))
+def test_no_value_anywhere_gives_a_traceback_or_cryptic_lines(path, value, key):
+    raw: Any = {"root": deepcopy(FULL)}
+    node, last = raw, "root"
+    for part in path:
+        node, last = node[last], part
+    if key is not None and isinstance(node[last], dict):
+        node[last][key] = value
+    else:
+        node[last] = value
+    try:
+        load(raw["root"])
+    except UserError as error:
+        for line in str(error).split("\n"):
+            assert line.startswith("config: ")
+            assert len(line) < 400
+            for cryptic in ("Input should", "should be", "validation error", "[type=", "instance"):
+                assert cryptic not in line
+
+
+def test_the_full_base_is_right():
+    assert load(FULL)

@@ -1,0 +1,42 @@
+"""Choosing a device and the number of threads."""
+
+import pytest
+import torch
+
+from node_robustness.devices import choose_device, set_threads
+from node_robustness.errors import UserError
+
+
+def present(monkeypatch, *, cuda, mps):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_takes_the_fastest_device_there_is(monkeypatch, cuda, mps, expected):
+    present(monkeypatch, cuda=cuda, mps=mps)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    assert choose_device("auto").type == expected
+    assert torch.backends.cudnn.allow_tf32 == (expected != "cuda")
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_named_device_that_is_not_there_is_the_users_mistake(monkeypatch, name):
+    present(monkeypatch, cuda=False, mps=False)
+    with pytest.raises(UserError, match=rf"^compute\.device: {name} is not there .*auto or cpu$"):
+        choose_device(name)
+
+
+def test_cpu_is_always_there():
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_threads_are_set():
+    before = torch.get_num_threads()
+    set_threads(1)
+    assert torch.get_num_threads() == 1
+    set_threads(before)

@@ -1,0 +1,46 @@
+# One attack on one model at one tolerance, norm and epsilon: a cell of the grid.
+# Needs: data.h5, a model. Makes: attack.h5.
+
+
+def attack_settings(wildcards):
+    """The parameters of an attack in this cell: one step size, in the units of its norm."""
+    attack = CONFIG.attacks[wildcards.attack]
+    settings = attack.model_dump(exclude={"step", "relative_step"})
+    epsilon = EPSILONS[wildcards.epsilon]
+    settings["step"] = grid.step_size(attack, wildcards.norm, epsilon)
+    if CONFIG.models[wildcards.model].body != "ode":
+        settings["gradient"] = "direct"
+    return settings
+
+
+rule attack:
+    input:
+        data=DATA,
+        weights=f"{TRAINED}/model.safetensors",
+        spec=f"{TRAINED}/model.json",
+    output:
+        attack=f"{CELL}/attack.h5",
+    params:
+        coordinates=coordinates,
+        settings=attack_settings,
+        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
+    threads: CONFIG.compute.threads
+    resources:
+        mem_mb=2000,
+    log:
+        logs(
+            "attack",
+            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
+        ),
+    benchmark:
+        benchmarks(
+            "attack",
+            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
+        )
+    conda:
+        ENVIRONMENT
+    message:
+        "Attacking {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} "
+        "by {wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"
+    script:
+        "../scripts/attack.py"

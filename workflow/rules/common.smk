@@ -1,0 +1,105 @@
+# What all rules share: the checked configuration, the paths, the wildcards.
+# Needs: the configuration. Makes: CONFIG, and the functions that name files.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "scripts"))
+
+from node_robustness import config as configuration
+from node_robustness import grid
+from node_robustness.errors import UserError
+from node_robustness.numbers import token
+
+try:
+    CONFIG = configuration.load(config)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+DATA = "results/{experiment}/{dataset}/data.h5"
+TRAINED = "results/{experiment}/{dataset}/{model}/seed-{seed}"
+SOLVED = f"{TRAINED}/tau-{{tolerance}}"
+CELL = f"{SOLVED}/{{attack}}/{{norm}}/eps-{{epsilon}}"
+ENVIRONMENT = "../envs/node-robustness.yaml"
+
+
+# From the token in a file name back to the number.
+TOLERANCES = {grid.NO_TOLERANCE: None} | {
+    token(tolerance): tolerance
+    for experiment in CONFIG.experiments.values()
+    for tolerance in experiment.tolerances
+}
+EPSILONS = {
+    token(epsilon): epsilon
+    for experiment in CONFIG.experiments.values()
+    for norm in experiment.norms
+    for epsilon in experiment.epsilons_for(norm)
+}
+
+
+def one_of(names):
+    """A wildcard constraint: exactly these names, or nothing at all if there are none."""
+    return "|".join(map(re.escape, sorted(set(names)))) or "(?!)"
+
+
+wildcard_constraints:
+    experiment=one_of(CONFIG.experiments),
+    dataset=one_of(CONFIG.datasets),
+    folder=one_of(grid.resource_folder(CONFIG, name) for name in CONFIG.datasets),
+    model=one_of(CONFIG.models),
+    seed=r"\d+",
+    tolerance=one_of(TOLERANCES),
+    attack=one_of(CONFIG.attacks),
+    norm="linf|l2|l2_rms",
+    epsilon=one_of(EPSILONS),
+
+
+def logs(rule, path):
+    """Where a rule keeps the log of a job."""
+    return f"results/{{experiment}}/logs/{rule}/{path}.log"
+
+
+def benchmarks(rule, path):
+    """Where a rule keeps what a job cost."""
+    return f"results/{{experiment}}/benchmarks/{rule}/{path}.tsv"
+
+
+def source_of(folder):
+    """Where the files of a folder of resources/ come from, and how they are read."""
+    name = next(n for n in CONFIG.datasets if grid.resource_folder(CONFIG, n) == folder)
+    dataset = CONFIG.datasets[name]
+    return {
+        "name": dataset.source,
+        "mirrors": dataset.mirrors,
+        "files": {role: (f.name, f.sha256) for role, f in dataset.files.items()},
+        "class_names": dataset.class_names,
+        "image_shape": dataset.image_shape,
+        "label_bytes": dataset.label_bytes,
+    }
+
+
+def coordinates(wildcards):
+    """The wildcards of a cell, or of a part of one, as values."""
+    values = {**wildcards, "seed": int(wildcards.seed)}
+    if "tolerance" in values:
+        values["tolerance"] = TOLERANCES[wildcards.tolerance]
+    if "epsilon" in values:
+        values["epsilon"] = EPSILONS[wildcards.epsilon]
+    return values
+
+
+def of_experiment(cells, name):
+    """The paths of one file for all cells of the experiment of the wildcards."""
+
+    def paths(wildcards):
+        return [
+            f"results/{cell.folder}/{name}" for cell in cells(CONFIG, wildcards.experiment)
+        ]
+
+    return paths
+
+
+def final_output():
+    """The files that a complete run has."""
+    return [f"results/{name}/report.html" for name in CONFIG.experiments]

@@ -1,0 +1,48 @@
+# Datasets: official files, checked by SHA-256, and one prepared HDF5 for each dataset.
+# Needs: nothing, or a mirror. Makes: resources/{folder}/verified.json, data.h5.
+
+
+localrules:
+    fetch,
+
+
+rule fetch:
+    output:
+        # Only the record is declared: Snakemake deletes declared outputs before a job, and files
+        # that lie in the folder already, with the right checksums, are to be used as they are.
+        record="resources/{folder}/verified.json",
+    params:
+        source=lambda wildcards: source_of(wildcards.folder),
+    log:
+        "resources/logs/fetch/{folder}.log",
+    benchmark:
+        "resources/benchmarks/fetch/{folder}.tsv"
+    conda:
+        ENVIRONMENT
+    message:
+        "Fetching the files of {wildcards.folder}"
+    script:
+        "../scripts/fetch.py"
+
+
+rule prepare:
+    input:
+        record=lambda wildcards: f"resources/{grid.resource_folder(CONFIG, wildcards.dataset)}/verified.json",
+    output:
+        data=DATA,
+    params:
+        source=lambda wildcards: source_of(
+            grid.resource_folder(CONFIG, wildcards.dataset)
+        ),
+        validation=lambda wildcards: CONFIG.datasets[wildcards.dataset].validation,
+        split_seed=lambda wildcards: CONFIG.datasets[wildcards.dataset].split_seed,
+    log:
+        logs("prepare", "{dataset}"),
+    benchmark:
+        benchmarks("prepare", "{dataset}")
+    conda:
+        ENVIRONMENT
+    message:
+        "Preparing {wildcards.dataset}: images, labels, splits"
+    script:
+        "../scripts/prepare.py"

@@ -1,0 +1,27 @@
+# Clean evaluation of every model at every tolerance.
+# Needs: data.h5, a model. Makes: clean.h5.
+
+
+rule evaluate:
+    input:
+        data=DATA,
+        weights=f"{TRAINED}/model.safetensors",
+        spec=f"{TRAINED}/model.json",
+    output:
+        clean=f"{SOLVED}/clean.h5",
+    params:
+        coordinates=coordinates,
+        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
+    threads: CONFIG.compute.threads
+    resources:
+        mem_mb=2000,
+    log:
+        logs("evaluate", "{dataset}/{model}/seed-{seed}/tau-{tolerance}"),
+    benchmark:
+        benchmarks("evaluate", "{dataset}/{model}/seed-{seed}/tau-{tolerance}")
+    conda:
+        ENVIRONMENT
+    message:
+        "Evaluating {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}"
+    script:
+        "../scripts/evaluate.py"

@@ -1,0 +1,37 @@
+# The hidden states of clean and adversarial images along the ODE block.
+# Needs: data.h5, a model, attack.h5. Makes: trajectory.h5.
+
+
+rule trajectory:
+    input:
+        data=DATA,
+        weights=f"{TRAINED}/model.safetensors",
+        spec=f"{TRAINED}/model.json",
+        attack=f"{CELL}/attack.h5",
+    output:
+        trajectory=f"{CELL}/trajectory.h5",
+    params:
+        coordinates=coordinates,
+        follow=lambda wildcards: CONFIG.experiments[
+            wildcards.experiment
+        ].trajectories.model_dump(include={"times", "states", "precision"}),
+    threads: CONFIG.compute.threads
+    resources:
+        mem_mb=2000,
+    log:
+        logs(
+            "trajectory",
+            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
+        ),
+    benchmark:
+        benchmarks(
+            "trajectory",
+            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
+        )
+    conda:
+        ENVIRONMENT
+    message:
+        "Following h(t) of {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}: "
+        "{wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"
+    script:
+        "../scripts/trajectory.py"

@@ -1,0 +1,24 @@
+"""Classify the clean test images at one tolerance."""
+
+from pathlib import Path
+
+from node_robustness import config, devices, models
+from node_robustness.evaluation import evaluate, test_images
+from node_robustness.jobs import bar, job
+from node_robustness.records import write_clean
+from node_robustness.storage import sha256
+
+with job(snakemake.log[0]):
+    compute = config.load(snakemake.config).compute
+    devices.set_threads(compute.threads)
+    device = devices.choose_device(compute.device)
+    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    coordinates = snakemake.params.coordinates
+    test, images, _ = test_images(Path(snakemake.input.data), snakemake.params.images, device)
+    with (
+        models.solving(model, tolerance=coordinates["tolerance"]),
+        bar(len(images), "evaluated") as progress,
+    ):
+        found = evaluate(model, images, batch_size=compute.batch_size, progress=progress.update)
+    settings = {**coordinates, "weights_sha256": sha256(snakemake.input.weights)}
+    write_clean(Path(snakemake.output.clean), settings, test.index, test.labels, found)

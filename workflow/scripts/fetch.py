@@ -1,0 +1,18 @@
+"""Download the files of a dataset, or take those that are there, and record their checksums."""
+
+import json
+from pathlib import Path
+
+from node_robustness.datasets import find_source
+from node_robustness.downloads import fetch
+from node_robustness.jobs import job
+from node_robustness.storage import atomic_path
+
+with job(snakemake.log[0]):
+    record = Path(snakemake.output.record)
+    source = find_source(**snakemake.params.source)
+    files = {remote.name: remote.sha256 for remote in source.files}
+    for remote in source.files:
+        fetch(remote, record.parent)
+    with atomic_path(record) as path:
+        path.write_text(json.dumps(files, indent=2) + "\n")

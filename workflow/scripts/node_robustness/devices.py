@@ -1,0 +1,43 @@
+"""The device and the threads of a job."""
+
+import os
+
+import torch
+
+from node_robustness.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that `compute.device` names; call it before anything runs on a device.
+
+    On cuda it also asks for full float32 precision and repeatable results: by default cuDNN's
+    convolutions round to 10 bits of mantissa (TF32), which is coarser than the tolerances at which
+    an ODE is solved, and cuBLAS repeats its results only with a workspace of fixed size.
+
+    Args:
+        name: `auto` (cuda, else mps, else cpu), `cpu`, `cuda` or `mps`.
+
+    Raises:
+        UserError: the named device is not there.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    chosen = next(device for device in there if there[device]) if name == "auto" else name
+    if not there[chosen]:
+        raise UserError(
+            f"compute.device: {name} is not there (PyTorch {torch.__version__} finds none); "
+            "set it to auto or cpu"
+        )
+    if chosen == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device(chosen)
+
+
+def set_threads(threads: int) -> None:
+    """Use this many CPU threads; the last bits of a result depend on their number."""
+    torch.set_num_threads(threads)

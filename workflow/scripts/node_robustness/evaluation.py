@@ -1,0 +1,80 @@
+"""Clean evaluation: predictions, and what the solver spends on each image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from node_robustness.attacks import classes
+from node_robustness.datasets import Split, load_split
+from node_robustness.models import Classifier
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says of n images.
+
+    Attributes:
+        logits: float32 [n, K].
+        predictions: int64 [n]; `attacks.NO_CLASS` where the solve failed.
+        nfe: function evaluations for each image, int32 [n]; None without an ODE.
+        status: a `solvers.Status` for each image, int64 [n]; None without an ODE.
+    """
+
+    logits: Tensor
+    predictions: Tensor
+    nfe: Tensor | None
+    status: Tensor | None
+
+
+def test_images(
+    data: Path, count: int | None, device: torch.device
+) -> tuple[Split, Tensor, Tensor]:
+    """The first test images of a prepared data set: the same ones in every cell.
+
+    Args:
+        data: a data.h5 file.
+        count: how many images; all if None.
+        device: where the tensors go.
+
+    Returns:
+        The split, its images as float32 [n, C, H, W] in [0, 1], and its labels, int64 [n].
+    """
+    split = load_split(data, "test", count)
+    images = torch.from_numpy(split.images).to(device) / 255
+    return split, images, torch.from_numpy(split.labels).to(device)
+
+
+@torch.no_grad()
+def evaluate(
+    model: Classifier,
+    images: Tensor,
+    *,
+    batch_size: int,
+    progress: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Classify images [n, C, H, W] in [0, 1], each solved on its own.
+
+    Args:
+        model: in evaluation mode.
+        images: at least one.
+        batch_size: images at a time; bounds the memory, does not change the result.
+        progress: called with the number of images of each finished batch.
+    """
+    logits, nfe, status = [], [], []
+    for batch in torch.split(images, batch_size):
+        logits.append(model(batch))
+        if model.ode is not None and model.ode.nfe is not None and model.ode.status is not None:
+            nfe.append(model.ode.nfe)
+            status.append(model.ode.status)
+        if progress is not None:
+            progress(len(batch))
+    everything = torch.cat(logits)
+    return Evaluation(
+        everything,
+        classes(everything),
+        torch.cat(nfe) if nfe else None,
+        torch.cat(status) if status else None,
+    )

@@ -1,0 +1,47 @@
+"""The norms of perturbations: what a step, a projection and a size mean in each.
+
+`linf` and `l2` are the usual ones. `l2_rms` is the paper's (and foolbox 2's) L2: the root mean
+square over channels and pixels, which is the usual L2 divided by sqrt(C * H * W). Perturbations
+are tensors [n, C, H, W] for images in [0, 1].
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_TINY = 1e-12  # guards divisions by a zero gradient or perturbation, as foolbox 2 does
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A norm on perturbations; `name` is `linf`, `l2` or `l2_rms`."""
+
+    name: str
+
+    def size(self, perturbation: Tensor) -> Tensor:
+        """The norm of each perturbation, [n]."""
+        flat = perturbation.flatten(1)
+        if self.name == "linf":
+            return flat.abs().amax(1)
+        scale = math.sqrt(flat.shape[1]) if self.name == "l2_rms" else 1.0
+        return torch.linalg.vector_norm(flat, dim=1) / scale
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The step of norm one along which the loss rises fastest, [n, C, H, W]."""
+        if self.name == "linf":
+            return gradient.sign()
+        unit: Tensor = gradient / _broadcast(self.size(gradient).clamp(min=_TINY))
+        return unit
+
+    def project(self, perturbation: Tensor, epsilon: float) -> Tensor:
+        """The nearest perturbation of norm epsilon at most, [n, C, H, W]."""
+        if self.name == "linf":
+            return perturbation.clamp(-epsilon, epsilon)
+        factor = epsilon / self.size(perturbation).clamp(min=_TINY)
+        return perturbation * _broadcast(factor.clamp(max=1.0))
+
+
+def _broadcast(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)

@@ -1,0 +1,212 @@
+"""Files that are whole or absent: atomic writing, and the project's HDF5 conventions.
+
+Every HDF5 file carries the root attributes ``kind``, ``schema_version``, ``software`` and
+``settings`` (JSON text), and opens with plain h5py, without plug-ins. The same contents give the
+same bytes: no time stamps are stored.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import ArrayLike
+
+from node_robustness import __version__
+from node_robustness.errors import UserError
+
+SCHEMA_VERSION = 1
+SOFTWARE = f"node-robustness {__version__}"
+
+# Large enough to compress well, small enough that reading a few images reads little else.
+_CHUNK_BYTES = 2**16
+
+# By how much a file in memory grows at a time.
+_MEMORY_BLOCK = 2**20
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether an error means that the disk, the quota or the file-size limit is used up.
+
+    Writers in other languages (safetensors, Arrow) give the system's words without its number.
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(os.strerror(code) in str(error) for code in _FULL)
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path that becomes ``path`` once the block ends without an exception.
+
+    The temporary lies in the same folder (which is made if need be), is hidden and keeps the
+    suffix, because many writers choose their format by it. After any exception, interrupts
+    included, it is removed and ``path`` is as it was.
+
+    Args:
+        path: The file to be written.
+
+    Yields:
+        The path to write to; the block must create a file there.
+
+    Raises:
+        UserError: The disk, the quota or the file-size limit is used up.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except Exception as error:
+        if _is_full(error):
+            raise UserError(
+                f"{path}: no space left to write it; free space on that disk (or raise the quota "
+                "or file-size limit) and run snakemake again"
+            ) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_hdf5(
+    path: Path | str, kind: str, settings: Mapping[str, Any], **attributes: object
+) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file that appears at ``path`` once the block ends without an exception.
+
+    Args:
+        path: The file to be written.
+        kind: What the file is, such as ``"data"`` or ``"attack"``.
+        settings: What the file was made with; anything JSON can hold, NaN excepted.
+        **attributes: Further root attributes.
+
+    Yields:
+        The open file, which lies in memory until the block ends.
+
+    Raises:
+        UserError: The disk, the quota or the file-size limit is used up.
+        ValueError: ``settings`` holds a NaN or an infinity.
+    """
+    text = json.dumps(settings, sort_keys=True, allow_nan=False)
+    # Not on the disk: an HDF5 file that cannot be flushed cannot be closed either, and crashes
+    # the interpreter when it exits.
+    with h5py.File.in_memory(block_size=_MEMORY_BLOCK) as file:
+        file.attrs.update(
+            {
+                "kind": kind,
+                "schema_version": SCHEMA_VERSION,
+                "software": SOFTWARE,
+                "settings": text,
+                **attributes,
+            }
+        )
+        yield file
+        file.flush()
+        image = file.id.get_file_image()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(image)
+
+
+def put(file: h5py.Group, name: str, array: ArrayLike, *, units: str, description: str) -> None:
+    """Write one array as a dataset, compressed, in chunks along its first axis.
+
+    Args:
+        file: The file or group to write into.
+        name: The dataset's name; groups on the way are made.
+        array: Numbers or booleans of any shape, empty ones included, or strings, which become
+            variable-length UTF-8.
+        units: The unit of the values, ``"1"`` where they have none.
+        description: What the values are, in a few words.
+    """
+    values = np.asarray(array)
+    if values.dtype.kind in "UO":
+        # Filters would see only references to the strings.
+        dataset = file.create_dataset(
+            name, data=values.astype(object), dtype=h5py.string_dtype("utf-8"), track_times=False
+        )
+    elif values.ndim == 0 or values.size == 0:
+        # HDF5 has no chunks for these.
+        dataset = file.create_dataset(name, data=values, track_times=False)
+    else:
+        rows = _CHUNK_BYTES // values[0].nbytes
+        dataset = file.create_dataset(
+            name,
+            data=values,
+            chunks=(min(max(rows, 1), len(values)), *values.shape[1:]),
+            compression="gzip",
+            compression_opts=4,
+            shuffle=True,
+            track_times=False,
+        )
+    dataset.attrs["units"] = units
+    dataset.attrs["description"] = description
+
+
+@contextmanager
+def open_hdf5(path: Path | str, kind: str) -> Iterator[h5py.File]:
+    """Yield an HDF5 file of this project, open for reading.
+
+    Args:
+        path: The file to be read.
+        kind: The kind that it must be of.
+
+    Yields:
+        The open file.
+
+    Raises:
+        UserError: The file is missing, unreadable, truncated, damaged, not HDF5, not of this
+            project, of another kind, or of another schema version.
+    """
+    path = Path(path)
+    mend = "delete it and run snakemake again"
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; run snakemake again to make it")
+    try:
+        # Files appear whole and never change, so that no lock is needed; network and read-only
+        # file systems may refuse one.
+        with h5py.File(path, "r", locking=False) as file:
+            _check(file, path, kind, mend)
+            yield file
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read; check its permissions") from error
+    except OSError as error:
+        # HDF5's own failures (truncation, a chunk that does not decompress) carry no errno.
+        if error.errno is not None:
+            raise
+        raise UserError(f"{path}: truncated, damaged or not an HDF5 file; {mend}") from error
+
+
+def _check(file: h5py.File, path: Path, kind: str, mend: str) -> None:
+    """Raise UserError unless the root attributes are those of this kind and schema version."""
+    if "kind" not in file.attrs or "schema_version" not in file.attrs:
+        raise UserError(f"{path}: an HDF5 file that node-robustness did not write; {mend}")
+    if file.attrs["kind"] != kind:
+        raise UserError(f"{path}: holds {file.attrs['kind']!r} where {kind!r} is wanted; {mend}")
+    if file.attrs["schema_version"] != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: has schema version {file.attrs['schema_version']}, this version of "
+            f"node-robustness reads {SCHEMA_VERSION}; {mend}"
+        )
+
+
+def read_settings(file: h5py.File) -> dict[str, Any]:
+    """Return the settings that an open file was made with."""
+    settings: dict[str, Any] = json.loads(file.attrs["settings"])
+    return settings
+
+
+def sha256(path: Path | str) -> str:
+    """Return the SHA-256 of a file's contents, as 64 hexadecimal digits."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,252 @@
+"""Tables of an experiment: every cell file becomes a few rows of numbers.
+
+Pure functions of the files: the same files give the same rows in the same order, whatever the
+order of the paths.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from node_robustness.statistics import wilson
+from node_robustness.storage import atomic_path, open_hdf5, read_settings
+
+_SOLVED = {
+    "experiment": "str",
+    "dataset": "str",
+    "model": "str",
+    "seed": "int64",
+    "tolerance": "float64",
+}
+_CELL = {**_SOLVED, "attack": "str", "gradient": "str", "norm": "str", "epsilon": "float64"}
+
+_CLEAN = {
+    **_SOLVED,
+    **dict.fromkeys(["n", "correct"], "int64"),
+    **dict.fromkeys(["accuracy", "accuracy_low", "accuracy_high"], "float64"),
+    **dict.fromkeys(["error", "error_low", "error_high"], "float64"),
+    **dict.fromkeys(["nfe_mean", "nfe_sd", "nfe_min", "nfe_median", "nfe_max"], "float64"),
+}
+_NFE = {**_SOLVED, "nfe": "int64", "images": "int64"}
+_OF_SUCCESSES = (
+    "iterations",
+    "perturbation_linf",
+    "perturbation_l2",
+    "nfe_clean",
+    "nfe_adversarial",
+)
+_ATTACKS = {
+    **_CELL,
+    **dict.fromkeys(["n", "attacked", "successes"], "int64"),
+    **dict.fromkeys(["success_rate", "success_low", "success_high"], "float64"),
+    "robust": "int64",
+    **dict.fromkeys(["robust_accuracy", "robust_low", "robust_high"], "float64"),
+    **{f"{name}_mean": "float64" for name in _OF_SUCCESSES},
+    "seconds": "float64",
+}
+_DISTANCES = ("l2", "relative_l2", "cosine")
+_QUANTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75, "q05": 0.05, "q95": 0.95}
+_TRAJECTORIES = {
+    **_CELL,
+    "t": "float64",
+    "n": "int64",
+    **{f"{d}_{s}": "float64" for d in _DISTANCES for s in ("mean", *_QUANTILES)},
+}
+
+
+def clean_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate accuracy and solver cost on clean images.
+
+    Args:
+        paths: Files of kind "clean".
+
+    Returns:
+        One row a file, sorted by experiment, dataset, model, seed, tolerance (NaN, for a model
+        without an ODE, last). ``n`` images, ``correct`` of them; ``accuracy`` and ``error`` in
+        [0, 1] with 95 % Wilson bounds ``_low`` and ``_high``; ``nfe_*``: evaluations of the ODE
+        function an image (``sd`` is the sample standard deviation), NaN without an ODE.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return _table(paths, "clean", _clean_rows, _CLEAN)
+
+
+def nfe_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Count images by the number of function evaluations that they took.
+
+    Args:
+        paths: Files of kind "clean".
+
+    Returns:
+        One row for every file and occurring ``nfe``, with the number of ``images``, sorted like
+        `clean_table` and by ``nfe``; no rows for models without an ODE.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return _table(paths, "clean", _nfe_rows, _NFE)
+
+
+def attack_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate what attacks achieved.
+
+    Args:
+        paths: Files of kind "attack".
+
+    Returns:
+        One row a file, sorted by experiment, dataset, model, seed, tolerance, attack, norm,
+        epsilon. ``attacked`` of the ``n`` images were classified correctly at that tolerance;
+        ``success_rate`` is ``successes / attacked``, the paper's definition (NaN if none was
+        attacked); ``robust_accuracy`` is ``robust / n``, images that stayed correct. Both in
+        [0, 1] with 95 % Wilson bounds. ``iterations_mean``, ``perturbation_*_mean`` (plain norms,
+        images in [0, 1]) and ``nfe_*_mean`` are over the successes, NaN where there are none.
+        ``seconds``: wall time of the attack.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return _table(paths, "attack", _attack_rows, _ATTACKS)
+
+
+def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Summarise how far adversarial states lie from clean ones along the ODE.
+
+    Args:
+        paths: Files of kind "trajectory".
+
+    Returns:
+        One row for every file and time ``t`` in [0, 1], sorted like `attack_table` and by time.
+        ``n`` successful images; mean, median and quantiles (``q25``: 25 %) over them of the
+        distance (``l2``), the distance over the norm of the clean state (``relative_l2``) and
+        the ``cosine`` between the two states. NaN where ``n`` is 0.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return _table(paths, "trajectory", _trajectory_rows, _TRAJECTORIES)
+
+
+def write_table(
+    frame: pd.DataFrame,
+    csv_path: Path | str,
+    parquet_path: Path | str,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a table as CSV (ten significant digits, no comments) and as Parquet (exact).
+
+    Args:
+        frame: The table.
+        csv_path: Where the CSV goes.
+        parquet_path: Where the Parquet file goes.
+        provenance: What made the table, as JSON under the Parquet metadata key
+            ``node_robustness``; a CSV has no place for it that every reader would skip.
+    """
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    made_by = json.dumps(provenance, sort_keys=True).encode()
+    table = table.replace_schema_metadata({**table.schema.metadata, b"node_robustness": made_by})
+    with atomic_path(csv_path) as path:
+        frame.to_csv(path, index=False, float_format="%.10g", lineterminator="\n")
+    with atomic_path(parquet_path) as path:
+        pq.write_table(table, path)
+
+
+Rows = Iterator[dict[str, Any]]
+
+
+def _table(
+    paths: Iterable[Path | str],
+    kind: str,
+    rows: Callable[[h5py.File, dict[str, Any]], Rows],
+    columns: Mapping[str, str],
+) -> pd.DataFrame:
+    found = []
+    for path in paths:
+        with open_hdf5(path, kind) as file:
+            settings = read_settings(file)
+            where = {name: settings[name] for name in _CELL if name in columns and name in settings}
+            if where["tolerance"] is None:
+                where["tolerance"] = math.nan
+            found += [where | row for row in rows(file, settings)]
+    found.sort(key=lambda row: [natural(row[c]) for c in (*_CELL, "t", "nfe") if c in row])
+    return pd.DataFrame(found, columns=list(columns)).astype(dict(columns))
+
+
+def natural(value: str | float) -> tuple[Any, ...]:
+    """Return a sort key: text with its digits as numbers (cifar10 < cifar100), NaN last."""
+    if isinstance(value, str):
+        return tuple(
+            (0, int(part), "") if part.isdigit() else (1, 0, part)
+            for part in re.split(r"([0-9]+)", value)
+            if part
+        )
+    return (math.isnan(value), 0.0 if math.isnan(value) else value)
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(np.mean(values, dtype=np.float64)) if len(values) else math.nan
+
+
+def _rate(prefix: str, name: str, count: int, n: int) -> dict[str, float]:
+    low, high = wilson(count, n)
+    return {name: count / n if n else math.nan, f"{prefix}_low": low, f"{prefix}_high": high}
+
+
+def _clean_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
+    labels = file["labels"][:]
+    n, correct = len(labels), int(np.sum(file["predictions"][:] == labels))
+    row = {"n": n, "correct": correct}
+    row |= _rate("accuracy", "accuracy", correct, n) | _rate("error", "error", n - correct, n)
+    if "nfe" in file and n:
+        nfe = file["nfe"][:].astype(float)
+        row |= {
+            "nfe_mean": nfe.mean(),
+            "nfe_sd": nfe.std(ddof=1) if n > 1 else math.nan,
+            "nfe_min": nfe.min(),
+            "nfe_median": np.median(nfe),
+            "nfe_max": nfe.max(),
+        }
+    yield row
+
+
+def _nfe_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
+    if "nfe" in file:
+        for nfe, images in zip(*np.unique(file["nfe"][:], return_counts=True), strict=True):
+            yield {"nfe": int(nfe), "images": int(images)}
+
+
+def _attack_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
+    attacked, success = file["attacked"][:], file["success"][:]
+    n, tried, successes = len(attacked), int(attacked.sum()), int(success.sum())
+    row = {"n": n, "attacked": tried, "successes": successes, "robust": tried - successes}
+    row |= _rate("success", "success_rate", successes, tried)
+    row |= _rate("robust", "robust_accuracy", tried - successes, n)
+    for name in _OF_SUCCESSES:
+        if name in file:
+            row[f"{name}_mean"] = _mean(file[name][:][success])
+    yield row | {"seconds": float(file.attrs["seconds"])}
+
+
+def _trajectory_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
+    success = file["success"][:]
+    n, times = int(success.sum()), file["t"][:]
+    statistics: dict[str, NDArray[np.float64]] = {}
+    for distance in _DISTANCES:
+        values = file[f"distance/{distance}"][:][success].astype(float)
+        if n:
+            statistics[f"{distance}_mean"] = values.mean(axis=0)
+            quantiles = np.quantile(values, list(_QUANTILES.values()), axis=0)
+            names = [f"{distance}_{name}" for name in _QUANTILES]
+            statistics |= dict(zip(names, quantiles, strict=True))
+    for position, t in enumerate(times):
+        yield {"t": float(t), "n": n} | {k: float(v[position]) for k, v in statistics.items()}

@@ -1,0 +1,26 @@
+"""Split a dataset into training, validation and test images."""
+
+from pathlib import Path
+
+from node_robustness.datasets import find_source, prepare
+from node_robustness.jobs import job
+
+with job(snakemake.log[0]):
+    source = find_source(**snakemake.params.source)
+    settings = {
+        "dataset": snakemake.wildcards.dataset,
+        "source": snakemake.params.source["name"],
+        "validation": snakemake.params.validation,
+        "split_seed": snakemake.params.split_seed,
+        "mean": source.mean,
+        "std": source.std,
+        "files": {remote.name: remote.sha256 for remote in source.files},
+    }
+    prepare(
+        *source.read(Path(snakemake.input.record).parent),
+        source.class_names,
+        validation=snakemake.params.validation,
+        seed=snakemake.params.split_seed,
+        path=snakemake.output.data,
+        settings=settings,
+    )

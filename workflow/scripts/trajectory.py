@@ -1,0 +1,36 @@
+"""Follow h(t) of the clean and adversarial images of one cell."""
+
+from pathlib import Path
+
+import torch
+
+from node_robustness import config, devices, models
+from node_robustness.datasets import load_rows
+from node_robustness.jobs import bar, job
+from node_robustness.records import read_adversarials, write_trajectories
+from node_robustness.trajectories import follow
+
+with job(snakemake.log[0]):
+    compute = config.load(snakemake.config).compute
+    devices.set_threads(compute.threads)
+    device = devices.choose_device(compute.device)
+    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    coordinates = snakemake.params.coordinates
+    adversarials = read_adversarials(Path(snakemake.input.attack))
+    clean = load_rows(Path(snakemake.input.data), adversarials.index)
+    with (
+        models.solving(model, tolerance=coordinates["tolerance"]),
+        bar(len(clean), "followed") as progress,
+    ):
+        found = follow(
+            model,
+            torch.from_numpy(clean).to(device) / 255,
+            torch.from_numpy(adversarials.images).to(device),
+            **snakemake.params.follow,
+            progress=progress.update,
+        )
+    settings = {
+        **adversarials.settings,
+        **snakemake.params.follow,
+    }
+    write_trajectories(Path(snakemake.output.trajectory), settings, adversarials.index, found)
