@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from node_robustness.config import Config, load
 from node_robustness.errors import UserError
 

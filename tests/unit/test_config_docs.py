@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from node_robustness import config_docs, grid
-from node_robustness.config import Config, load
 from snakemake.cli import parse_config
 from snakemake.utils import update_config
+
+from node_robustness import config_docs, grid
+from node_robustness.config import Config, load
 
 SHIPPED = ["config", "mnist", "cifar10"]
 README = (config_docs.ROOT / config_docs.README).read_text(encoding="utf-8")

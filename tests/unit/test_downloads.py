@@ -7,6 +7,7 @@ import threading
 from contextlib import suppress
 
 import pytest
+
 from node_robustness import downloads
 from node_robustness.downloads import RemoteFile, fetch
 from node_robustness.errors import UserError

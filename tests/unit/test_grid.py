@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from node_robustness import grid
 from node_robustness.config import Attack, Config, load
 

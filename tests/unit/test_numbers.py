@@ -6,6 +6,7 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from node_robustness.numbers import label, parse_number, parse_whole, token
 
 positive = st.one_of(

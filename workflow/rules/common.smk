@@ -66,12 +66,11 @@ def benchmarks(rule, path):
 
 
 def source_of(folder):
-    """Where the files of a folder of resources/ come from, and how they are read."""
+    """Which files lie in a folder of resources/, and how they are read (not: from which mirror)."""
     name = next(n for n in CONFIG.datasets if grid.resource_folder(CONFIG, n) == folder)
     dataset = CONFIG.datasets[name]
     return {
         "name": dataset.source,
-        "mirrors": dataset.mirrors,
         "files": {role: (f.name, f.sha256) for role, f in dataset.files.items()},
         "class_names": dataset.class_names,
         "image_shape": dataset.image_shape,

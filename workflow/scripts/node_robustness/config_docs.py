@@ -54,7 +54,7 @@ def json_schema() -> Node:
     }
 
 
-def _as_read(node: Any) -> Any:  # noqa: ANN401 (any JSON)
+def _as_read(node: Any) -> Any:
     if isinstance(node, list):
         return [_as_read(item) for item in node]
     if not isinstance(node, dict):

@@ -6,7 +6,6 @@ colour through all figures: every function takes all models of the experiment, i
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +67,7 @@ def clean_figure(clean: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart
         if len(solved):
             cost = _cost(solved, models).properties(width=1.5 * _PANEL, height=_PANEL)
             panels.append(cost.properties(title=f"{dataset}: cost of solving the ODE"))
-        rows.append(alt.hconcat(*panels, spacing=36))
+        rows.append(alt.hconcat(*panels, spacing=84, bounds="flush"))
     return _styled(
         alt.vconcat(*rows),
         "Clean error and solver cost at each tolerance",
@@ -195,7 +194,7 @@ def success_figure(attacks: pd.DataFrame, models: Sequence[str]) -> alt.VConcatC
         alt.vconcat(*rows),
         "Attack success rate at each tolerance",
         [
-            "Share of the correctly classified images that the attack turned.",
+            "Share of the correctly classified images on which the attack succeeded.",
             _intervals(attacks),
         ],
     )
@@ -291,7 +290,7 @@ def trajectory_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.
     largest = conditions.groupby(where[:3], sort=False).condition.last()
     menu = alt.param(
         name="condition",
-        value=next(iter(largest), "no image was turned"),
+        value=next(iter(largest), "no successful attack"),
         bind=alt.binding_select(options=conditions.condition.tolist(), name="Show: "),
     )
     data = _inline(means[["condition", "model", "tau", "t", "n", *columns]])
@@ -299,11 +298,11 @@ def trajectory_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.
         # Not by add_params, which would hand the menu to each facet, and fails on layers inside.
         alt.vconcat(
             *(_distance(name, data, _taus(means), models) for name in _DISTANCES),
-            spacing=4,
+            spacing=12,
             params=[menu.param],
         ),
         alt.expr("'Distance of adversarial from clean states: ' + condition"),
-        ["Mean over the images that the attack turned; band between the quartiles."],
+        ["Mean over the images on which the attack succeeded; band between the quartiles."],
     )
 
 
@@ -311,10 +310,11 @@ def _distance(
     distance: str, data: alt.Data, taus: Sequence[str], models: Sequence[str]
 ) -> alt.FacetChart:
     title = _DISTANCES[distance]
+    first, *_, last = _DISTANCES
     base = alt.Chart().encode(
         x=alt.X(
             "t:Q",
-            title="Time t of the ODE",
+            title="Time t of the ODE" if distance == last else None,
             scale=alt.Scale(domain=[0, 1], nice=False),
             axis=alt.Axis(tickCount=5, format="~g", labelFlush=False),
         ),
@@ -343,11 +343,19 @@ def _distance(
     return (
         lines.transform_filter("datum.condition === condition")
         .properties(width=1.5 * _PANEL, height=0.75 * _PANEL)
-        .facet(data=data, column=alt.Column("model:N", title=None, sort=list(models)))
+        .facet(
+            data=data,
+            column=alt.Column(
+                "model:N",
+                title=None,
+                sort=list(models),
+                header=alt.Header(labels=distance == first),
+            ),
+        )
     )
 
 
-def example_figure(examples: pd.DataFrame, models: Sequence[str]) -> alt.HConcatChart:
+def example_figure(examples: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """Show clean image, perturbation and adversarial image side by side.
 
     Args:
@@ -365,37 +373,39 @@ def example_figure(examples: pd.DataFrame, models: Sequence[str]) -> alt.HConcat
         examples[keys].assign(part=part, url=examples[part], caption=examples[f"{part}_caption"])
         for part in _PARTS
     )
-    blocks = []
-    for dataset, model in product(_in_order(long.dataset), models):
-        own = long[(long.dataset == dataset) & (long.model == model)]
-        if own.empty:
-            continue
-        base = alt.Chart(_inline(own)).encode(
-            x=alt.X(
-                "part:N",
-                sort=_PARTS,
-                title=None,
-                axis=alt.Axis(orient="top", domain=False, ticks=False, labelAngle=0),
-            ),
-            y=alt.Y("row:O", axis=None),
-        )
-        tau = _tau(own.tolerance.iloc[0])
-        blocks.append(
-            alt.layer(
-                base.mark_image(width=_IMAGE, height=_IMAGE, yOffset=-8).encode(url="url:N"),
-                base.mark_text(dy=_IMAGE / 2 + 2, fill="currentColor").encode(text="caption:N"),
-                title=f"{dataset}: {model}, " + (tau if tau == _NO_ODE else f"τ = {tau}"),
-            ).properties(width=alt.Step(_IMAGE + 12), height=alt.Step(_IMAGE + 32))
-        )
+    rows = []
+    for dataset in _in_order(long.dataset):
+        own = long[long.dataset == dataset]
+        blocks = [_block(own[own.model == model]) for model in models if model in set(own.model)]
+        rows.append(alt.hconcat(*blocks, spacing=28))
     return _styled(
-        alt.hconcat(*blocks, spacing=28),
-        "Images that the attack turned",
+        alt.vconcat(*rows),
+        "Images on which the attack succeeded",
         [
             *attacks,
             "Below the images: the predicted class; below the perturbation: its full colours.",
             "Perturbation: blue lowers, red raises intensity (colour images: grey is no change).",
         ],
     )
+
+
+def _block(pictures: pd.DataFrame) -> alt.LayerChart:
+    base = alt.Chart(_inline(pictures)).encode(
+        x=alt.X(
+            "part:N",
+            sort=_PARTS,
+            title=None,
+            axis=alt.Axis(orient="top", domain=False, ticks=False, labelAngle=0),
+        ),
+        y=alt.Y("row:O", axis=None),
+    )
+    dataset, model, tolerance = pictures[["dataset", "model", "tolerance"]].iloc[0]
+    tau = _NO_ODE if pd.isna(tolerance) else f"τ = {_tau(tolerance)}"
+    return alt.layer(
+        base.mark_image(width=_IMAGE, height=_IMAGE, yOffset=-8).encode(url="url:N"),
+        base.mark_text(dy=_IMAGE / 2 + 2, fill="currentColor").encode(text="caption:N"),
+        title=f"{dataset}: {model}, {tau}",
+    ).properties(width=alt.Step(_IMAGE + 12), height=alt.Step(_IMAGE + 32))
 
 
 def save_chart(chart: Chart, svg: Path | str, png: Path | str, json_path: Path | str) -> None:

@@ -139,3 +139,9 @@ def resource_folder(config: Config, dataset: str) -> str:
     """
     source = config.datasets[dataset].source
     return dataset if source in ("idx", "cifar_binary") else source
+
+
+def mirrors_of(config: Config, folder: str) -> list[str]:
+    """The mirrors that any dataset of a folder under `resources/` names, without repetition."""
+    named = (d.mirrors for n, d in config.datasets.items() if resource_folder(config, n) == folder)
+    return list(dict.fromkeys(mirror for mirrors in named for mirror in mirrors))

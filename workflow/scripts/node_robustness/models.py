@@ -200,6 +200,7 @@ class ODEBody(nn.Module):
             rtol=self.settings.tolerance,
             atol=self.settings.tolerance,
             method=self.settings.method,
+            options={"max_num_steps": self.settings.max_steps},
         )
         self.nfe = torch.full((len(h),), function.evaluations, dtype=torch.int32, device=h.device)
         self.status = torch.zeros(len(h), dtype=torch.int64, device=h.device)

@@ -1,0 +1,269 @@
+"""The batched solver against torchdiffeq at batch 1, closed forms and finite differences."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+import torchdiffeq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from node_robustness.solvers import Status, solve, solve_parts
+from node_robustness.tableaus import TABLEAUS
+
+
+class Network(nn.Module):
+    """A smooth, time-dependent vector field that counts its evaluations."""
+
+    def __init__(self, seed: int, size: int = 6, scale: float = 2.0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Linear(size + 1, 16), nn.Linear(16, size)
+        self.scale, self.evaluations = scale, 0
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        self.evaluations += 1
+        t = t.reshape(-1, 1).expand(len(y), 1)
+        return self.scale * self.second(torch.tanh(self.scale * self.first(torch.cat([y, t], 1))))
+
+
+def reference(field: Network, y: Tensor, times: list[float], tau: float, method: str):
+    """States [T, n, D] and NFE [n] by torchdiffeq, one sample at a time."""
+    states, nfe = [], []
+    grid = torch.tensor(times, dtype=torch.float64)
+    for sample in y.split(1):
+        field.evaluations = 0
+        states.append(torchdiffeq.odeint(field, sample, grid, rtol=tau, atol=tau, method=method))
+        nfe.append(field.evaluations)
+    return torch.cat(states, dim=1), torch.tensor(nfe)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    scale=st.floats(0.5, 5.0),
+    exponent=st.floats(-6.0, 1.0),
+    times=st.lists(st.floats(-1.0, 1.0), min_size=2, max_size=6, unique=True),
+    backwards=st.booleans(),
+)
+def test_equals_torchdiffeq_at_batch_one(seed, scale, exponent, times, backwards):
+    times = sorted(times, reverse=backwards)
+    if min(abs(a - b) for a, b in pairwise(times)) < 1e-6:
+        return
+    field = Network(seed, scale=scale).double()
+    y = torch.randn(4, 6, dtype=torch.float64)
+    with torch.no_grad():
+        ours = solve(field, y, times, tolerance=10**exponent, max_steps=10**5)
+        states, nfe = reference(field, y, times, 10**exponent, "dopri5")
+    assert torch.equal(ours.nfe, nfe)
+    assert torch.allclose(ours.states, states, rtol=1e-10, atol=1e-10)
+    assert torch.equal(ours.nfe, 2 + 6 * (ours.accepted + ours.rejected))
+
+
+@pytest.mark.parametrize("method", sorted(TABLEAUS))
+@pytest.mark.parametrize("tau", [1e-4, 1e-1])
+def test_every_method_equals_torchdiffeq(method, tau):
+    field, times = Network(3).double(), torch.linspace(0, 1, 51).tolist()
+    y = torch.randn(5, 6, dtype=torch.float64)
+    with torch.no_grad():
+        ours = solve(field, y, times, tolerance=tau, method=method, max_steps=10**5)
+        states, nfe = reference(field, y, times, tau, method)
+    assert torch.equal(ours.nfe, nfe)
+    assert torch.allclose(ours.states, states, rtol=1e-10, atol=1e-10)
+
+
+def test_float32_is_close_to_torchdiffeq():
+    field = Network(5, scale=1.0)
+    y = torch.randn(32, 6)
+    with torch.no_grad():
+        ours = solve(field, y, [0.0, 1.0], tolerance=1e-4)
+        states, nfe = reference(field, y, [0.0, 1.0], 1e-4, "dopri5")
+    assert (ours.nfe == nfe).float().mean() >= 0.9  # rounding may flip an acceptance
+    assert torch.allclose(ours.states, states, rtol=1e-4, atol=1e-4)
+
+
+def test_a_joint_batch_is_something_else():
+    """The reason for this solver: in torchdiffeq a sample's result depends on its batch mates."""
+    field = Network(7, scale=3.0).double()
+    y = torch.randn(16, 6, dtype=torch.float64)
+    with torch.no_grad():
+        joint = torchdiffeq.odeint(field, y, torch.tensor([0.0, 1.0]), rtol=0.1, atol=0.1)[-1]
+        ours = solve(field, y, [0.0, 1.0], tolerance=0.1).states[-1]
+    assert (joint - ours).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 16])
+def test_batch_size_and_order_do_not_matter(size):
+    field = Network(11, scale=3.0).double()
+    y = torch.randn(16, 6, dtype=torch.float64)
+    order = torch.randperm(16)
+    with torch.no_grad():
+        whole = solve(field, y, [0.0, 0.5, 1.0], tolerance=1e-3, keep_nodes=True)
+        parts = [
+            solve(field, y[rows], [0.0, 0.5, 1.0], tolerance=1e-3, keep_nodes=True)
+            for rows in order.split(size)
+        ]
+    back = torch.argsort(order)
+    assert torch.allclose(
+        torch.cat([p.states for p in parts], 1)[:, back], whole.states, rtol=1e-9, atol=1e-9
+    )
+    assert torch.equal(torch.cat([p.nfe for p in parts])[back], whole.nfe)
+    nodes = [n for p in parts for n in p.nodes]
+    assert all(
+        torch.allclose(nodes[i], whole.nodes[j], rtol=1e-6) for i, j in enumerate(order.tolist())
+    )
+
+
+@pytest.mark.parametrize(("method", "order"), [("dopri5", 5), ("bosh3", 3), ("fehlberg2", 2)])
+def test_order_of_convergence(method, order):
+    """The error of y' = -y falls at least like the tolerance's power that the order implies."""
+    y = torch.ones(1, 1, dtype=torch.float64)
+    errors, steps = [], []
+    for tau in (1e-3, 1e-5, 1e-7):
+        found = solve(
+            lambda t, y: -y, y, [0.0, 10.0], tolerance=tau, method=method, max_steps=10**6
+        )
+        errors.append(abs(found.states[-1].item() - math.exp(-10)) + 1e-16)
+        steps.append(found.accepted.item())
+    # The local error of a step is of the order of its size to the power `order`, so that a
+    # tolerance 10^4 times smaller takes about 10^(4 / order) times more steps.
+    growth = math.log(steps[2] / steps[0]) / math.log(1e4)
+    assert 0.7 / order < growth < 1.4 / order
+    assert errors[2] < errors[0] * 1e-2
+
+
+def test_every_output_time_is_interpolated():
+    """y' = 4 t^3 + 1 has a quartic solution, which the dense output of dopri5 reproduces."""
+    y = torch.zeros(3, 2, dtype=torch.float64)
+    times = torch.linspace(0, 1, 51, dtype=torch.float64)
+    found = solve(
+        lambda t, y: (4 * t**3 + 1)[:, None].expand_as(y), y, times.tolist(), tolerance=1e-3
+    )
+    assert torch.allclose(found.states[:, 0, 0], times**4 + times, atol=1e-6)
+    assert torch.equal(found.states[0], y)
+
+
+def test_nodes_cover_the_interval_and_grow():
+    field = Network(13, scale=3.0)
+    with torch.no_grad():
+        found = solve(field, torch.randn(5, 6), [0.0, 1.0], tolerance=1e-4, keep_nodes=True)
+    for nodes, accepted in zip(found.nodes, found.accepted.tolist(), strict=True):
+        assert len(nodes) == accepted + 1
+        assert nodes[0] == 0
+        assert nodes[-1] >= 1
+        assert (nodes[1:] > nodes[:-1]).all()
+
+
+def test_one_bad_sample_does_not_take_down_its_batch():
+    """Sample 1 blows up in finite time, sample 2 turns into NaN; the others are as if alone."""
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        kind = y[:, 1:]
+        slope = torch.where(kind == 1, 50 * y[:, :1] ** 2, -y[:, :1])
+        slope = torch.where((kind == 2) & (t[:, None] > 0.5), torch.nan, slope)
+        return torch.cat([slope, torch.zeros_like(kind)], 1)
+
+    y = torch.tensor([[1.0, 0], [1, 1], [1, 2], [2, 0]], dtype=torch.float64)
+    found = solve(field, y, [0.0, 0.25, 1.0], tolerance=1e-6, max_steps=500)
+    alone = solve(field, y[[0, 3]], [0.0, 0.25, 1.0], tolerance=1e-6)
+    assert found.status[0] == found.status[3] == Status.SUCCESS
+    assert found.status[1] in (Status.MAX_STEPS, Status.UNDERFLOW, Status.NONFINITE)
+    assert found.status[2] == Status.NONFINITE
+    assert torch.equal(found.states[:, [0, 3]], alone.states)
+    assert torch.isnan(found.states[-1, [1, 2]]).all()
+    assert torch.isfinite(found.states[1, 2]).all()  # reached before it failed
+
+
+def test_max_steps_is_reported():
+    found = solve(lambda t, y: -y, torch.ones(1, 1), [0.0, 100.0], tolerance=1e-8, max_steps=5)
+    assert found.status.item() == Status.MAX_STEPS
+    assert found.accepted.item() + found.rejected.item() == 5
+
+
+def test_direct_gradient_is_the_derivative_with_frozen_steps():
+    """Against central differences of the same steps replayed, in float64."""
+    field = Network(17).double()
+    y = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, 6, dtype=torch.float64)
+    found = solve(field, y, [0.0, 1.0], tolerance=1e-2, keep_nodes=True)
+    (gradient,) = torch.autograd.grad((weights * found.states[-1]).sum(), y)
+    direction = torch.randn_like(gradient)
+    numeric = (
+        replay(field, y.detach() + 1e-6 * direction, found.nodes, weights)
+        - replay(field, y.detach() - 1e-6 * direction, found.nodes, weights)
+    ) / 2e-6
+    assert math.isclose((gradient * direction).sum().item(), numeric, rel_tol=1e-6)
+
+
+def replay(field: Network, y: Tensor, nodes: list[Tensor], weights: Tensor) -> float:
+    """The weighted sum of y(1) when each sample takes the given steps, by plain Runge-Kutta."""
+    tableau, total = TABLEAUS["dopri5"], 0.0
+    with torch.no_grad():
+        for sample, times, weight in zip(y.split(1), nodes, weights, strict=True):
+            state = sample
+            for start, end in pairwise(times):
+                step = end - start
+                stages = [field(start[None], state)]
+                for alpha, beta in zip(tableau.alpha, tableau.beta, strict=True):
+                    value = state + step * sum(b * k for b, k in zip(beta, stages, strict=True))
+                    stages.append(field((start + alpha * step)[None], value))
+                old, state = state, value
+            middle = old + step * sum(c * k for c, k in zip(tableau.middle, stages, strict=True))
+            x = (1 - start) / step
+            total += (weight * quartic(x, old, state, middle, stages[0], stages[-1], step)).sum()
+    return float(total)
+
+
+def quartic(x, y0, y1, middle, f0, f1, step):
+    """The polynomial through three states and two slopes, by solving for its coefficients."""
+    rows = torch.tensor(
+        [[1, 0, 0, 0, 0], [1, 1, 1, 1, 1], [1, 0.5, 0.25, 0.125, 0.0625], [0, 1, 0, 0, 0],
+         [0, 1, 2, 3, 4]], dtype=torch.float64,
+    )  # fmt: skip
+    values = torch.cat([y0, y1, middle, step * f0, step * f1])
+    coefficients = torch.linalg.solve(rows, values)
+    return (x ** torch.arange(5)) @ coefficients
+
+
+def test_quadrature_parts_are_integrals_along_the_solution():
+    """A part that the dynamics do not read: the integral of y for y' = -y."""
+    y = torch.ones(4, 1, dtype=torch.float64)
+    found = solve_parts(
+        lambda t, parts: (-parts[0], parts[0]),
+        (y, torch.zeros_like(y)),
+        [0.0, 1.0],
+        tolerance=1e-9,
+        coupled=1,
+    )
+    assert torch.allclose(found.parts[1][-1], torch.full_like(y, 1 - math.exp(-1)), atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": [0.0, 0.0]}, r"times must strictly increase or decrease.*\[0.0, 0.0\]"),
+        ({"times": [0.0, 1.0, 0.5]}, r"times must strictly"),
+        ({"times": [0.0]}, r"at least two: \[0.0\]"),
+        ({"tolerance": 0.0}, "tolerance must be greater than 0, not 0.0"),
+        ({"tolerance": float("nan")}, "tolerance must be greater than 0, not nan"),
+        ({"method": "euler9"}, "unknown method 'euler9'; there are dopri5"),
+        ({"initial": torch.ones(2, 2, dtype=torch.int64)}, "floating point, not torch.int64"),
+        ({"initial": torch.ones(0, 2)}, r"batch is empty: initial state of shape \(0, 2\)"),
+        ({"initial": torch.tensor([[1.0], [torch.nan]])}, r"not finite in samples \[1\]"),
+        (
+            {"dynamics": lambda t, y: y[:, :1]},
+            r"shape \(2, 2\) into a derivative of shape \(2, 1\)",
+        ),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    arguments = {
+        "dynamics": lambda t, y: -y,
+        "initial": torch.ones(2, 2),
+        "times": [0.0, 1.0],
+        "tolerance": 0.1,
+    } | change
+    with pytest.raises(ValueError, match=message):
+        solve(**arguments)
