@@ -2,17 +2,6 @@
 # Needs: data.h5, a model. Makes: attack.h5.
 
 
-def attack_settings(wildcards):
-    """The parameters of an attack in this cell: one step size, in the units of its norm."""
-    attack = CONFIG.attacks[wildcards.attack]
-    settings = attack.model_dump(exclude={"step", "relative_step"})
-    epsilon = EPSILONS[wildcards.epsilon]
-    settings["step"] = grid.step_size(attack, wildcards.norm, epsilon)
-    if CONFIG.models[wildcards.model].body != "ode":
-        settings["gradient"] = "direct"
-    return settings
-
-
 rule attack:
     input:
         data=DATA,
@@ -20,13 +9,6 @@ rule attack:
         spec=f"{TRAINED}/model.json",
     output:
         attack=f"{CELL}/attack.h5",
-    params:
-        coordinates=coordinates,
-        settings=attack_settings,
-        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
-    threads: CONFIG.compute.threads
-    resources:
-        mem_mb=2000,
     log:
         logs(
             "attack",
@@ -39,6 +21,13 @@ rule attack:
         )
     conda:
         ENVIRONMENT
+    threads: CONFIG.compute.threads
+    resources:
+        mem_mb=2000,
+    params:
+        coordinates=coordinates,
+        settings=attack_settings,
+        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
     message:
         "Attacking {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} "
         "by {wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"

@@ -88,12 +88,39 @@ def coordinates(wildcards):
     return values
 
 
+def architecture(wildcards):
+    """The keys of a model that fix its architecture; those that it does not use are left out."""
+    model = CONFIG.models[wildcards.model]
+    unused = {"blocks"} if model.body == "ode" else {"solver"}
+    return model.model_dump(exclude={"training", "weights"} | unused)
+
+
+def training(wildcards):
+    """The training settings of a model; a model without an ODE has no solver to set."""
+    settings = CONFIG.training_of(wildcards.model).model_dump()
+    if CONFIG.models[wildcards.model].body != "ode":
+        settings |= {"solver": "batched", "gradient": "direct"}
+    return settings
+
+
+def attack_settings(wildcards):
+    """The parameters of an attack in this cell: one step size, in the units of its norm."""
+    attack = CONFIG.attacks[wildcards.attack]
+    settings = attack.model_dump(exclude={"step", "relative_step"})
+    epsilon = EPSILONS[wildcards.epsilon]
+    settings["step"] = grid.step_size(attack, wildcards.norm, epsilon)
+    if CONFIG.models[wildcards.model].body != "ode":
+        settings["gradient"] = "direct"
+    return settings
+
+
 def of_experiment(cells, name):
     """The paths of one file for all cells of the experiment of the wildcards."""
 
     def paths(wildcards):
         return [
-            f"results/{cell.folder}/{name}" for cell in cells(CONFIG, wildcards.experiment)
+            f"results/{cell.folder}/{name}"
+            for cell in cells(CONFIG, wildcards.experiment)
         ]
 
     return paths

@@ -11,14 +11,14 @@ rule fetch:
         # Only the record is declared: Snakemake deletes declared outputs before a job, and files
         # that lie in the folder already, with the right checksums, are to be used as they are.
         record="resources/{folder}/verified.json",
-    params:
-        source=lambda wildcards: source_of(wildcards.folder),
     log:
         "resources/logs/fetch/{folder}.log",
     benchmark:
         "resources/benchmarks/fetch/{folder}.tsv"
     conda:
         ENVIRONMENT
+    params:
+        source=lambda wildcards: source_of(wildcards.folder),
     message:
         "Fetching the files of {wildcards.folder}"
     script:
@@ -30,18 +30,18 @@ rule prepare:
         record=lambda wildcards: f"resources/{grid.resource_folder(CONFIG, wildcards.dataset)}/verified.json",
     output:
         data=DATA,
-    params:
-        source=lambda wildcards: source_of(
-            grid.resource_folder(CONFIG, wildcards.dataset)
-        ),
-        validation=lambda wildcards: CONFIG.datasets[wildcards.dataset].validation,
-        split_seed=lambda wildcards: CONFIG.datasets[wildcards.dataset].split_seed,
     log:
         logs("prepare", "{dataset}"),
     benchmark:
         benchmarks("prepare", "{dataset}")
     conda:
         ENVIRONMENT
+    params:
+        source=lambda wildcards: source_of(
+            grid.resource_folder(CONFIG, wildcards.dataset)
+        ),
+        validation=lambda wildcards: CONFIG.datasets[wildcards.dataset].validation,
+        split_seed=lambda wildcards: CONFIG.datasets[wildcards.dataset].split_seed,
     message:
         "Preparing {wildcards.dataset}: images, labels, splits"
     script:

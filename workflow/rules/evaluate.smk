@@ -9,18 +9,18 @@ rule evaluate:
         spec=f"{TRAINED}/model.json",
     output:
         clean=f"{SOLVED}/clean.h5",
-    params:
-        coordinates=coordinates,
-        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
-    threads: CONFIG.compute.threads
-    resources:
-        mem_mb=2000,
     log:
         logs("evaluate", "{dataset}/{model}/seed-{seed}/tau-{tolerance}"),
     benchmark:
         benchmarks("evaluate", "{dataset}/{model}/seed-{seed}/tau-{tolerance}")
     conda:
         ENVIRONMENT
+    threads: CONFIG.compute.threads
+    resources:
+        mem_mb=2000,
+    params:
+        coordinates=coordinates,
+        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
     message:
         "Evaluating {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}"
     script:

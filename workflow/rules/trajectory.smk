@@ -10,14 +10,6 @@ rule trajectory:
         attack=f"{CELL}/attack.h5",
     output:
         trajectory=f"{CELL}/trajectory.h5",
-    params:
-        coordinates=coordinates,
-        follow=lambda wildcards: CONFIG.experiments[
-            wildcards.experiment
-        ].trajectories.model_dump(include={"times", "states", "precision"}),
-    threads: CONFIG.compute.threads
-    resources:
-        mem_mb=2000,
     log:
         logs(
             "trajectory",
@@ -30,6 +22,14 @@ rule trajectory:
         )
     conda:
         ENVIRONMENT
+    threads: CONFIG.compute.threads
+    resources:
+        mem_mb=2000,
+    params:
+        coordinates=coordinates,
+        follow=lambda wildcards: CONFIG.experiments[
+            wildcards.experiment
+        ].trajectories.model_dump(include={"times", "states", "precision"}),
     message:
         "Following h(t) of {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}: "
         "{wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"

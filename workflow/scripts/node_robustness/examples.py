@@ -78,7 +78,8 @@ def _diverging(change: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(change) != 1:
         return 0.5 + change / 2
     amount, ends = np.abs(change), np.where(change > 0, _RED[:, None, None], _BLUE[:, None, None])
-    return 1 + amount * (ends - 1)
+    colours: NDArray[np.float64] = 1 + amount * (ends - 1)
+    return colours
 
 
 def picture(image: NDArray[np.float64]) -> str:

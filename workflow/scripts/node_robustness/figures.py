@@ -6,6 +6,7 @@ colour through all figures: every function takes all models of the experiment, i
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +40,8 @@ _NO_ODE = "no ODE"
 _PANEL = 200
 _IMAGE = 84
 
-Chart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
+# What Altair says that a layered chart is, though it only becomes a facet with `facet=`.
+Layers = alt.LayerChart | alt.FacetChart
 
 
 def clean_figure(clean: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
@@ -75,7 +77,7 @@ def clean_figure(clean: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart
     )
 
 
-def _cost(clean: pd.DataFrame, models: Sequence[str]) -> alt.LayerChart:
+def _cost(clean: pd.DataFrame, models: Sequence[str]) -> Layers:
     by = ["model", "tolerance"]
     nfe = clean.groupby(by, sort=False, as_index=False)[["nfe_mean", "nfe_sd"]].mean()
     nfe = nfe.assign(low=(nfe.nfe_mean - nfe.nfe_sd).clip(lower=0), high=nfe.nfe_mean + nfe.nfe_sd)
@@ -116,7 +118,7 @@ def nfe_figure(nfe: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         own = counts[counts.dataset == dataset]
         values = sorted(set(own.nfe))
         # Solvers spend a fixed number of evaluations a step, so the values come in equal strides.
-        stride = min((b - a for a, b in zip(values, values[1:], strict=False)), default=1)
+        stride = min((b - a for a, b in pairwise(values)), default=1)
         own = own.assign(left=own.nfe - 0.4 * stride, right=own.nfe + 0.4 * stride)
         bars = (
             alt.Chart()
@@ -307,7 +309,7 @@ def trajectory_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.
 
 
 def _distance(
-    distance: str, data: alt.Data, taus: Sequence[str], models: Sequence[str]
+    distance: str, data: alt.InlineData, taus: Sequence[str], models: Sequence[str]
 ) -> alt.FacetChart:
     title = _DISTANCES[distance]
     first, *_, last = _DISTANCES
@@ -389,7 +391,7 @@ def example_figure(examples: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
     )
 
 
-def _block(pictures: pd.DataFrame) -> alt.LayerChart:
+def _block(pictures: pd.DataFrame) -> Layers:
     base = alt.Chart(_inline(pictures)).encode(
         x=alt.X(
             "part:N",
@@ -408,7 +410,9 @@ def _block(pictures: pd.DataFrame) -> alt.LayerChart:
     ).properties(width=alt.Step(_IMAGE + 12), height=alt.Step(_IMAGE + 32))
 
 
-def save_chart(chart: Chart, svg: Path | str, png: Path | str, json_path: Path | str) -> None:
+def save_chart(
+    chart: alt.VConcatChart, svg: Path | str, png: Path | str, json_path: Path | str
+) -> None:
     """Write a chart as SVG, as PNG (two pixels a point) and as Vega-Lite JSON.
 
     Args:
@@ -449,10 +453,10 @@ def _epsilon(epsilon: float) -> str:
     return f"ε = {label(float(epsilon))}"
 
 
-def _inline(frame: pd.DataFrame) -> alt.Data:
+def _inline(frame: pd.DataFrame) -> alt.InlineData:
     """The frame as CSV inside the chart: a third of the size of JSON records."""
     numbers = [str(name) for name in frame.select_dtypes("number").columns]
-    return alt.Data(
+    return alt.InlineData(
         values=frame.to_csv(index=False, float_format="%.5g", lineterminator="\n"),
         format=alt.CsvDataFormat(type="csv", parse=dict.fromkeys(numbers, "number")),
     )
@@ -517,7 +521,7 @@ def _rate_axis(title: str, *, field: str = "value", whole: bool = True) -> alt.Y
 
 def _against_tolerance(
     rates: pd.DataFrame, title: str, series: list[str], models: Sequence[str], *, whole: bool = True
-) -> alt.LayerChart:
+) -> Layers:
     """Curves for the models with an ODE, horizontal lines with bands for the others."""
     x, colour = _tolerance_axis(rates.tolerance), _model_colour(models)
     y = _rate_axis(title, whole=whole)
@@ -601,14 +605,16 @@ def _tooltip(rates: pd.DataFrame, *, seed: bool = False) -> list[alt.Tooltip]:
     ]
 
 
-def _styled(chart: Any, title: str | alt.Expr, notes: list[str]) -> Any:
+def _styled(
+    chart: alt.VConcatChart, title: str | alt.ExprRef, notes: list[str]
+) -> alt.VConcatChart:
     """One look for all charts: left-aligned title with notes, quiet axes, legends on top."""
     font = "Helvetica, Arial, Liberation Sans, sans-serif"
     ink = "currentColor"
     text: dict[Literal["labelColor", "titleColor"], str] = {"labelColor": ink, "titleColor": ink}
     return (
         chart.properties(
-            title=alt.TitleParams(title, subtitle=notes, fontSize=16, subtitleFontSize=12),
+            title=alt.TitleParams(text=title, subtitle=notes, fontSize=16, subtitleFontSize=12),
             background="white",
             padding=12,
         )

@@ -205,7 +205,7 @@ def _rate(prefix: str, name: str, count: int, n: int) -> dict[str, float]:
 def _clean_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
     labels = file["labels"][:]
     n, correct = len(labels), int(np.sum(file["predictions"][:] == labels))
-    row = {"n": n, "correct": correct}
+    row: dict[str, float] = {"n": n, "correct": correct}
     row |= _rate("accuracy", "accuracy", correct, n) | _rate("error", "error", n - correct, n)
     if "nfe" in file and n:
         nfe = file["nfe"][:].astype(float)
@@ -228,7 +228,8 @@ def _nfe_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
 def _attack_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
     attacked, success = file["attacked"][:], file["success"][:]
     n, tried, successes = len(attacked), int(attacked.sum()), int(success.sum())
-    row = {"n": n, "attacked": tried, "successes": successes, "robust": tried - successes}
+    row: dict[str, float] = {"n": n, "attacked": tried, "successes": successes}
+    row["robust"] = tried - successes
     row |= _rate("success", "success_rate", successes, tried)
     row |= _rate("robust", "robust_accuracy", tried - successes, n)
     for name in _OF_SUCCESSES:

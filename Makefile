@@ -1,0 +1,64 @@
+# `make demo` shows what this is; `make test` tests it; `make check` holds it to its style.
+# Everything is installed in .venv, nothing elsewhere. Another Python: make PYTHON=python3.12 demo
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCK := --constraint requirements/lock.txt
+
+.PHONY: help demo test check format docs lock clean
+help:
+	@echo "make demo    make the environment, run the default experiment, say where the report is"
+	@echo "make test    make the environment with the test tools, run the tests"
+	@echo "make check   formatting, lint and types, of Python and Snakemake"
+	@echo "make format  format the Python and Snakemake code"
+	@echo "make docs    regenerate the configuration's schema and documentation"
+	@echo "make lock    resolve requirements/*.txt anew into requirements/lock.txt"
+	@echo "make clean   remove the environment (results/ and resources/ stay)"
+
+# torch first and alone: whatever else is installed must take the pinned one as it is.
+$(VENV)/run: requirements/run.txt requirements/no-deps.txt requirements/lock.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the requirements into $(VENV) (torch alone is 200 MB, more with CUDA) ..."
+	@$(PIP) $$(grep '^torch==' requirements/run.txt)
+	@$(PIP) $(LOCK) --requirement requirements/run.txt
+	@$(PIP) --no-deps --requirement requirements/no-deps.txt
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run requirements/dev.txt
+	@$(PIP) $(LOCK) --requirement requirements/run.txt --requirement requirements/dev.txt
+	@touch $@
+
+demo: $(VENV)/run
+	@$(BIN)/snakemake --cores $(CORES)
+	@echo "Done. Open the report: file://$(CURDIR)/results/digits/report.html"
+
+test: $(VENV)/dev
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+
+check: $(VENV)/dev
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh -ec '\
+	  ruff format --check .; \
+	  ruff check .; \
+	  snakefmt --check Snakefile workflow; \
+	  mypy; \
+	  PYTHONPATH=workflow/scripts python -m node_robustness.config_docs --check; \
+	  snakemake --lint'
+
+format: $(VENV)/dev
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/snakefmt Snakefile workflow
+
+docs: $(VENV)/run
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.config_docs
+
+# The platform's own torch build (+cpu, +cu128) and its CUDA packages are left out: the same lock
+# serves machines with and without a GPU.
+lock: $(VENV)/dev
+	@$(BIN)/python -m pip freeze --exclude torch --exclude torchattacks | grep -v '^nvidia-\|^triton=\|^cuda-' > requirements/lock.txt
+
+clean:
+	rm -rf $(VENV)
