@@ -21,6 +21,8 @@ DATA = "results/{experiment}/{dataset}/data.h5"
 TRAINED = "results/{experiment}/{dataset}/{model}/seed-{seed}"
 SOLVED = f"{TRAINED}/tau-{{tolerance}}"
 CELL = f"{SOLVED}/{{attack}}/{{norm}}/eps-{{epsilon}}"
+TABLES = ["clean", "nfe", "attacks", "trajectories"]
+FIGURES = ["clean", "nfe", "success", "robust", "trajectories", "examples"]
 ENVIRONMENT = "../envs/node-robustness.yaml"
 
 

@@ -1,11 +1,84 @@
 # Tables, figures and the report of an experiment.
-# Needs: all cells of the experiment. Makes: tables/, figures/, manifest.json, report.html.
+# Needs: all cells of the experiment. Makes: tables/, figures/, report.html, manifest.json.
 
 
-rule cells:
+rule tables:
     input:
-        of_experiment(grid.solved, "clean.h5"),
-        of_experiment(grid.cells, "attack.h5"),
-        of_experiment(grid.followed, "trajectory.h5"),
+        clean=of_experiment(grid.solved, "clean.h5"),
+        attacks=of_experiment(grid.cells, "attack.h5"),
+        trajectories=of_experiment(grid.followed, "trajectory.h5"),
     output:
-        touch("results/{experiment}/cells.done"),
+        report(
+            expand("results/{{experiment}}/tables/{table}.csv", table=TABLES),
+            caption="../report/tables.rst",
+            category="{experiment}",
+            subcategory="Tables",
+        ),
+        expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
+    log:
+        logs("tables", "tables"),
+    benchmark:
+        benchmarks("tables", "tables")
+    conda:
+        ENVIRONMENT
+    message:
+        "Collecting the tables of {wildcards.experiment}"
+    script:
+        "../scripts/tables.py"
+
+
+rule figures:
+    input:
+        tables=expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
+        attacks=of_experiment(grid.shown, "attack.h5"),
+        data=lambda wildcards: [
+            f"results/{cell.experiment}/{cell.dataset}/data.h5"
+            for cell in grid.shown(CONFIG, wildcards.experiment)
+        ],
+    output:
+        report(
+            expand("results/{{experiment}}/figures/{figure}.svg", figure=FIGURES),
+            caption="../report/figures.rst",
+            category="{experiment}",
+            subcategory="Figures",
+        ),
+        expand("results/{{experiment}}/figures/{figure}.png", figure=FIGURES),
+        expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
+    params:
+        models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
+    log:
+        logs("figures", "figures"),
+    benchmark:
+        benchmarks("figures", "figures")
+    conda:
+        ENVIRONMENT
+    message:
+        "Drawing the figures of {wildcards.experiment}"
+    script:
+        "../scripts/figures.py"
+
+
+rule report:
+    input:
+        tables=expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
+        figures=expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
+    output:
+        report=report(
+            "results/{experiment}/report.html",
+            caption="../report/report.rst",
+            category="{experiment}",
+            subcategory="Report",
+        ),
+        manifest="results/{experiment}/manifest.json",
+    params:
+        paper=lambda wildcards: CONFIG.experiments[wildcards.experiment].paper,
+    log:
+        logs("report", "report"),
+    benchmark:
+        benchmarks("report", "report")
+    conda:
+        ENVIRONMENT
+    message:
+        "Writing the report of {wildcards.experiment}"
+    script:
+        "../scripts/report.py"

@@ -76,13 +76,14 @@ def classes(logits: Tensor) -> Tensor:
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for parameters, for a while."""
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     asked = [parameter.requires_grad for parameter in model.parameters()]
     model.eval().requires_grad_(False)
     try:
         yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
         for parameter, required in zip(model.parameters(), asked, strict=True):
             parameter.requires_grad_(required)
 

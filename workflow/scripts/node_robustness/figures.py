@@ -280,22 +280,25 @@ def trajectory_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.
         .agg({**dict.fromkeys(columns, "mean"), "n": "sum"})
     )
     means["tau"] = means.tolerance.map(_tau)
-    means["condition"] = [
-        f"{dataset}, {attack}, {NORMS[norm]}, {_epsilon(epsilon)}"
-        for dataset, attack, norm, epsilon in means[where].itertuples(index=False)
-    ]
-    conditions = means[[*where, "condition"]].drop_duplicates()
+    conditions = means[where].drop_duplicates()
     # Stable, so that datasets, attacks and epsilons stay in the order of the table.
     conditions = conditions.sort_values(
-        "norm", kind="stable", key=lambda norm: norm.map(list(NORMS).index)
+        "norm", kind="stable", key=lambda norm: norm.map(list(NORMS).index), ignore_index=True
     )
+    conditions["condition"] = conditions.index
+    names = [
+        f"{dataset}, {attack}, {NORMS[norm]}, {_epsilon(epsilon)}"
+        for dataset, attack, norm, epsilon in conditions[where].itertuples(index=False)
+    ] or ["no successful attack"]
     largest = conditions.groupby(where[:3], sort=False).condition.last()
     menu = alt.param(
         name="condition",
-        value=next(iter(largest), "no successful attack"),
-        bind=alt.binding_select(options=conditions.condition.tolist(), name="Show: "),
+        value=int(next(iter(largest), 0)),
+        bind=alt.binding_select(options=list(range(len(names))), labels=names, name="Show: "),
     )
+    means = means.merge(conditions, on=where)
     data = _inline(means[["condition", "model", "tau", "t", "n", *columns]])
+    listed = json.dumps(names, ensure_ascii=False)
     return _styled(
         # Not by add_params, which would hand the menu to each facet, and fails on layers inside.
         alt.vconcat(
@@ -303,7 +306,7 @@ def trajectory_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.
             spacing=12,
             params=[menu.param],
         ),
-        alt.expr("'Distance of adversarial from clean states: ' + condition"),
+        alt.ExprRef(f"'Distance of adversarial from clean states: ' + {listed}[condition]"),
         ["Mean over the images on which the attack succeeded; band between the quartiles."],
     )
 
@@ -609,17 +612,11 @@ def _styled(
     chart: alt.VConcatChart, title: str | alt.ExprRef, notes: list[str]
 ) -> alt.VConcatChart:
     """One look for all charts: left-aligned title with notes, quiet axes, legends on top."""
-    font = "Helvetica, Arial, Liberation Sans, sans-serif"
     ink = "currentColor"
     text: dict[Literal["labelColor", "titleColor"], str] = {"labelColor": ink, "titleColor": ink}
-    return (
-        chart.properties(
-            title=alt.TitleParams(text=title, subtitle=notes, fontSize=16, subtitleFontSize=12),
-            background="white",
-            padding=12,
-        )
-        .configure(font=font)
-        .configure_title(
+    config = alt.Config(
+        font="Helvetica, Arial, Liberation Sans, sans-serif",
+        title=alt.TitleConfig(
             anchor="start",
             color=ink,
             subtitleColor=ink,
@@ -627,8 +624,8 @@ def _styled(
             fontWeight=600,
             offset=10,
             subtitlePadding=4,
-        )
-        .configure_axis(
+        ),
+        axis=alt.AxisConfig(
             **text,
             labelFontSize=11,
             titleFontSize=12,
@@ -639,16 +636,24 @@ def _styled(
             domainOpacity=0.5,
             tickColor=ink,
             tickOpacity=0.5,
-        )
-        .configure_legend(
+        ),
+        legend=alt.LegendConfig(
             **text,
             orient="top",
             direction="horizontal",
             titleFontWeight=600,
             symbolSize=90,
             symbolOpacity=1,
-        )
-        .configure_header(**text, labelFontSize=12, labelFontWeight=600)
-        .configure_view(stroke=None)
-        .configure_line(strokeWidth=2)
+        ),
+        header=alt.HeaderConfig(**text, labelFontSize=12, labelFontWeight=600),
+        view=alt.ViewConfig(stroke=None),
+        line=alt.LineConfig(strokeWidth=2),
+        # A label for each of thousands of marks helps no listener; the tables hold the numbers.
+        mark=alt.MarkConfig(aria=False),
     )
+    chart = chart.copy(deep=False)
+    chart.title = alt.TitleParams(text=title, subtitle=notes, fontSize=16, subtitleFontSize=12)
+    chart.background = "white"
+    chart.padding = 12
+    chart.config = config
+    return chart

@@ -145,8 +145,9 @@ def sentences(clean: pd.DataFrame, attacks: pd.DataFrame) -> list[str]:
         own = [comparison for other, comparison in natively if other == reference]
         found += _tallies(
             own,
-            f"At the smallest tolerance, τ = {label(float(attacks.tolerance.min()))}, attacks with "
-            "{gradient} gradients succeeded on {model}, against " + reference + ", {tally}.",
+            f"At the smallest tolerance, τ = {label(float(attacks.tolerance.min()))}, and compared "
+            f"with {reference}, attacks with "
+            "{gradient} gradients succeeded on {model} {tally}.",
             ("clearly less often", "clearly more often", "without a clear difference"),
         )
     changes = tolerance_changes(attacks)
@@ -188,7 +189,7 @@ def _tallies(
     found = []
     for (gradient, model), directions in groups.items():
         counts = [directions.count(-1), directions.count(1), directions.count(0)]
-        tally = ", ".join(f"{word} in {n}" for n, word in zip(counts, words, strict=True) if n)
+        tally = " and ".join(f"{word} in {n}" for n, word in zip(counts, words, strict=True) if n)
         settings = _counted(len(directions), "setting")
         found.append(pattern.format(gradient=gradient, model=model, tally=f"{tally} of {settings}"))
     return found

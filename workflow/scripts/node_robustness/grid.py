@@ -145,3 +145,21 @@ def mirrors_of(config: Config, folder: str) -> list[str]:
     """The mirrors that any dataset of a folder under `resources/` names, without repetition."""
     named = (d.mirrors for n, d in config.datasets.items() if resource_folder(config, n) == folder)
     return list(dict.fromkeys(mirror for mirrors in named for mirror in mirrors))
+
+
+def shown(config: Config, name: str) -> Iterator[Cell]:
+    """The attack cells whose images the report shows: one for each dataset and model.
+
+    The first seed, tolerance, attack and norm of the lists, and the middle one of the epsilons.
+    """
+    experiment = config.experiments[name]
+    norm = experiment.norms[0]
+    epsilons = sorted(experiment.epsilons_for(norm))
+    epsilon = epsilons[len(epsilons) // 2]
+    for dataset, model in product(experiment.datasets, experiment.models):
+        yield next(
+            cell
+            for cell in cells(config, name)
+            if (cell.dataset, cell.model, cell.norm, cell.epsilon)
+            == (dataset, model, norm, epsilon)
+        )

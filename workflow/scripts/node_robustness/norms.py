@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_TINY = 1e-12  # guards divisions by a zero gradient or perturbation, as foolbox 2 does
+_TINY = 1e-12  # guards the division by a zero perturbation, as foolbox 2 does
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,19 @@ class Norm:
         return torch.linalg.vector_norm(flat, dim=1) / scale
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """The step of norm one along which the loss rises fastest, [n, C, H, W]."""
+        """The step of norm one along which the loss rises fastest, [n, C, H, W].
+
+        Zero where the gradient is zero or, because a solve failed, not finite.
+        """
+        finite = torch.isfinite(gradient).flatten(1).all(1)
+        gradient = torch.where(_broadcast(finite), gradient, 0.0)
         if self.name == "linf":
             return gradient.sign()
-        unit: Tensor = gradient / _broadcast(self.size(gradient).clamp(min=_TINY))
+        # A confident model has gradients so small that their squares vanish, and attacks that
+        # guard the division with an absolute constant stall there.
+        largest = gradient.flatten(1).abs().amax(1).clamp(min=torch.finfo(gradient.dtype).tiny)
+        relative = gradient / _broadcast(largest)
+        unit: Tensor = relative / _broadcast(self.size(relative).clamp(min=_TINY))
         return unit
 
     def project(self, perturbation: Tensor, epsilon: float) -> Tensor:

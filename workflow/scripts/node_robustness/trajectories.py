@@ -74,9 +74,7 @@ def follow(
     if body is None:
         raise ValueError("a model without an ODE has no continuous state to follow")
     grid = np.linspace(0.0, 1.0, times)
-    shape = tuple(
-        model.embed(torch.zeros_like(clean[:1]) if len(clean) else _blank(model)).shape[1:]
-    )
+    shape = tuple(model.embed(clean.new_zeros(1, *clean.shape[1:])).shape[1:])
     distances: list[npt.NDArray[np.float32]] = [np.empty((3, 0, times), np.float32)]
     nodes: tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]] = ([], [])
     kept: list[npt.NDArray[np.floating]] = [np.empty((2, 0, times, *shape), precision)]
@@ -105,8 +103,3 @@ def _distances(before: Tensor, after: Tensor) -> npt.NDArray[np.float32]:
     cosine = F.cosine_similarity(before, after, dim=2)
     stacked = torch.stack([l2, relative, cosine]).transpose(1, 2)
     return np.asarray(stacked.cpu().numpy(), dtype=np.float32)
-
-
-def _blank(model: Classifier) -> Tensor:
-    """An image of a size that any of the models takes, where there is none to ask."""
-    return torch.zeros(1, model.spec.channels, 8, 8, device=model.mean.device)
