@@ -92,7 +92,7 @@ def _solve_backwards(
     if settings.parameters_in_norm:
         initial += (final.new_zeros(len(final)),)
         initial += tuple(
-            final.new_zeros(len(final), *parameter.shape) for parameter in function.parameters()
+            final.new_zeros(len(final), parameter.numel()) for parameter in function.parameters()
         )
     with torch.no_grad():
         return solve_parts(

@@ -47,7 +47,8 @@ def example_table(files: Iterable[tuple[Path | str, Path | str]], each: int = 4)
         with open_hdf5(attack_path, "attack") as attack, open_hdf5(data_path, "data") as data:
             settings = read_settings(attack)
             where = {name: settings[name] for name in _COLUMNS if name in settings}
-            names = data["class_names"].asstr()[:]
+            # A failed solve predicts -1, and so takes the last name.
+            names = np.array([*data["class_names"].asstr()[:], "no prediction"], object)
             taken = np.flatnonzero(attack["success"][:])[:each]
             index = attack["index"][:][taken]
             clean = [data["test/images"][i] / 255.0 for i in index]

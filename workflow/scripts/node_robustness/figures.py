@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -39,6 +39,45 @@ _NO_ODE = "no ODE"
 
 _PANEL = 200
 _IMAGE = 84
+
+_TEXT = {"labelColor": "currentColor", "titleColor": "currentColor"}
+_LOOK = {
+    "font": "Helvetica, Arial, Liberation Sans, sans-serif",
+    "title": {
+        "anchor": "start",
+        "color": "currentColor",
+        "subtitleColor": "currentColor",
+        "fontSize": 13,
+        "fontWeight": 600,
+        "offset": 10,
+        "subtitlePadding": 4,
+    },
+    "axis": {
+        **_TEXT,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "gridColor": "currentColor",
+        "gridOpacity": 0.12,
+        "domainColor": "currentColor",
+        "domainOpacity": 0.5,
+        "tickColor": "currentColor",
+        "tickOpacity": 0.5,
+    },
+    "legend": {
+        **_TEXT,
+        "orient": "top",
+        "direction": "horizontal",
+        "titleFontWeight": 600,
+        "symbolSize": 90,
+        "symbolOpacity": 1,
+    },
+    "header": {**_TEXT, "labelFontSize": 12, "labelFontWeight": 600},
+    "view": {"stroke": None},
+    "line": {"strokeWidth": 2},
+    # A label for each of thousands of marks helps no listener; the tables hold the numbers.
+    "mark": {"aria": False},
+}
 
 # What Altair says that a layered chart is, though it only becomes a facet with `facet=`.
 Layers = alt.LayerChart | alt.FacetChart
@@ -611,49 +650,10 @@ def _tooltip(rates: pd.DataFrame, *, seed: bool = False) -> list[alt.Tooltip]:
 def _styled(
     chart: alt.VConcatChart, title: str | alt.ExprRef, notes: list[str]
 ) -> alt.VConcatChart:
-    """One look for all charts: left-aligned title with notes, quiet axes, legends on top."""
-    ink = "currentColor"
-    text: dict[Literal["labelColor", "titleColor"], str] = {"labelColor": ink, "titleColor": ink}
-    config = alt.Config(
-        font="Helvetica, Arial, Liberation Sans, sans-serif",
-        title=alt.TitleConfig(
-            anchor="start",
-            color=ink,
-            subtitleColor=ink,
-            fontSize=13,
-            fontWeight=600,
-            offset=10,
-            subtitlePadding=4,
-        ),
-        axis=alt.AxisConfig(
-            **text,
-            labelFontSize=11,
-            titleFontSize=12,
-            titleFontWeight="normal",
-            gridColor=ink,
-            gridOpacity=0.12,
-            domainColor=ink,
-            domainOpacity=0.5,
-            tickColor=ink,
-            tickOpacity=0.5,
-        ),
-        legend=alt.LegendConfig(
-            **text,
-            orient="top",
-            direction="horizontal",
-            titleFontWeight=600,
-            symbolSize=90,
-            symbolOpacity=1,
-        ),
-        header=alt.HeaderConfig(**text, labelFontSize=12, labelFontWeight=600),
-        view=alt.ViewConfig(stroke=None),
-        line=alt.LineConfig(strokeWidth=2),
-        # A label for each of thousands of marks helps no listener; the tables hold the numbers.
-        mark=alt.MarkConfig(aria=False),
-    )
+    """Add the title, notes below it, and the common look."""
     chart = chart.copy(deep=False)
     chart.title = alt.TitleParams(text=title, subtitle=notes, fontSize=16, subtitleFontSize=12)
     chart.background = "white"
     chart.padding = 12
-    chart.config = config
+    chart.config = alt.Config.from_dict(_LOOK)
     return chart

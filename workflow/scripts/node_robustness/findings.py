@@ -6,6 +6,7 @@ leaves out zero, and low success of an attack is never called robustness.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -19,7 +20,7 @@ _CONDITION = ["dataset", "attack", "gradient", "norm", "epsilon"]
 class Comparison:
     """The success rates of one attack in two places, with the same seeds in both."""
 
-    condition: tuple[str, str, str, str, float]
+    condition: tuple[Any, ...]
     """Dataset, attack, gradient, norm, epsilon (of ``after`` where they differ)."""
     model: str
     before: Estimate
@@ -29,7 +30,7 @@ class Comparison:
     @property
     def gradient(self) -> str:
         """How the attack gets its gradients."""
-        return self.condition[2]
+        return str(self.condition[2])
 
     @property
     def direction(self) -> int:
@@ -111,9 +112,7 @@ def gradient_changes(attacks: pd.DataFrame) -> list[Comparison]:
     return found
 
 
-def _compare(
-    key: tuple[object, ...], before: pd.DataFrame, after: pd.DataFrame
-) -> Comparison | None:
+def _compare(key: tuple[Any, ...], before: pd.DataFrame, after: pd.DataFrame) -> Comparison | None:
     """Compare the rows of two places, one row a seed; None where a rate is missing."""
     seeds = sorted(set(before.seed) & set(after.seed))
     sides = [side.set_index("seed").loc[seeds] for side in (before, after)]
@@ -121,12 +120,14 @@ def _compare(
     change = rate_change(*counts)
     if change is None:
         return None
-    rates = [
-        across_seeds(side.reset_index(), ["attack"], "success_rate", "success") for side in sides
-    ]
-    ends = [Estimate(*rate.loc[0, ["value", "low", "high"]].astype(float)) for rate in rates]
-    *condition, model = key
-    return Comparison(tuple(condition), str(model), *ends, change)  # type: ignore[arg-type]
+    rates = [_rate(side.reset_index()) for side in sides]
+    return Comparison(key[:-1], str(key[-1]), rates[0], rates[1], change)
+
+
+def _rate(rows: pd.DataFrame) -> Estimate:
+    """The success rate over the seeds of one place."""
+    summary = across_seeds(rows, ["attack"], "success_rate", "success").iloc[0]
+    return Estimate(float(summary.value), float(summary.low), float(summary.high))
 
 
 def sentences(clean: pd.DataFrame, attacks: pd.DataFrame) -> list[str]:

@@ -25,8 +25,8 @@ class Norm:
         flat = perturbation.flatten(1)
         if self.name == "linf":
             return flat.abs().amax(1)
-        scale = math.sqrt(flat.shape[1]) if self.name == "l2_rms" else 1.0
-        return torch.linalg.vector_norm(flat, dim=1) / scale
+        euclidean: Tensor = torch.linalg.vector_norm(flat, dim=1)
+        return euclidean / math.sqrt(flat.shape[1]) if self.name == "l2_rms" else euclidean
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The step of norm one along which the loss rises fastest, [n, C, H, W].

@@ -61,8 +61,9 @@ class ODEFunction(nn.Module):
             cotangent: [n, C, H, W].
 
         Returns:
-            f(t, h), and the products for h, for t, and for every parameter in the order of
-            `parameters()`, each [n, *its shape].
+            f(t, h), and the products for h [n, C, H, W], for t [n], and for every parameter in the
+            order of `parameters()`, [n, its number of elements] (the elements of a convolution's
+            weight [O, I, 3, 3] in the order [3, 3, O, I]).
         """
         groups = self.norm1.num_groups
         with torch.enable_grad():
@@ -113,8 +114,24 @@ def _norm_products(unit: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _convolution_products(images: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-    """The products for weight and bias of a 3x3 convolution, for each sample."""
-    patches = F.unfold(images, 3, padding=1)
-    weight = torch.bmm(cotangent.flatten(2), patches.transpose(1, 2))
-    shape = (cotangent.shape[1], images.shape[1], 3, 3)
-    return weight.unflatten(1, shape[:1]).view(-1, *shape), cotangent.sum((2, 3))
+    """The products for weight and bias of a 3x3 convolution with padding 1, for each sample.
+
+    Args:
+        images: what was convolved, [n, I, H, W].
+        cotangent: for the convolution's result, [n, O, H, W].
+
+    Returns:
+        [n, 9 * O * I], the shifts of the kernel first, and [n, O]. With images and cotangent both
+        written in rows of width W + 2, each shift is a slice of the same memory, so that nothing
+        is unfolded.
+    """
+    height, width = images.shape[-2:]
+    rows = height * (width + 2)
+    flat = F.pad(images, (1, 1, 1, 2)).flatten(2)
+    spread = F.pad(cotangent, (0, 2)).flatten(2)
+    products = images.new_empty(len(images), 9, cotangent.shape[1], images.shape[1])
+    for shift in range(9):
+        start = shift // 3 * (width + 2) + shift % 3
+        shifted = flat[:, :, start : start + rows].transpose(1, 2)
+        torch.bmm(spread, shifted, out=products[:, shift])
+    return products.flatten(1), cotangent.sum((2, 3))

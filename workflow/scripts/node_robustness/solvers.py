@@ -129,7 +129,8 @@ def solve_parts(
     _check(initial, times, tolerance, method)
     direction = 1.0 if times[1] > times[0] else -1.0
     integration = _Integration(
-        dynamics=lambda t, parts: _scaled(dynamics(direction * t, parts), direction),
+        dynamics=dynamics,
+        direction=direction,
         tableau=TABLEAUS[method],
         tolerance=tolerance,
         max_steps=max_steps,
@@ -145,10 +146,6 @@ def solve_parts(
         status=solution.status,
         nodes=[direction * nodes for nodes in solution.nodes],
     )
-
-
-def _scaled(parts: Parts, direction: float) -> Parts:
-    return parts if direction == 1.0 else tuple(-part for part in parts)
 
 
 def _check(initial: Parts, times: Sequence[float], tolerance: float, method: str) -> None:
@@ -215,7 +212,10 @@ class _Outputs:
 
 @dataclass
 class _Integration:
+    """One call of `solve_parts`; its own time runs forward, at `direction` times the user's."""
+
     dynamics: Dynamics
+    direction: float
     tableau: Tableau
     tolerance: float
     max_steps: int
@@ -264,13 +264,17 @@ class _Integration:
             nodes=_by_sample(visited, samples) if keep_nodes else [],
         )
 
+    def _slope(self, time: Tensor, state: Parts) -> Parts:
+        """The derivative by the user's time, at our time."""
+        return self.dynamics(self.direction * time, state[: self.coupled])
+
     def _start(self, initial: Parts, everyone: Tensor) -> _Active:
         """The first step size (Hairer, Norsett and Wanner, Solving ODEs I, II.4)."""
         dtype = initial[0].dtype
         time = torch.full(
             everyone.shape, self.times[0], dtype=torch.float64, device=everyone.device
         )
-        slope = self.dynamics(time.to(dtype), initial[: self.coupled])
+        slope = self._slope(time.to(dtype), initial)
         _check_slope(slope, initial)
         with torch.no_grad():
             scale = [self.tolerance + part.abs() * self.tolerance for part in initial]
@@ -278,8 +282,9 @@ class _Integration:
             d1 = _norm([part / s for part, s in zip(slope, scale, strict=True)])
             small = (d0 < 1e-5) | (d1 < 1e-5)
             h0 = torch.where(small, torch.full_like(d0, 1e-6), 0.01 * d0 / d1)
-            probe = _combine(initial[: self.coupled], h0[:, None], [slope[: self.coupled]])
-            after = self.dynamics((time + h0).to(dtype), probe)
+            signed = (self.direction * h0)[:, None]
+            probe = _combine(initial[: self.coupled], signed, [slope[: self.coupled]])
+            after = self._slope((time + h0).to(dtype), probe)
             change = [(b - a) / s for a, b, s in zip(slope, after, scale, strict=True)]
             d2 = _norm(change) / h0
             flat = (d1 <= 1e-15) & (d2 <= 1e-15)
@@ -295,20 +300,21 @@ class _Integration:
         """One attempted step for every sample: the slopes at the stages and the new state."""
         dtype = active.state[0].dtype
         time, step = active.time.to(dtype), active.step.to(dtype)
+        signed = self.direction * step
         just_before_end = torch.nextafter(end.to(dtype), end.to(dtype) - 1)
         head = active.state[: self.coupled]
         stages = [active.slope]
         value = head
         for alpha, beta in zip(self.tableau.alpha, self.tableau.beta, strict=True):
-            value = _advance(head, beta, step, [s[: self.coupled] for s in stages])
+            value = _advance(head, beta, signed, [s[: self.coupled] for s in stages])
             at = just_before_end if alpha == 1.0 else time + alpha * step
-            stages.append(self.dynamics(at, value))
+            stages.append(self._slope(at, value))
         if not self.tableau.last_stage_is_solution:
-            return stages, _advance(active.state, self.tableau.solution, step, stages)
+            return stages, _advance(active.state, self.tableau.solution, signed, stages)
         tail = _advance(
             active.state[self.coupled :],
             self.tableau.solution,
-            step,
+            signed,
             [stage[self.coupled :] for stage in stages],
         )
         return stages, value + tail
@@ -357,7 +363,7 @@ class _Integration:
         ):
             rows = due.nonzero().flatten()
             share = (grid[pending[rows]] - active.time[rows]) / (end[rows] - active.time[rows])
-            weights = self._dense_output(share, active.step[rows])
+            weights = self._dense_output(share, self.direction * active.step[rows])
             sources = [active.state, new, *stages]
             if rows.numel() < due.numel():
                 sources = [tuple(p.index_select(0, rows) for p in parts) for parts in sources]

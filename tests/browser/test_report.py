@@ -1,0 +1,99 @@
+"""The report in a browser: it draws its charts, asks nothing of the network, and fits a phone."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+from samples import write_report  # noqa: E402
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(tmp_path_factory.mktemp("report"), "tiny")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def opened(browser: "playwright.Browser", report: Path, **context: object) -> tuple[object, list]:
+    """The page once its charts are drawn, and what went wrong or was asked of the network."""
+    page = browser.new_context(**context).new_page()
+    events: list[str] = []
+    page.on("console", lambda m: events.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: events.append(str(error)))
+    page.on(
+        "request",
+        lambda r: None if r.url.startswith(("data:", "blob:")) else events.append(r.url),
+    )
+    page.goto(report.as_uri())
+    charts = page.locator("[data-chart]").count()
+    page.wait_for_function(
+        "n => document.querySelectorAll('[data-chart] svg.marks').length === n", arg=charts
+    )
+    return page, events
+
+
+def test_draws_every_chart_without_network_or_errors(browser, report):
+    page, events = opened(browser, report)
+    assert events == [report.as_uri()]
+    drawn = [item.get_attribute("data-chart") for item in page.locator("[data-chart]").all()]
+    assert drawn == ["clean", "nfe", "success", "robust", "trajectories", "examples"]
+    for name in drawn:
+        assert page.locator(f"[data-chart={name}] svg.marks path").count() > 0
+
+
+def test_shows_a_tooltip(browser, report):
+    page, _ = opened(browser, report)
+    page.locator("[data-chart=success] svg.marks .mark-symbol path").last.hover(force=True)
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    assert "Model" in tooltip.inner_text()
+
+
+def test_menu_changes_the_trajectories(browser, report):
+    page, events = opened(browser, report)
+    chart = page.locator("[data-chart=trajectories]")
+    before = chart.locator("svg.marks").inner_html()
+    chart.locator("select").select_option(index=0)
+    page.wait_for_function(
+        "before => document.querySelector('[data-chart=trajectories] svg.marks').innerHTML"
+        " !== before",
+        arg=before,
+    )
+    assert events == [report.as_uri()]
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_fits_the_window(browser, report, width):
+    page, _ = opened(browser, report, viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_shows_images_without_javascript(browser, report):
+    page = browser.new_context(java_script_enabled=False).new_page()
+    page.goto(report.as_uri())
+    assert page.locator("noscript img").count() == 6

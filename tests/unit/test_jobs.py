@@ -1,0 +1,102 @@
+"""A script's output and its failures land in its log."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import node_robustness
+
+SCRIPTS = Path(node_robustness.__file__).parents[1]
+
+
+def run(folder, body):
+    """Run a script with this body inside a job; return its process and its log."""
+    log = folder / "logs" / "a" / "job.log"
+    indented = "\n".join(f"    {line}" for line in body.splitlines())
+    script = (
+        "import sys\n"
+        "from node_robustness.errors import UserError\n"
+        "from node_robustness.jobs import bar, job\n"
+        f"with job({str(log)!r}):\n{indented}\n"
+        "print('after')\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return process, log.read_text()
+
+
+def test_all_output_goes_to_the_log(tmp_path):
+    process, log = run(
+        tmp_path,
+        "import ctypes, logging, os, subprocess, warnings\n"
+        "print('from print')\n"
+        "print('from stderr', file=sys.stderr)\n"
+        "logging.info('from logging')\n"
+        "logging.debug('too much')\n"
+        "warnings.warn('from a warning')\n"
+        "os.write(1, b'from the descriptor\\n')\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.puts(b'from C')\n"
+        "libc.fflush(None)\n"
+        "subprocess.run(['sh', '-c', 'echo from a child >&2'])\n"
+        "with bar(3, 'attacked') as progress:\n"
+        "    progress.update(3)",
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    sources = ("print", "stderr", "logging", "a warning", "the descriptor", "C", "a child")
+    for source in sources:
+        assert f"from {source}\n" in log
+    assert "too much" not in log
+    assert "attacked: 100%" in log
+    assert "3/3" in log
+    assert "after\n" in log
+
+
+def test_output_from_before_the_job_stays_where_it_was(tmp_path):
+    log = tmp_path / "job.log"
+    script = (
+        "from node_robustness.jobs import job\n"
+        f"print('before')\nwith job({str(log)!r}):\n    print('within')\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout == "before\n"
+    assert log.read_text() == "within\n"
+
+
+def test_a_users_mistake_is_one_line(tmp_path):
+    process, log = run(tmp_path, "raise UserError('images: no such file; mend it')")
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", "")
+    assert log == "error: images: no such file; mend it\n"
+
+
+def test_a_users_mistake_is_one_line_whatever_caused_it(tmp_path):
+    body = "try:\n    {}['a']\nexcept KeyError as error:\n    raise UserError('mend a') from error"
+    process, log = run(tmp_path, body)
+    assert process.returncode == 1
+    assert log == "error: mend a\n"
+
+
+def test_anything_else_keeps_its_traceback(tmp_path):
+    process, log = run(tmp_path, "print('so far')\n1 / 0")
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", "")
+    assert "so far\n" in log
+    assert "Traceback (most recent call last):" in log
+    assert "ZeroDivisionError: division by zero\n" in log
+    assert "SystemExit" not in log
+
+
+def test_the_log_of_an_earlier_try_is_replaced(tmp_path):
+    run(tmp_path, "raise UserError('a long message of the first try')")
+    _, log = run(tmp_path, "pass")
+    assert log == "after\n"
