@@ -68,7 +68,9 @@ def test_draws_every_chart_without_network_or_errors(browser, report):
 
 def test_shows_a_tooltip(browser, report):
     page, _ = opened(browser, report)
-    page.locator("[data-chart=success] svg.marks .mark-symbol path").last.hover(force=True)
+    page.locator("[data-chart=success] svg.marks .mark-symbol.role-mark path").last.hover(
+        force=True
+    )
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
     assert "Model" in tooltip.inner_text()
@@ -78,7 +80,7 @@ def test_menu_changes_the_trajectories(browser, report):
     page, events = opened(browser, report)
     chart = page.locator("[data-chart=trajectories]")
     before = chart.locator("svg.marks").inner_html()
-    chart.locator("select").select_option(index=0)
+    page.locator("#menu-trajectories select").select_option(index=0)
     page.wait_for_function(
         "before => document.querySelector('[data-chart=trajectories] svg.marks').innerHTML"
         " !== before",

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from node_robustness.norms import Norm
 
 NAMES = ["linf", "l2", "l2_rms"]

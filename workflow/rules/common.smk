@@ -14,6 +14,8 @@ from node_robustness.numbers import token
 
 try:
     CONFIG = configuration.load(config)
+    # Snakemake's own message for a missing input would name neither the key nor a remedy.
+    grid.check_checkpoints(CONFIG)
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -60,6 +60,7 @@ rule figures:
 
 rule report:
     input:
+        clean=of_experiment(grid.solved, "clean.h5"),
         tables=expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
         figures=expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
     output:

@@ -37,8 +37,8 @@ rule train:
 rule import_weights:
     input:
         data=DATA,
-        checkpoint=lambda wildcards: CONFIG.models[wildcards.model].weights.replace(
-            "{seed}", wildcards.seed
+        checkpoint=lambda wildcards: grid.checkpoint(
+            CONFIG, wildcards.model, wildcards.seed
         ),
     output:
         weights=f"{TRAINED}/model.safetensors",

@@ -46,4 +46,5 @@ with job(snakemake.log[0]):
         images,
         found,
         seconds=time.perf_counter() - started,
+        device=devices.describe(device),
     )

@@ -21,4 +21,11 @@ with job(snakemake.log[0]):
     ):
         found = evaluate(model, images, batch_size=compute.batch_size, progress=progress.update)
     settings = {**coordinates, "weights_sha256": sha256(snakemake.input.weights)}
-    write_clean(Path(snakemake.output.clean), settings, test.index, test.labels, found)
+    write_clean(
+        Path(snakemake.output.clean),
+        settings,
+        test.index,
+        test.labels,
+        found,
+        device=devices.describe(device),
+    )

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from node_robustness.datasets import find_source, prepare
+from node_robustness import config
+from node_robustness.datasets import find_source, load_split, prepare
 from node_robustness.jobs import job
 
 with job(snakemake.log[0]):
@@ -24,3 +25,7 @@ with job(snakemake.log[0]):
         path=snakemake.output.data,
         settings=settings,
     )
+    # Not a param: the jobs that use a subset check it too, but after hours of training perhaps.
+    subset = config.load(snakemake.config).datasets[snakemake.wildcards.dataset].subset
+    for split, count in subset.model_dump(exclude_none=True).items():
+        load_split(snakemake.output.data, split, count)

@@ -592,8 +592,8 @@ def load_split(path: Path | str, split: SplitName, subset: int | None = None) ->
         index = file[f"indices/{split}"][:subset]
         if subset is not None and len(index) < subset:
             raise UserError(
-                f"subset.{split}: {subset} images are asked for, {len(index)} are available; "
-                "lower it or leave it out"
+                f"{path}: subset.{split}: {subset} images are asked for, {len(index)} are "
+                "available; lower it or leave it out"
             )
         part = "test" if split == "test" else "train"
         return Split(

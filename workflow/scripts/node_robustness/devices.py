@@ -1,6 +1,7 @@
 """The device and the threads of a job."""
 
 import os
+import platform
 
 import torch
 
@@ -41,3 +42,10 @@ def choose_device(name: str) -> torch.device:
 def set_threads(threads: int) -> None:
     """Use this many CPU threads; the last bits of a result depend on their number."""
     torch.set_num_threads(threads)
+
+
+def describe(device: torch.device) -> str:
+    """The device by name, such as `cuda (NVIDIA H200)` or `cpu (x86_64)`."""
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({platform.machine()})"

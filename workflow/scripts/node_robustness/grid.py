@@ -7,8 +7,10 @@ module must import quickly (no torch).
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 from node_robustness.config import Attack, Config, Experiment, Model
+from node_robustness.errors import UserError
 from node_robustness.numbers import token
 
 NO_TOLERANCE = "none"
@@ -62,6 +64,28 @@ def seeds(model: Model, experiment: Experiment) -> list[int]:
     if model.weights is not None and "{seed}" not in model.weights:
         return experiment.seeds[:1]
     return experiment.seeds
+
+
+def checkpoint(config: Config, model: str, seed: int | str) -> str | None:
+    """The file that a model's weights are imported from; None for a model that is trained."""
+    weights = config.models[model].weights
+    return None if weights is None else weights.replace("{seed}", str(seed))
+
+
+def check_checkpoints(config: Config) -> None:
+    """Look for the files of all imported weights, relative to the working directory.
+
+    Raises:
+        UserError: one of them is not there.
+    """
+    for name in config.experiments:
+        for item in trained(config, name):
+            path = checkpoint(config, item.model, item.seed)
+            if path is not None and not Path(path).is_file():
+                raise UserError(
+                    f"config: models.{item.model}.weights: there is no file {path} in "
+                    f"{Path.cwd()}: correct the path, or remove the key to train the model"
+                )
 
 
 def tolerances(model: Model, experiment: Experiment) -> list[float | None]:

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Never
 
 from tqdm import tqdm
 
@@ -42,6 +43,6 @@ def job(log: str) -> Iterator[None]:
         sys.exit(1)
 
 
-def bar(total: int, what: str) -> "tqdm[int]":
+def bar(total: int, what: str) -> "tqdm[Never]":
     """A progress bar for a log file: a line every few seconds."""
     return tqdm(total=total, desc=what, unit="image", mininterval=_SECONDS_BETWEEN_LINES)

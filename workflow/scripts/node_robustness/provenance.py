@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from node_robustness.storage import SOFTWARE
+from node_robustness.storage import SOFTWARE, open_hdf5
 from node_robustness.tables import natural
 
 _DISTRIBUTIONS = (
@@ -33,15 +33,13 @@ _DISTRIBUTIONS = (
 )
 
 
-def manifest(
-    config: Mapping[str, Any], benchmarks: Iterable[Path], device: str | None = None
-) -> dict[str, Any]:
+def manifest(config: Mapping[str, Any], benchmarks: Iterable[Path], device: str) -> dict[str, Any]:
     """Describe this run, its machine and what it cost.
 
     Args:
         config: The configuration, as JSON can hold it.
         benchmarks: Snakemake's benchmark files, ``.../benchmarks/{rule}/....tsv``.
-        device: Name of the device that computed; what the configuration asks for if not given.
+        device: What computed, for people.
 
     Returns:
         ``software``, ``created_utc`` (ISO 8601), ``host``, ``platform``, ``python``, ``device``,
@@ -55,13 +53,22 @@ def manifest(
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "device": device or config.get("compute", {}).get("device", "auto"),
+        "device": device,
         "threads": os.cpu_count(),
         "versions": versions(),
         "git_commit": git_commit(Path(__file__).parent),
         "config": dict(config),
         "stages": stages(benchmarks),
     }
+
+
+def devices(clean: Iterable[Path | str]) -> str:
+    """Return the devices that made the given clean evaluations, separated by commas."""
+    found = set()
+    for path in clean:
+        with open_hdf5(path, "clean") as file:
+            found.add(str(file.attrs["device"]))
+    return ", ".join(sorted(found))
 
 
 def versions() -> dict[str, str]:

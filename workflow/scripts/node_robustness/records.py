@@ -22,10 +22,16 @@ Array = npt.NDArray[Any]
 
 
 def write_clean(
-    path: Path, settings: Mapping[str, Any], index: Array, labels: Array, found: Evaluation
+    path: Path,
+    settings: Mapping[str, Any],
+    index: Array,
+    labels: Array,
+    found: Evaluation,
+    *,
+    device: str,
 ) -> None:
     """Write a clean evaluation of the test images `index` with their labels, both [n]."""
-    with write_hdf5(path, "clean", settings) as file:
+    with write_hdf5(path, "clean", settings, device=device) as file:
         _put_images(file, index, labels)
         put(file, "predictions", _array(found.predictions), units="1", description=_CLASS)
         put(file, "logits", _array(found.logits), units="1", description="logits, n K")
@@ -42,10 +48,11 @@ def write_attack(
     found: AttackResult,
     *,
     seconds: float,
+    device: str,
 ) -> None:
     """Write what an attack did to the test images `index`, [n] (images: [n, C, H, W])."""
     change = (found.adversarials - images).flatten(1)
-    with write_hdf5(path, "attack", settings, seconds=seconds) as file:
+    with write_hdf5(path, "attack", settings, seconds=seconds, device=device) as file:
         _put_images(file, index, labels)
         for name, values, units, description in (
             ("clean_predictions", found.clean_predictions, "1", _CLASS),

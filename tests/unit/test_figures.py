@@ -1,0 +1,92 @@
+import base64
+import io
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+from samples import cell, collect, draw, write, write_attack, write_data
+
+from node_robustness import figures
+from node_robustness.examples import example_table, picture
+
+
+@pytest.fixture(scope="module", params=[(0,), (0, 1)], ids=["one seed", "two seeds"])
+def charts(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cells")
+    collected, shown = collect(folder, request.param)
+    data = write_data(folder)
+    return draw(collected, example_table([(path, data) for path in shown[:1]])), collected
+
+
+@pytest.mark.parametrize("name", ["clean", "nfe", "success", "robust", "trajectories", "examples"])
+def test_figures_are_drawn(charts, name, tmp_path):
+    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+    figures.save_chart(charts[0][name], *paths)
+    svg, png, spec = (path.read_bytes() for path in paths)
+    assert len(ET.fromstring(svg).findall(".//{http://www.w3.org/2000/svg}path")) > 5
+    assert png.startswith(b"\x89PNG")
+    assert json.loads(spec)["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
+    figures.save_chart(charts[0][name], *paths)
+    assert [path.read_bytes() for path in paths] == [svg, png, spec]
+
+
+def test_the_empty_experiment_is_drawn(charts, tmp_path):
+    empty = {name: table.iloc[:0] for name, table in charts[1].items()}
+    for name, chart in draw(empty, example_table([])).items():
+        figures.save_chart(chart, *(tmp_path / f"{name}.{s}" for s in ("svg", "png", "json")))
+
+
+def test_the_models_keep_their_colours(charts):
+    text = json.dumps({name: chart.to_dict() for name, chart in charts[0].items()})
+    assert text.count('"domain": ["RES", "OON"], "range": ["#0072B2", "#D55E00"]') > 3
+
+
+def test_trajectories_show_the_largest_epsilon_first(charts):
+    spec = charts[0]["trajectories"].to_dict()
+    (menu,) = spec["params"]
+    assert menu["bind"]["labels"] == ["toy, bim, L∞ norm, ε = 0.1", "toy, bim, L∞ norm, ε = 0.3"]
+    assert menu["value"] == 1
+
+
+def test_examples_are_the_first_successes(tmp_path):
+    data = write_data(tmp_path)
+    path = write_attack(tmp_path, cell(), [True] * 4, [False, True, True, True])
+    table = example_table([(path, data)], each=2)
+    assert table["index"].tolist() == [1, 2]
+    assert table["row"].tolist() == [0, 1]
+    assert table.clean_caption.tolist() == ["one", "two"]
+    assert table.adversarial_caption.tolist() == ["two", "zero"]
+    assert table.perturbation_caption.tolist() == ["±0.5", "±0.5"]
+    assert table.clean.str.startswith("data:image/png;base64,").all()
+    assert table.clean[0] != table.adversarial[0] != table.perturbation[0]
+
+
+def test_an_example_whose_solve_failed_says_so(tmp_path):
+    arrays = {
+        "success": [True],
+        "index": [0],
+        "clean_predictions": [1],
+        "adversarial_predictions": [-1],
+        "adversarials": np.ones((1, 1, 4, 4), np.float32),
+    }
+    path = write(tmp_path / "attack.h5", "attack", cell(), arrays)
+    table = example_table([(path, write_data(tmp_path))])
+    assert table.adversarial_caption.tolist() == ["no prediction"]
+
+
+def test_no_examples():
+    assert example_table([]).empty
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_have_sharp_pixels(channels):
+    image = np.zeros((channels, 8, 8))
+    image[0, 0, 0] = 1
+    encoded = picture(image).removeprefix("data:image/png;base64,")
+    read = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+    assert read.shape[:2] == (96, 96)
+    first = read if channels == 1 else read[..., 0]
+    assert (first[:12, :12] == 255).all()
+    assert first.sum() == 255 * 144

@@ -1,0 +1,149 @@
+"""Our engine in the place of torchattacks' own attacks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchattacks
+from torch import nn
+
+import node_robustness
+from node_robustness.attacks import BasicIterativeMethod, attack
+from node_robustness.norms import Norm
+from node_robustness.torchattacks_adapter import BasicIterative
+
+# Sums of these and of the pixels are exact, so that the same iterates have the same bits.
+EIGHT, TWO = 8 / 256, 2 / 256
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Dropout(), nn.Linear(54, 4)
+    ).eval()
+
+
+@pytest.fixture
+def images():
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(257, (16, 3, 8, 8), generator=generator) / 256
+
+
+@pytest.fixture
+def labels(model, images):
+    """The model's predictions, the last four of them wrong."""
+    truth = model(images).argmax(1)
+    truth[12:] = (truth[12:] + 1) % 4
+    return truth
+
+
+def test_where_nothing_succeeds_it_is_torchattacks_bim(model, images, labels):
+    model[-1].bias.data += 100 * nn.functional.one_hot(labels[:1], 4)[0]
+    labels = labels[:1].expand(16)
+    expected = torchattacks.BIM(model, EIGHT, TWO, steps=10)(images, labels)
+    assert torch.equal(model(expected).argmax(1), labels)
+    for early_stop in (True, False):
+        adversary = BasicIterative(model, "linf", EIGHT, TWO, 10, early_stop, batch_size=5)
+        assert torch.equal(adversary(images, labels), expected)
+
+
+def test_success_wherever_torchattacks_bim_has_it(model, images, labels):
+    broken = torchattacks.BIM(model, EIGHT, TWO, steps=10)(images, labels)
+    theirs = model(broken).argmax(1) != labels
+    assert bool(theirs[:12].any())
+    assert not bool(theirs.all())
+    for early_stop in (True, False):
+        found = BasicIterative(model, "linf", EIGHT, TWO, 10, early_stop)(images, labels)
+        ours = model(found).argmax(1) != labels
+        assert not bool((theirs & ~ours).any())
+        # The same path: what stands at its end stands there in both.
+        assert torch.equal(found[~ours], broken[~ours])
+        assert torch.equal(found[12:], images[12:])
+
+
+def test_every_step_is_torchattacks_bim(model, images, labels):
+    """The first adversarial iterate is the last of a BIM with as many steps."""
+    found = attack(
+        model, images, labels, BasicIterativeMethod(Norm("linf"), EIGHT, TWO, iterations=10)
+    )
+    assert len(found.iterations[found.success].unique()) > 1
+    for steps in range(1, 11):
+        rows = found.attacked & (found.iterations == steps)
+        theirs = torchattacks.BIM(model, EIGHT, TWO, steps)(images, labels)
+        assert torch.equal(found.adversarials[rows], theirs[rows])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l2_rms"])
+def test_all_parameters_are_handed_on(model, images, labels, norm):
+    adversary = BasicIterative(model, norm, eps=0.05, alpha=0.01, steps=3, early_stop=False)
+    method = BasicIterativeMethod(Norm(norm), 0.05, 0.01, 3, early_stop=False)
+    expected = attack(model, images, labels, method).adversarials
+    assert torch.equal(adversary(images, labels), expected)
+    assert "eps=0.05" in repr(adversary)
+    assert f"norm={norm}" in repr(adversary)
+
+
+def test_models_with_normalisation_outside(model, images, labels):
+    mean, std = [0.5, 0.25, 0.5], [0.5, 0.25, 0.25]
+    outside = BasicIterative(model)
+    outside.set_normalization_used(mean, std)
+    normalised = outside.normalize(images)
+    labels = model(normalised).argmax(1)
+
+    class Inside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model(outside.normalize(x))
+
+    expected = BasicIterative(Inside())(images, labels)
+    assert bool((expected != images).any())
+    torch.testing.assert_close(outside(normalised, labels), outside.normalize(expected))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_as_it_was(model, images, labels, training):
+    expected = BasicIterative(model)(images, labels)
+    model.train(training)
+    model[0].weight.requires_grad_(False)
+    found = BasicIterative(model)(images, labels)
+    assert torch.equal(found, expected)
+    assert [module.training for module in model.modules()] == [training] * 7
+    assert [p.requires_grad for p in model.parameters()] == [False, True, True, True]
+    assert not found.requires_grad
+
+
+def test_works_in_torchattacks_wrappers(model, images, labels):
+    ours = BasicIterative(model, eps=TWO, alpha=TWO, steps=1)
+    both = torchattacks.MultiAttack([ours, torchattacks.BIM(model, 4 * EIGHT, EIGHT, steps=20)])
+    alone = model(ours(images, labels)).argmax(1) != labels
+    together = model(both(images, labels)).argmax(1) != labels
+    assert not bool((alone & ~together).any())
+    assert together.sum() > alone.sum()
+
+
+def test_is_untargeted_only(model):
+    with pytest.raises(ValueError, match="Targeted mode is not supported"):
+        BasicIterative(model).set_mode_targeted_by_label()
+
+
+def test_nothing_else_imports_torchattacks():
+    package = Path(node_robustness.__file__).parent
+    modules = {file.stem for file in package.glob("*.py")} - {"torchattacks_adapter", "__init__"}
+    text = "import importlib, sys\n" + "".join(
+        f"importlib.import_module('node_robustness.{name}')\n" for name in sorted(modules)
+    )
+    script = text + "print('torchattacks' in sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(package.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert output.stdout.strip() == "False"

@@ -1,0 +1,32 @@
+"""The run that the tests of the workflow share."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from harness import Run, snakemake
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A finished run of the tiny configuration, not to be changed, and what Snakemake said."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return folder, snakemake(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(finished_run: tuple[Path, Run]) -> Path:
+    """The folder of a finished run, not to be changed."""
+    return finished_run[0]
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A finished run of one's own: to Snakemake, as up to date as the one it was copied from."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """An empty folder to run in."""
+    return tmp_path / "run"

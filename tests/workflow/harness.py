@@ -1,0 +1,188 @@
+"""Running the workflow as a user does: in a process of its own, in a folder of its own."""
+
+import copy
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import yaml
+
+from node_robustness.storage import sha256
+
+ROOT = Path(__file__).parents[2]
+TINY: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read_text())
+OON = "results/tiny/digits/OON/seed-0"
+
+# Many times what any of them takes on two cores.
+_TIMEOUT = 300
+
+
+def tiny(**changes: Any) -> dict[str, Any]:
+    """The tiny configuration with other values at some keys.
+
+    Args:
+        **changes: values by path, with `__` between its keys; None removes a key.
+    """
+    config = copy.deepcopy(TINY)
+    for path, value in changes.items():
+        *sections, key = path.split("__")
+        node = config
+        for section in sections:
+            node = node.setdefault(section, {})
+        if value is None:
+            del node[key]
+        else:
+            node[key] = value
+    return config
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of Snakemake said and how it ended."""
+
+    returncode: int
+    output: str
+
+    @property
+    def jobs(self) -> dict[str, int]:
+        """How many jobs of each rule Snakemake planned, from its `Job stats`."""
+        table = re.search(r"^Job stats:\njob +count\n[- ]+\n((?:\w+ +\d+\n)+)", self.output, re.M)
+        if table is None:
+            assert "Nothing to be done" in self.output, self.output
+            return {}
+        rows = (line.split() for line in table[1].splitlines())
+        return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
+
+
+def start(
+    folder: Path,
+    *targets: str,
+    config: dict[str, Any] = TINY,
+    options: tuple[str, ...] = (),
+    cores: int = 2,
+    file_kilobytes: int | None = None,
+) -> "subprocess.Popen[str]":
+    """Start Snakemake in a folder.
+
+    Args:
+        folder: its working directory.
+        *targets: files or rules; the whole run if there are none.
+        config: the configuration.
+        options: further options.
+        cores: how many.
+        file_kilobytes: the largest file that the run may write.
+    """
+    written = folder.with_name(f"{folder.name}.yaml")
+    written.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(cores), *options]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    command += ["--configfile", str(written)]
+    if file_kilobytes is not None:
+        # The unit of bash, not of every sh, is 1024 bytes.
+        limit = f'ulimit -f {file_kilobytes} && exec "$@"'
+        command = ["bash", "-c", limit, "bash", *command]
+    # Neither the user's profiles nor caches of earlier runs, and no proxy before our own servers.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")}
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        environment[name] = str(folder.with_name(f"{folder.name}.home"))
+    environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> Run:
+    """Wait for Snakemake to end; end it with all its jobs if it takes too long."""
+    try:
+        output, _ = process.communicate(timeout=_TIMEOUT)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    return Run(process.returncode, output)
+
+
+def snakemake(folder: Path, *targets: str, **settings: Any) -> Run:
+    """Run Snakemake in a folder to its good end."""
+    run = attempt(folder, *targets, **settings)
+    assert run.returncode == 0, run.output
+    return run
+
+
+def attempt(folder: Path, *targets: str, **settings: Any) -> Run:
+    """Run Snakemake in a folder to whatever end."""
+    folder.mkdir(exist_ok=True)
+    return finish(start(folder, *targets, **settings))
+
+
+def plan(folder: Path, *targets: str, **settings: Any) -> Run:
+    """What Snakemake would do in a folder."""
+    return snakemake(folder, *targets, options=("--dry-run",), **settings)
+
+
+def scripts(folder: Path, name: str) -> Iterator[psutil.Process]:
+    """The running processes of one script of a run."""
+    started = re.compile(rf"{re.escape(str(folder))}/\.snakemake/scripts/\w+\.{name}\.py")
+    for process in psutil.process_iter(["cmdline"]):
+        if any(started.fullmatch(word) for word in process.info["cmdline"] or []):
+            yield process
+
+
+def files(folder: Path) -> set[str]:
+    """The files below a folder but for Snakemake's own, logs and benchmarks."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    kept = (p for p in paths if not {".snakemake", "logs", "benchmarks"} & set(p.parts))
+    return {str(path) for path in kept}
+
+
+def complaint(run: Run) -> str:
+    """The one line that says what is wrong, of a run that failed for a mistake of its user."""
+    assert run.returncode != 0, run.output
+    assert "Traceback" not in run.output, run.output
+    lines = {line for line in run.output.splitlines() if line.startswith(("error: ", "config: "))}
+    assert len(lines) == 1, run.output
+    return lines.pop()
+
+
+def own_dataset(folder: Path, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Write images and labels as IDX files, the first 20 as the test set; return its settings.
+
+    Args:
+        folder: where the files go.
+        images: uint8 [N, C, H, W].
+        labels: uint8 [N], below 3.
+    """
+    folder.mkdir()
+    sets = {"train": slice(20, None), "test": slice(20)}
+    written = {}
+    for name, rows in sets.items():
+        for what, array in (("images", images[rows]), ("labels", labels[rows])):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            path = folder / f"{name}-{what}"
+            path.write_bytes(header + array.tobytes())
+            written[f"{name}_{what}"] = {"name": path.name, "sha256": sha256(path)}
+    return {
+        "source": "idx",
+        "mirrors": [folder.as_uri()],
+        "files": written,
+        "class_names": ["a", "b", "c"],
+    }
+
+
+def noise(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random colour images, uint8 [N, 3, side, side], and labels of three classes, uint8 [N]."""
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
+    return images, random.permutation(np.arange(count, dtype=np.uint8) % 3)

@@ -1,0 +1,273 @@
+"""What goes wrong ends with one line that names the culprit and the remedy, and leaves nothing.
+
+No mistake shows a traceback, and none leaves a file that looks like a result.
+"""
+
+import http.server
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import pytest
+import torch
+from authors import authors_net
+from harness import OON, attempt, complaint, files, noise, own_dataset, tiny
+
+DATA = "results/tiny/digits/data.h5"
+CLEAN = f"{OON}/tau-1/clean.h5"
+# A cell without a trajectory, so that only the tables read it.
+ATTACK = f"{OON}/tau-1/bim/l2_rms/eps-0.3/attack.h5"
+TABLE = "results/tiny/tables/attacks.csv"
+TABLES = {
+    f"results/tiny/tables/{name}.{suffix}"
+    for name in ("clean", "nfe", "attacks", "trajectories")
+    for suffix in ("csv", "parquet")
+}
+MEND = "delete it and run snakemake again"
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            {"experiments__tiny__tolerence": [1]},
+            "experiments.tiny.tolerence: unknown key; did you mean 'tolerances'?",
+        ),
+        (
+            {"experiments__tiny__datasets": ["digit"]},
+            "experiments.tiny.datasets: 'digit' is not defined under datasets (there is: digits)",
+        ),
+        (
+            {"experiments__tiny__models": ["MIX"]},
+            "experiments.tiny.models: 'MIX' is not defined under models (there is: RES, OON)",
+        ),
+        (
+            {"experiments__tiny__attacks": ["pgd"]},
+            "experiments.tiny.attacks: 'pgd' is not defined under attacks (there is: bim)",
+        ),
+        (
+            {"experiments__tiny__epsilons": [0.1, -0.3]},
+            "experiments.tiny.epsilons: -0.3 must be greater than 0",
+        ),
+        (
+            {"experiments__tiny__tolerances": [0]},
+            "experiments.tiny.tolerances: 0 must be greater than 0",
+        ),
+        (
+            {"experiments__tiny__norms": []},
+            "experiments.tiny.norms: is empty: list at least one",
+        ),
+        (
+            {"experiments__tiny__tolerances": ["1e-3", 1, 0.001]},
+            "experiments.tiny.tolerances: 0.001 is listed twice (as 1e-3 and as 0.001): remove one",
+        ),
+        (
+            {"datasets__digits__source": "mnits"},
+            "datasets.digits.source: 'mnits' is not known; choose from 'digits', 'mnist', "
+            "'fashion_mnist', 'cifar10', 'cifar100', 'idx' or 'cifar_binary'",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_configuration(fresh, change, line):
+    run = attempt(fresh, config=tiny(**change))
+    assert complaint(run) == f"config: {line}"
+    assert files(fresh) == set()
+
+
+def test_several_mistakes_are_a_line_each(fresh):
+    run = attempt(fresh, config=tiny(compute__batch_size=0, training__epochs="many"))
+    assert run.returncode != 0
+    assert "\nconfig: compute.batch_size: 0 must be 1 or more\n" in run.output
+    assert "\nconfig: training.epochs: 'many' is not a whole number" in run.output
+
+
+def test_device_that_is_not_there(copied):
+    before = files(copied)
+    absent = "mps" if torch.cuda.is_available() else "cuda"
+    config = tiny(compute__device=absent)
+    run = attempt(copied, CLEAN, config=config, options=("--force",))
+    assert complaint(run) == (
+        f"error: compute.device: {absent} is not there (PyTorch {torch.__version__} finds none); "
+        "set it to auto or cpu"
+    )
+    assert files(copied) == before - {CLEAN}
+
+
+class TestDownloads:
+    """A dataset of our own, so that there are no other mirrors to go to."""
+
+    @pytest.fixture
+    def dataset(self, tmp_path):
+        return own_dataset(tmp_path / "mirror", *noise(60, 6, 0))
+
+    @staticmethod
+    def attempt(folder, dataset):
+        config = tiny(datasets={"own": dataset}, experiments__tiny__datasets=["own"])
+        return attempt(folder, config=config)
+
+    def test_mirrors_that_are_down(self, fresh, dataset, tmp_path):
+        with socket.socket() as closed:
+            # Bound, so that nobody else takes the port, but never listening.
+            closed.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+            missing = (tmp_path / "nowhere").as_uri()
+            run = self.attempt(fresh, dataset | {"mirrors": [missing, url]})
+        assert complaint(run) == (
+            f"error: train-images: no mirror gave it: {missing}/train-images (no such file, or "
+            f"not readable); {url}/train-images (connection failed); put the file into "
+            "resources/own yourself or add a working one to the dataset's `mirrors`"
+        )
+        assert files(fresh) == set()
+
+    def test_a_download_that_breaks_off(self, fresh, dataset, tmp_path):
+        with served(tmp_path / "mirror", missing=10) as url:
+            run = self.attempt(fresh, dataset | {"mirrors": [url]})
+        line = complaint(run)
+        assert f"{url}/train-images (the download broke off); put the file into" in line
+        assert files(fresh) == set()
+
+    def test_the_same_server_with_all_bytes(self, fresh, dataset, tmp_path):
+        with served(tmp_path / "mirror", missing=0) as url:
+            config = tiny(
+                datasets={"own": dataset | {"mirrors": [url]}}, experiments__tiny__datasets=["own"]
+            )
+            assert attempt(fresh, "resources/own/verified.json", config=config).returncode == 0
+
+    def test_wrong_checksum(self, fresh, dataset, tmp_path):
+        path = tmp_path / "mirror/test-labels"
+        found = "0" * 64
+        dataset["files"]["test_labels"]["sha256"] = found
+        run = self.attempt(fresh, dataset)
+        line = complaint(run)
+        assert line.startswith(f"error: test-labels: no mirror gave it: {path.as_uri()} (wrong ")
+        # The files that were right are kept for the next run.
+        assert files(fresh) == {
+            f"resources/own/{name}" for name in ("train-images", "train-labels", "test-images")
+        }
+
+
+class served:  # noqa: N801
+    """A folder on a local HTTP server that promises more bytes than it sends."""
+
+    def __init__(self, folder: Path, missing: int) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # noqa: N802
+                body = (folder / self.path.strip("/")).read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: len(body) - missing])
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_full_disk(fresh):
+    """A limit on the size of files stands in for it."""
+    target = "results/tiny/digits/data.h5"
+    run = attempt(fresh, target, file_kilobytes=40)
+    assert complaint(run) == (
+        f"error: {target}: no space left to write it; free space on that disk (or raise the quota "
+        "or file-size limit) and run snakemake again"
+    )
+    assert files(fresh) == {"resources/digits/verified.json"}
+
+
+class TestDamagedFiles:
+    """In a finished run, found by the job that reads them."""
+
+    @staticmethod
+    def read(folder, target, damaged):
+        before = files(folder)
+        line = complaint(attempt(folder, target, options=("--force",)))
+        made = TABLES if target == TABLE else {target}
+        assert files(folder) == before - made
+        return line.removeprefix(f"error: {damaged}: ")
+
+    @pytest.mark.parametrize(("reader", "path"), [(TABLE, ATTACK), (CLEAN, DATA)])
+    def test_truncated(self, copied, reader, path):
+        before = (copied / path).stat()
+        os.truncate(copied / path, before.st_size // 2)
+        # A newer file would run more than its reader.
+        os.utime(copied / path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        told = self.read(copied, reader, path)
+        assert told == f"truncated, damaged or not an HDF5 file; {MEND}"
+
+    def test_bytes_that_do_not_unpack(self, copied):
+        path = copied / ATTACK
+        with h5py.File(path) as file:
+            offset = file["success"].id.get_chunk_info(0).byte_offset
+        with path.open("rb+") as stream:
+            stream.seek(offset)
+            stream.write(b"\xff" * 8)
+        told = self.read(copied, TABLE, ATTACK)
+        assert told == f"truncated, damaged or not an HDF5 file; {MEND}"
+
+    def test_somebody_elses(self, copied):
+        with h5py.File(copied / ATTACK, "w") as file:
+            file["success"] = [True]
+        told = self.read(copied, TABLE, ATTACK)
+        assert told == f"an HDF5 file that node-robustness did not write; {MEND}"
+
+    def test_of_another_kind(self, copied):
+        (copied / ATTACK).write_bytes((copied / CLEAN).read_bytes())
+        told = self.read(copied, TABLE, ATTACK)
+        assert told == f"holds 'clean' where 'attack' is wanted; {MEND}"
+
+
+class TestImportedWeights:
+    def test_no_such_file(self, fresh):
+        config = tiny(models__OON__weights="weights/oon-{seed}.pth")
+        run = attempt(fresh, config=config)
+        assert complaint(run) == (
+            "config: models.OON.weights: there is no file weights/oon-0.pth in "
+            f"{fresh.resolve()}: correct the path, or remove the key to train the model"
+        )
+        assert files(fresh) == set()
+
+    def test_of_another_shape(self, copied):
+        torch.save({"model": authors_net("OON", 8, 1, True).state_dict()}, copied / "oon.pth")
+        before = files(copied)
+        target = f"{OON}/model.safetensors"
+        run = attempt(copied, target, config=tiny(models__OON__weights="oon.pth"))
+        assert complaint(run) == (
+            "error: oon.pth: body.function.conv1.bias has shape [8] where the model has [4]: "
+            "check filters and the dataset of the model"
+        )
+        assert files(copied) == before - {target, f"{OON}/model.json"}
+
+
+class TestSubsets:
+    """More images than there are: found before any model is trained, or when one is used."""
+
+    @pytest.mark.parametrize(
+        ("split", "there"), [("train", 1294), ("validation", 144), ("test", 359)]
+    )
+    def test_from_scratch(self, fresh, split, there):
+        run = attempt(fresh, config=tiny(**{f"datasets__digits__subset__{split}": 1500}))
+        assert run.output.count("Error in rule ") == run.output.count("Error in rule prepare:") == 1
+        assert complaint(run) == (
+            f"error: results/tiny/digits/data.h5: subset.{split}: 1500 images are asked for, "
+            f"{there} are available; lower it or leave it out"
+        )
+        assert files(fresh) == {"resources/digits/verified.json"}
+
+    def test_in_a_finished_run(self, copied):
+        before = files(copied)
+        run = attempt(copied, CLEAN, config=tiny(datasets__digits__subset__test=360))
+        assert "subset.test: 360 images are asked for, 359 are available" in complaint(run)
+        assert files(copied) == before - {CLEAN}

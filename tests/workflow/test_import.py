@@ -1,0 +1,34 @@
+"""The authors' checkpoints: the workflow gives the logits that their formulas give."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from authors import authors_net
+from harness import OON, snakemake, tiny
+
+
+def test_authors_checkpoint(copied):
+    torch.manual_seed(5)
+    theirs = authors_net("OON", 4, 1, dropout=True)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    checkpoint = {"epoch": 7, "params": {"tol": 1e-3}, "model": theirs.state_dict(), "metrics": {}}
+    (copied / "weights").mkdir()
+    torch.save(checkpoint, copied / "weights/oon-0.pth")
+    config = tiny(models__OON__weights="weights/oon-{seed}.pth")
+    targets = {tau: f"{OON}/tau-{name}/clean.h5" for tau, name in ((1e-3, "0.001"), (1.0, "1"))}
+    run = snakemake(copied, *targets.values(), config=config)
+    assert run.jobs == {"import_weights": 1, "evaluate": 2}
+
+    with h5py.File(copied / "results/tiny/digits/data.h5") as data:
+        images = data["test/images"][:][data["indices/test"][:12]]
+    batch = torch.from_numpy(images).float() / 255
+    for tau, target in targets.items():
+        with torch.no_grad():
+            # One image at a time: torchdiffeq gives a batch one step size.
+            expected = torch.cat([theirs(image, tau) for image in batch.split(1)]).numpy()
+        with h5py.File(copied / target) as clean:
+            assert np.ptp(expected, axis=0).max() > 0.1
+            assert clean["logits"][:] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+            np.testing.assert_array_equal(clean["predictions"][:], expected.argmax(1))

@@ -1,0 +1,84 @@
+"""Datasets of one's own, in the two formats that are read, from a mirror on the same disk."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from harness import attempt, complaint, files, noise, own_dataset, snakemake, tiny
+
+from node_robustness.storage import sha256
+
+
+def own_archive(folder: Path, images: np.ndarray, labels: np.ndarray) -> dict:
+    """Write an archive of CIFAR's binary batches, the first 20 images the test set."""
+    folder.mkdir()
+    rows = [
+        bytes([9, label]) + image.tobytes() for image, label in zip(images, labels, strict=True)
+    ]
+    batches = {"test_batch.bin": rows[:20], "batch_1.bin": rows[20:40], "batch_2.bin": rows[40:]}
+    path = folder / "tiles.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, records in batches.items():
+            member = tarfile.TarInfo(f"tiles/{name}")
+            data = b"".join(records)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return {
+        "source": "cifar_binary",
+        "mirrors": [folder.as_uri()],
+        "files": {"archive": {"name": path.name, "sha256": sha256(path)}},
+        "class_names": ["field", "forest", "town"],
+        "image_shape": [3, 8, 8],
+        "label_bytes": 2,
+    }
+
+
+LETTERS, TILES = noise(80, 10, 1), noise(90, 8, 2)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return tiny(
+        datasets={
+            "letters": own_dataset(tmp_path / "letters", *LETTERS),
+            "tiles": own_archive(tmp_path / "tiles", *TILES),
+        },
+        experiments__tiny__datasets=["letters", "tiles"],
+    )
+
+
+def test_from_files_to_logits(fresh, config):
+    results = fresh / "results/tiny"
+    targets = [f"results/tiny/{name}/OON/seed-0/tau-1/clean.h5" for name in ("letters", "tiles")]
+    snakemake(fresh, *targets, config=config)
+    for name, (images, labels) in (("letters", LETTERS), ("tiles", TILES)):
+        with h5py.File(results / name / "data.h5") as data:
+            np.testing.assert_array_equal(data["test/images"][:], images[:20])
+            np.testing.assert_array_equal(data["test/labels"][:], labels[:20])
+            np.testing.assert_array_equal(data["train/images"][:], images[20:])
+            np.testing.assert_array_equal(data["train/labels"][:], labels[20:])
+            classes = data["class_names"].asstr()[:].tolist()
+            order = data["indices/test"][:]
+        assert classes == config["datasets"][name]["class_names"]
+        with h5py.File(results / name / "OON/seed-0/tau-1/clean.h5") as clean:
+            np.testing.assert_array_equal(clean["labels"][:], labels[order])
+            assert clean["logits"].shape == (20, 3)
+            assert np.isfinite(clean["logits"][:]).all()
+            assert (clean["nfe"][:] > 0).all()
+
+
+def test_one_flipped_bit(fresh, config, tmp_path):
+    path = tmp_path / "tiles/tiles.tar.gz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    run = attempt(fresh, "results/tiny/tiles/data.h5", config=config)
+    assert complaint(run) == (
+        f"error: tiles.tar.gz: no mirror gave it: {path.as_uri()} (wrong checksum "
+        f"{sha256(path)}); put the file into resources/tiles yourself or add a working one to the "
+        "dataset's `mirrors`"
+    )
+    assert files(fresh) == set()

@@ -1,0 +1,318 @@
+"""A whole run: what it leaves behind, what it repeats, and what a change runs again."""
+
+import csv
+import json
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from harness import files, plan, snakemake, tiny
+
+from node_robustness.storage import sha256
+
+JOBS = {
+    "fetch": 1,
+    "prepare": 1,
+    "train": 2,
+    "evaluate": 3,
+    "attack": 6,
+    "trajectory": 2,
+    "tables": 1,
+    "figures": 1,
+    "report": 1,
+}
+CELL = ["experiment", "dataset", "model", "seed", "tolerance", "attack", "norm", "epsilon"]
+SUMMARY = {"tables": 1, "figures": 1, "report": 1}
+
+
+def cells(folder: Path, kind: str) -> list[Path]:
+    found = sorted(folder.glob(f"results/**/{kind}.h5"))
+    assert found
+    return found
+
+
+def settings(path: Path) -> dict:
+    with h5py.File(path) as file:
+        return json.loads(file.attrs["settings"])
+
+
+class TestFiles:
+    def test_every_job_ran(self, finished_run):
+        _, run = finished_run
+        assert run.jobs == JOBS
+        assert "Traceback" not in run.output
+
+    def test_every_job_has_a_log_and_a_benchmark(self, finished):
+        found = {}
+        for kind, suffix in (("logs", ".log"), ("benchmarks", ".tsv")):
+            tops = [finished / "resources" / kind, finished / "results/tiny" / kind]
+            found[kind] = {
+                str(path.relative_to(top).with_suffix(""))
+                for top in tops
+                for path in top.rglob("*")
+                if path.suffix == suffix
+            }
+        assert found["logs"] == found["benchmarks"]
+        assert Counter(name.split("/")[0] for name in found["logs"]) == JOBS
+
+    def test_the_files_of_a_run_and_no_others(self, finished):
+        there = files(finished)
+        for name in ("report.html", "manifest.json", "tables/clean.csv", "figures/clean.svg"):
+            assert f"results/tiny/{name}" in there
+        ends = {".h5", ".csv", ".parquet", ".svg", ".png", ".json", ".html", ".safetensors"}
+        assert {Path(name).suffix for name in there} == ends
+        assert not [name for name in there if Path(name).name.startswith((".", "checkpoint"))]
+        assert len(cells(finished, "attack")) == JOBS["attack"]
+
+    def test_history(self, finished):
+        for model in ("RES", "OON"):
+            path = finished / f"results/tiny/digits/{model}/seed-0/history.csv"
+            (row,) = csv.DictReader(path.open())
+            assert row["epoch"] == "1"
+            assert float(row["learning_rate"]) == 0.05
+            assert 0 <= float(row["validation_accuracy"]) <= 1
+            assert math.isfinite(float(row["train_loss"]))
+            assert (row["nfe_mean"] == "") == (model == "RES")
+
+    def test_manifest_knows_the_configuration(self, finished):
+        manifest = json.loads((finished / "results/tiny/manifest.json").read_text())
+        assert '"epsilons": [0.3]' in json.dumps(manifest)
+
+
+class TestCells:
+    @pytest.mark.parametrize("kind", ["data", "clean", "attack", "trajectory"])
+    def test_plain_h5py_reads_everything(self, finished, kind):
+        for path in cells(finished, kind):
+            with h5py.File(path) as file:
+                assert file.attrs["kind"] == kind
+                assert file.attrs["schema_version"] == 1
+                assert file.attrs["software"].startswith("node-robustness ")
+                datasets = []
+                file.visititems(lambda _, node, into=datasets: into.append(node))
+                for node in datasets:
+                    if isinstance(node, h5py.Dataset):
+                        assert node[()] is not None
+                        assert node.attrs["units"]
+                        assert node.attrs["description"]
+
+    @pytest.mark.parametrize("kind", ["clean", "attack", "trajectory"])
+    def test_settings_are_those_of_the_folder(self, finished, kind):
+        keys = {"experiment": "tiny", "dataset": "digits", "seed": 0}
+        for path in cells(finished, kind):
+            found = settings(path)
+            tau = "none" if found["tolerance"] is None else f"{found['tolerance']:g}"
+            folder = f"{found['model']}/seed-0/tau-{tau}"
+            if kind != "clean":
+                folder += f"/{found['attack']}/{found['norm']}/eps-{found['epsilon']:g}"
+                assert found["iterations"] == 4
+                assert found["step"] == 0.1
+            assert path == finished / "results/tiny/digits" / folder / f"{kind}.h5"
+            assert keys.items() <= found.items()
+
+    def test_weights_are_those_of_the_model(self, finished):
+        for kind in ("clean", "attack", "trajectory"):
+            for path in cells(finished, kind):
+                found = settings(path)
+                model = finished / f"results/tiny/digits/{found['model']}/seed-0/model.safetensors"
+                assert found["weights_sha256"] == sha256(model)
+
+    def test_the_same_images_in_every_cell(self, finished):
+        with h5py.File(finished / "results/tiny/digits/data.h5") as data:
+            expected = data["indices/test"][:12]
+            labels = data["test/labels"][:][expected]
+        for path in [*cells(finished, "clean"), *cells(finished, "attack")]:
+            with h5py.File(path) as file:
+                np.testing.assert_array_equal(file["index"][:], expected)
+                np.testing.assert_array_equal(file["labels"][:], labels)
+
+    def test_the_attack_finds_what_evaluation_found(self, finished):
+        for path in cells(finished, "attack"):
+            with h5py.File(path) as attack, h5py.File(path.parents[3] / "clean.h5") as clean:
+                np.testing.assert_array_equal(
+                    attack["clean_predictions"][:], clean["predictions"][:]
+                )
+
+    def test_perturbations_keep_to_the_norm(self, finished):
+        with h5py.File(finished / "results/tiny/digits/data.h5") as data:
+            images = data["test/images"][:][data["indices/test"][:12]] / 255
+        for path in cells(finished, "attack"):
+            with h5py.File(path) as file:
+                change = (file["adversarials"][:] - images).reshape(12, -1)
+            linf = settings(path)["norm"] == "linf"
+            size = abs(change).max(1) if linf else np.sqrt((change**2).mean(1))
+            assert size.max() <= 0.3 + 1e-6
+            assert size.max() > 0
+
+
+class TestTables:
+    """Each table is computed again here, from the cells, in the plainest way."""
+
+    @staticmethod
+    def table(folder: Path, name: str, keys: list[str]) -> dict[tuple, dict]:
+        """Rows by their keys, read from the CSV; a missing tolerance is None, as in settings."""
+        frame = pd.read_csv(folder / f"results/tiny/tables/{name}.csv")
+        exact = pd.read_parquet(folder / f"results/tiny/tables/{name}.parquet")
+        pd.testing.assert_frame_equal(frame, exact, check_dtype=False, rtol=1e-9)
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        found = {tuple(row[key] for key in keys): row for row in rows}
+        assert len(found) == len(rows)
+        return found
+
+    def test_clean(self, finished):
+        table = self.table(finished, "clean", CELL[:5])
+        assert len(table) == 3
+        for path in cells(finished, "clean"):
+            row = table.pop(tuple(settings(path)[key] for key in CELL[:5]))
+            with h5py.File(path) as file:
+                correct = file["predictions"][:] == file["labels"][:]
+                nfe = file["nfe"][:].mean() if "nfe" in file else None
+            assert (row["n"], row["correct"]) == (12, correct.sum())
+            assert row["accuracy"] == pytest.approx(correct.mean(), rel=1e-9)
+            assert row["nfe_mean"] == (None if nfe is None else pytest.approx(nfe, rel=1e-9))
+        assert not table
+
+    def test_nfe(self, finished):
+        frame = pd.read_csv(finished / "results/tiny/tables/nfe.csv")
+        counted = {
+            (*row[:5], row.nfe): row.images for row in frame.itertuples(index=False, name="Row")
+        }
+        expected = {}
+        for path in cells(finished, "clean"):
+            with h5py.File(path) as file:
+                found = Counter(file["nfe"][:].tolist() if "nfe" in file else [])
+            where = tuple(settings(path)[key] for key in CELL[:5])
+            expected |= {(*where, nfe): images for nfe, images in found.items()}
+        assert counted == expected
+
+    def test_attacks(self, finished):
+        table = self.table(finished, "attacks", CELL)
+        for path in cells(finished, "attack"):
+            row = table.pop(tuple(settings(path)[key] for key in CELL))
+            with h5py.File(path) as file:
+                attacked = file["clean_predictions"][:] == file["labels"][:]
+                fooled = attacked & (file["adversarial_predictions"][:] != file["labels"][:])
+                sizes = file["perturbation_l2"][:].astype(float)[fooled]
+            assert (row["n"], row["attacked"]) == (12, attacked.sum())
+            assert (row["successes"], row["robust"]) == (fooled.sum(), (attacked & ~fooled).sum())
+            assert row["robust_accuracy"] == pytest.approx(row["robust"] / 12, rel=1e-9)
+            if attacked.any():
+                rate = fooled.sum() / attacked.sum()
+                assert row["success_rate"] == pytest.approx(rate, rel=1e-9)
+            if fooled.any():
+                assert row["perturbation_l2_mean"] == pytest.approx(sizes.mean(), rel=1e-9)
+        assert not table
+
+    def test_trajectories(self, finished):
+        table = self.table(finished, "trajectories", [*CELL, "t"])
+        for path in cells(finished, "trajectory"):
+            where = tuple(settings(path)[key] for key in CELL)
+            with h5py.File(path) as file, h5py.File(path.with_name("attack.h5")) as attack:
+                followed = attack["index"][:][attack["success"][:]]
+                np.testing.assert_array_equal(file["index"][:], followed)
+                times, distances = file["t"][:], file["distance/l2"][:].astype(float)
+            assert times.tolist() == [0, 0.25, 0.5, 0.75, 1]
+            for position, t in enumerate(times):
+                row = table.pop((*where, t))
+                assert row["n"] == len(followed)
+                if len(followed):
+                    median = np.median(distances[:, position])
+                    assert row["l2_median"] == pytest.approx(median, rel=1e-9)
+        assert not table
+
+
+def test_from_scratch_on_one_core_in_other_batches(finished, fresh):
+    """Neither the number of cores nor the size of batches changes a result."""
+    tables = [f"results/tiny/tables/{name}.csv" for name in ("clean", "nfe", "attacks")]
+    snakemake(fresh, tables[0], cores=1, config=tiny(compute__batch_size=5))
+    for model in ("RES", "OON"):
+        weights = f"results/tiny/digits/{model}/seed-0/model.safetensors"
+        assert (fresh / weights).read_bytes() == (finished / weights).read_bytes()
+    for table in tables:
+        ours, theirs = (pd.read_csv(folder / table, dtype=str) for folder in (fresh, finished))
+        # The wall time of an attack is the one thing that no two runs share.
+        pd.testing.assert_frame_equal(
+            ours.drop(columns="seconds", errors="ignore"),
+            theirs.drop(columns="seconds", errors="ignore"),
+        )
+
+
+class TestAgain:
+    """The rows of the table in config/README.md, `What a change runs again`."""
+
+    def test_a_second_run_does_nothing(self, finished):
+        before = {path: path.stat().st_mtime_ns for path in finished.glob("results/**/*")}
+        run = snakemake(finished)
+        assert run.jobs == {}
+        assert {path: path.stat().st_mtime_ns for path in finished.glob("results/**/*")} == before
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {
+                "experiments__tiny__tolerances": ["1/1000", "1e0"],
+                "experiments__tiny__epsilons": {"linf": ["3/10"], "l2_rms": ["300e-3"]},
+                "attacks__bim__step": {"linf": 0.1, "l2_rms": "1/10"},
+                "training__learning_rate": "5e-2",
+            },
+            {
+                "datasets__digits__mirrors": ["https://example.org/elsewhere"],
+                "compute__batch_size": 3,
+                "compute__threads": 2,
+                "compute__training_threads": 2,
+                "compute__device": "cpu",
+            },
+        ],
+        ids=["another spelling", "mirrors and compute"],
+    )
+    def test_what_changes_nothing(self, finished, change):
+        assert plan(finished, config=tiny(**change)).jobs == {}
+
+    @pytest.mark.parametrize(
+        ("change", "jobs"),
+        [
+            ({"experiments__tiny__tolerances": [1]}, {}),
+            ({"experiments__tiny__paper": "mnist"}, {"report": 1}),
+            (
+                {"experiments__tiny__trajectories": {"norms": ["linf"], "times": 7}},
+                {"trajectory": 2},
+            ),
+            ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 2}),
+            (
+                {"datasets__digits__subset__test": 13},
+                {"evaluate": 3, "attack": 6, "trajectory": 2},
+            ),
+            (
+                {"models__RES__training": {"epochs": 2}},
+                {"train": 1, "evaluate": 1, "attack": 2},
+            ),
+            (
+                {"datasets__digits__subset__validation": 65},
+                {"train": 2, "evaluate": 3, "attack": 6, "trajectory": 2},
+            ),
+            (
+                {"datasets__digits__split_seed": 1},
+                {"prepare": 1, "train": 2, "evaluate": 3, "attack": 6, "trajectory": 2},
+            ),
+        ],
+        ids=lambda value: next(iter(value), None),
+    )
+    def test_what_changes_something(self, finished, change, jobs):
+        expected = jobs if set(jobs) == {"report"} else jobs | SUMMARY
+        assert plan(finished, config=tiny(**change)).jobs == expected
+
+    def test_one_more_epsilon(self, finished):
+        run = plan(finished, config=tiny(experiments__tiny__epsilons=[0.3, "1/10"]))
+        assert run.jobs == {"attack": 6, "trajectory": 2} | SUMMARY
+        told = re.findall(r"(?:Attacking|Following).* epsilon (\S+)$", run.output, re.M)
+        assert told == ["0.1"] * 8
+
+    def test_one_more_seed(self, finished):
+        run = plan(finished, config=tiny(experiments__tiny__seeds=[0, 1]))
+        assert run.jobs == {k: n for k, n in JOBS.items() if k not in ("fetch", "prepare")}
+        told = re.findall(r"^Job \d+: .*seed (\d+)", run.output, re.M)
+        assert told == ["1"] * 13
