@@ -1,5 +1,6 @@
 """Classify the clean test images at one tolerance."""
 
+import time
 from pathlib import Path
 
 from node_robustness import config, devices, models
@@ -15,6 +16,7 @@ with job(snakemake.log[0]):
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates = snakemake.params.coordinates
     test, images, _ = test_images(Path(snakemake.input.data), snakemake.params.images, device)
+    started = time.perf_counter()
     with (
         models.solving(model, tolerance=coordinates["tolerance"]),
         bar(len(images), "evaluated") as progress,
@@ -27,5 +29,6 @@ with job(snakemake.log[0]):
         test.index,
         test.labels,
         found,
+        seconds=time.perf_counter() - started,
         device=devices.describe(device),
     )

@@ -1,5 +1,6 @@
 """Follow h(t) of the clean and adversarial images of one cell."""
 
+import time
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ with job(snakemake.log[0]):
     coordinates = snakemake.params.coordinates
     adversarials = read_adversarials(Path(snakemake.input.attack))
     clean = load_rows(Path(snakemake.input.data), adversarials.index)
+    started = time.perf_counter()
     with (
         models.solving(model, tolerance=coordinates["tolerance"]),
         bar(len(clean), "followed") as progress,
@@ -33,4 +35,11 @@ with job(snakemake.log[0]):
         **adversarials.settings,
         **snakemake.params.follow,
     }
-    write_trajectories(Path(snakemake.output.trajectory), settings, adversarials.index, found)
+    write_trajectories(
+        Path(snakemake.output.trajectory),
+        settings,
+        adversarials.index,
+        found,
+        seconds=time.perf_counter() - started,
+        device=devices.describe(device),
+    )

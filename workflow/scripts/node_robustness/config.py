@@ -353,7 +353,7 @@ class Compute(Section):
     )
     batch_size: Count = Field(128, description="images at a time in evaluation and attacks")
     threads: Count = Field(1, description="CPU threads of an evaluation, attack or trajectory job")
-    training_threads: Count = Field(2, description="CPU threads of a training job")
+    training_threads: Count = Field(1, description="CPU threads of a training job")
 
 
 class Config(Section):

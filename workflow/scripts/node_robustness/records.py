@@ -1,6 +1,7 @@
 """The HDF5 files of a cell: the layouts of `clean.h5`, `attack.h5` and `trajectory.h5`.
 
-docs/files.md describes them for readers who open them with other tools.
+docs/files.md describes them for readers who open them with other tools. `seconds` is the wall time
+of the computation alone, `device` what computed; they are attributes, not data.
 """
 
 from collections.abc import Mapping
@@ -28,10 +29,11 @@ def write_clean(
     labels: Array,
     found: Evaluation,
     *,
+    seconds: float,
     device: str,
 ) -> None:
     """Write a clean evaluation of the test images `index` with their labels, both [n]."""
-    with write_hdf5(path, "clean", settings, device=device) as file:
+    with write_hdf5(path, "clean", settings, seconds=seconds, device=device) as file:
         _put_images(file, index, labels)
         put(file, "predictions", _array(found.predictions), units="1", description=_CLASS)
         put(file, "logits", _array(found.logits), units="1", description="logits, n K")
@@ -92,10 +94,16 @@ def read_adversarials(path: Path) -> Adversarials:
 
 
 def write_trajectories(
-    path: Path, settings: Mapping[str, Any], index: Array, found: Trajectories
+    path: Path,
+    settings: Mapping[str, Any],
+    index: Array,
+    found: Trajectories,
+    *,
+    seconds: float,
+    device: str,
 ) -> None:
     """Write trajectories of pairs of images, the test images `index` [N] and their adversarials."""
-    with write_hdf5(path, "trajectory", settings) as file:
+    with write_hdf5(path, "trajectory", settings, seconds=seconds, device=device) as file:
         put(file, "index", index, units="1", description="row of test/* in data.h5")
         put(file, "success", np.ones(len(index), bool), units="1", description="always true here")
         put(file, "t", found.times, units="1", description="time along the ODE block")

@@ -100,6 +100,7 @@ def _distances(before: Tensor, after: Tensor) -> npt.NDArray[np.float32]:
     """L2, relative L2 and cosine of states [T, n, D], as [3, n, T]."""
     l2 = torch.linalg.vector_norm(after - before, dim=2)
     relative = l2 / torch.linalg.vector_norm(before, dim=2)
-    cosine = F.cosine_similarity(before, after, dim=2)
+    # Rounding may take it beyond 1, where the angle is not a number.
+    cosine = F.cosine_similarity(before, after, dim=2).clamp(-1, 1)
     stacked = torch.stack([l2, relative, cosine]).transpose(1, 2)
     return np.asarray(stacked.cpu().numpy(), dtype=np.float32)

@@ -1,0 +1,234 @@
+"""The files of a cell, read back with h5py alone."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from node_robustness import records
+from node_robustness.attacks import AttackResult
+from node_robustness.errors import UserError
+from node_robustness.evaluation import Evaluation
+from node_robustness.records import (
+    read_adversarials,
+    write_attack,
+    write_clean,
+    write_trajectories,
+)
+from node_robustness.storage import SCHEMA_VERSION
+from node_robustness.trajectories import Trajectories
+
+SETTINGS = {"model": "OON", "seed": 1, "tolerance": None, "epsilon": 0.1}
+WITH = {"seconds": 1.5, "device": "a processor"}
+INDEX, LABELS = np.array([7, 2, 9]), np.array([0, 1, 2])
+IMAGES = torch.linspace(0, 1, 3 * 2 * 4 * 4).view(3, 2, 4, 4)
+
+
+def evaluation(with_ode):
+    cost = torch.tensor([14, 20, 26], dtype=torch.int32) if with_ode else None
+    status = torch.tensor([0, 1, 0]) if with_ode else None
+    logits = torch.arange(12, dtype=torch.float32).view(3, 4)
+    return Evaluation(logits, torch.tensor([3, -1, 3]), cost, status)
+
+
+def attacked(success=(False, True, True), with_ode=True):
+    adversarials = IMAGES.clone()
+    adversarials[1, 0, 0, 0] += 0.3
+    adversarials[1, 0, 0, 1] -= 0.4
+    adversarials[2] += 0.25
+    cost = torch.tensor([14, 20, 26], dtype=torch.int32)
+    return AttackResult(
+        clean_predictions=torch.tensor([3, 1, 2]),
+        attacked=torch.tensor([False, True, True]),
+        success=torch.tensor(success),
+        adversarials=adversarials,
+        adversarial_predictions=torch.tensor([3, 0, -1]),
+        iterations=torch.tensor([0, 4, 10]),
+        nfe_clean=cost if with_ode else None,
+        nfe_adversarial=cost + 6 if with_ode else None,
+    )
+
+
+def followed(pairs, states):
+    generator = np.random.default_rng(0)
+    nodes = [np.linspace(0, 1, 3 + i) for i in range(pairs)]
+    return Trajectories(
+        times=np.linspace(0, 1, 5),
+        l2=generator.random((pairs, 5), np.float32),
+        relative_l2=generator.random((pairs, 5), np.float32),
+        cosine=generator.random((pairs, 5), np.float32),
+        clean_nodes=nodes,
+        adversarial_nodes=[np.append(times, 1.5) for times in nodes],
+        clean_states=generator.random((states, 5, 2, 3, 3)).astype(np.float16),
+        adversarial_states=generator.random((states, 5, 2, 3, 3)).astype(np.float16),
+    )
+
+
+def read(path, kind):
+    """All datasets by name, after a look at what every file has."""
+    found = {}
+
+    def take(name, item):
+        if isinstance(item, h5py.Dataset):
+            assert item.attrs["units"]
+            assert item.attrs["description"]
+            found[name] = item[:]
+
+    with h5py.File(path) as file:
+        assert file.attrs["kind"] == kind
+        assert file.attrs["schema_version"] == SCHEMA_VERSION
+        assert file.attrs["software"].startswith("node-robustness ")
+        assert json.loads(file.attrs["settings"]) == SETTINGS
+        assert {name: file.attrs[name] for name in WITH} == WITH
+        file.visititems(take)
+    return found
+
+
+def check(found, expected):
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("with_ode", [True, False])
+def test_clean(tmp_path, with_ode):
+    path = tmp_path / "a" / "clean.h5"
+    write_clean(path, SETTINGS, INDEX, LABELS, evaluation(with_ode), **WITH)
+    found = read(path, "clean")
+    expected = {
+        "index": INDEX,
+        "labels": LABELS,
+        "predictions": [3, -1, 3],
+        "logits": np.arange(12).reshape(3, 4),
+    }
+    if with_ode:
+        expected |= {"nfe": [14, 20, 26], "status": [0, 1, 0]}
+    check(found, expected)
+    types = {name: values.dtype.name for name, values in found.items()}
+    assert types.pop("logits") == "float32"
+    assert types.pop("nfe", "int32") == "int32"
+    assert set(types.values()) == {"int64"}
+
+
+@pytest.mark.parametrize("with_ode", [True, False])
+def test_attack(tmp_path, with_ode):
+    path = tmp_path / "attack.h5"
+    result = attacked(with_ode=with_ode)
+    write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, result, **WITH)
+    found = read(path, "attack")
+    sizes = {name: found.pop(name) for name in ("perturbation_linf", "perturbation_l2")}
+    np.testing.assert_allclose(sizes["perturbation_linf"], [0, 0.4, 0.25], rtol=1e-6)
+    np.testing.assert_allclose(sizes["perturbation_l2"], [0, 0.5, 0.25 * 32**0.5], rtol=1e-6)
+    expected = {
+        "index": INDEX,
+        "labels": LABELS,
+        "clean_predictions": [3, 1, 2],
+        "adversarial_predictions": [3, 0, -1],
+        "attacked": [False, True, True],
+        "success": [False, True, True],
+        "iterations": [0, 4, 10],
+        "adversarials": result.adversarials,
+    }
+    if with_ode:
+        expected |= {"nfe_clean": [14, 20, 26], "nfe_adversarial": [20, 26, 32]}
+    check(found, expected)
+    assert {name: found[name].dtype.name for name in ("attacked", "iterations")} == {
+        "attacked": "bool",
+        "iterations": "int32",
+    }
+    assert found["adversarials"].dtype == sizes["perturbation_l2"].dtype == np.float32
+
+
+def test_the_adversarials_of_an_attack(tmp_path):
+    path = tmp_path / "attack.h5"
+    write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked(), **WITH)
+    found = read_adversarials(path)
+    assert found.index.tolist() == [2, 9]
+    np.testing.assert_array_equal(found.images, attacked().adversarials[1:])
+    assert found.settings == SETTINGS
+
+
+def test_an_attack_without_a_success_has_no_adversarials(tmp_path):
+    path = tmp_path / "attack.h5"
+    result = attacked(success=(False, False, False))
+    write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, result, **WITH)
+    found = read_adversarials(path)
+    assert found.index.shape == (0,)
+    assert found.images.shape == (0, 2, 4, 4)
+    assert found.images.dtype == np.float32
+
+
+def test_the_adversarials_of_another_file(tmp_path):
+    foreign, clean = tmp_path / "foreign.h5", tmp_path / "clean.h5"
+    with h5py.File(foreign, "w") as file:
+        file["success"] = [True]
+    write_clean(clean, SETTINGS, INDEX, LABELS, evaluation(with_ode=True), **WITH)
+    for path in (foreign, clean, tmp_path / "none.h5"):
+        with pytest.raises(UserError, match=path.name) as caught:
+            read_adversarials(path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("pairs", "states"), [(3, 2), (1, 1), (3, 0), (0, 0)])
+def test_trajectories(tmp_path, pairs, states):
+    path, result = tmp_path / "trajectory.h5", followed(pairs, states)
+    write_trajectories(path, SETTINGS, INDEX[:pairs], result, **WITH)
+    found = read(path, "trajectory")
+    for side, nodes in (
+        ("clean", result.clean_nodes),
+        ("adversarial", result.adversarial_nodes),
+    ):
+        times, offsets = found.pop(f"nodes/{side}/t"), found.pop(f"nodes/{side}/offsets")
+        assert times.dtype == np.float64
+        assert offsets.dtype == np.int64
+        assert offsets.shape == (pairs + 1,)
+        assert offsets[-1] == len(times)
+        for i, expected in enumerate(nodes):
+            np.testing.assert_array_equal(times[offsets[i] : offsets[i + 1]], expected)
+    check(
+        found,
+        {
+            "index": INDEX[:pairs],
+            "success": [True] * pairs,
+            "t": result.times,
+            "distance/l2": result.l2,
+            "distance/relative_l2": result.relative_l2,
+            "distance/cosine": result.cosine,
+            "states/clean": result.clean_states,
+            "states/adversarial": result.adversarial_states,
+        },
+    )
+    assert found["success"].dtype == bool
+    assert found["states/clean"].dtype == np.float16
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    def write_all():
+        write_clean(
+            tmp_path / "clean.h5", SETTINGS, INDEX, LABELS, evaluation(with_ode=True), **WITH
+        )
+        write_attack(tmp_path / "attack.h5", SETTINGS, INDEX, LABELS, IMAGES, attacked(), **WITH)
+        write_trajectories(tmp_path / "trajectory.h5", SETTINGS, INDEX, followed(3, 2), **WITH)
+
+    write_all()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 3
+    original = records.put
+
+    def put_three(file, *arguments, **keywords):
+        if len(file) == 3:
+            raise KeyError("half-way")
+        original(file, *arguments, **keywords)
+
+    monkeypatch.setattr(records, "put", put_three)
+    for write in (
+        lambda path: write_clean(path, SETTINGS, INDEX, LABELS, evaluation(with_ode=False), **WITH),
+        lambda path: write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked(), **WITH),
+        lambda path: write_trajectories(path, SETTINGS, INDEX, followed(3, 1), **WITH),
+    ):
+        for path in (*before, tmp_path / "new.h5"):
+            with pytest.raises(KeyError):
+                write(path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
