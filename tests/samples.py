@@ -49,7 +49,7 @@ def write_clean(folder: Path, settings: dict, predictions: list[int], nfe: list[
 
 
 def write_attack(
-    folder: Path, settings: dict, attacked: list[bool], success: list[bool], seconds: float = 1.5
+    folder: Path, settings: dict, attacked: list[bool], success: list[bool]
 ) -> Path:
     n = len(attacked)
     won, clean = np.array(success), np.arange(n) % 3
@@ -68,7 +68,7 @@ def write_attack(
     if settings["tolerance"] is not None:
         arrays |= {"nfe_clean": 10 * step, "nfe_adversarial": 20 * step}
     path = folder / f"attack-{name(settings)}.h5"
-    return write(path, "attack", settings, arrays, seconds=seconds)
+    return write(path, "attack", settings, arrays)
 
 
 def write_trajectory(folder: Path, settings: dict, l2: list[list[float]], times: list[float]):

@@ -81,7 +81,7 @@ def start(
         file_kilobytes: the largest file that the run may write.
     """
     written = folder.with_name(f"{folder.name}.yaml")
-    written.write_text(yaml.safe_dump(config))
+    written.write_text(yaml.safe_dump(config, sort_keys=False))
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(cores), *options]
     command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     command += ["--configfile", str(written)]

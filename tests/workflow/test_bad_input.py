@@ -5,6 +5,7 @@ No mistake shows a traceback, and none leaves a file that looks like a result.
 
 import http.server
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -174,10 +175,9 @@ def served(folder: Path, missing: int) -> Iterator[str]:
 
 def test_full_disk(fresh):
     """A limit on the size of files stands in for it."""
-    target = "results/tiny/digits/data.h5"
-    run = attempt(fresh, target, file_kilobytes=40)
+    run = attempt(fresh, DATA, file_kilobytes=40)
     assert complaint(run) == (
-        f"error: {target}: no space left to write it; free space on that disk (or raise the quota "
+        f"error: {DATA}: no space left to write it; free space on that disk (or raise the quota "
         "or file-size limit) and run snakemake again"
     )
     assert files(fresh) == {"resources/digits/verified.json"}
@@ -203,26 +203,11 @@ class TestDamagedFiles:
         told = self.read(copied, reader, path)
         assert told == f"truncated, damaged or not an HDF5 file; {MEND}"
 
-    def test_bytes_that_do_not_unpack(self, copied):
-        path = copied / ATTACK
-        with h5py.File(path) as file:
-            offset = file["success"].id.get_chunk_info(0).byte_offset
-        with path.open("rb+") as stream:
-            stream.seek(offset)
-            stream.write(b"\xff" * 8)
-        told = self.read(copied, TABLE, ATTACK)
-        assert told == f"truncated, damaged or not an HDF5 file; {MEND}"
-
     def test_somebody_elses(self, copied):
         with h5py.File(copied / ATTACK, "w") as file:
             file["success"] = [True]
         told = self.read(copied, TABLE, ATTACK)
         assert told == f"an HDF5 file that node-robustness did not write; {MEND}"
-
-    def test_of_another_kind(self, copied):
-        (copied / ATTACK).write_bytes((copied / CLEAN).read_bytes())
-        told = self.read(copied, TABLE, ATTACK)
-        assert told == f"holds 'clean' where 'attack' is wanted; {MEND}"
 
 
 class TestImportedWeights:
@@ -241,8 +226,8 @@ class TestImportedWeights:
         target = f"{OON}/model.safetensors"
         run = attempt(copied, target, config=tiny(models__OON__weights="oon.pth"))
         assert complaint(run) == (
-            "error: oon.pth: body.function.conv1.bias has shape [8] where the model has [4]: "
-            "check filters and the dataset of the model"
+            "error: oon.pth: downsampling.weight has shape [8, 1, 4, 4] where the model has "
+            "[4, 1, 4, 4]: check filters and the dataset of the model"
         )
         assert files(copied) == before - {target, f"{OON}/model.json"}
 
@@ -250,15 +235,12 @@ class TestImportedWeights:
 class TestSubsets:
     """More images than there are: found before any model is trained, or when one is used."""
 
-    @pytest.mark.parametrize(
-        ("split", "there"), [("train", 1294), ("validation", 144), ("test", 359)]
-    )
-    def test_from_scratch(self, fresh, split, there):
-        run = attempt(fresh, config=tiny(**{f"datasets__digits__subset__{split}": 1500}))
-        assert run.output.count("Error in rule ") == run.output.count("Error in rule prepare:") == 1
+    def test_from_scratch(self, fresh):
+        run = attempt(fresh, config=tiny(datasets__digits__subset__test=360))
+        assert re.findall("Error in rule (.*):", run.output) == ["prepare"]
         assert complaint(run) == (
-            f"error: results/tiny/digits/data.h5: subset.{split}: 1500 images are asked for, "
-            f"{there} are available; lower it or leave it out"
+            f"error: {DATA}: subset.test: 360 images are asked for, 359 are available; lower it or "
+            "leave it out"
         )
         assert files(fresh) == {"resources/digits/verified.json"}
 

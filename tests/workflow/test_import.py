@@ -9,10 +9,10 @@ from harness import OON, snakemake, tiny
 
 
 def test_authors_checkpoint(copied):
-    torch.manual_seed(5)
+    torch.manual_seed(7)
     theirs = authors_net("OON", 4, 1, dropout=True)
     for parameter in theirs.parameters():
-        torch.nn.init.normal_(parameter, std=0.4)
+        torch.nn.init.normal_(parameter, std=1.0)
     checkpoint = {"epoch": 7, "params": {"tol": 1e-3}, "model": theirs.state_dict(), "metrics": {}}
     (copied / "weights").mkdir()
     torch.save(checkpoint, copied / "weights/oon-0.pth")
@@ -24,11 +24,14 @@ def test_authors_checkpoint(copied):
     with h5py.File(copied / "results/tiny/digits/data.h5") as data:
         images = data["test/images"][:][data["indices/test"][:12]]
     batch = torch.from_numpy(images).float() / 255
+    # One image at a time: torchdiffeq would give a batch one step size.
+    with torch.no_grad():
+        expected = {
+            tau: torch.cat([theirs(image, tau) for image in batch.split(1)]).numpy()
+            for tau in targets
+        }
+    assert abs(expected[1e-3] - expected[1.0]).max() > 0.01
     for tau, target in targets.items():
-        with torch.no_grad():
-            # One image at a time: torchdiffeq gives a batch one step size.
-            expected = torch.cat([theirs(image, tau) for image in batch.split(1)]).numpy()
         with h5py.File(copied / target) as clean:
-            assert np.ptp(expected, axis=0).max() > 0.1
-            assert clean["logits"][:] == pytest.approx(expected, rel=1e-4, abs=1e-4)
-            np.testing.assert_array_equal(clean["predictions"][:], expected.argmax(1))
+            assert clean["logits"][:] == pytest.approx(expected[tau], rel=1e-4, abs=1e-5)
+            np.testing.assert_array_equal(clean["predictions"][:], expected[tau].argmax(1))

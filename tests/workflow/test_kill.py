@@ -7,7 +7,7 @@ import time
 
 from harness import OON, finish, scripts, snakemake, start, tiny
 
-EPOCHS = 6
+EPOCHS = 4
 
 
 def test_killed_training_resumes(finished, tmp_path):

@@ -227,7 +227,9 @@ class TestTables:
 
 def test_from_scratch_on_one_core_in_other_batches(finished, fresh):
     """Neither the number of cores nor the size of batches changes a result."""
-    tables = [f"results/tiny/tables/{name}.csv" for name in ("clean", "nfe", "attacks")]
+    tables = [
+        f"results/tiny/tables/{name}.csv" for name in ("clean", "nfe", "attacks", "trajectories")
+    ]
     snakemake(fresh, tables[0], cores=1, config=tiny(compute__batch_size=5))
     for model in ("RES", "OON"):
         weights = f"results/tiny/digits/{model}/seed-0/model.safetensors"

@@ -200,7 +200,6 @@ _ATTACKS: Columns = {
     "L2": lambda row: _mean(row.perturbation_l2_mean, 3),
     "Evaluations, clean": lambda row: _mean(row.nfe_clean_mean),
     "Evaluations, adversarial": lambda row: _mean(row.nfe_adversarial_mean),
-    "Seconds": lambda row: _mean(row.seconds),
 }
 _STAGES: Columns = {
     "Rule": lambda stage: stage["rule"],

@@ -52,7 +52,6 @@ _ATTACKS = {
     "robust": "int64",
     **dict.fromkeys(["robust_accuracy", "robust_low", "robust_high"], "float64"),
     **{f"{name}_mean": "float64" for name in _OF_SUCCESSES},
-    "seconds": "float64",
 }
 _DISTANCES = ("l2", "relative_l2", "cosine")
 _QUANTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75, "q05": 0.05, "q95": 0.95}
@@ -111,7 +110,6 @@ def attack_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         attacked); ``robust_accuracy`` is ``robust / n``, images that stayed correct. Both in
         [0, 1] with 95 % Wilson bounds. ``iterations_mean``, ``perturbation_*_mean`` (plain norms,
         images in [0, 1]) and ``nfe_*_mean`` are over the successes, NaN where there are none.
-        ``seconds``: wall time of the attack.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -235,7 +233,7 @@ def _attack_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
     for name in _OF_SUCCESSES:
         if name in file:
             row[f"{name}_mean"] = _mean(file[name][:][success])
-    yield row | {"seconds": float(file.attrs["seconds"])}
+    yield row
 
 
 def _trajectory_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
