@@ -48,9 +48,7 @@ def write_clean(folder: Path, settings: dict, predictions: list[int], nfe: list[
     return write(folder / f"clean-{name(settings)}.h5", "clean", settings, arrays)
 
 
-def write_attack(
-    folder: Path, settings: dict, attacked: list[bool], success: list[bool]
-) -> Path:
+def write_attack(folder: Path, settings: dict, attacked: list[bool], success: list[bool]) -> Path:
     n = len(attacked)
     won, clean = np.array(success), np.arange(n) % 3
     step = np.arange(1, n + 1)

@@ -64,9 +64,7 @@ def test_nfe_table_counts_images(tmp_path):
 
 
 def test_attack_table(tmp_path):
-    path = write_attack(
-        tmp_path, cell(), [True, True, True, False], [True, False, True, False]
-    )
+    path = write_attack(tmp_path, cell(), [True, True, True, False], [True, False, True, False])
     row = tables.attack_table([path]).iloc[0]
     assert (row.attack, row.gradient, row.norm, row.epsilon) == ("bim", "direct", "linf", 0.1)
     assert (row.n, row.attacked, row.successes, row.robust) == (4, 3, 2, 1)

@@ -141,8 +141,7 @@ class TestDownloads:
 
     def test_wrong_checksum(self, fresh, dataset, tmp_path):
         path = tmp_path / "mirror/test-labels"
-        found = "0" * 64
-        dataset["files"]["test_labels"]["sha256"] = found
+        dataset["files"]["test_labels"]["sha256"] = "0" * 64
         run = self.attempt(fresh, dataset)
         line = complaint(run)
         assert line.startswith(f"error: test-labels: no mirror gave it: {path.as_uri()} (wrong ")

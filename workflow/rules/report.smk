@@ -44,14 +44,14 @@ rule figures:
         ),
         expand("results/{{experiment}}/figures/{figure}.png", figure=FIGURES),
         expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
-    params:
-        models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
     log:
         logs("figures", "figures"),
     benchmark:
         benchmarks("figures", "figures")
     conda:
         ENVIRONMENT
+    params:
+        models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
     message:
         "Drawing the figures of {wildcards.experiment}"
     script:
@@ -71,14 +71,14 @@ rule report:
             subcategory="Report",
         ),
         manifest="results/{experiment}/manifest.json",
-    params:
-        paper=lambda wildcards: CONFIG.experiments[wildcards.experiment].paper,
     log:
         logs("report", "report"),
     benchmark:
         benchmarks("report", "report")
     conda:
         ENVIRONMENT
+    params:
+        paper=lambda wildcards: CONFIG.experiments[wildcards.experiment].paper,
     message:
         "Writing the report of {wildcards.experiment}"
     script:
