@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from node_robustness.ode_function import ODEFunction
-from node_robustness.solvers import Parts, Solution, solve, solve_parts
+from node_robustness.parts import Parts
+from node_robustness.solvers import Solution, solve, solve_parts
 
 
 @dataclass
