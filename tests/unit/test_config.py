@@ -122,7 +122,7 @@ WRONG: list[tuple[str, object, str]] = [
     (
         "models.M.solver.tau",
         1,
-        "models.M.solver.tau: unknown key; known keys: method, tolerance, max_steps",
+        "models.M.solver.tau: unknown key; known keys: method, tolerance, max_steps, steps",
     ),
     ("models.M.training.epoch", 5, "models.M.training.epoch: unknown key; did you mean 'epochs'?"),
     (
@@ -320,9 +320,9 @@ WRONG: list[tuple[str, object, str]] = [
     ),
     (
         "models.M.solver.method",
-        "euler",
-        "models.M.solver.method: 'euler' is not known; "
-        "choose from 'dopri5', 'bosh3', 'adaptive_heun' or 'fehlberg2'",
+        "euler9",
+        "models.M.solver.method: 'euler9' is not known; choose from 'dopri5', 'bosh3', "
+        "'adaptive_heun', 'fehlberg2', 'euler', 'midpoint' or 'rk4'",
     ),
     ("attacks.bim.method", "pgd", "attacks.bim.method: 'pgd' is not known; choose from 'bim'"),
     (
@@ -451,6 +451,21 @@ WRONG: list[tuple[str, object, str]] = [
     ("attacks.bim.step", {"linf": 0.1}, "attacks.bim.step has no entry for norm l2_rms: add one"),
     ("attacks.bim", {"method": "bim"}, "attacks.bim: give one of step and relative_step"),
     ("attacks.bim.relative_step", 0.1, "attacks.bim: give one of step and relative_step"),
+    (
+        "attacks.bim",
+        {"method": "bim", "step": 1, "adjoint_tolerance": 1e-3},
+        "attacks.bim: gradient direct takes no adjoint_tolerance: remove it",
+    ),
+    (
+        "models.M.solver",
+        {"method": "rk4"},
+        "models.M.solver: method rk4 needs steps, for example 20",
+    ),
+    (
+        "models.M.solver",
+        {"method": "dopri5", "steps": 20},
+        "models.M.solver: method dopri5 chooses its steps itself: remove steps",
+    ),
     (
         "experiments.e.trajectories.tolerances",
         [0.5],

@@ -26,7 +26,13 @@ with job(snakemake.log[0]):
     )
     started = time.perf_counter()
     with (
-        models.solving(model, tolerance=coordinates["tolerance"], gradient=attack["gradient"]),
+        models.solving(
+            model,
+            tolerance=coordinates["tolerance"],
+            gradient=attack["gradient"],
+            adjoint_tolerance=attack["adjoint_tolerance"],
+            adjoint_norm=attack["adjoint_norm"],
+        ),
         bar(len(images), "attacked") as progress,
     ):
         found = attacks.attack(

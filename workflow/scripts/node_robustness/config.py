@@ -184,13 +184,30 @@ class Dataset(Section):
 class Solver(Section):
     """The ODE solver of a model."""
 
-    method: Literal["dopri5", "bosh3", "adaptive_heun", "fehlberg2"] = Field(
-        "dopri5", description="adaptive Runge-Kutta method (names as in torchdiffeq)"
+    method: Literal["dopri5", "bosh3", "adaptive_heun", "fehlberg2", "euler", "midpoint", "rk4"] = (
+        Field(
+            "dopri5",
+            description="Runge-Kutta method (names as in torchdiffeq); the last three take `steps`",
+        )
     )
     tolerance: Positive = Field(1e-3, description="tau in training: rtol and atol")
     max_steps: Count = Field(
         1000, description="an image that needs more steps ends with status max_steps"
     )
+    steps: Count | None = Field(
+        None,
+        description="number of equal steps: for euler, midpoint and rk4, on which tolerance and "
+        "max_steps are without effect",
+    )
+
+    @model_validator(mode="after")
+    def _steps_fit_the_method(self) -> Self:
+        fixed = self.method in ("euler", "midpoint", "rk4")
+        if fixed and self.steps is None:
+            raise ValueError(f"method {self.method} needs steps, for example 20")
+        if not fixed and self.steps is not None:
+            raise ValueError(f"method {self.method} chooses its steps itself: remove steps")
+        return self
 
 
 class Augmentation(Section):
@@ -278,8 +295,16 @@ class Attack(Section):
     )
     gradient: Literal["direct", "adjoint"] = Field(
         "direct",
-        description="direct: through the solver's steps; adjoint: the paper's, solved backwards "
-        "at the same tolerance, parameters in the error norm",
+        description="direct: through the solver's steps; adjoint: the paper's, by a second solve "
+        "backwards",
+    )
+    adjoint_tolerance: Positive | None = Field(
+        None, description="only for adjoint: tau of the backward solve; the forward one's if unset"
+    )
+    adjoint_norm: Literal["full", "seminorm"] = Field(
+        "full",
+        description="only for adjoint: which errors bound its steps; full: the paper's, also those "
+        "of the gradients for all parameters; seminorm: without these",
     )
     early_stop: bool = Field(
         True, description="an image ends at its first adversarial iterate, as in the paper"
@@ -289,6 +314,14 @@ class Attack(Section):
     def _one_step_size(self) -> Self:
         if (self.step is None) == (self.relative_step is None):
             raise ValueError("give one of step and relative_step")
+        return self
+
+    @model_validator(mode="after")
+    def _adjoint_keys_fit_the_gradient(self) -> Self:
+        for key in ("adjoint_tolerance", "adjoint_norm"):
+            unset = type(self).model_fields[key].default
+            if self.gradient == "direct" and getattr(self, key) != unset:
+                raise ValueError(f"gradient direct takes no {key}: remove it")
         return self
 
 

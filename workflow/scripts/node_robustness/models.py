@@ -8,8 +8,9 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from node_robustness.adjoint import AdjointSettings, solve_adjoint
+from node_robustness.adjoint import AdjointSettings, with_adjoint_gradient
 from node_robustness.errors import UserError
 from node_robustness.ode_function import ODEFunction, group_norm
 from node_robustness.solvers import Solution, solve
@@ -43,6 +44,7 @@ class Spec:
         method: solver of an ODE body.
         tolerance: tau in training.
         max_steps: attempted solver steps at most.
+        steps: number of equal steps; None for steps that the tolerance allows.
     """
 
     channels: int
@@ -57,6 +59,7 @@ class Spec:
     method: str = "dopri5"
     tolerance: float = 1e-3
     max_steps: int = 1000
+    steps: int | None = None
 
     def to_json(self) -> str:
         """The spec as readable JSON."""
@@ -71,7 +74,8 @@ class Spec:
         """
         values = json.loads(text)
         names = {item.name for item in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        # Specs of before there were fixed steps lack the key.
+        if not isinstance(values, dict) or {*values, "steps"} != names:
             raise ValueError(f"a model spec has exactly the keys {', '.join(sorted(names))}")
         values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
         return cls(**values)
@@ -83,18 +87,29 @@ class SolverSettings:
 
     Attributes:
         method: a name in `tableaus.TABLEAUS`.
-        tolerance: tau, relative and absolute.
-        max_steps: attempted steps at most.
+        tolerance: tau, relative and absolute; without effect if `steps` is given.
+        max_steps: attempted steps at most; without effect if `steps` is given.
+        steps: number of equal steps; None for steps that the tolerance allows.
         backend: `batched` (every image has its own steps) or `torchdiffeq` (the batch is one
             equation).
         gradient: `direct` (through the steps) or `adjoint` (a second solve, backwards).
+        adjoint_tolerance: tau of the backward solve; None for that of the forward one.
+        adjoint_norm: what steers the steps of the backward solve: `full`, the paper's (the errors
+            of state, adjoint and the gradients' integrals for time and parameters), or `seminorm`
+            (all but the parameters').
+        checkpoint: direct gradients of the batched backend take every step a second time in the
+            backward pass, instead of keeping its intermediate results.
     """
 
     method: str
     tolerance: float
     max_steps: int
+    steps: int | None = None
     backend: Literal["batched", "torchdiffeq"] = "batched"
     gradient: Literal["direct", "adjoint"] = "direct"
+    adjoint_tolerance: float | None = None
+    adjoint_norm: Literal["full", "seminorm"] = "full"
+    checkpoint: bool = False
 
 
 def spec_for(architecture: Mapping[str, Any], data: Path) -> Spec:
@@ -146,6 +161,8 @@ class ODEBody(nn.Module):
     Attributes:
         settings: may be replaced at any time.
         nfe: function evaluations of the last forward solve for each image, int32 [n].
+        nfe_backward: those of its backward solve, int32 [n], once there was one (adjoint gradients
+            of the batched backend); each is of the dynamics together with their derivatives.
         status: a `solvers.Status` for each image of the last forward solve, int64 [n].
     """
 
@@ -154,23 +171,37 @@ class ODEBody(nn.Module):
         self.function = ODEFunction(channels)
         self.settings = settings
         self.nfe: Tensor | None = None
+        self.nfe_backward: Tensor | None = None
         self.status: Tensor | None = None
 
     def forward(self, h: Tensor) -> Tensor:
         """[n, C, H, W] to [n, C, H, W]."""
+        self.nfe_backward = None
         if self.settings.backend == "torchdiffeq":
             return self._torchdiffeq(h)
-        if self.settings.gradient == "adjoint" and torch.is_grad_enabled():
-            adjoint = AdjointSettings(
-                self.settings.tolerance, self.settings.method, self.settings.max_steps
-            )
-            result = solve_adjoint(self.function, h, adjoint)
-            assert adjoint.forward is not None  # set by the forward pass
-            self._note(adjoint.forward)
-            return result
-        solution = self.solve(h, (0.0, 1.0))
-        self._note(solution)
-        return solution.states[-1]
+        adjoint = self.settings.gradient == "adjoint" and torch.is_grad_enabled()
+        with torch.no_grad() if adjoint else nullcontext():
+            solution = self.solve(h, (0.0, 1.0))
+        self.nfe, self.status = solution.nfe.int(), solution.status
+        return self._with_adjoint(h, solution.states[-1]) if adjoint else solution.states[-1]
+
+    def _with_adjoint(self, h: Tensor, final: Tensor) -> Tensor:
+        def note(evaluations: Tensor) -> None:
+            self.nfe_backward = evaluations
+
+        settings = AdjointSettings(
+            tolerance=self._adjoint_tolerance,
+            method=self.settings.method,
+            steps=self.settings.steps,
+            max_steps=self.settings.max_steps,
+            parameters_in_norm=self.settings.adjoint_norm == "full",
+        )
+        return with_adjoint_gradient(h, final, self.function, settings, note)
+
+    @property
+    def _adjoint_tolerance(self) -> float:
+        own = self.settings.adjoint_tolerance
+        return self.settings.tolerance if own is None else own
 
     def solve(self, h: Tensor, times: tuple[float, ...], keep_nodes: bool = False) -> Solution:
         """The states at the given times, [T, n, C, H, W], with per-image cost and status."""
@@ -180,32 +211,50 @@ class ODEBody(nn.Module):
             times,
             tolerance=self.settings.tolerance,
             method=self.settings.method,
+            steps=self.settings.steps,
             max_steps=self.settings.max_steps,
             keep_nodes=keep_nodes,
+            checkpoint=self.settings.checkpoint,
         )
-
-    def _note(self, solution: Solution) -> None:
-        self.nfe, self.status = solution.nfe.int(), solution.status
 
     def _torchdiffeq(self, h: Tensor) -> Tensor:
         # Only training the paper's way needs torchdiffeq, which takes half a second to import.
         from torchdiffeq import odeint, odeint_adjoint
 
-        integrate = odeint_adjoint if self.settings.gradient == "adjoint" else odeint
+        settings, steps = self.settings, self.settings.steps
+        options: dict[str, Any] = {"max_num_steps": settings.max_steps}
+        if steps is not None:
+            options = {"grid_constructor": partial(_uniform_grid, steps)}
+        integrate, adjoint = odeint, {}
+        if settings.gradient == "adjoint":
+            norm = {} if settings.adjoint_norm == "full" else {"norm": "seminorm"}
+            tolerance = self._adjoint_tolerance
+            integrate = odeint_adjoint
+            adjoint = {
+                "adjoint_rtol": tolerance,
+                "adjoint_atol": tolerance,
+                "adjoint_options": options | norm,
+            }
         function = _Counted(self.function)
         states = integrate(
             function,
             h,
-            torch.tensor([0.0, 1.0], device=h.device),
-            rtol=self.settings.tolerance,
-            atol=self.settings.tolerance,
-            method=self.settings.method,
-            options={"max_num_steps": self.settings.max_steps},
+            torch.tensor([0.0, 1.0], dtype=h.dtype, device=h.device),
+            rtol=settings.tolerance,
+            atol=settings.tolerance,
+            method=settings.method,
+            options=options,
+            **adjoint,
         )
         self.nfe = torch.full((len(h),), function.evaluations, dtype=torch.int32, device=h.device)
         self.status = torch.zeros(len(h), dtype=torch.int64, device=h.device)
         final: Tensor = states[-1]
         return final
+
+
+def _uniform_grid(steps: int, _function: object, _state: Tensor, times: Tensor) -> Tensor:
+    first, last = times[0].item(), times[-1].item()
+    return torch.linspace(first, last, steps + 1, dtype=times.dtype, device=times.device)
 
 
 class _Counted(nn.Module):
@@ -257,7 +306,7 @@ class Classifier(nn.Module):
             if spec.downsampling == "residual"
             else nn.Conv2d(spec.channels, spec.filters, 4, 2, padding=1)
         )
-        settings = SolverSettings(spec.method, spec.tolerance, spec.max_steps)
+        settings = SolverSettings(spec.method, spec.tolerance, spec.max_steps, spec.steps)
         self.body: nn.Module = (
             ODEBody(spec.filters, settings)
             if spec.body == "ode"

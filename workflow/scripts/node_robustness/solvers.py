@@ -5,6 +5,9 @@ sample's result depends on its batch mates. Here every sample has its own time, 
 acceptance. The numbers are those of torchdiffeq 0.2.5 at batch 1 (same initial step, step control,
 stages and dense output), at batch speed: samples that have arrived leave the batch.
 
+Times, step sizes and decisions live on the CPU, states on their device, so that a step waits for
+the device once, for its error ratios, and a device without float64 will do.
+
 Step sizes are constants to autograd, so that gradients are those of the discrete solution with
 frozen steps ("discretise, then optimise").
 """
@@ -12,21 +15,20 @@ frozen steps ("discretise, then optimise").
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
+from node_robustness.dense_output import linear, quartic
+from node_robustness.parts import Parts, choose, combine, rows
+from node_robustness.step_control import Adaptive, Attempt, Constant, StepControl
 from node_robustness.tableaus import TABLEAUS, Tableau
-
-Parts = tuple[Tensor, ...]
-"""A state in parts, each of shape [N, ...]; its norm is the largest of the parts' RMS norms."""
 
 Dynamics = Callable[[Tensor, Parts], Parts]
 """The right-hand side: times [n] and the coupled parts of the state to the derivative of all."""
-
-_SAFETY, _LARGEST_GROWTH, _LARGEST_SHRINKAGE = 0.9, 10.0, 0.2
 
 
 class Status(IntEnum):
@@ -49,7 +51,7 @@ class Solution:
         accepted: accepted steps, int64 [N].
         rejected: rejected steps, int64 [N].
         status: a `Status` for each sample, int64 [N].
-        nodes: the times between which each sample stepped, float64, one tensor a sample
+        nodes: the times between which each sample stepped, float64 on the CPU, one tensor a sample
             (start included; the last one may lie beyond the last output time); empty unless asked.
     """
 
@@ -72,24 +74,36 @@ def solve(
     initial: Tensor,
     times: Sequence[float],
     *,
-    tolerance: float,
+    tolerance: float | None = None,
     method: str = "dopri5",
+    steps: int | None = None,
     max_steps: int = 1000,
     keep_nodes: bool = False,
+    checkpoint: bool = False,
 ) -> Solution:
     """Solve y' = f(t, y) for a batch of initial states.
+
+    Output times between the nodes are interpolated, by a quartic with a method that has an error
+    estimate and else, as in torchdiffeq, on a straight line: where the accuracy of rk4 matters
+    between first and last time, make the output times nodes.
 
     Args:
         dynamics: f; takes times [n] (in the state's dtype) and states [n, ...], gives [n, ...].
         initial: states at `times[0]`, floating point, [N, ...], N >= 1.
         times: output times, strictly increasing or strictly decreasing, at least two.
-        tolerance: tau > 0, both the relative and the absolute tolerance.
+        tolerance: tau > 0, both the relative and the absolute tolerance; without effect, and not
+            needed, if `steps` is given.
         method: a name in `tableaus.TABLEAUS`.
-        max_steps: attempted steps after which a sample ends with `Status.MAX_STEPS`.
+        steps: take this many equal steps from first to last output time, at least one; None: steps
+            that the error estimate allows, with a method that has one.
+        max_steps: attempted steps after which a sample ends with `Status.MAX_STEPS`; without
+            effect if `steps` is given.
         keep_nodes: whether to record the accepted nodes.
+        checkpoint: keep nothing of a step for the backward pass but the state and slope at which
+            it starts, and take it a second time there: same gradients, more time, less memory.
 
     Raises:
-        ValueError: bad times, tolerance, method or initial state, with the value at fault.
+        ValueError: bad times, tolerance, steps, method or initial state, with the value at fault.
     """
     return solve_parts(
         lambda t, parts: (dynamics(t, parts[0]),),
@@ -97,8 +111,10 @@ def solve(
         times,
         tolerance=tolerance,
         method=method,
+        steps=steps,
         max_steps=max_steps,
         keep_nodes=keep_nodes,
+        checkpoint=checkpoint,
     )
 
 
@@ -107,10 +123,12 @@ def solve_parts(
     initial: Parts,
     times: Sequence[float],
     *,
-    tolerance: float,
+    tolerance: float | None = None,
     method: str = "dopri5",
+    steps: int | None = None,
     max_steps: int = 1000,
     keep_nodes: bool = False,
+    checkpoint: bool = False,
     coupled: int | None = None,
 ) -> Solution:
     """Solve for a state in several parts; see `solve`.
@@ -123,69 +141,90 @@ def solve_parts(
         times: see `solve`.
         tolerance: see `solve`.
         method: see `solve`.
+        steps: see `solve`.
         max_steps: see `solve`.
         keep_nodes: see `solve`.
+        checkpoint: see `solve`.
     """
-    _check(initial, times, tolerance, method)
+    _check_initial(initial)
+    _check_times(times)
     direction = 1.0 if times[1] > times[0] else -1.0
+    grid = direction * torch.tensor(times, dtype=torch.float64)
     integration = _Integration(
         dynamics=dynamics,
         direction=direction,
-        tableau=TABLEAUS[method],
-        tolerance=tolerance,
-        max_steps=max_steps,
-        times=[direction * float(time) for time in times],
+        tableau=_tableau(method),
+        control=_control(method, tolerance, steps, grid),
+        max_steps=max_steps if steps is None else steps,
+        grid=grid,
         coupled=len(initial) if coupled is None else coupled,
+        checkpoint=checkpoint and torch.is_grad_enabled(),
     )
-    solution = integration.run(initial, keep_nodes)
-    return Solution(
-        parts=solution.parts,
-        nfe=solution.nfe,
-        accepted=solution.accepted,
-        rejected=solution.rejected,
-        status=solution.status,
-        nodes=[direction * nodes for nodes in solution.nodes],
-    )
+    return integration.run(initial, keep_nodes)
 
 
-def _check(initial: Parts, times: Sequence[float], tolerance: float, method: str) -> None:
+def _check_initial(initial: Parts) -> None:
     for part in initial:
         if part.ndim < 1 or part.shape[0] == 0:
             raise ValueError(f"the batch is empty: initial state of shape {tuple(part.shape)}")
         if not part.is_floating_point():
             raise ValueError(f"the state must be floating point, not {part.dtype}")
-        if not bool(torch.isfinite(part.detach()).all()):
-            bad = (~torch.isfinite(part.detach())).flatten(1).any(1).nonzero().flatten().tolist()
-            raise ValueError(f"the initial state is not finite in samples {bad[:5]}")
-    if not tolerance > 0:
-        raise ValueError(f"tolerance must be greater than 0, not {tolerance}")
+    # One question for all parts: each answer waits for the device.
+    if not bool(torch.stack([torch.isfinite(part.detach()).all() for part in initial]).all()):
+        finite = [torch.isfinite(part.detach()).reshape(len(part), -1).all(1) for part in initial]
+        bad = (~torch.stack(finite).all(0)).nonzero().flatten().tolist()
+        raise ValueError(f"the initial state is not finite in samples {bad[:5]}")
+
+
+def _check_times(times: Sequence[float]) -> None:
+    gaps = [b - a for a, b in pairwise(times)]
+    if not gaps or not (all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)):
+        raise ValueError(f"times must strictly increase or decrease, at least two: {list(times)}")
+
+
+def _tableau(method: str) -> Tableau:
     if method not in TABLEAUS:
         raise ValueError(f"unknown method {method!r}; there are {', '.join(TABLEAUS)}")
-    steps = [b - a for a, b in pairwise(times)]
-    if not steps or not (all(s > 0 for s in steps) or all(s < 0 for s in steps)):
-        raise ValueError(f"times must strictly increase or decrease, at least two: {list(times)}")
+    return TABLEAUS[method]
+
+
+def _control(method: str, tolerance: float | None, steps: int | None, grid: Tensor) -> StepControl:
+    if steps is not None:
+        if not steps >= 1:
+            raise ValueError(f"steps must be 1 or more, not {steps}")
+        first, last = grid[0].item(), grid[-1].item()
+        return Constant(torch.linspace(first, last, steps + 1, dtype=torch.float64))
+    if not _tableau(method).error:
+        raise ValueError(f"method {method} has no error estimate and needs steps, not {steps}")
+    if tolerance is None or not tolerance > 0:
+        raise ValueError(f"tolerance must be greater than 0, not {tolerance}")
+    return Adaptive(_tableau(method).order, tolerance)
 
 
 @dataclass
 class _Active:
-    """The samples still on their way: m of the N."""
+    """The samples still on their way: m of the N. All but state and slope is on the CPU."""
 
     index: Tensor  # int64 [m], position in the batch
     time: Tensor  # float64 [m]
     step: Tensor  # float64 [m], size of the next step
-    state: Parts  # each [m, ...]
-    slope: Parts  # the derivative at `time`
     pending: Tensor  # int64 [m], index of the next output time
+    state: Parts  # each [m, ...]
+    slope: Parts  # the derivative at `time`; empty if the next step must evaluate it
 
-    def keep(self, rows: Tensor) -> "_Active":
-        """Only the samples at `rows`, int64."""
+    def keep(self, going: Tensor) -> "_Active":
+        """Only the samples in `going`, bool [m]."""
+        if bool(going.all()):
+            return self
+        index = going.nonzero().flatten()
+        device_index = index.to(self.state[0].device, non_blocking=True)
         return _Active(
-            self.index[rows],
-            self.time[rows],
-            self.step[rows],
-            tuple(part.index_select(0, rows) for part in self.state),
-            tuple(part.index_select(0, rows) for part in self.slope),
-            self.pending[rows],
+            self.index[index],
+            self.time[index],
+            self.step[index],
+            self.pending[index],
+            rows(self.state, device_index),
+            rows(self.slope, device_index),
         )
 
 
@@ -202,12 +241,30 @@ class _Outputs:
 
     def assemble(self, times: int, samples: int) -> Parts:
         """The parts in order, each [T, N, ...]."""
-        order = torch.argsort(torch.cat(self.position))
-        columns = zip(*self.values, strict=True)
+        columns = list(zip(*self.values, strict=True))
+        order = torch.argsort(torch.cat(self.position)).to(columns[0][0].device)
         return tuple(
             torch.cat(column).index_select(0, order).unflatten(0, (times, samples))
             for column in columns
         )
+
+
+class _Rows:
+    """The rows of a tableau: weights of the stages in each stage, the solution and the error."""
+
+    def __init__(self, tableau: Tableau) -> None:
+        table = [*tableau.beta, tableau.solution, tableau.error]
+        self.used = [[stage for stage, weight in enumerate(row) if weight] for row in table]
+        self.weights = [weight for row in table for weight in row if weight]
+
+    def times(self, step: Tensor) -> Tensor:
+        """All weights that are not zero times the steps [m]: [number of weights, m]."""
+        return torch.outer(torch.tensor(self.weights, dtype=step.dtype), step)
+
+    def split(self, products: Tensor) -> tuple[Tensor, ...]:
+        """The result of `times` row by row."""
+        split: tuple[Tensor, ...] = products.split([len(stages) for stages in self.used])
+        return split
 
 
 @dataclass
@@ -217,130 +274,132 @@ class _Integration:
     dynamics: Dynamics
     direction: float
     tableau: Tableau
-    tolerance: float
+    control: StepControl
     max_steps: int
-    times: list[float]  # increasing
+    grid: Tensor  # output times, increasing
     coupled: int
+    checkpoint: bool
+
+    def __post_init__(self) -> None:
+        self.rows = _Rows(self.tableau)
 
     def run(self, initial: Parts, keep_nodes: bool) -> Solution:
-        samples, device = initial[0].shape[0], initial[0].device
-        count = torch.zeros(2, samples, dtype=torch.int64, device=device)  # rejected, accepted
-        status = torch.zeros(samples, dtype=torch.int64, device=device)
-        everyone = torch.arange(samples, device=device)
-        grid = torch.tensor(self.times, dtype=torch.float64, device=device)
-        active = self._start(initial, everyone)
+        samples, device = len(initial[0]), initial[0].device
+        count = torch.zeros(2, samples, dtype=torch.int64)  # rejected, accepted
+        status = torch.zeros(samples, dtype=torch.int64)
+        active = self._start(initial)
         outputs = _Outputs()
-        outputs.add(everyone, initial)
-        visited = [(everyone, active.time)]
+        outputs.add(active.index, initial)
+        visited = [(active.index, active.time)]
         while active.index.numel():
-            end = active.time + active.step
-            stages, new = self._stages(active, end)
-            ratio = self._error_ratio(active, stages, new)
+            end = self.control.end(active.time, active.step)
+            attempt, stages = self._attempt(active, end)
+            ratio = self.control.error_ratio(attempt).cpu().double()
             accept = ratio <= 1
             count[accept.long(), active.index] += 1
-            status[active.index] = self._failures(active, end, ratio, count)
+            failure = self._failures(active, end, ratio, count)
+            status[active.index] = failure
             if keep_nodes:
                 visited.append((active.index[accept], end[accept]))
-            pending = self._emit(active, end, accept, stages, new, grid, outputs)
+            pending = self._emit(active, end, accept, attempt.after, stages, outputs, samples)
+            slope = stages[-1] if self.tableau.last_stage_starts_next_step else ()
             active = _Active(
                 active.index,
                 torch.where(accept, end, active.time),
-                active.step * self._growth(ratio),
-                _choose(accept, new, active.state),
-                _choose(accept, tuple(stages[-1]), active.slope),
+                active.step * self.control.growth(ratio),
                 pending,
+                choose(accept, attempt.after, active.state),
+                choose(accept, slope, active.slope),
             )
-            failed = status[active.index] != Status.SUCCESS
+            failed = failure != Status.SUCCESS
             self._emit_failures(active, failed, outputs, samples)
-            going = ~failed & (active.pending < len(self.times))
-            if not bool(going.all()):
-                active = active.keep(going.nonzero().flatten())
+            active = active.keep(~failed & (pending < len(self.grid)))
         return Solution(
-            parts=outputs.assemble(len(self.times), samples),
-            nfe=2 + len(self.tableau.alpha) * count.sum(0),
-            accepted=count[1],
-            rejected=count[0],
-            status=status,
-            nodes=_by_sample(visited, samples) if keep_nodes else [],
+            parts=outputs.assemble(len(self.grid), samples),
+            nfe=self._evaluations(count.sum(0)).to(device),
+            accepted=count[1].to(device),
+            rejected=count[0].to(device),
+            status=status.to(device),
+            nodes=self._by_sample(visited, samples) if keep_nodes else [],
         )
+
+    def _evaluations(self, attempts: Tensor) -> Tensor:
+        stages = len(self.tableau.alpha)
+        if self.tableau.last_stage_starts_next_step:
+            return 1 + self.control.evaluations + stages * attempts
+        return (1 + stages) * attempts
+
+    def _start(self, initial: Parts) -> _Active:
+        everyone = torch.arange(len(initial[0]))
+        time = self.grid[:1].repeat(len(everyone))
+        slope: Parts = ()
+        if self.tableau.last_stage_starts_next_step:
+            slope = self._slope(self._on_device(time, initial), initial)
+
+        def after(step: Tensor) -> Parts:
+            later = self._on_device(time + step.cpu().double(), initial)
+            head, signed = initial[: self.coupled], self.direction * step[None]
+            return self._slope(later, combine(head, signed, [slope[: self.coupled]]))
+
+        step = self.control.first_step(time, initial, slope, after)
+        return _Active(everyone, time, step, torch.ones_like(everyone), initial, slope)
+
+    def _on_device(self, time: Tensor, state: Parts) -> Tensor:
+        return time.to(state[0].dtype).to(state[0].device, non_blocking=True)
 
     def _slope(self, time: Tensor, state: Parts) -> Parts:
-        """The derivative by the user's time, at our time."""
-        return self.dynamics(self.direction * time, state[: self.coupled])
+        """The derivative by the user's time, at our time [m] in the state's dtype."""
+        slope = self.dynamics(self.direction * time, state[: self.coupled])
+        for derivative, part in zip(slope, state, strict=False):
+            if derivative.shape != part.shape:
+                raise ValueError(
+                    f"the dynamics turned a state of shape {tuple(part.shape)} into a derivative "
+                    f"of shape {tuple(derivative.shape)}"
+                )
+        return slope
 
-    def _start(self, initial: Parts, everyone: Tensor) -> _Active:
-        """The first step size (Hairer, Norsett and Wanner, Solving ODEs I, II.4)."""
-        dtype = initial[0].dtype
-        time = torch.full(
-            everyone.shape, self.times[0], dtype=torch.float64, device=everyone.device
-        )
-        slope = self._slope(time.to(dtype), initial)
-        _check_slope(slope, initial)
-        with torch.no_grad():
-            scale = [self.tolerance + part.abs() * self.tolerance for part in initial]
-            d0 = _norm([part / s for part, s in zip(initial, scale, strict=True)])
-            d1 = _norm([part / s for part, s in zip(slope, scale, strict=True)])
-            small = (d0 < 1e-5) | (d1 < 1e-5)
-            h0 = torch.where(small, torch.full_like(d0, 1e-6), 0.01 * d0 / d1)
-            signed = (self.direction * h0)[:, None]
-            probe = _combine(initial[: self.coupled], signed, [slope[: self.coupled]])
-            after = self._slope((time + h0).to(dtype), probe)
-            change = [(b - a) / s for a, b, s in zip(slope, after, scale, strict=True)]
-            d2 = _norm(change) / h0
-            flat = (d1 <= 1e-15) & (d2 <= 1e-15)
-            h1 = torch.where(
-                flat,
-                torch.clamp(h0 * 1e-3, min=1e-6),
-                (0.01 / torch.maximum(d1, d2)) ** (1.0 / self.tableau.order),
-            )
-            step = torch.minimum(100 * h0, h1).double()
-        return _Active(everyone, time, step, initial, slope, torch.ones_like(everyone))
-
-    def _stages(self, active: _Active, end: Tensor) -> tuple[list[Parts], Parts]:
-        """One attempted step for every sample: the slopes at the stages and the new state."""
-        dtype = active.state[0].dtype
+    def _attempt(self, active: _Active, end: Tensor) -> tuple[Attempt, list[Parts]]:
+        """One step for every sample, and the slopes at its stages."""
+        dtype, device = active.state[0].dtype, active.state[0].device
         time, step = active.time.to(dtype), active.step.to(dtype)
-        signed = self.direction * step
         just_before_end = torch.nextafter(end.to(dtype), end.to(dtype) - 1)
-        head = active.state[: self.coupled]
-        stages = [active.slope]
+        products = self.rows.times(self.direction * step)
+        at = [
+            just_before_end if alpha == 1.0 else time + alpha * step for alpha in self.tableau.alpha
+        ]
+        # One transfer, before the first stage is asked for.
+        numbers = torch.cat([products, torch.stack([time, *at])]).to(device, non_blocking=True)
+        weights = self.rows.split(numbers[: len(products)])
+        take = self._stages
+        if self.checkpoint:
+            take = partial(
+                recompute_in_backward, take, use_reentrant=False, preserve_rng_state=False
+            )
+        stages, new = take(active, numbers[len(products) :], weights)
+        errors = [stages[stage] for stage in self.rows.used[-1]]
+        return Attempt(active.state, new, weights[-1], errors), stages
+
+    def _stages(
+        self, active: _Active, times: Tensor, weights: Sequence[Tensor]
+    ) -> tuple[list[Parts], Parts]:
+        """The slopes at the stages and the new state; `weights` are the rows times the steps."""
+        start, *others = times.unbind(0)
+        *betas, solution, _ = weights
+        head, tail = active.state[: self.coupled], active.state[self.coupled :]
+        stages = [active.slope or self._slope(start, active.state)]
         value = head
-        for alpha, beta in zip(self.tableau.alpha, self.tableau.beta, strict=True):
-            value = _advance(head, beta, signed, [s[: self.coupled] for s in stages])
-            at = just_before_end if alpha == 1.0 else time + alpha * step
-            stages.append(self._slope(at, value))
+        for used, beta, time in zip(self.rows.used, betas, others, strict=False):
+            value = combine(head, beta, [stages[stage][: self.coupled] for stage in used])
+            stages.append(self._slope(time, value))
+        summed = [stages[stage] for stage in self.rows.used[-2]]
         if not self.tableau.last_stage_is_solution:
-            return stages, _advance(active.state, self.tableau.solution, signed, stages)
-        tail = _advance(
-            active.state[self.coupled :],
-            self.tableau.solution,
-            signed,
-            [stage[self.coupled :] for stage in stages],
-        )
-        return stages, value + tail
-
-    @torch.no_grad()
-    def _error_ratio(self, active: _Active, stages: list[Parts], new: Parts) -> Tensor:
-        """RMS of the estimated error over the tolerated one, [m], in the state's dtype."""
-        zero = tuple(torch.zeros_like(part) for part in new)
-        error = _advance(zero, self.tableau.error, active.step.to(new[0].dtype), stages)
-        relative = []
-        for estimate, before, after in zip(error, active.state, new, strict=True):
-            tolerated = torch.maximum(before.abs(), after.abs())
-            relative.append(estimate / tolerated.mul_(self.tolerance).add_(self.tolerance))
-        return _norm(relative)
-
-    def _growth(self, ratio: Tensor) -> Tensor:
-        """By which factor the next step is longer, float64 [m]."""
-        ratio = ratio.double()
-        lower = torch.where(ratio < 1, 1.0, _LARGEST_SHRINKAGE)
-        factor = torch.maximum(_SAFETY / ratio ** (1.0 / self.tableau.order), lower)
-        return torch.where(ratio == 0, _LARGEST_GROWTH, factor.clamp(max=_LARGEST_GROWTH))
+            return stages, combine(active.state, solution, summed)
+        return stages, value + combine(tail, solution, [stage[self.coupled :] for stage in summed])
 
     def _failures(self, active: _Active, end: Tensor, ratio: Tensor, count: Tensor) -> Tensor:
         attempts = count[:, active.index].sum(0)
         # A sample that reaches its last output time with its last allowed step has not failed.
-        arrived = (ratio <= 1) & (end >= self.times[-1])
+        arrived = (ratio <= 1) & (end >= self.grid[-1])
         status = torch.where((attempts >= self.max_steps) & ~arrived, int(Status.MAX_STEPS), 0)
         status = torch.where(end > active.time, status, int(Status.UNDERFLOW))
         return torch.where(torch.isfinite(ratio), status, int(Status.NONFINITE))
@@ -350,60 +409,41 @@ class _Integration:
         active: _Active,
         end: Tensor,
         accept: Tensor,
-        stages: list[Parts],
         new: Parts,
-        grid: Tensor,
+        stages: list[Parts],
         outputs: _Outputs,
+        samples: int,
     ) -> Tensor:
         """Interpolate every output time that an accepted step has passed; the next ones, [m]."""
-        pending = active.pending.clone()
-        last = len(self.times) - 1
-        while bool(
-            (due := accept & (pending <= last) & (grid[pending.clamp(max=last)] <= end)).any()
-        ):
-            rows = due.nonzero().flatten()
-            share = (grid[pending[rows]] - active.time[rows]) / (end[rows] - active.time[rows])
-            weights = self._dense_output(share, self.direction * active.step[rows])
-            sources = [active.state, new, *stages]
-            if rows.numel() < due.numel():
-                sources = [tuple(p.index_select(0, rows) for p in parts) for parts in sources]
-            values = _combine(sources[0], weights.to(new[0].dtype), sources)
-            outputs.add(pending[rows] * outputs.position[0].numel() + active.index[rows], values)
-            pending[rows] += 1
+        pending = active.pending
+        passed = torch.where(accept, torch.searchsorted(self.grid, end, right=True), pending)
+        while bool((due := pending < passed).any()):
+            index = due.nonzero().flatten()
+            length = end[index] - active.time[index]
+            share = (self.grid[pending[index]] - active.time[index]) / length
+            weights, sources = linear(share), [active.state, new]
+            if self.tableau.middle:
+                weights = quartic(self.tableau, share, self.direction * active.step[index])
+                sources += stages
+            used = weights.any(1).tolist()
+            sources = [source for source, is_used in zip(sources, used, strict=True) if is_used]
+            weights = weights[used].to(new[0].dtype).to(new[0].device, non_blocking=True)
+            base = active.state
+            if len(index) < len(due):
+                device_index = index.to(new[0].device, non_blocking=True)
+                base = rows(base, device_index)
+                sources = [rows(source, device_index) for source in sources]
+            values = combine(base, weights, sources)
+            outputs.add(pending[index] * samples + active.index[index], values)
+            pending = pending + due
         return pending
-
-    def _dense_output(self, x: Tensor, step: Tensor) -> Tensor:
-        """Weights [r, 2 + s] of (old state, new state, stages), to be added to the old state.
-
-        The quartic through the states at the start, middle and end of a step and the slopes at
-        its ends, at the share x of the step; the middle is itself a combination of the stages.
-        """
-        powers = torch.stack([x**4, x**3, x**2, x], dim=1)
-        coefficients = torch.tensor(
-            [
-                [-8.0, 18.0, -11.0, 0.0],  # old state, less the 1 already there
-                [-8.0, 14.0, -5.0, 0.0],  # new state
-                [16.0, -32.0, 16.0, 0.0],  # middle
-                [-2.0, 5.0, -4.0, 1.0],  # first slope, times the step
-                [2.0, -3.0, 1.0, 0.0],  # last slope, times the step
-            ],
-            dtype=x.dtype,
-            device=x.device,
-        )
-        old, new, middle, first, last = (powers @ coefficients.T).unbind(1)
-        table = torch.tensor(self.tableau.middle, dtype=x.dtype, device=x.device)
-        slopes = step[:, None] * middle[:, None] * table
-        slopes[:, 0] += step * first
-        slopes[:, -1] += step * last
-        # The middle is the old state plus slopes.
-        return torch.cat([(old + middle)[:, None], new[:, None], slopes], dim=1)
 
     def _emit_failures(
         self, active: _Active, failed: Tensor, outputs: _Outputs, samples: int
     ) -> None:
         """Fill the output times that a failed sample will not reach."""
         for row in failed.nonzero().flatten().tolist():
-            missing = torch.arange(int(active.pending[row]), len(self.times), device=failed.device)
+            missing = torch.arange(int(active.pending[row]), len(self.grid))
             if missing.numel():
                 values = tuple(
                     torch.full_like(part[row], torch.nan).expand(len(missing), *part.shape[1:])
@@ -411,75 +451,8 @@ class _Integration:
                 )
                 outputs.add(missing * samples + active.index[row], values)
 
-
-def _check_slope(slope: Parts, initial: Parts) -> None:
-    for derivative, part in zip(slope, initial, strict=True):
-        if derivative.shape != part.shape:
-            raise ValueError(
-                f"the dynamics turned a state of shape {tuple(part.shape)} into a derivative of "
-                f"shape {tuple(derivative.shape)}"
-            )
-
-
-def _norm(parts: Sequence[Tensor]) -> Tensor:
-    """The largest of the parts' root mean squares, for each sample: [m]."""
-    norms = []
-    for part in parts:
-        flat = part.flatten(1) if part.ndim > 1 else part[:, None]
-        norms.append(torch.linalg.vector_norm(flat, dim=1) / flat.shape[1] ** 0.5)
-    return torch.stack(norms).amax(0)
-
-
-def _advance(
-    base: Parts, coefficients: tuple[float, ...], step: Tensor, stages: Sequence[Parts]
-) -> Parts:
-    """`base` plus the step times a row of a tableau applied to the stages; zeros are skipped."""
-    used = [(c, stage) for c, stage in zip(coefficients, stages, strict=True) if c]
-    row = torch.tensor([c for c, _ in used], dtype=step.dtype, device=step.device)
-    return _combine(base, torch.outer(step, row), [stage for _, stage in used])
-
-
-def _choose(accept: Tensor, new: Parts, old: Parts) -> Parts:
-    if bool(accept.all()):
-        return new
-    return tuple(
-        torch.where(accept.view(-1, *[1] * (a.ndim - 1)), a, b)
-        for a, b in zip(new, old, strict=True)
-    )
-
-
-def _by_sample(visited: list[tuple[Tensor, Tensor]], samples: int) -> list[Tensor]:
-    index = torch.cat([i for i, _ in visited])
-    time = torch.cat([t for _, t in visited])
-    order = torch.argsort(index, stable=True)
-    return list(torch.split(time[order], torch.bincount(index, minlength=samples).tolist()))
-
-
-def _combine(base: Parts, weights: Tensor, terms: Sequence[Parts]) -> Parts:
-    """`base + sum_j weights[:, j] * terms[j]`, part by part; weights [m, s] are constants."""
-    return tuple(
-        _Combination.apply(part, weights, *(term[i] for term in terms))
-        for i, part in enumerate(base)
-    )
-
-
-class _Combination(torch.autograd.Function):
-    """A linear combination with weights for each sample.
-
-    Autograd's own graph for it would keep every term; this one keeps the weights alone.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, base: Tensor, weights: Tensor, *terms: Tensor) -> Tensor:
-        ctx.save_for_backward(weights)
-        total = base.clone()
-        for column, term in enumerate(terms):
-            weight = weights[:, column]
-            total.addcmul_(term, weight.view(-1, *[1] * (term.ndim - 1)))
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (weights,) = ctx.saved_tensors
-        shape = (-1, *[1] * (gradient.ndim - 1))
-        return gradient, None, *(gradient * weight.view(shape) for weight in weights.unbind(1))
+    def _by_sample(self, visited: list[tuple[Tensor, Tensor]], samples: int) -> list[Tensor]:
+        index = torch.cat([i for i, _ in visited])
+        time = self.direction * torch.cat([t for _, t in visited])
+        order = torch.argsort(index, stable=True)
+        return list(torch.split(time[order], torch.bincount(index, minlength=samples).tolist()))

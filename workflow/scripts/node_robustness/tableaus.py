@@ -1,32 +1,44 @@
-"""Embedded Runge-Kutta methods as tables of coefficients (names as in torchdiffeq)."""
+"""Explicit Runge-Kutta methods as tables of coefficients (names as in torchdiffeq)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Tableau:
-    """An explicit embedded Runge-Kutta method of s stages with a quartic dense output.
+    """An explicit Runge-Kutta method of s stages.
 
     Attributes:
         order: order of the solution that is propagated.
         alpha: times of stages 2..s, as shares of the step.
         beta: weights of the earlier stages in stages 2..s.
         solution: weights of the s stages in the new state.
-        error: weights of the s stages in the error estimate.
-        middle: weights of the s stages in the state at the middle of the step (dense output).
+        error: weights of the s stages in the error estimate; empty where there is none, so that
+            the method can only take steps of a given size.
+        middle: weights of the s stages in the state at the middle of the step (dense output);
+            empty where there is none. Only that of dopri5 is of order four; torchdiffeq's others,
+            which these are, make the dense output one of order two.
     """
 
     order: int
     alpha: tuple[float, ...]
     beta: tuple[tuple[float, ...], ...]
     solution: tuple[float, ...]
-    error: tuple[float, ...]
-    middle: tuple[float, ...]
+    error: tuple[float, ...] = ()
+    middle: tuple[float, ...] = ()
 
     @property
     def last_stage_is_solution(self) -> bool:
         """Whether the last stage is evaluated at the new state itself ("first same as last")."""
-        return self.solution == (*self.beta[-1], 0.0)
+        return bool(self.beta) and self.solution == (*self.beta[-1], 0.0)
+
+    @property
+    def last_stage_starts_next_step(self) -> bool:
+        """Whether the last stage is also the first one of the next step.
+
+        torchdiffeq does so with every method that has an error estimate, even where the last stage
+        is near the new state and not at it.
+        """
+        return bool(self.error)
 
 
 DOPRI5 = Tableau(
@@ -92,9 +104,24 @@ FEHLBERG2 = Tableau(
     middle=(0.0, 1 / 2, 0.0),
 )
 
+EULER = Tableau(order=1, alpha=(), beta=(), solution=(1.0,))
+
+MIDPOINT = Tableau(order=2, alpha=(1 / 2,), beta=((1 / 2,),), solution=(0.0, 1.0))
+
+RK4 = Tableau(
+    # Kutta 1901, the 3/8 rule, which torchdiffeq calls rk4.
+    order=4,
+    alpha=(1 / 3, 2 / 3, 1.0),
+    beta=((1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0)),
+    solution=(1 / 8, 3 / 8, 3 / 8, 1 / 8),
+)
+
 TABLEAUS = {
     "dopri5": DOPRI5,
     "bosh3": BOSH3,
     "adaptive_heun": ADAPTIVE_HEUN,
     "fehlberg2": FEHLBERG2,
+    "euler": EULER,
+    "midpoint": MIDPOINT,
+    "rk4": RK4,
 }

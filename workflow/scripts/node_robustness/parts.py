@@ -1,0 +1,85 @@
+"""States in parts, and what a Runge-Kutta method does with them sample by sample."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Parts = tuple[Tensor, ...]
+"""A state in parts, each of shape [N, ...]; its norm is the largest of the parts' RMS norms."""
+
+
+def norm(parts: Sequence[Tensor]) -> Tensor:
+    """The largest of the parts' root mean squares, for each sample: [N]."""
+    norms = []
+    for part in parts:
+        flat = part.flatten(1) if part.ndim > 1 else part[:, None]
+        norms.append(torch.linalg.vector_norm(flat, dim=1) / flat.shape[1] ** 0.5)
+    return torch.stack(norms).amax(0)
+
+
+def rows(parts: Parts, index: Tensor) -> Parts:
+    """The samples at `index`, int64 and on the parts' device."""
+    return tuple(part.index_select(0, index) for part in parts)
+
+
+def choose(mask: Tensor, yes: Parts, no: Parts) -> Parts:
+    """`yes` for the samples in `mask`, a bool [N] on the CPU, and `no` for the others.
+
+    Where all samples choose the same, the other parts are left out of autograd's graph.
+    """
+    if bool(mask.all()):
+        return yes
+    if not bool(mask.any()):
+        return no
+    return tuple(
+        torch.where(_spread(mask.to(a.device, non_blocking=True), a), a, b)
+        for a, b in zip(yes, no, strict=True)
+    )
+
+
+def combine(base: Parts | None, weights: Tensor, terms: Sequence[Parts]) -> Parts:
+    """`base + sum_j weights[j] * terms[j]` part by part, at least one term.
+
+    Args:
+        base: None for zero.
+        weights: [number of terms, N], constants to autograd.
+        terms: the terms, each like `base`.
+    """
+    columns = zip(*terms, strict=True)
+    bases: Sequence[Tensor | None] = base if base is not None else [None] * len(terms[0])
+    # The function costs as much as a small combination itself, and is of use to autograd alone.
+    sum_up = _Combination.apply if torch.is_grad_enabled() else _combination
+    return tuple(
+        sum_up(part, weights, *column) for part, column in zip(bases, columns, strict=True)
+    )
+
+
+def _spread(weight: Tensor, like: Tensor) -> Tensor:
+    return weight.view(-1, *[1] * (like.ndim - 1))
+
+
+def _combination(base: Tensor | None, weights: Tensor, *terms: Tensor) -> Tensor:
+    first, *others = zip(terms, weights.unbind(0), strict=True)
+    scale = _spread(first[1], first[0])
+    total = first[0] * scale if base is None else torch.addcmul(base, first[0], scale)
+    for term, weight in others:
+        total.addcmul_(term, _spread(weight, term))
+    return total
+
+
+class _Combination(torch.autograd.Function):
+    """Autograd's own graph for a combination would keep every term; this keeps the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, base: Tensor | None, weights: Tensor, *terms: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        return _combination(base, weights, *terms)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (weights,) = ctx.saved_tensors
+        needed = zip(ctx.needs_input_grad[2:], weights.unbind(0), strict=True)
+        products = (gradient * _spread(w, gradient) if need else None for need, w in needed)
+        return gradient if ctx.needs_input_grad[0] else None, None, *products
