@@ -149,11 +149,6 @@ def test_fixed_steps_in_a_classifier(method, kind, images):
     assert Spec.from_json(model.spec.to_json()) == model.spec
 
 
-def test_a_spec_of_before_fixed_steps_can_be_read():
-    spec = classifier().spec
-    assert Spec.from_json(spec.to_json().replace(',\n  "steps": null', "")) == spec
-
-
 def test_checkpointed_gradients_are_the_same(images):
     model = classifier()
     plain, again = (gradient(model, images, tolerance=1e-3, checkpoint=c) for c in (False, True))

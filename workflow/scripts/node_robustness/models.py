@@ -74,8 +74,7 @@ class Spec:
         """
         values = json.loads(text)
         names = {item.name for item in fields(cls)}
-        # Specs of before there were fixed steps lack the key.
-        if not isinstance(values, dict) or {*values, "steps"} != names:
+        if not isinstance(values, dict) or set(values) != names:
             raise ValueError(f"a model spec has exactly the keys {', '.join(sorted(names))}")
         values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
         return cls(**values)
