@@ -135,3 +135,9 @@ def test_step_sizes():
     assert grid.step_size(by_norm, "linf", 0.3) == 0.05
     assert grid.step_size(by_norm, "l2", 0.3) == 0.25
     assert grid.step_size(relative, "linf", 0.5) == 0.125
+
+
+def test_fixed_steps_have_no_tolerance_and_are_followed():
+    asked = config(model_keys={"solver": {"method": "rk4", "steps": 10}}, models=["M"])
+    assert {s.tolerance for s in grid.solved(asked, "e")} == {None}
+    assert len(list(grid.followed(asked, "e"))) == len(list(grid.cells(asked, "e"))) == 4

@@ -14,7 +14,7 @@ from node_robustness.errors import UserError
 from node_robustness.numbers import token
 
 NO_TOLERANCE = "none"
-"""The tolerance token of a model without an ODE."""
+"""The tolerance token of a model that takes no adaptive steps."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Solved(Trained):
-    """A model solved at a tolerance; None for a model without an ODE."""
+    """A model solved at a tolerance; None for a model without an ODE or with fixed steps."""
 
     tolerance: float | None
 
@@ -89,8 +89,9 @@ def check_checkpoints(config: Config) -> None:
 
 
 def tolerances(model: Model, experiment: Experiment) -> list[float | None]:
-    """The tolerances of a model: one column without a tolerance if it solves no ODE."""
-    return [*experiment.tolerances] if model.body == "ode" else [None]
+    """The tolerances of a model: one column without any if it takes no adaptive steps."""
+    adaptive = model.body == "ode" and model.solver.steps is None
+    return [*experiment.tolerances] if adaptive else [None]
 
 
 def trained(config: Config, name: str) -> Iterator[Trained]:
@@ -137,8 +138,10 @@ def followed(config: Config, name: str) -> Iterator[Cell]:
         return
     for cell in cells(config, name):
         if (
-            cell.tolerance is not None
-            and cell.tolerance in (follow.tolerances or [cell.tolerance])
+            config.models[cell.model].body == "ode"
+            and (
+                cell.tolerance is None or cell.tolerance in (follow.tolerances or [cell.tolerance])
+            )
             and cell.attack in (follow.attacks or [cell.attack])
             and (follow.norms is None or cell.norm in follow.norms)
             and cell.epsilon in (follow.epsilons or [cell.epsilon])
