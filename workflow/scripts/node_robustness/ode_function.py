@@ -40,11 +40,12 @@ class ODEFunction(nn.Module):
         state2, time2 = _split(self.conv2, like)
 
         def function(t: Tensor, h: Tensor) -> Tensor:
+            # In place where the result is new and its old value not needed: a twelfth faster.
             t = t.reshape(-1, 1, 1, 1)
-            h = F.relu(self.norm1(h))
-            h = torch.addcmul(F.conv2d(h, state1, self.conv1.bias, padding=1), t, time1)
-            h = F.relu(self.norm2(h))
-            h = torch.addcmul(F.conv2d(h, state2, self.conv2.bias, padding=1), t, time2)
+            h = F.relu_(self.norm1(h))
+            h = F.conv2d(h, state1, self.conv1.bias, padding=1).addcmul_(t, time1)
+            h = F.relu_(self.norm2(h))
+            h = F.conv2d(h, state2, self.conv2.bias, padding=1).addcmul_(t, time2)
             out: Tensor = self.norm3(h)
             return out
 
@@ -63,32 +64,36 @@ class ODEFunction(nn.Module):
         Returns:
             f(t, h), and the products for h [n, C, H, W], for t [n], and for every parameter in the
             order of `parameters()`, [n, its number of elements] (the elements of a convolution's
-            weight [O, I, 3, 3] in the order [3, 3, O, I]).
+            weight [C, 1 + C, 3, 3] in an order of their own, which no norm can tell).
         """
         groups = self.norm1.num_groups
+        state1, time1 = _split(self.conv1, h)
+        state2, time2 = _split(self.conv2, h)
+        time = t.view(-1, 1, 1, 1)
         with torch.enable_grad():
-            h, t = h.detach().requires_grad_(), t.detach().requires_grad_()
+            h = h.detach().requires_grad_()
             unit1 = F.group_norm(h, groups)
             pre1 = _affine(unit1, self.norm1)
-            in1 = _with_time(t, F.relu(pre1))
-            out1 = F.conv2d(in1, self.conv1.weight, self.conv1.bias, padding=1)
+            in1 = F.relu(pre1)
+            out1 = F.conv2d(in1, state1, self.conv1.bias, padding=1).addcmul_(time, time1)
             unit2 = F.group_norm(out1, groups)
             pre2 = _affine(unit2, self.norm2)
-            in2 = _with_time(t, F.relu(pre2))
-            out2 = F.conv2d(in2, self.conv2.weight, self.conv2.bias, padding=1)
+            in2 = F.relu(pre2)
+            out2 = F.conv2d(in2, state2, self.conv2.bias, padding=1).addcmul_(time, time2)
             unit3 = F.group_norm(out2, groups)
             value = _affine(unit3, self.norm3)
-            to_h, to_t, to_pre1, to_out1, to_pre2, to_out2 = torch.autograd.grad(
-                value, (h, t, pre1, out1, pre2, out2), cotangent
+            to_h, to_pre1, to_out1, to_pre2, to_out2 = torch.autograd.grad(
+                value, (h, pre1, out1, pre2, out2), cotangent
             )
         with torch.no_grad():
+            to_t = (to_out1 * time1).sum((1, 2, 3)) + (to_out2 * time2).sum((1, 2, 3))
             products = (
                 to_h,
                 to_t,
                 *_norm_products(unit1, to_pre1),
-                *_convolution_products(in1, to_out1),
+                *_convolution_products(t, in1, to_out1),
                 *_norm_products(unit2, to_pre2),
-                *_convolution_products(in2, to_out2),
+                *_convolution_products(t, in2, to_out2),
                 *_norm_products(unit3, cotangent),
             )
         return value.detach(), products
@@ -101,10 +106,6 @@ def _split(convolution: nn.Conv2d, like: Tensor) -> tuple[Tensor, Tensor]:
     return convolution.weight[:, 1:].contiguous(), response
 
 
-def _with_time(t: Tensor, h: Tensor) -> Tensor:
-    return torch.cat([t.view(-1, 1, 1, 1).expand(-1, 1, *h.shape[-2:]), h], dim=1)
-
-
 def _affine(unit: Tensor, norm: nn.GroupNorm) -> Tensor:
     return unit * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
 
@@ -113,25 +114,30 @@ def _norm_products(unit: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
     return (cotangent * unit).sum((2, 3)), cotangent.sum((2, 3))
 
 
-def _convolution_products(images: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-    """The products for weight and bias of a 3x3 convolution with padding 1, for each sample.
+def _convolution_products(t: Tensor, h: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
+    """The products for weight and bias of a 3x3 convolution of [t, h], for each sample.
 
     Args:
-        images: what was convolved, [n, I, H, W].
-        cotangent: for the convolution's result, [n, O, H, W].
+        t: times, [n].
+        h: [n, C, H, W].
+        cotangent: for the convolution's result, [n, C, H, W].
 
     Returns:
-        [n, 9 * O * I], the shifts of the kernel first, and [n, O]. With images and cotangent both
-        written in rows of width W + 2, each shift is a slice of the same memory, so that nothing
-        is unfolded.
+        [n, 9 * C * (C + 1)] and [n, C]. With h and cotangent both written in rows of width W + 2,
+        a shift of the kernel is a slice of the same memory, so that nothing is unfolded; the three
+        shifts along a row go into one product, which suits the processor better.
     """
-    height, width = images.shape[-2:]
-    rows = height * (width + 2)
-    flat = F.pad(images, (1, 1, 1, 2)).flatten(2)
+    height, width = h.shape[-2:]
+    rows, span = height * (width + 2), (height + 2) * (width + 2) - 1
+    inside = F.pad(h.new_ones(height, width), (1, 1, 1, 2)).flatten()
+    flat = F.pad(h, (1, 1, 1, 2)).flatten(2)
+    shifted = torch.cat([flat[:, :, right : right + span] for right in range(3)], dim=1)
+    shifted_time = torch.stack([inside[right : right + span] for right in range(3)], dim=1)
     spread = F.pad(cotangent, (0, 2)).flatten(2)
-    products = images.new_empty(len(images), 9, cotangent.shape[1], images.shape[1])
-    for shift in range(9):
-        start = shift // 3 * (width + 2) + shift % 3
-        shifted = flat[:, :, start : start + rows].transpose(1, 2)
-        torch.bmm(spread, shifted, out=products[:, shift])
-    return products.flatten(1), cotangent.sum((2, 3))
+    products = h.new_empty(len(h), 3, cotangent.shape[1], shifted.shape[1])
+    times = h.new_empty(len(h), 3, cotangent.shape[1], 3)
+    for down in range(3):
+        row = slice(down * (width + 2), down * (width + 2) + rows)
+        torch.bmm(spread, shifted[:, :, row].transpose(1, 2), out=products[:, down])
+        times[:, down] = t.view(-1, 1, 1) * (spread @ shifted_time[row])
+    return torch.cat([times.flatten(1), products.flatten(1)], dim=1), cotangent.sum((2, 3))
