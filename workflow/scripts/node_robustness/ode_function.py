@@ -128,16 +128,18 @@ def _convolution_products(t: Tensor, h: Tensor, cotangent: Tensor) -> tuple[Tens
         shifts along a row go into one product, which suits the processor better.
     """
     height, width = h.shape[-2:]
-    rows, span = height * (width + 2), (height + 2) * (width + 2) - 1
+    rows, span = height * (width + 2), (height + 2) * (width + 2)
     inside = F.pad(h.new_ones(height, width), (1, 1, 1, 2)).flatten()
     flat = F.pad(h, (1, 1, 1, 2)).flatten(2)
     shifted = torch.cat([flat[:, :, right : right + span] for right in range(3)], dim=1)
     shifted_time = torch.stack([inside[right : right + span] for right in range(3)], dim=1)
     spread = F.pad(cotangent, (0, 2)).flatten(2)
-    products = h.new_empty(len(h), 3, cotangent.shape[1], shifted.shape[1])
-    times = h.new_empty(len(h), 3, cotangent.shape[1], 3)
+    channels = h.shape[1]
+    weight = h.new_empty(len(h), 9 * channels * (channels + 1))
+    times = weight[:, : 9 * channels].unflatten(1, (3, channels, 3))
+    states = weight[:, 9 * channels :].unflatten(1, (3, channels, 3 * channels))
     for down in range(3):
         row = slice(down * (width + 2), down * (width + 2) + rows)
-        torch.bmm(spread, shifted[:, :, row].transpose(1, 2), out=products[:, down])
+        torch.bmm(spread, shifted[:, :, row].transpose(1, 2), out=states[:, down])
         times[:, down] = t.view(-1, 1, 1) * (spread @ shifted_time[row])
-    return torch.cat([times.flatten(1), products.flatten(1)], dim=1), cotangent.sum((2, 3))
+    return weight, cotangent.sum((2, 3))
