@@ -302,6 +302,12 @@ class TestAgain:
     def test_what_changes_nothing(self, finished, change):
         assert plan(finished, config=tiny(**change)).jobs == {}
 
+    def test_another_kind_of_gradient_does_not_concern_a_model_without_an_ode(self, finished):
+        change = {"attacks__bim__gradient": "adjoint", "attacks__bim__adjoint_norm": "seminorm"}
+        cells = list(finished.glob("results/**/OON/**/attack.h5"))
+        assert cells
+        assert plan(finished, config=tiny(**change)).jobs["attack"] == len(cells)
+
     @pytest.mark.parametrize(
         ("change", "jobs"),
         [

@@ -108,13 +108,20 @@ def training(wildcards):
 
 
 def attack_settings(wildcards):
-    """The parameters of an attack in this cell: one step size, in the units of its norm."""
+    """The parameters of an attack in this cell: one step size, in the units of its norm.
+
+    A model without an ODE has one kind of gradient, whatever the attack asks for.
+    """
     attack = CONFIG.attacks[wildcards.attack]
     settings = attack.model_dump(exclude={"step", "relative_step"})
     epsilon = EPSILONS[wildcards.epsilon]
     settings["step"] = grid.step_size(attack, wildcards.norm, epsilon)
     if CONFIG.models[wildcards.model].body != "ode":
-        settings["gradient"] = "direct"
+        settings |= {
+            "gradient": "direct",
+            "adjoint_tolerance": None,
+            "adjoint_norm": "full",
+        }
     return settings
 
 
