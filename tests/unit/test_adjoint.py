@@ -4,10 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchdiffeq
+from sklearn.datasets import load_digits
 from torch import Tensor
 
+from node_robustness.attacks import BasicIterativeMethod, attack
 from node_robustness.config import Solver
 from node_robustness.models import Classifier, Spec, solving
+from node_robustness.norms import Norm
 from node_robustness.tableaus import TABLEAUS
 
 
@@ -159,3 +162,48 @@ def test_checkpointed_gradients_are_the_same(images):
 def test_every_method_can_be_configured(method):
     steps = None if TABLEAUS[method].error else 20
     assert Solver(method=method, steps=steps).method == method
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Classifier, Tensor, Tensor]:
+    """A net that has learnt the digits, and images with labels."""
+    digits = load_digits()
+    x = torch.from_numpy(digits.images).float()[:, None] / 16
+    y = torch.from_numpy(digits.target)
+    torch.manual_seed(0)
+    model = Classifier(Spec(1, 10, (0.0,), (1.0,), "convolution", "ode", 8, dropout=0.0))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        for rows in torch.randperm(1600).split(32):
+            optimiser.zero_grad()
+            F.cross_entropy(model(x[rows]), y[rows]).backward()
+            optimiser.step()
+    return model.eval(), x[1600:1616], y[1600:1616]
+
+
+def test_how_far_the_papers_gradients_and_successes_are_from_the_direct_ones(
+    trained, record_property
+):
+    """At batch 1 by torchdiffeq, parameters in the norm, tau that of the attacked model."""
+    model, x, y = trained
+    agreement, successes = {}, {}
+    method = BasicIterativeMethod(Norm("linf"), 0.1, 0.04, 5)
+    for tau in (1e-5, 1e-1, 10.0):
+        paper = {"backend": "torchdiffeq", "gradient": "adjoint", "tolerance": tau}
+        found, one = {}, {}
+        for name, settings in (("paper", paper), ("direct", {"tolerance": tau})):
+            with solving(model, **settings):
+                found[name] = attack(model, x, y, method, batch_size=1)
+            one[name] = torch.cat(
+                [gradient(model, image, **settings).flatten(1) for image in x[:8].split(1)]
+            )
+        agreement[tau] = F.cosine_similarity(one["paper"], one["direct"]).mean().item()
+        # Judged one image at a time by torchdiffeq or in a batch by us: the same images are right.
+        assert torch.equal(found["paper"].attacked, found["direct"].attacked)
+        successes[tau] = {name: int(result.success.sum()) for name, result in found.items()}
+    record_property("cosine of paper's and direct gradient", agreement)
+    record_property("successes of BIM", successes)
+    assert agreement[1e-5] > 0.99
+    assert agreement[10.0] < 0.8
+    assert successes[1e-5]["paper"] == successes[1e-5]["direct"]
+    assert successes[10.0]["paper"] < successes[10.0]["direct"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from node_robustness import attacks, config, devices, models
 from node_robustness.evaluation import test_images
 from node_robustness.jobs import bar, job
+from node_robustness.memory import images_at_a_time
 from node_robustness.norms import Norm
 from node_robustness.records import write_attack
 from node_robustness.storage import sha256
@@ -40,7 +41,7 @@ with job(snakemake.log[0]):
             images,
             labels,
             method,
-            batch_size=compute.batch_size,
+            batch_size=images_at_a_time(compute, model, images, labels),
             progress=progress.update,
         )
     settings = {**coordinates, **attack, "weights_sha256": sha256(snakemake.input.weights)}

@@ -6,6 +6,7 @@ from pathlib import Path
 from node_robustness import config, devices, models
 from node_robustness.evaluation import evaluate, test_images
 from node_robustness.jobs import bar, job
+from node_robustness.memory import images_at_a_time
 from node_robustness.records import write_clean
 from node_robustness.storage import sha256
 
@@ -15,13 +16,14 @@ with job(snakemake.log[0]):
     device = devices.choose_device(compute.device)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates = snakemake.params.coordinates
-    test, images, _ = test_images(Path(snakemake.input.data), snakemake.params.images, device)
+    test, images, labels = test_images(Path(snakemake.input.data), snakemake.params.images, device)
     started = time.perf_counter()
     with (
         models.solving(model, tolerance=coordinates["tolerance"]),
         bar(len(images), "evaluated") as progress,
     ):
-        found = evaluate(model, images, batch_size=compute.batch_size, progress=progress.update)
+        batch_size = images_at_a_time(compute, model, images, labels)
+        found = evaluate(model, images, batch_size=batch_size, progress=progress.update)
     settings = {**coordinates, "weights_sha256": sha256(snakemake.input.weights)}
     write_clean(
         Path(snakemake.output.clean),

@@ -384,7 +384,14 @@ class Compute(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto: cuda, else mps, else cpu"
     )
-    batch_size: Count = Field(128, description="images at a time in evaluation and attacks")
+    batch_size: Count | None = Field(
+        None, description="images at a time; as many as memory_mb allows if unset"
+    )
+    memory_mb: Count | None = Field(
+        None,
+        description="memory for the images that are attacked at a time, in MB; if unset 1,000, or "
+        "four fifths of what is free on a CUDA device",
+    )
     threads: Count = Field(1, description="CPU threads of an evaluation, attack or trajectory job")
     training_threads: Count = Field(1, description="CPU threads of a training job")
 

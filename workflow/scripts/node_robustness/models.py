@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from node_robustness.adjoint import AdjointSettings, with_adjoint_gradient
 from node_robustness.errors import UserError
 from node_robustness.ode_function import ODEFunction, group_norm
+from node_robustness.small_batches import at_least_some_rows
 from node_robustness.solvers import Solution, solve
 from node_robustness.storage import atomic_path, open_hdf5, read_settings
 
@@ -148,10 +149,22 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, H, W] to [n, outputs, H / stride, W / stride]."""
-        active = F.relu(self.norm1(x))
+        # In place: nothing, autograd included, needs a normalised state before its ReLU.
+        active = F.relu_(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active)
-        out: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active)))) + shortcut
+        out: Tensor = self.conv2(F.relu_(self.norm2(self.conv1(active)))) + shortcut
         return out
+
+
+class ResidualBody(nn.Sequential):
+    """Residual blocks of one width."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__(*(ResidualBlock(channels, channels) for _ in range(blocks)))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[n, C, H, W] to [n, C, H, W]."""
+        return at_least_some_rows(super().forward, h)
 
 
 class ODEBody(nn.Module):
@@ -281,8 +294,9 @@ class Head(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """[n, C, H, W] to logits [n, K]."""
-        out: Tensor = self.linear(self.dropout(F.relu(self.norm(h)).mean((2, 3))))
-        return out
+        features: Tensor = self.dropout(F.relu_(self.norm(h)).mean((2, 3)))
+        # Row by row: a matrix product rounds differently in a batch of ten than in one of twenty.
+        return (features[:, None] * self.linear.weight).sum(2) + self.linear.bias
 
 
 class Classifier(nn.Module):
@@ -309,9 +323,7 @@ class Classifier(nn.Module):
         self.body: nn.Module = (
             ODEBody(spec.filters, settings)
             if spec.body == "ode"
-            else nn.Sequential(
-                *(ResidualBlock(spec.filters, spec.filters) for _ in range(spec.blocks))
-            )
+            else ResidualBody(spec.filters, spec.blocks)
         )
         self.head = Head(spec.filters, spec.classes, spec.dropout)
 
@@ -322,8 +334,7 @@ class Classifier(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """The state h(0) at which the body starts, [n, C, H', W']."""
-        h: Tensor = self.downsampling((images - self.mean) / self.std)
-        return h
+        return at_least_some_rows(self.downsampling, (images - self.mean) / self.std)
 
     @property
     def ode(self) -> ODEBody | None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from node_robustness.small_batches import at_least_some_rows, filled_up
+
 MAX_GROUPS = 32
 
 
@@ -40,8 +42,11 @@ class ODEFunction(nn.Module):
         state2, time2 = _split(self.conv2, like)
 
         def function(t: Tensor, h: Tensor) -> Tensor:
+            return at_least_some_rows(some_rows, t.expand(len(h)), h)
+
+        def some_rows(t: Tensor, h: Tensor) -> Tensor:
             # In place where the result is new and nothing, autograd included, needs its old value.
-            t = t.reshape(-1, 1, 1, 1)
+            t = t.view(-1, 1, 1, 1)
             h = F.relu_(self.norm1(h))
             h = F.conv2d(h, state1, self.conv1.bias, padding=1).addcmul_(t, time1)
             h = F.relu_(self.norm2(h))
@@ -66,6 +71,8 @@ class ODEFunction(nn.Module):
             order of `parameters()`, [n, its number of elements] (the elements of a convolution's
             weight [C, 1 + C, 3, 3] in an order of their own, which no norm can tell).
         """
+        n = len(h)
+        t, h, cotangent = filled_up(t), filled_up(h), filled_up(cotangent)
         groups = self.norm1.num_groups
         state1, time1 = _split(self.conv1, h)
         state2, time2 = _split(self.conv2, h)
@@ -96,7 +103,7 @@ class ODEFunction(nn.Module):
                 *_convolution_products(t, in2, to_out2),
                 *_norm_products(unit3, cotangent),
             )
-        return value.detach(), products
+        return value.detach()[:n], tuple(product[:n] for product in products)
 
 
 def _split(convolution: nn.Conv2d, like: Tensor) -> tuple[Tensor, Tensor]:

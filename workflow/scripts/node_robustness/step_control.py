@@ -69,6 +69,17 @@ class StepControl(Protocol):
         ...
 
 
+def _root(values: Tensor, order: int) -> Tensor:
+    """The root of each of the values [m].
+
+    Number by number: a tensor's power rounds differently at the end of a batch than inside it.
+    """
+    exponent = 1.0 / order
+    return torch.tensor(
+        [value**exponent for value in values.tolist()], dtype=values.dtype, device=values.device
+    )
+
+
 @dataclass(frozen=True)
 class Adaptive:
     """Steps as in torchdiffeq 0.2.5 at batch 1.
@@ -98,7 +109,7 @@ class Adaptive:
         h1 = torch.where(
             flat,
             torch.clamp(h0 * 1e-3, min=1e-6),
-            (0.01 / torch.maximum(d1, d2)) ** (1.0 / self.order),
+            _root(0.01 / torch.maximum(d1, d2), self.order),
         )
         return torch.minimum(100 * h0, h1).cpu().double()
 
@@ -119,7 +130,7 @@ class Adaptive:
     def growth(self, ratio: Tensor) -> Tensor:
         """Towards the largest step that would be accepted, within bounds."""
         lower = torch.where(ratio < 1, 1.0, _LARGEST_SHRINKAGE)
-        factor = torch.maximum(_SAFETY / ratio ** (1.0 / self.order), lower)
+        factor = torch.maximum(_SAFETY / _root(ratio, self.order), lower)
         return torch.where(ratio == 0, _LARGEST_GROWTH, factor.clamp(max=_LARGEST_GROWTH))
 
 

@@ -1,0 +1,69 @@
+"""The batch size that a memory budget allows."""
+
+import pytest
+import torch
+
+from node_robustness.config import Compute
+from node_robustness.memory import LARGEST_BATCH, bytes_an_image, images_at_a_time
+from node_robustness.models import Classifier, Spec, solving
+
+
+class Square(torch.nn.Module):
+    """Logits whose gradient needs the image and nothing else."""
+
+    def forward(self, x):
+        return (x.flatten(1) ** 2)[:, :2]
+
+
+@pytest.fixture
+def model() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(Spec(1, 10, (0.0,), (1.0,), "convolution", "ode", 16)).eval()
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    return torch.rand(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
+
+
+def test_the_need_of_a_simple_model_is_a_few_images(batch):
+    images, labels = batch
+    one = images[0].numel() * images.element_size()
+    need = bytes_an_image(Square(), images, labels)
+    assert 3 * one <= need <= 7 * one  # the image, its square, and their gradients
+
+
+def test_every_step_that_is_kept_needs_its_memory(model, batch):
+    needs = {}
+    for steps in (5, 20):
+        with solving(model, method="rk4", steps=steps):
+            needs[steps] = bytes_an_image(model, *batch)
+    assert 3.5 < needs[20] / needs[5] < 4.1
+    with solving(model, method="rk4", steps=20, checkpoint=True):
+        assert bytes_an_image(model, *batch) < needs[20] / 4
+
+
+def test_it_counts_what_is_alive_and_not_what_was(model, batch):
+    twice = torch.cat([batch[0]] * 2), torch.cat([batch[1]] * 2)
+    alone, doubled = bytes_an_image(model, *batch), bytes_an_image(model, *twice)
+    assert doubled == pytest.approx(alone, rel=0.2)
+
+
+def test_the_batch_grows_with_the_budget(model, batch):
+    sizes = [
+        images_at_a_time(Compute(memory_mb=megabytes), model, *batch) for megabytes in (1, 16, 32)
+    ]
+    assert sizes[0] < sizes[1] / 8
+    assert sizes[2] == pytest.approx(2 * sizes[1], abs=1)
+    assert images_at_a_time(Compute(memory_mb=10**9), model, *batch) == LARGEST_BATCH
+
+
+def test_the_configuration_may_name_the_number(model, batch):
+    assert images_at_a_time(Compute(batch_size=3, memory_mb=10**9), model, *batch) == 3
+
+
+def test_there_is_always_room_for_one_image(model, batch):
+    with solving(model, method="rk4", steps=100):
+        assert bytes_an_image(model, *batch) > 2**20
+        assert images_at_a_time(Compute(memory_mb=1), model, *batch) == 1

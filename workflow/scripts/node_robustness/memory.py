@@ -1,0 +1,90 @@
+"""How many images to attack at a time: as many as a memory budget holds.
+
+The need is measured on a few images. Results do not depend on the number (`small_batches`).
+"""
+
+import weakref
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from node_robustness.attacks import frozen
+from node_robustness.config import Compute
+
+PROBES = 4
+"""Images on which the need of memory is measured."""
+
+LARGEST_BATCH = 1024
+"""Beyond this many images at a time nothing gets faster (docs/performance.md)."""
+
+_MARGIN = 1.5  # for images that need more steps than the probes, and for the kernels' workspaces
+
+
+class _Meter(TorchDispatchMode):
+    """Adds up the bytes of all tensors that are alive, and keeps the largest sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage())
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def bytes_an_image(model: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """The memory that one image takes at most while the gradient of its loss is computed.
+
+    Args:
+        model: images to logits, with the solver settings of the attack.
+        images: a few images, float [n, C, H, W] in [0, 1].
+        labels: int64 [n].
+    """
+    with frozen(model), _Meter() as meter:
+        asking = images.clone().requires_grad_()
+        loss = F.cross_entropy(model(asking), labels, reduction="sum")
+        torch.autograd.grad(loss, asking)
+    return -(-meter.peak // len(images))
+
+
+def images_at_a_time(compute: Compute, model: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """How many images to attack, or to evaluate, which takes less, at a time.
+
+    Args:
+        compute: names the number, or the megabytes (2^20 bytes) that it follows from. If neither
+            is set: 1,000 MB on a CPU, and four fifths of what is free on a CUDA device.
+        model: images to logits, with the solver settings of the attack.
+        images: all images of the job, float [n, C, H, W] in [0, 1], n >= 1.
+        labels: int64 [n].
+    """
+    if compute.batch_size is not None:
+        return compute.batch_size
+    budget_mb: float | None = compute.memory_mb
+    if budget_mb is None:
+        budget_mb = 1000.0
+        if images.device.type == "cuda":
+            budget_mb = 0.8 * torch.cuda.mem_get_info(images.device)[0] / 2**20
+    need = bytes_an_image(model, images[:PROBES], labels[:PROBES])
+    return max(1, min(int(budget_mb * 2**20 / (_MARGIN * need)), LARGEST_BATCH))
