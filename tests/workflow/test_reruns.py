@@ -9,6 +9,7 @@ import csv
 import os
 import re
 import shutil
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -267,10 +268,28 @@ class TestPlan:
             "6 evaluate, 12 attack jobs: images 40 -> None",
             "12 attack jobs: settings.iterations 4 -> 5; images 40 -> None",
             "12 attack, 8 trajectory jobs: epsilon 8over255 is new",
-            "16 trajectory, 1 tables, 1 figures, 1 report jobs: they use what the jobs above make",
+            "16 trajectory, 1 tables, 1 figures, 1 report jobs: inputs are made anew",
         }
-        assert lines[-2].endswith("they use what the jobs above make")
+        assert lines[-2].endswith("inputs are made anew")
         assert lines[-1] == "69 jobs in all."
+
+    def test_what_is_not_there_or_not_whole(self, grid, tmp_path):
+        folder = shutil.copytree(grid, tmp_path / "run")
+        (folder / "results/tiny/tables/nfe.csv").unlink()
+        cell = "results/tiny/digits/RES/seed-1/tau-none/bim/linf/eps-0.3/attack.h5"
+        # What Snakemake leaves behind when it is killed: a mark that the job was begun.
+        marks = folder / ".snakemake/incomplete"
+        marks.mkdir(exist_ok=True)
+        (marks / urlsafe_b64encode(cell.encode()).decode()).write_text("{}")
+        model = folder / "results/tiny/digits/OON/seed-1/model.json"
+        model.write_text("other contents")
+        os.utime(model, (2**32, 2**32))
+        assert self.lines(folder, config=wide()) == [
+            "1 attack job: interrupted in an earlier run",
+            "2 evaluate, 8 attack jobs: newer inputs: model.json",
+            "8 trajectory, 1 tables, 1 figures, 1 report jobs: inputs are made anew",
+            "22 jobs in all.",
+        ]
 
     def test_code_and_libraries(self, grid, project, tmp_path):
         add_line(project, "node_robustness/findings.py", "_ADDED = 1")

@@ -26,7 +26,7 @@ from snakemake.settings.types import (
     WorkflowSettings,
 )
 
-FOLLOWS = "they use what the jobs above make"
+FOLLOWS = "inputs are made anew"
 _SHOWN = 4
 _NOTHING = object()
 
@@ -169,14 +169,14 @@ def _planned(api: SnakemakeApi, options: argparse.Namespace) -> Any:
 def _reason(job: Any, dag: Any, records: Any, forced: bool) -> Iterator[str]:
     reason = dag.reason(job)
     if reason.forced:
-        yield "asked for by force" if forced else "an earlier run of them was interrupted"
+        yield "forced" if forced else "interrupted in an earlier run"
     elif reason.missing_output:
         path = min(map(str, reason.missing_output))
         template = str(job.rule.output[list(map(str, job.output)).index(path)])
-        yield newest_part(path, template, job.wildcards_dict) or "their files are missing"
+        yield newest_part(path, template, job.wildcards_dict) or "missing files"
     elif reason.updated_input:
         names = sorted({Path(path).name for path in reason.updated_input})
-        yield f"newer input: {_some(names)}"
+        yield f"newer inputs: {_some(names)}"
     if reason.params_changed:
         # The others follow from the paths of inputs and outputs, and are not recorded.
         own = {name: v for name, v in job.params.items() if v in job.non_derived_params}
