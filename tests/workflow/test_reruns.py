@@ -285,8 +285,8 @@ class TestPlan:
         model.write_text("other contents")
         os.utime(model, (2**32, 2**32))
         assert self.lines(folder, config=wide()) == [
-            "1 attack job: interrupted in an earlier run",
             "2 evaluate, 8 attack jobs: newer inputs: model.json",
+            "1 attack job: interrupted in an earlier run",
             "8 trajectory, 1 tables, 1 figures, 1 report jobs: inputs are made anew",
             "22 jobs in all.",
         ]
