@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := --constraint requirements/lock.txt
 
-.PHONY: help demo test check format docs lock clean
+.PHONY: help demo plan test check format docs lock clean
 help:
 	@echo "make demo    make the environment, run the default experiment, say where the report is"
+	@echo "make plan    what would run, and why; ARGS='--configfile ...': arguments of snakemake"
 	@echo "make test    make the environment with the test tools, run the tests"
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
@@ -34,6 +35,9 @@ $(VENV)/dev: $(VENV)/run requirements/dev.txt
 demo: $(VENV)/run
 	@$(BIN)/snakemake --cores $(CORES)
 	@echo "Done. Open the report: file://$(CURDIR)/results/digits/report.html"
+
+plan: $(VENV)/run
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.plan $(ARGS)
 
 test: $(VENV)/dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest

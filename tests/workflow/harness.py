@@ -6,9 +6,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,9 @@ def start(
     options: tuple[str, ...] = (),
     cores: int = 2,
     file_kilobytes: int | None = None,
+    project: Path = ROOT,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    program: str = "snakemake",
 ) -> "subprocess.Popen[str]":
     """Start Snakemake in a folder.
 
@@ -80,11 +84,14 @@ def start(
         options: further options.
         cores: how many.
         file_kilobytes: the largest file that the run may write.
+        project: the folder with the Snakefile.
+        variables: further environment variables.
+        program: what to run with Snakemake's arguments: a module.
     """
     written = folder.with_name(f"{folder.name}.yaml")
     written.write_text(yaml.safe_dump(config, sort_keys=False))
-    command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(cores), *options]
-    command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    command = [sys.executable, "-m", program, *targets, "--cores", str(cores), *options]
+    command += ["--snakefile", str(project / "Snakefile"), "--directory", str(folder)]
     command += ["--configfile", str(written)]
     if file_kilobytes is not None:
         # The unit of bash, not of every sh, is 1024 bytes.
@@ -95,6 +102,7 @@ def start(
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         environment[name] = str(folder.with_name(f"{folder.name}.home"))
     environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"
+    environment |= variables
     return subprocess.Popen(
         command,
         env=environment,

@@ -25,6 +25,7 @@ rule attack:
     resources:
         mem_mb=2000,
     params:
+        code=code_of("attack"),
         coordinates=coordinates,
         settings=attack_settings,
         images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,

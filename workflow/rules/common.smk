@@ -5,8 +5,10 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, str(Path(str(workflow.current_basedir)).parent / "scripts"))
+SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
 
+from node_robustness import code_digest
 from node_robustness import config as configuration
 from node_robustness import grid
 from node_robustness.errors import UserError
@@ -67,6 +69,11 @@ def logs(rule, path):
 def benchmarks(rule, path):
     """Where a rule keeps what a job cost."""
     return f"results/{{experiment}}/benchmarks/{rule}/{path}.tsv"
+
+
+def code_of(script):
+    """The param by which a rule's jobs run again when the code or the libraries they use change."""
+    return lambda wildcards: code_digest.of_script(SCRIPTS / f"{script}.py")
 
 
 def source_of(folder):

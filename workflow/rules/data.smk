@@ -18,6 +18,7 @@ rule fetch:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("fetch"),
         source=lambda wildcards: source_of(wildcards.folder),
     message:
         "Fetching the files of {wildcards.folder}"
@@ -37,6 +38,7 @@ rule prepare:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("prepare"),
         source=lambda wildcards: source_of(
             grid.resource_folder(CONFIG, wildcards.dataset)
         ),

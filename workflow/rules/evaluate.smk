@@ -19,6 +19,7 @@ rule evaluate:
     resources:
         mem_mb=2000,
     params:
+        code=code_of("evaluate"),
         coordinates=coordinates,
         images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
     message:

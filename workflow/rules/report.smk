@@ -21,6 +21,8 @@ rule tables:
         benchmarks("tables", "tables")
     conda:
         ENVIRONMENT
+    params:
+        code=code_of("tables"),
     message:
         "Collecting the tables of {wildcards.experiment}"
     script:
@@ -51,6 +53,7 @@ rule figures:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("figures"),
         models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
     message:
         "Drawing the figures of {wildcards.experiment}"
@@ -78,6 +81,7 @@ rule report:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("report"),
         paper=lambda wildcards: CONFIG.experiments[wildcards.experiment].paper,
     message:
         "Writing the report of {wildcards.experiment}"

@@ -21,6 +21,7 @@ rule train:
     resources:
         mem_mb=2000,
     params:
+        code=code_of("train"),
         architecture=architecture,
         training=training,
         subset=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.model_dump(
@@ -52,6 +53,7 @@ rule import_weights:
     conda:
         ENVIRONMENT
     params:
+        code=code_of("import_weights"),
         architecture=architecture,
     message:
         "Importing the weights of {wildcards.model} from {input.checkpoint}"

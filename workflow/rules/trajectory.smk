@@ -26,6 +26,7 @@ rule trajectory:
     resources:
         mem_mb=2000,
     params:
+        code=code_of("trajectory"),
         coordinates=coordinates,
         follow=lambda wildcards: CONFIG.experiments[
             wildcards.experiment

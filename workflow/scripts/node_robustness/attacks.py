@@ -14,9 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from node_robustness.norms import Norm
-
-NO_CLASS = -1
-"""The prediction for an image whose logits are not finite (its solve failed)."""
+from node_robustness.predictions import NO_CLASS, classes
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,6 @@ class AttackResult:
     iterations: Tensor
     nfe_clean: Tensor | None
     nfe_adversarial: Tensor | None
-
-
-def classes(logits: Tensor) -> Tensor:
-    """The predicted class of each row of logits [n, K]; `NO_CLASS` where they are not finite."""
-    return torch.where(torch.isfinite(logits).all(1), logits.argmax(1), NO_CLASS)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from node_robustness.attacks import classes
 from node_robustness.datasets import Split, load_split
 from node_robustness.models import Classifier
+from node_robustness.predictions import classes
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Evaluation:
 
     Attributes:
         logits: float32 [n, K].
-        predictions: int64 [n]; `attacks.NO_CLASS` where the solve failed.
+        predictions: int64 [n]; `predictions.NO_CLASS` where the solve failed.
         nfe: function evaluations for each image, int32 [n]; None without an ODE.
         status: a `solvers.Status` for each image, int64 [n]; None without an ODE.
     """

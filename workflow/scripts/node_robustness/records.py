@@ -4,20 +4,25 @@ docs/files.md describes them for readers who open them with other tools. `second
 of the computation alone, `device` what computed; they are attributes, not data.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from node_robustness.attacks import AttackResult
-from node_robustness.evaluation import Evaluation
 from node_robustness.storage import open_hdf5, put, read_settings, write_hdf5
-from node_robustness.trajectories import Trajectories
+
+# Types alone: a change of one stage's code is none of the other stages' business.
+if TYPE_CHECKING:
+    from node_robustness.attacks import AttackResult
+    from node_robustness.evaluation import Evaluation
+    from node_robustness.trajectories import Trajectories
 
 Array = npt.NDArray[Any]
 

@@ -1,0 +1,302 @@
+"""What a change runs again: the very jobs that depend on it, no more and no fewer.
+
+The grid is one of every stage but fetching and preparing times two; its files are empty, since
+Snakemake looks at records and times of files, not into them, and were marked as made by
+`snakemake --touch`.
+"""
+
+import csv
+import os
+import re
+import shutil
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import ROOT, attempt, plan, snakemake, tiny
+
+BIM = {"method": "bim", "iterations": 4, "step": 0.1}
+WIDE = {
+    "experiments__tiny__seeds": [0, 1],
+    "experiments__tiny__attacks": ["bim", "bim_adjoint"],
+    "experiments__tiny__norms": ["linf"],
+    "experiments__tiny__epsilons": [0.1, 0.3],
+    "attacks__bim_adjoint": BIM | {"gradient": "adjoint"},
+}
+SUMMARY = {"tables results/tiny/tables", "figures results/tiny/figures", "report results/tiny"}
+DATA = {"fetch resources/digits", "prepare results/tiny/digits"}
+TRAINED = "results/tiny/digits/{model}/seed-{seed}"
+CELL = TRAINED + "/tau-{tolerance}/{attack}/linf/eps-{epsilon}"
+STAGES = {
+    "train": TRAINED,
+    "evaluate": TRAINED + "/tau-{tolerance}",
+    "attack": CELL,
+    "trajectory": CELL,
+}
+LATER = ["evaluate", "attack", "trajectory"]
+
+
+def wide(**changes: Any) -> dict[str, Any]:
+    """The configuration of the grid with other values at some keys; see `harness.tiny`."""
+    return tiny(**WIDE | changes)
+
+
+def jobs(*stages: str, **lists: list[Any]) -> set[str]:
+    """The jobs of some stages, as `rule folder`; of a list that is not given all coordinates."""
+    lists = {
+        "model": ["RES", "OON"],
+        "seed": [0, 1],
+        "tolerance": ["0.001", "1"],
+        "attack": ["bim", "bim_adjoint"],
+        "epsilon": ["0.1", "0.3"],
+    } | lists
+    found = set()
+    for values in product(*lists.values()):
+        where = dict(zip(lists, values, strict=True))
+        for stage in stages:
+            if where["model"] != "RES":
+                found.add(f"{stage} {STAGES[stage].format(**where)}")
+            elif stage != "trajectory" and lists["tolerance"] == ["0.001", "1"]:
+                found.add(f"{stage} {STAGES[stage].format(**where | {'tolerance': 'none'})}")
+    return found
+
+
+EVERY_MODEL_AND_AFTER = jobs("train", *LATER) | SUMMARY
+
+
+def planned(folder: Path, **settings: Any) -> set[str]:
+    """The jobs that Snakemake would run, as `rule folder`."""
+    return {
+        f"{row['rule']} {Path(row['output_file']).parent}"
+        for row in summary(folder, **settings)
+        if row["plan"] == "update pending"
+    }
+
+
+def summary(folder: Path, **settings: Any) -> Iterator[dict[str, str]]:
+    """Snakemake's word on every output: its `output_file`, `rule`, `plan`, and more."""
+    output = snakemake(folder, options=("--summary",), **settings).output
+    table = output[output.index("output_file\t") :].splitlines()
+    return csv.DictReader(table, delimiter="\t")
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the grid, all of which is up to date; not to be changed."""
+    folder = tmp_path_factory.mktemp("grid") / "run"
+    for row in summary(folder, config=wide()):
+        path = folder / row["output_file"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    snakemake(folder, config=wide(), options=("--touch", "--forceall"))
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project, to be changed; to Snakemake, as good as the one it was copied from."""
+    folder = tmp_path / "project"
+    for name in ("workflow", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", folder)
+    return folder
+
+
+def add_line(project: Path, name: str, line: str) -> None:
+    """Add a line at the end of a file of the scripts' folder."""
+    path = project / "workflow/scripts" / name
+    path.write_text(f"{path.read_text()}\n{line}\n")
+
+
+def pretend(folder: Path, library: str) -> None:
+    """Make a folder in which version 99.0 of a library is installed, as far as one can ask."""
+    metadata = folder / f"{library}-99.0.dist-info/METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {library}\nVersion: 99.0\n")
+
+
+class TestConfiguration:
+    @pytest.mark.parametrize(
+        ("key", "values", "new"),
+        [
+            ("epsilons", [0.1, 0.3, 0.2], jobs("attack", "trajectory", epsilon=["0.2"])),
+            ("tolerances", [1e-3, 1, 0.1], jobs(*LATER, tolerance=["0.1"])),
+            ("seeds", [0, 1, 2], jobs("train", *LATER, seed=[2])),
+            ("models", ["RES", "OON", "MIX"], jobs("train", *LATER, model=["MIX"])),
+            ("attacks", ["bim", "bim_adjoint", "long"], jobs(*LATER[1:], attack=["long"])),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_one_more(self, grid, key, values, new):
+        config = wide(
+            **{f"experiments__tiny__{key}": values},
+            models__MIX={"downsampling": "residual", "body": "ode", "filters": 4},
+            attacks__long=BIM | {"iterations": 9},
+        )
+        assert planned(grid, config=config) == new | SUMMARY
+
+    @pytest.mark.parametrize(
+        ("key", "values"),
+        [
+            ("epsilons", [0.3]),
+            ("tolerances", [1]),
+            ("seeds", [0]),
+            ("models", ["OON"]),
+            ("attacks", ["bim"]),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_one_fewer(self, grid, key, values):
+        assert planned(grid, config=wide(**{f"experiments__tiny__{key}": values})) == SUMMARY
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            (
+                {"attacks__bim__iterations": 5},
+                jobs("attack", "trajectory", attack=["bim"]) | SUMMARY,
+            ),
+            (
+                {"models__OON__training": {"epochs": 2}},
+                jobs("train", *LATER, model=["OON"]) | SUMMARY,
+            ),
+            ({"experiments__tiny__paper": "mnist"}, {"report results/tiny"}),
+            ({"compute__batch_size": 3, "compute__device": "cpu"}, set()),
+            (
+                {
+                    "experiments__tiny__epsilons": ["1e-1", "3/10"],
+                    "attacks__bim__step": "1e-1",
+                    "training__learning_rate": "5e-2",
+                },
+                set(),
+            ),
+        ],
+        ids=["iterations", "epochs", "paper", "compute", "spelling"],
+    )
+    def test_a_setting(self, grid, change, expected):
+        assert planned(grid, config=wide(**change)) == expected
+
+    def test_the_order_of_keys(self, grid):
+        assert planned(grid, config=backwards(wide())) == set()
+
+
+def backwards(value: Any) -> Any:
+    """A configuration with the keys of every section in the other order."""
+    if not isinstance(value, dict):
+        return value
+    return {key: backwards(value[key]) for key in reversed(value)}
+
+
+class TestCode:
+    def test_form_alone(self, grid, project):
+        """New times for all files, as a checkout gives them, and comments in all scripts."""
+        for path in project.rglob("*.py"):
+            path.write_text(f"# A comment.\n\n\n{path.read_text()}\n# Another.\n")
+        for path in project.rglob("*"):
+            os.utime(path, (2**32, 2**32))
+        assert planned(grid, config=wide(), project=project) == set()
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("attack.py", jobs("attack", "trajectory") | SUMMARY),
+            ("evaluate.py", jobs("evaluate") | SUMMARY),
+            ("node_robustness/solvers.py", EVERY_MODEL_AND_AFTER),
+            ("node_robustness/norms.py", jobs("attack", "trajectory") | SUMMARY),
+            ("node_robustness/trajectories.py", jobs("trajectory") | SUMMARY),
+            ("node_robustness/storage.py", DATA | EVERY_MODEL_AND_AFTER),
+            ("node_robustness/figures.py", SUMMARY - {"tables results/tiny/tables"}),
+            ("node_robustness/findings.py", {"report results/tiny"}),
+            ("node_robustness/config.py", set()),
+            ("node_robustness/import_me_not.py", set()),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_a_module(self, grid, project, name, expected):
+        (project / "workflow/scripts" / name).touch()
+        add_line(project, name, "_ADDED = 1")
+        assert planned(grid, config=wide(), project=project) == expected
+
+    def test_the_template_of_the_report(self, grid, project):
+        add_line(project, "node_robustness/report_template.html", "<!-- -->")
+        assert planned(grid, config=wide(), project=project) == {"report results/tiny"}
+
+    @pytest.mark.parametrize(
+        ("library", "expected"),
+        [
+            ("torchdiffeq", EVERY_MODEL_AND_AFTER),
+            ("statsmodels", SUMMARY),
+            ("pillow", SUMMARY - {"tables results/tiny/tables"}),
+            ("tqdm", set()),
+        ],
+    )
+    def test_another_version_of_a_library(self, grid, tmp_path, library, expected):
+        pretend(tmp_path, library)
+        path = {"PYTHONPATH": str(tmp_path)}
+        assert planned(grid, config=wide(), variables=path) == expected
+
+    def test_what_ran_for_its_code_does_not_run_again(self, copied, project):
+        add_line(project, "node_robustness/findings.py", "_ADDED = 1")
+        assert snakemake(copied, project=project).jobs == {"report": 1}
+        assert plan(copied, project=project).jobs == {}
+
+
+class TestPlan:
+    @staticmethod
+    def lines(folder: Path, *search: Path, **settings: Any) -> list[str]:
+        path = ":".join(map(str, [*search, ROOT / "workflow/scripts"]))
+        variables = {"PYTHONPATH": path}
+        run = attempt(folder, program="node_robustness.plan", variables=variables, **settings)
+        assert run.returncode == 0, run.output
+        return [line for line in run.output.splitlines() if not line.startswith("Using workflow")]
+
+    def test_nothing(self, grid):
+        (line,) = self.lines(grid, config=wide())
+        assert line == "Nothing to do: everything is there and up to date."
+
+    def test_settings_and_coordinates(self, grid):
+        config = wide(
+            experiments__tiny__epsilons=[0.1, 0.3, "8/255"],
+            attacks__bim__iterations=5,
+            datasets__digits__subset__test=None,
+        )
+        lines = self.lines(grid, config=config)
+        assert set(lines[:-1]) == {
+            "6 evaluate, 12 attack jobs: images 40 -> None",
+            "12 attack jobs: settings.iterations 4 -> 5; images 40 -> None",
+            "12 attack, 8 trajectory jobs: epsilon 8over255 is new",
+            "16 trajectory, 1 tables, 1 figures, 1 report jobs: inputs are made anew",
+        }
+        assert lines[-2].endswith("inputs are made anew")
+        assert lines[-1] == "69 jobs in all."
+
+    def test_what_is_not_there_or_not_whole(self, grid, tmp_path):
+        folder = shutil.copytree(grid, tmp_path / "run")
+        (folder / "results/tiny/tables/nfe.csv").unlink()
+        cell = "results/tiny/digits/RES/seed-1/tau-none/bim/linf/eps-0.3/attack.h5"
+        # What Snakemake leaves behind when it is killed: a mark that the job was begun.
+        marks = folder / ".snakemake/incomplete"
+        marks.mkdir(exist_ok=True)
+        (marks / urlsafe_b64encode(cell.encode()).decode()).write_text("{}")
+        model = folder / "results/tiny/digits/OON/seed-1/model.json"
+        model.write_text("other contents")
+        os.utime(model, (2**32, 2**32))
+        assert self.lines(folder, config=wide()) == [
+            "2 evaluate, 8 attack jobs: newer inputs: model.json",
+            "1 attack job: interrupted in an earlier run",
+            "8 trajectory, 1 tables, 1 figures, 1 report jobs: inputs are made anew",
+            "22 jobs in all.",
+        ]
+
+    def test_code_and_libraries(self, grid, project, tmp_path):
+        add_line(project, "node_robustness/findings.py", "_ADDED = 1")
+        pretend(tmp_path, "markupsafe")
+        reason, total = self.lines(grid, tmp_path, config=wide(), project=project)
+        assert re.fullmatch(
+            r"1 report job: code changed: node_robustness/findings\.py; markupsafe \S+ -> 99\.0",
+            reason,
+        )
+        assert total == "1 job in all."
