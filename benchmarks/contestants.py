@@ -14,11 +14,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchattacks
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
 from nets import models
 from node_robustness import attacks
 from node_robustness.norms import Norm
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 ITERATIONS, STEP = 10, 0.05
 

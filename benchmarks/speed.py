@@ -17,13 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import contestants
-import nets
 import pandas as pd
 import torch
+from torch.profiler import ProfilerActivity, profile
+
+import contestants
+import nets
 from contestants import seconds
 from node_robustness import devices
-from torch.profiler import ProfilerActivity, profile
 
 TOLERANCES = [1e-3, 1e-1, 10.0]
 EPSILONS = [0.05, 0.1, 0.3]
