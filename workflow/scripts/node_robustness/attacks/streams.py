@@ -45,13 +45,15 @@ class Streams:
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Numbers from [0, 1], [m, *shape], with the dtype and device of `like`."""
         return self._draw(
-            lambda generator: torch.rand(*shape, generator=generator, dtype=torch.float64), shape
+            lambda generator: torch.rand(tuple(shape), generator=generator, dtype=torch.float64),
+            shape,
         ).to(like)
 
     def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normal numbers, [m, *shape], with the dtype and device of `like`."""
         return self._draw(
-            lambda generator: torch.randn(*shape, generator=generator, dtype=torch.float64), shape
+            lambda generator: torch.randn(tuple(shape), generator=generator, dtype=torch.float64),
+            shape,
         ).to(like)
 
     def integers(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
