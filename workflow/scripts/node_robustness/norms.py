@@ -44,10 +44,16 @@ class Norm:
         unit: Tensor = relative / _broadcast(self.size(relative).clamp(min=_TINY))
         return unit
 
-    def project(self, perturbation: Tensor, epsilon: float) -> Tensor:
-        """The nearest perturbation of norm epsilon at most, [n, C, H, W]."""
+    def project(self, perturbation: Tensor, epsilon: float | Tensor) -> Tensor:
+        """The nearest perturbation of norm epsilon at most, [n, C, H, W].
+
+        Args:
+            perturbation: [n, C, H, W].
+            epsilon: one for all, or [n].
+        """
         if self.name == "linf":
-            return perturbation.clamp(-epsilon, epsilon)
+            bound = _broadcast(epsilon) if isinstance(epsilon, Tensor) else epsilon
+            return perturbation.clamp(-bound, bound)
         factor = epsilon / self.size(perturbation).clamp(min=_TINY)
         return perturbation * _broadcast(factor.clamp(max=1.0))
 
