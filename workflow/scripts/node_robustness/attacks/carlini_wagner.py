@@ -86,7 +86,8 @@ class CarliniWagner:
             (gradient,) = torch.autograd.grad(lacks.sum(), points)
             change = points.detach() - images[rows]
             objective = change.square().flatten(1).sum(1) + c[rows] * lacks.detach()
-            descent.move(2 * change + column(c[rows]) * _finite(gradient), self.learning_rate)
+            gradient = 2 * change + column(c[rows]) * _finite(gradient)
+            descent.move(gradient, self.learning_rate, iteration + 1)
             if iteration % max(self.iterations // _LOOKS, 1) == 0:
                 descent = descent.only(~descent.stagnates(objective))
                 if len(descent.rows) == 0:
@@ -96,7 +97,7 @@ class CarliniWagner:
 
 @dataclass
 class _Descent:
-    """Adam on the angles w of the pixels of k images; every field but one has an entry an image."""
+    """Adam on the angles w of the pixels of k images; every field has one entry an image."""
 
     rows: Tensor
     images: Tensor
@@ -105,7 +106,6 @@ class _Descent:
     mean: Tensor
     squares: Tensor
     objective: Tensor
-    steps: int = 0
 
     @classmethod
     def begin(cls, images: Tensor) -> "_Descent":
@@ -124,14 +124,13 @@ class _Descent:
         """The pixels; where they have not moved, exactly those of the image."""
         return torch.where(self.angle == self.start, self.images, (self.angle.sin() + 1) / 2)
 
-    def move(self, gradient: Tensor, learning_rate: float) -> None:
-        """One step of Adam, for the gradient with respect to the pixels."""
-        self.steps += 1
+    def move(self, gradient: Tensor, learning_rate: float, step: int) -> None:
+        """Adam's step number `step`, from 1, for the gradient with respect to the pixels."""
         gradient = gradient * self.angle.cos() / 2
         self.mean = torch.lerp(gradient, self.mean, _KEPT_OF_MEAN)
         self.squares = torch.lerp(gradient.square(), self.squares, _KEPT_OF_SQUARES)
-        mean = self.mean / (1 - _KEPT_OF_MEAN**self.steps)
-        squares = self.squares / (1 - _KEPT_OF_SQUARES**self.steps)
+        mean = self.mean / (1 - _KEPT_OF_MEAN**step)
+        squares = self.squares / (1 - _KEPT_OF_SQUARES**step)
         self.angle = self.angle - learning_rate * mean / (squares.sqrt() + _ADAM_EPSILON)
 
     def stagnates(self, objective: Tensor) -> Tensor:
@@ -141,13 +140,7 @@ class _Descent:
 
     def only(self, images: Tensor) -> "_Descent":
         """The descents of some of the images, by bool mask [k]."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return _Descent(
-            **{
-                name: value[images] if isinstance(value, Tensor) else value
-                for name, value in values.items()
-            }
-        )
+        return _Descent(**{field.name: getattr(self, field.name)[images] for field in fields(self)})
 
 
 def _finite(gradient: Tensor) -> Tensor:
