@@ -471,8 +471,8 @@ def _line(detail: ErrorDetails) -> str:
             message = "this key is missing; see config/README.md"
         case "union_tag_invalid":
             *others, last = map(repr, METHODS)
-            known = f"{', '.join(others)} or {last}"
-            message = f"{_shown(detail['input']['method'])} is not known; choose from {known}"
+            chosen = _shown(detail["input"]["method"])
+            message = f"{chosen} is not known; choose from {', '.join(others)} or {last}"
         case "dict_type" | "model_type" | "union_tag_not_found":
             message = f"must be a map of keys (given: {given})"
         case "string_type" if keys != location:

@@ -167,9 +167,8 @@ def source(config: Config, cell: Cell) -> Solved | None:
     model = config.models[name]
     own_seeds = seeds(model, experiment)
     seed = cell.seed if cell.seed in own_seeds else own_seeds[0]
-    tolerance = cell.tolerance or model.solver.tolerance
-    if tolerances(model, experiment) == [None]:
-        tolerance = None
+    adaptive = tolerances(model, experiment) != [None]
+    tolerance = (cell.tolerance or model.solver.tolerance) if adaptive else None
     return Solved(cell.experiment, cell.dataset, name, seed, tolerance)
 
 
@@ -223,11 +222,12 @@ def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
 
 
 def _parameters(attack: AnyAttack, model: Model, norm: str, epsilon: float) -> dict[str, Any]:
-    settings = attack.model_dump(exclude={*GradientAttack.model_fields, "step"} - {"method"})
+    gradient = set(GradientAttack.model_fields) - {"method"}
+    settings = attack.model_dump(exclude=gradient) | _gradient(attack, model)
     if isinstance(attack, SteppedAttack):
-        settings.pop("relative_step")
+        del settings["relative_step"]
         settings["step"] = step_size(attack, norm, epsilon)
-    return settings | _gradient(attack, model)
+    return settings
 
 
 def _gradient(attack: AnyAttack, model: Model) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from node_robustness.attacks.ball import column
 from node_robustness.attacks.engine import NO_CLASS, classes
+from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Pass
 from node_robustness.norms import Norm
 
@@ -19,17 +21,6 @@ from node_robustness.norms import Norm
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each row of logits [m, K], [m]."""
     return F.cross_entropy(logits, labels, reduction="none")
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """The largest logit of another class minus that of the label, [m]; positive where wrong.
-
-    Unlike cross-entropy, it does not flatten out where the model is confident (Carlini and Wagner,
-    Towards evaluating the robustness of neural networks, 2017, f6 without the bound).
-    """
-    chosen = labels[:, None]
-    others = logits.scatter(1, chosen, -torch.inf).amax(1)
-    return others - logits.gather(1, chosen)[:, 0]
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "margin": margin}
@@ -129,6 +120,6 @@ class Descent:
             for value in (self.step, self.epsilon)
         )
         if isinstance(step, Tensor):
-            step = step.view(-1, 1, 1, 1)
+            step = column(step)
         moved = current + step * self.norm.direction(gradient)
         return (images + self.norm.project(moved - images, epsilon)).clamp(0, 1)

@@ -1,6 +1,6 @@
 """Which gradient an attack follows: a wrapper of the model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -62,8 +62,8 @@ class Surrogate(nn.Module):
         self.nfe = getattr(self.values, "nfe", None)
         if not torch.is_grad_enabled():
             return logits
-        replaced: Tensor = _Replaced.apply(self.gradients(images), logits)
-        return replaced
+        replace: Callable[..., Tensor] = _Replaced.apply
+        return replace(self.gradients(images), logits)
 
 
 class _Replaced(torch.autograd.Function):

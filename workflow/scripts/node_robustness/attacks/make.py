@@ -6,11 +6,15 @@ from typing import Any
 
 from torch import nn
 
+from node_robustness.attacks.apgd import AutoPGD
 from node_robustness.attacks.bim import BasicIterativeMethod, FastGradientSign
 from node_robustness.attacks.bisection import Bisection
+from node_robustness.attacks.carlini_wagner import CarliniWagner
+from node_robustness.attacks.fab import FAB
 from node_robustness.attacks.method import Method
 from node_robustness.attacks.noise import Noise
 from node_robustness.attacks.pgd import ProjectedGradientDescent
+from node_robustness.attacks.square import Square
 from node_robustness.attacks.transfer import Transfer
 from node_robustness.norms import Norm
 
@@ -19,6 +23,10 @@ METHODS: dict[str, Any] = {
     "bim": BasicIterativeMethod,
     "pgd": ProjectedGradientDescent,
     "bisection": Bisection,
+    "apgd": AutoPGD,
+    "fab": FAB,
+    "cw": CarliniWagner,
+    "square": Square,
     "noise": Noise,
 }
 """The methods by their names in the configuration, but for `transfer`, which takes another one."""

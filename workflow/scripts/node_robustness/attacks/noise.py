@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from node_robustness.attacks.descent import Record, margin
+from node_robustness.attacks.ball import into_ball
+from node_robustness.attacks.descent import Record
+from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Pass
 from node_robustness.attacks.streams import Streams
 from node_robustness.norms import Norm
@@ -35,13 +37,15 @@ class Noise:
             rows = (~record.success).nonzero().flatten()
             if not len(rows):
                 break
-            change = self.epsilon * self._directions(images[rows], streams[rows])
-            noisy = Pass.over(model, (images[rows] + change).clamp(0, 1), differentiable=False)
-            record.judge(draw, rows, noisy, margin(noisy.logits, labels[rows]))
+            noisy = self._noisy(images[rows], streams[rows])
+            passed = Pass.over(model, noisy, differentiable=False)
+            record.judge(draw, rows, passed, margin(passed.logits, labels[rows]))
         return record.found()
 
-    def _directions(self, images: Tensor, streams: Streams) -> Tensor:
+    def _noisy(self, images: Tensor, streams: Streams) -> Tensor:
         shape = images.shape[1:]
         if self.norm.name == "linf":
-            return torch.where(streams.uniform(shape, images) < 0.5, -1.0, 1.0).to(images)
-        return self.norm.direction(streams.normal(shape, images))
+            direction = torch.where(streams.uniform(shape, images) < 0.5, -1.0, 1.0)
+        else:
+            direction = self.norm.direction(streams.normal(shape, images))
+        return into_ball(images, images + self.epsilon * direction, self.norm, self.epsilon)

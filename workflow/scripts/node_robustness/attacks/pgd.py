@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from node_robustness.attacks.ball import into_ball
 from node_robustness.attacks.descent import Descent, Record
 from node_robustness.attacks.method import Found, Pass
 from node_robustness.attacks.streams import Streams
@@ -58,4 +59,4 @@ class ProjectedGradientDescent:
         else:
             direction = self.norm.direction(streams.normal(shape, images))
             change = self.epsilon * streams.uniform((1, 1, 1), images) * direction
-        return (images + change).clamp(0, 1)
+        return into_ball(images, images + change, self.norm, self.epsilon)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from node_robustness.attacks.descent import Record, margin
+from node_robustness.attacks.descent import Record
 from node_robustness.attacks.engine import frozen
+from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Method, Pass
 from node_robustness.attacks.streams import Streams
 from node_robustness.norms import Norm
