@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from node_robustness.attacks.ball import column
 from node_robustness.attacks.best import Best
 from node_robustness.attacks.logits import margin
-from node_robustness.attacks.method import Found
+from node_robustness.attacks.method import Found, Pass
 from node_robustness.attacks.streams import Streams
 from node_robustness.norms import Norm
 
@@ -76,15 +76,14 @@ class CarliniWagner:
         descent = _Descent.begin(images)
         for iteration in range(self.iterations + 1):
             last = iteration == self.iterations
-            rows, points = descent.rows, descent.points().requires_grad_(not last)
-            with torch.set_grad_enabled(not last):
-                logits = model(points)
-                lacks = (self.confidence - margin(logits, labels[rows])).clamp(min=0)
-            broken[rows] |= best.judge(rows, points, logits, model, steps=min(iteration, 1))
+            rows, points = descent.rows, descent.points()
+            passed = Pass.over(model, points, differentiable=not last)
+            broken[rows] |= best.judge(rows, passed, steps=min(iteration, 1))
             if last:
                 break
-            (gradient,) = torch.autograd.grad(lacks.sum(), points)
-            change = points.detach() - images[rows]
+            lacks = (self.confidence - margin(passed.logits, labels[rows])).clamp(min=0)
+            gradient = passed.gradient(lacks)
+            change = points - images[rows]
             objective = change.square().flatten(1).sum(1) + c[rows] * lacks.detach()
             gradient = 2 * change + column(c[rows]) * _finite(gradient)
             descent.move(gradient, self.learning_rate, iteration + 1)
