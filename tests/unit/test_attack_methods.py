@@ -198,10 +198,19 @@ def test_neither_batches_nor_order_nor_shards_matter(name, norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", ["pgd", "noise", "square_short"])
-def test_the_seed_and_the_row_decide_what_is_drawn(name, norm):
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"method": "pgd", "step": 0.01, "iterations": 1},
+        {"method": "apgd", "loss": "ce", "iterations": 2},
+        {"method": "square", "queries": 2},
+        {"method": "noise", "draws": 1},
+    ],
+    ids=lambda settings: settings["method"],
+)
+def test_the_seed_and_the_row_decide_what_is_drawn(method, norm):
     x, y = images(2).mean(0, keepdim=True).expand(2, -1, -1, -1), torch.tensor([0, 0])
-    how = built_in(name, norm, 0.05)
+    how = make(method, norm, 0.05)
 
     def drawn(seed, rows):
         model = Watched(Constant())
