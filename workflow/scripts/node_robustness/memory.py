@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from node_robustness.attacks import frozen
 from node_robustness.config import Compute
+from node_robustness.models import frozen
 
 PROBES = 4
 """Images on which the need of memory is measured."""

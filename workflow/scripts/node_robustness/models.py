@@ -369,6 +369,21 @@ def solving(model: Classifier, **changes: Any) -> Iterator[Classifier]:
         model.solver = before
 
 
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients for parameters, for a while."""
+    modes = [(module, module.training) for module in model.modules()]
+    asked = [parameter.requires_grad for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, required in zip(model.parameters(), asked, strict=True):
+            parameter.requires_grad_(required)
+
+
 def save(model: Classifier, weights: Path, spec: Path) -> None:
     """Write a model as safetensors and its spec as JSON."""
     with atomic_path(weights) as path:
