@@ -27,8 +27,9 @@ class _Meter(TorchDispatchMode):
     """Adds up the bytes of all tensors that are alive, and keeps the largest sum."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.peak = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(
@@ -66,7 +67,8 @@ def bytes_an_image(model: nn.Module, images: Tensor, labels: Tensor) -> int:
         asking = images.clone().requires_grad_()
         loss = F.cross_entropy(model(asking), labels, reduction="sum")
         torch.autograd.grad(loss, asking)
-    return -(-meter.peak // len(images))
+    peak: int = meter.peak
+    return -(-peak // len(images))
 
 
 def images_at_a_time(compute: Compute, model: nn.Module, images: Tensor, labels: Tensor) -> int:
