@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from node_robustness.config import Attack, Config, Experiment, Model
+from node_robustness.config import Attack, Config, Detection, Experiment, Matrix, Model
+from node_robustness.config import Randomisation as RandomisationSection
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
 
 NO_TOLERANCE = "none"
 """The tolerance token of a model that takes no adaptive steps."""
+
+TIGHT_TOLERANCE = 1e-5
+"""A tolerance at which a solve in single precision is as good as exact."""
+
+RK4_STEPS = 20
+"""Equal steps of a solve whose steps depend on nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,32 @@ class Cell(Solved):
         return f"{super().folder}/{self.attack}/{self.norm}/eps-{token(self.epsilon)}"
 
 
+@dataclass(frozen=True)
+class Randomised(Trained):
+    """A model whose tolerance is drawn, under attacks of a norm and an epsilon."""
+
+    norm: str
+    epsilon: float
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return f"{super().folder}/randomised/{self.norm}/eps-{token(self.epsilon)}"
+
+
+@dataclass(frozen=True)
+class Detected(Solved):
+    """A model at a tolerance, with a detector, under attacks of a norm and an epsilon."""
+
+    norm: str
+    epsilon: float
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return f"{super().folder}/detection/{self.norm}/eps-{token(self.epsilon)}"
+
+
 def seeds(model: Model, experiment: Experiment) -> list[int]:
     """The seeds of a model; imported weights that do not name a seed are one model, not many."""
     if model.weights is not None and "{seed}" not in model.weights:
@@ -90,8 +123,12 @@ def check_checkpoints(config: Config) -> None:
 
 def tolerances(model: Model, experiment: Experiment) -> list[float | None]:
     """The tolerances of a model: one column without any if it takes no adaptive steps."""
-    adaptive = model.body == "ode" and model.solver.steps is None
-    return [*experiment.tolerances] if adaptive else [None]
+    return [*experiment.tolerances] if adaptive(model) else [None]
+
+
+def adaptive(model: Model) -> bool:
+    """Whether a model has an ODE whose steps the tolerance bounds."""
+    return model.body == "ode" and model.solver.steps is None
 
 
 def trained(config: Config, name: str) -> Iterator[Trained]:
@@ -149,6 +186,70 @@ def followed(config: Config, name: str) -> Iterator[Cell]:
             yield cell
 
 
+def audited(config: Config, name: str) -> Iterator[Solved]:
+    """Every model at every tolerance of an experiment whose gradients are to be audited."""
+    if config.experiments[name].audit is not None:
+        yield from solved(config, name)
+
+
+def judged(config: Config, name: str) -> Iterator[Cell]:
+    """Every attack cell of an experiment whose adversarials are judged at all tolerances."""
+    experiment = config.experiments[name]
+    if experiment.matrix is None:
+        return
+    attacks = experiment.matrix.attacks or _first_of_each_gradient(config, experiment)
+    chosen = set(perturbations(experiment, experiment.matrix))
+    for cell in cells(config, name):
+        if (
+            cell.tolerance is not None
+            and cell.attack in attacks
+            and (cell.norm, cell.epsilon) in chosen
+        ):
+            yield cell
+
+
+def _first_of_each_gradient(config: Config, experiment: Experiment) -> list[str]:
+    """The first attack with adjoint and the first with direct gradients, where there are."""
+    kinds = {name: config.attacks[name].gradient for name in experiment.attacks}
+    return [next((n for n, k in kinds.items() if k == kind), "") for kind in ("adjoint", "direct")]
+
+
+def randomised(config: Config, name: str) -> Iterator[Randomised]:
+    """Every model of an experiment that is attacked while its tolerance is drawn."""
+    experiment = config.experiments[name]
+    section = experiment.randomisation
+    if section is None or len(set(experiment.drawn_tolerances(section))) == 1:
+        return
+    for item in trained(config, name):
+        if adaptive(config.models[item.model]):
+            for norm, epsilon in perturbations(experiment, section):
+                yield Randomised(name, item.dataset, item.model, item.seed, norm, epsilon)
+
+
+def detected(config: Config, name: str) -> Iterator[Detected]:
+    """Every model at a tolerance whose adversarials are to be detected by the other tolerances."""
+    experiment = config.experiments[name]
+    section = experiment.detection
+    if section is None or len(experiment.tolerances) == 1:
+        return
+    for item in solved(config, name):
+        tau = item.tolerance
+        if tau is not None and tau in (section.tolerances or experiment.tolerances):
+            for norm, epsilon in perturbations(experiment, section):
+                yield Detected(name, item.dataset, item.model, item.seed, tau, norm, epsilon)
+
+
+def perturbations(
+    experiment: Experiment, section: Matrix | RandomisationSection | Detection
+) -> Iterator[tuple[str, float]]:
+    """The norms and epsilons of a section: unless it says otherwise, the first and the middle."""
+    for norm in section.norms or experiment.norms[:1]:
+        wanted = section.epsilons or [experiment.middle_epsilon(norm)]
+        for epsilon in experiment.epsilons_for(norm):
+            if epsilon in wanted:
+                yield norm, epsilon
+
+
 def step_size(attack: Attack, norm: str, epsilon: float) -> float:
     """The step of an attack, in the units of the norm."""
     if attack.relative_step is not None:
@@ -181,8 +282,7 @@ def shown(config: Config, name: str) -> Iterator[Cell]:
     """
     experiment = config.experiments[name]
     norm = experiment.norms[0]
-    epsilons = sorted(experiment.epsilons_for(norm))
-    epsilon = epsilons[len(epsilons) // 2]
+    epsilon = experiment.middle_epsilon(norm)
     for dataset, model in product(experiment.datasets, experiment.models):
         yield next(
             cell
