@@ -109,7 +109,7 @@ WRONG: list[tuple[str, object, str]] = [
         "experiments.e.foo bar",
         1,
         "experiments.e.foo bar: unknown key; known keys: datasets, models, seeds, tolerances, "
-        "attacks, norms, epsilons, trajectories, paper",
+        "attacks, norms, epsilons, trajectories, audit, matrix, randomisation, detection, paper",
     ),
     (
         "experiments.e.trajectories.time",
@@ -535,6 +535,53 @@ WRONG: list[tuple[str, object, str]] = [
         "models.M.solver",
         {"method": "dopri5", "steps": 20},
         "models.M.solver: method dopri5 chooses its steps itself: remove steps",
+    ),
+    ("experiments.e.audit", {"images": 0}, "experiments.e.audit.images: 0 must be 1 or more"),
+    (
+        "experiments.e.audit",
+        {"image": 4},
+        "experiments.e.audit.image: unknown key; did you mean 'images'?",
+    ),
+    (
+        "experiments.e.matrix",
+        {"attacks": ["pgd"]},
+        "experiments.e.matrix.attacks: pgd is not in experiments.e.attacks (bim)",
+    ),
+    (
+        "experiments.e.matrix",
+        {"epsilons": ["9/255"]},
+        "experiments.e.matrix.epsilons: 9/255 is not in experiments.e.epsilons (0.1, 8/255)",
+    ),
+    (
+        "experiments.e.randomisation",
+        {"norms": ["l2"]},
+        "experiments.e.randomisation.norms: l2 is not in experiments.e.norms (linf, l2_rms)",
+    ),
+    (
+        "experiments.e.randomisation",
+        {"distribution": "normal"},
+        "experiments.e.randomisation.distribution: 'normal' is not known; choose from "
+        "'log_uniform'",
+    ),
+    (
+        "experiments.e.randomisation",
+        {"low": 1},
+        "experiments.e: randomisation: low (1) must be less than high (1)",
+    ),
+    (
+        "experiments.e.randomisation",
+        {"low": 0.1, "high": "1e-2"},
+        "experiments.e: randomisation: low (0.1) must be less than high (0.01)",
+    ),
+    (
+        "experiments.e.detection",
+        {"tolerances": [0.5]},
+        "experiments.e.detection.tolerances: 0.5 is not in experiments.e.tolerances (0.001, 1)",
+    ),
+    (
+        "experiments.e.detection",
+        {"penalty": -1},
+        "experiments.e.detection.penalty: -1 must be 0 or more",
     ),
     (
         "experiments.e.trajectories.tolerances",

@@ -22,48 +22,47 @@ def model() -> Classifier:
 
 
 @pytest.fixture
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
+def images() -> torch.Tensor:
     torch.manual_seed(1)
-    return torch.rand(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
+    return torch.rand(8, 1, 8, 8)
 
 
-def test_the_need_of_a_simple_model_is_a_few_images(batch):
-    images, labels = batch
+def test_the_need_of_a_simple_model_is_a_few_images(images):
     one = images[0].numel() * images.element_size()
-    need = bytes_an_image(Square(), images, labels)
+    need = bytes_an_image(Square(), images)
     assert 3 * one <= need <= 7 * one  # the image, its square, and their gradients
 
 
-def test_every_step_that_is_kept_needs_its_memory(model, batch):
+def test_every_step_that_is_kept_needs_its_memory(model, images):
     needs = {}
     for steps in (5, 20):
         with solving(model, method="rk4", steps=steps):
-            needs[steps] = bytes_an_image(model, *batch)
+            needs[steps] = bytes_an_image(model, images)
     assert 3.5 < needs[20] / needs[5] < 4.1
     with solving(model, method="rk4", steps=20, checkpoint=True):
-        assert bytes_an_image(model, *batch) < needs[20] / 4
+        assert bytes_an_image(model, images) < needs[20] / 4
 
 
-def test_it_counts_what_is_alive_and_not_what_was(model, batch):
-    twice = torch.cat([batch[0]] * 2), torch.cat([batch[1]] * 2)
-    alone, doubled = bytes_an_image(model, *batch), bytes_an_image(model, *twice)
+def test_it_counts_what_is_alive_and_not_what_was(model, images):
+    alone = bytes_an_image(model, images)
+    doubled = bytes_an_image(model, torch.cat([images, images]))
     assert doubled == pytest.approx(alone, rel=0.2)
 
 
-def test_the_batch_grows_with_the_budget(model, batch):
+def test_the_batch_grows_with_the_budget(model, images):
     sizes = [
-        images_at_a_time(Compute(memory_mb=megabytes), model, *batch) for megabytes in (1, 16, 32)
+        images_at_a_time(Compute(memory_mb=megabytes), model, images) for megabytes in (1, 16, 32)
     ]
     assert sizes[0] < sizes[1] / 8
     assert sizes[2] == pytest.approx(2 * sizes[1], abs=1)
-    assert images_at_a_time(Compute(memory_mb=10**9), model, *batch) == LARGEST_BATCH
+    assert images_at_a_time(Compute(memory_mb=10**9), model, images) == LARGEST_BATCH
 
 
-def test_the_configuration_may_name_the_number(model, batch):
-    assert images_at_a_time(Compute(batch_size=3, memory_mb=10**9), model, *batch) == 3
+def test_the_configuration_may_name_the_number(model, images):
+    assert images_at_a_time(Compute(batch_size=3, memory_mb=10**9), model, images) == 3
 
 
-def test_there_is_always_room_for_one_image(model, batch):
+def test_there_is_always_room_for_one_image(model, images):
     with solving(model, method="rk4", steps=100):
-        assert bytes_an_image(model, *batch) > 2**20
-        assert images_at_a_time(Compute(memory_mb=1), model, *batch) == 1
+        assert bytes_an_image(model, images) > 2**20
+        assert images_at_a_time(Compute(memory_mb=1), model, images) == 1

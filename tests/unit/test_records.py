@@ -9,15 +9,25 @@ import torch
 
 from node_robustness import records
 from node_robustness.attacks import AttackResult
+from node_robustness.detection import Detection
 from node_robustness.errors import UserError
 from node_robustness.evaluation import Evaluation
+from node_robustness.gradient_audit import GradientAudit
+from node_robustness.randomisation import Randomised
 from node_robustness.records import (
+    Adversarials,
     read_adversarials,
     write_attack,
+    write_audit,
     write_clean,
+    write_detection,
+    write_judged,
+    write_randomised,
     write_trajectories,
 )
+from node_robustness.sanity import AttackChecks, BatchInvariance
 from node_robustness.storage import SCHEMA_VERSION
+from node_robustness.tolerance_matrix import Judged
 from node_robustness.trajectories import Trajectories
 
 SETTINGS = {"model": "OON", "seed": 1, "tolerance": None, "epsilon": 0.1}
@@ -150,6 +160,16 @@ def test_the_adversarials_of_an_attack(tmp_path):
     assert found.settings == SETTINGS
 
 
+def test_everything_that_an_attack_left(tmp_path):
+    path = tmp_path / "attack.h5"
+    write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked(), **WITH)
+    found = read_adversarials(path, successes_only=False)
+    np.testing.assert_array_equal(found.index, INDEX)
+    np.testing.assert_array_equal(found.labels, LABELS)
+    np.testing.assert_array_equal(found.success, [False, True, True])
+    np.testing.assert_array_equal(found.images, attacked().adversarials)
+
+
 def test_an_attack_without_a_success_has_no_adversarials(tmp_path):
     path = tmp_path / "attack.h5"
     result = attacked(success=(False, False, False))
@@ -232,3 +252,113 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
             with pytest.raises(KeyError):
                 write(path)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def filled(cls, shapes):
+    """A record whose arrays differ from each other."""
+    sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+    return cls(
+        **{
+            name: torch.arange(place, place + sizes[name]).view(shape)
+            for place, (name, shape) in enumerate(shapes.items())
+        }
+    )
+
+
+def test_audit(tmp_path):
+    path = tmp_path / "audit.h5"
+    gradients = filled(
+        GradientAudit,
+        {
+            "cosine": (3, 2, 2),
+            "sign_agreement": (3, 2, 2),
+            "gradient_norm": (3, 2),
+            "zero_share": (3, 2),
+            "precision_cosine": (3, 2),
+            "derivative": (3, 2, 4),
+            "finite_difference": (3, 4),
+            "finite_difference_frozen": (3, 4),
+        },
+    )
+    invariance = filled(
+        BatchInvariance, {"logit_difference": (3,), "prediction_differs": (3,), "nfe_differs": (3,)}
+    )
+    checks = filled(
+        AttackChecks,
+        {
+            "correct": (3,),
+            "iterations_success": (3, 2),
+            "single_step_success": (3,),
+            "large_epsilon_success": (3,),
+            "planted_success": (3,),
+        },
+    )
+    sources, directions = ["direct", "tight"], ["random_0", "random_1", "direct", "tight"]
+    write_audit(
+        path,
+        SETTINGS,
+        INDEX,
+        LABELS,
+        sources,
+        directions,
+        gradients,
+        invariance,
+        torch.tensor([0.1, 0.2, 0.3]),
+        checks,
+        **WITH,
+    )
+    found = read(path, "audit")
+    assert [name.decode() for name in found.pop("sources")] == sources
+    assert [name.decode() for name in found.pop("directions")] == directions
+    alone = {f"alone_{name}": values for name, values in vars(invariance).items()}
+    expected = {"index": INDEX, "labels": LABELS} | vars(gradients) | alone | vars(checks)
+    check(found, expected | {"neighbours_changed": np.float32([0.1, 0.2, 0.3])})
+
+
+def test_judged(tmp_path):
+    path = tmp_path / "judged.h5"
+    clean, adversarial = (
+        Judged(
+            torch.arange(6).view(3, 2) + shift,
+            torch.arange(24.0).view(3, 2, 4) + shift,
+            torch.arange(6, dtype=torch.int32).view(3, 2) + shift,
+        )
+        for shift in (0, 10)
+    )
+    success = np.array([True, False, True])
+    images = Adversarials(INDEX, LABELS, IMAGES.numpy(), success, SETTINGS)
+    write_judged(path, SETTINGS, images, [1e-5, 1.0], clean, adversarial, **WITH)
+    check(
+        read(path, "judged"),
+        {
+            "index": INDEX,
+            "labels": LABELS,
+            "success": success,
+            "tolerances": [1e-5, 1.0],
+            "clean_predictions": clean.predictions,
+            "clean_logits": clean.logits,
+            "adversarial_predictions": adversarial.predictions,
+            "adversarial_logits": adversarial.logits,
+            "nfe": adversarial.nfe,
+        },
+    )
+
+
+def test_defences(tmp_path):
+    path, several = tmp_path / "randomised.h5", torch.tensor([0.1, 0.5, 0.9])
+    wrong = {name: several + i for i, name in enumerate(["clean", "fixed", "fresh", "eot"])}
+    result = Randomised(wrong, several.double(), torch.tensor([True, False, True]))
+    write_randomised(path, SETTINGS, INDEX, LABELS, result, **WITH)
+    expected = {"index": INDEX, "labels": LABELS}
+    expected |= {f"wrong/{name}": values for name, values in wrong.items()}
+    expected |= {"fixed_tolerance": several.double(), "fixed_wrong": [True, False, True]}
+    check(read(path, "randomised"), expected)
+
+    path, correct = tmp_path / "detection.h5", torch.tensor([True, True, False])
+    scores = {name: several + i for i, name in enumerate(["clean", "adversarial", "adaptive"])}
+    success = {"adversarial": ~correct, "adaptive": correct}
+    write_detection(path, SETTINGS, INDEX, LABELS, Detection(correct, scores, success), **WITH)
+    expected = {"index": INDEX, "labels": LABELS, "correct": correct}
+    expected |= {f"score/{name}": values for name, values in scores.items()}
+    expected |= {f"success/{name}": values for name, values in success.items()}
+    check(read(path, "detection"), expected)

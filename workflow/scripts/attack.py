@@ -35,7 +35,7 @@ with job(snakemake.log[0]):
             attacks.make(settings, coordinates["norm"], coordinates["epsilon"], source),
             index=test.index,
             seed=coordinates["seed"],
-            batch_size=images_at_a_time(compute, attacked, images, labels),
+            batch_size=images_at_a_time(compute, attacked, images),
             progress=progress.update,
         )
     write_attack(

@@ -16,13 +16,13 @@ with job(snakemake.log[0]):
     device = devices.choose_device(compute.device)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates = snakemake.params.coordinates
-    test, images, labels = test_images(Path(snakemake.input.data), snakemake.params.images, device)
+    test, images, _ = test_images(Path(snakemake.input.data), snakemake.params.images, device)
     started = time.perf_counter()
     with (
         models.solving(model, tolerance=coordinates["tolerance"]),
         bar(len(images), "evaluated") as progress,
     ):
-        batch_size = images_at_a_time(compute, model, images, labels)
+        batch_size = images_at_a_time(compute, model, images)
         found = evaluate(model, images, batch_size=batch_size, progress=progress.update)
     settings = {**coordinates, "weights_sha256": sha256(snakemake.input.weights)}
     write_clean(

@@ -7,7 +7,6 @@ import weakref
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -55,31 +54,28 @@ class _Meter(TorchDispatchMode):
         self.now -= size
 
 
-def bytes_an_image(model: nn.Module, images: Tensor, labels: Tensor) -> int:
-    """The memory that one image takes at most while the gradient of its loss is computed.
+def bytes_an_image(model: nn.Module, images: Tensor) -> int:
+    """The memory that one image takes at most while a gradient of its logits is computed.
 
     Args:
         model: images to logits, with the solver settings of the attack.
         images: a few images, float [n, C, H, W] in [0, 1].
-        labels: int64 [n].
     """
     with frozen(model), _Meter() as meter:
         asking = images.clone().requires_grad_()
-        loss = F.cross_entropy(model(asking), labels, reduction="sum")
-        torch.autograd.grad(loss, asking)
+        torch.autograd.grad(model(asking).sum(), asking)
     peak: int = meter.peak
     return -(-peak // len(images))
 
 
-def images_at_a_time(compute: Compute, model: nn.Module, images: Tensor, labels: Tensor) -> int:
+def images_at_a_time(compute: Compute, model: nn.Module, images: Tensor) -> int:
     """How many images to attack, or to evaluate, which takes less, at a time.
 
     Args:
         compute: names the number, or the megabytes (2^20 bytes) that it follows from. If neither
             is set: 1,000 MB on a CPU, and four fifths of what is free on a CUDA device.
         model: images to logits, with the solver settings of the attack.
-        images: all images of the job, float [n, C, H, W] in [0, 1], n >= 1.
-        labels: int64 [n].
+        images: those of the job, float [n, C, H, W] in [0, 1], n >= 1.
     """
     if compute.batch_size is not None:
         return compute.batch_size
@@ -88,5 +84,5 @@ def images_at_a_time(compute: Compute, model: nn.Module, images: Tensor, labels:
         budget_mb = 1000.0
         if images.device.type == "cuda":
             budget_mb = 0.8 * torch.cuda.mem_get_info(images.device)[0] / 2**20
-    need = bytes_an_image(model, images[:PROBES], labels[:PROBES])
+    need = bytes_an_image(model, images[:PROBES])
     return max(1, min(int(budget_mb * 2**20 / (_MARGIN * need)), LARGEST_BATCH))
