@@ -31,7 +31,7 @@ def solved(model="OON", seed=0, tolerance=0.1, dataset="toy", experiment="tiny")
 
 def cell(attack="bim", gradient="direct", norm="linf", epsilon=0.1, **where) -> dict:
     attacked_with = {"attack": attack, "gradient": gradient, "norm": norm, "epsilon": epsilon}
-    return solved(**where) | attacked_with
+    return solved(**where) | attacked_with | {"method": "bim", "iterations": 10}
 
 
 def name(settings: dict) -> str:
@@ -79,6 +79,101 @@ def write_trajectory(folder: Path, settings: dict, l2: list[list[float]], times:
         "distance/cosine": 1 - values / 8,
     }
     return write(folder / f"trajectory-{name(settings)}.h5", "trajectory", settings, arrays)
+
+
+def write_attempt(folder: Path, settings: dict, sizes, correct=None, **changes) -> Path:
+    """A cell of an attack that finds adversarials of these sizes in its norm (inf: none)."""
+    sizes = np.asarray(sizes, float)
+    correct = np.ones(len(sizes), bool) if correct is None else np.asarray(correct, bool)
+    success = correct & (sizes <= settings["epsilon"])
+    size = np.where(success, sizes, settings["epsilon"])
+    arrays = {
+        "index": np.arange(len(sizes)),
+        "labels": np.zeros(len(sizes), int),
+        "clean_predictions": np.where(correct, 0, 1),
+        "adversarial_predictions": np.where(success | ~correct, 1, 0),
+        "attacked": correct,
+        "success": success,
+        "iterations": np.ones(len(sizes), np.int32),
+        "perturbation_linf": size.astype(np.float32),
+        "perturbation_l2": (2 * size if settings["norm"] == "l2_rms" else size).astype(np.float32),
+        "adversarials": np.zeros((len(sizes), 1, 2, 2), np.float32),
+    }
+    if settings["tolerance"] is not None:
+        arrays["nfe_clean"] = arrays["nfe_adversarial"] = arrays["iterations"]
+    path = folder / f"attack-{name(settings)}.h5"
+    return write(path, "attack", settings, arrays | changes)
+
+
+def sizes_leaving(share: float, n: int, epsilon: float = 0.1) -> np.ndarray:
+    """Sizes of the smallest adversarials of n images, of which this share has none."""
+    robust = round(share * n)
+    return np.array([np.inf] * robust + [epsilon] * (n - robust))
+
+
+LADDER = {
+    "bim_adjoint": {"method": "bim", "gradient": "adjoint"},
+    "apgd": {"method": "apgd", "gradient": "direct", "iterations": 100},
+    "pgd_surrogate": {"method": "pgd", "gradient": "surrogate", "iterations": 40},
+    "square": {"method": "square", "gradient": None},
+    "noise": {"method": "noise", "gradient": None},
+}
+
+
+def write_ladder(folder: Path, n: int, paper: float, strongest: float, **where) -> list[Path]:
+    """All kinds of attacks on n images, robust in these shares; apgd and square are the best."""
+    paths = []
+    shares = {"bim_adjoint": paper, "pgd_surrogate": paper, "noise": 1.0}
+    for attack, settings in LADDER.items():
+        if attack == "pgd_surrogate" and where.get("tolerance", 0.1) is None:
+            continue
+        sizes = sizes_leaving(shares.get(attack, strongest), n, where.get("epsilon", 0.1))
+        paths.append(write_attempt(folder, cell(attack, **where) | settings, sizes))
+    return paths
+
+
+def write_evaluation(folder: Path, n: int, wrong: int = 0, **where) -> Path:
+    """The clean.h5 of n images, the last ones of which are misclassified."""
+    arrays = {
+        "index": np.arange(n),
+        "labels": np.zeros(n, int),
+        "predictions": np.where(np.arange(n) < n - wrong, 0, 1),
+    }
+    if where.get("tolerance", 0.1) is not None:
+        arrays |= {"nfe": np.full(n, 20, np.int32), "status": np.zeros(n, int)}
+    settings = solved(**where)
+    return write(folder / f"clean-{name(settings)}.h5", "clean", settings, arrays)
+
+
+def write_audit(folder: Path, n: int = 8, **where) -> Path:
+    """An audit that finds nothing wrong; `changes` replaces arrays."""
+    changes = where.pop("changes", {})
+    sources = ["direct"] if where.get("tolerance", 0.1) is None else ["direct", "adjoint", "tight"]
+    s, d = len(sources), 3
+    differences = np.linspace(1, 2, n * d).reshape(n, d)
+    arrays = {
+        "index": np.arange(n),
+        "labels": np.zeros(n, int),
+        "sources": np.array(sources),
+        "directions": np.array(["random", "direct", "adjoint"]),
+        "cosine": np.full((n, s, s), 0.98, np.float32),
+        "sign_agreement": np.full((n, s, s), 0.9, np.float32),
+        "gradient_norm": np.ones((n, s)),
+        "zero_share": np.zeros((n, s)),
+        "derivative": np.repeat(differences[:, None], s, 1),
+        "finite_difference": 1.001 * differences,
+        "finite_difference_frozen": differences,
+        "alone_logit_difference": np.zeros(n, np.float32),
+        "alone_prediction_differs": np.zeros(n, bool),
+        "alone_nfe_differs": np.zeros(n, bool),
+        "neighbours_changed": np.zeros(n, np.float32),
+        "iterations_success": np.ones((n, 2), bool),
+        "single_step_success": np.zeros(n, bool),
+        "large_epsilon_success": np.ones(n, bool),
+        "planted_success": np.ones(n, bool),
+    }
+    settings = solved(**where)
+    return write(folder / f"audit-{name(settings)}.h5", "audit", settings, arrays | changes)
 
 
 def write_data(folder: Path) -> Path:

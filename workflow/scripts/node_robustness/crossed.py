@@ -75,11 +75,11 @@ class Share(NamedTuple):
         return cls(float(outcomes.mean()), effective_images(outcomes.astype(float)))
 
     def above(self, margin: float) -> float:
-        """One-sided p-value of "the share is at most the margin" (exact binomial with one seed)."""
+        """One-sided p-value of "the share is at most the margin" (binomial, exact for one seed)."""
         return _upper_tail(self.value * self.images, self.images, margin)
 
     def below(self, margin: float) -> float:
-        """One-sided p-value of "the share is at least the margin" (exact binomial with one seed)."""
+        """One-sided p-value of "the share is at least the margin" (binomial, exact for one seed)."""
         return 1 - _upper_tail(self.value * self.images + 1, self.images, margin)
 
 
