@@ -107,22 +107,25 @@ def training(wildcards):
     return settings
 
 
-def attack_settings(wildcards):
-    """The parameters of an attack in this cell: one step size, in the units of its norm.
+def cell(wildcards):
+    """The cell of the grid that the wildcards name."""
+    return grid.Cell(**coordinates(wildcards))
 
-    A model without an ODE has one kind of gradient, whatever the attack asks for.
-    """
-    attack = CONFIG.attacks[wildcards.attack]
-    settings = attack.model_dump(exclude={"step", "relative_step"})
-    epsilon = EPSILONS[wildcards.epsilon]
-    settings["step"] = grid.step_size(attack, wildcards.norm, epsilon)
-    if CONFIG.models[wildcards.model].body != "ode":
-        settings |= {
-            "gradient": "direct",
-            "adjoint_tolerance": None,
-            "adjoint_norm": "full",
-        }
-    return settings
+
+def attack_settings(wildcards):
+    """Everything that counts of an attack in this cell."""
+    return grid.attack_settings(CONFIG, cell(wildcards))
+
+
+def source_model(wildcards):
+    """The weights and the spec of the model whose adversarials this cell takes, if any."""
+    source = grid.source(CONFIG, cell(wildcards))
+    if source is None:
+        return []
+    return [
+        f"results/{source.weights_folder}/{name}"
+        for name in ("model.safetensors", "model.json")
+    ]
 
 
 def of_experiment(cells, name):

@@ -1,0 +1,29 @@
+"""What attacks read from logits."""
+
+import torch
+from torch import Tensor, nn
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """The largest logit of another class minus the label's, [m]: positive where misclassified."""
+    return _without(logits, labels).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
+
+
+def likely_targets(model: nn.Module, images: Tensor, labels: Tensor, count: int) -> Tensor:
+    """The classes beside the label, most likely first, int64 [min(count, K - 1), m].
+
+    Args:
+        model: images to logits [m, K].
+        images: float [m, C, H, W].
+        labels: int64 [m].
+        count: how many classes at most.
+    """
+    with torch.no_grad():
+        logits: Tensor = model(images)
+    ranked = _without(logits, labels).sort(dim=1, descending=True, stable=True).indices
+    return ranked[:, : min(count, logits.shape[1] - 1)].T
+
+
+def _without(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logits with the label's as low as can be."""
+    return logits.scatter(1, labels[:, None], -torch.inf)
