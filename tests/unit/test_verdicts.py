@@ -18,8 +18,9 @@ def judge(folder, attacks, n, audit=True, where=({},), paper="bim_adjoint", chan
     return found, verdicts.gain_table(items, found, paper, {"OON": 0.1})
 
 
-def one(folder, paper, strongest, n, **settings):
-    (row,) = judge(folder, write_ladder(folder, n, paper, strongest), n, **settings)[0].itertuples()
+def one(folder, left_by_paper, left, n, **settings):
+    paths = write_ladder(folder, n, left_by_paper, left)
+    (row,) = judge(folder, paths, n, **settings)[0].itertuples()
     return row
 
 

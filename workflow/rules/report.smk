@@ -1,5 +1,5 @@
-# Tables, figures and the report of an experiment.
-# Needs: all cells of the experiment. Makes: tables/, figures/, report.html, manifest.json.
+# Tables, figures, claim records and the report of an experiment.
+# Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json.
 
 
 rule tables:
@@ -21,6 +21,9 @@ rule tables:
         benchmarks("tables", "tables")
     conda:
         ENVIRONMENT
+    params:
+        paper=papers_attack,
+        training_tolerances=training_tolerances,
     message:
         "Collecting the tables of {wildcards.experiment}"
     script:
@@ -56,6 +59,33 @@ rule figures:
         "Drawing the figures of {wildcards.experiment}"
     script:
         "../scripts/figures.py"
+
+
+rule claim:
+    input:
+        attacks=lambda wildcards: [
+            f"results/{cell.folder}/attack.h5"
+            for cell in grid.cells(CONFIG, wildcards.experiment)
+            if (cell.dataset, cell.model) == (wildcards.dataset, wildcards.model)
+        ],
+        tables=expand(
+            "results/{{experiment}}/tables/{table}.parquet",
+            table=["verdicts", "gains", "checks"],
+        ),
+    output:
+        claim="results/{experiment}/claims/{dataset}-{model}.json",
+    log:
+        logs("claim", "{dataset}-{model}"),
+    benchmark:
+        benchmarks("claim", "{dataset}-{model}")
+    conda:
+        ENVIRONMENT
+    params:
+        paper=papers_attack,
+    message:
+        "Recording what is claimed of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/claim.py"
 
 
 rule report:

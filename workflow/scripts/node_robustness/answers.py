@@ -73,14 +73,15 @@ def _tolerances(gains: pd.DataFrame) -> list[str]:
     found = []
     for (dataset, model), own in gains.groupby(["dataset", "model"], sort=False):
         shown = own[own.verdict != ABSENT]
+        reference = f"τ = {label(float(own.reference.iloc[0]))}"
         start = (
-            f"Tolerances above τ = {label(float(own.reference.iloc[0]))} seem to protect {model} "
+            f"Tolerances above {reference} seem to protect {model} "
             f"on {dataset} in {len(shown)} of {_settings(len(own))} of the paper's protocol"
         )
         if shown.empty:
             found.append(
                 f"The paper's protocol shows no clear gain of {model} on {dataset} from tolerances "
-                f"above τ = {label(float(own.reference.iloc[0]))}, in none of {_settings(len(own))}."
+                f"above {reference}, in none of {_settings(len(own))}."
             )
             continue
         counts = shown.verdict.value_counts()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from node_robustness.protocols import CONTROL, Attacked, Attempt, within
 from node_robustness.storage import open_hdf5, read_settings
-from node_robustness.tables import SOLVED, tabulate
+from node_robustness.tables import SOLVED, place, tabulate
 
 PASSED, FAILED, NOT_MEASURED = "passed", "failed", "not measured"
 
@@ -63,8 +63,8 @@ class Evidence:
         """An array of the audit, of those images that the model classifies correctly."""
         if self.audit is None or name not in self.audit:
             return None
-        right = self.clean["index"][self.clean["predictions"] == self.clean["labels"]]
-        return self.audit[name][np.isin(self.audit["index"], right)]
+        values: NDArray[Any] = self.audit[name][self.audit["correct"]]
+        return values
 
 
 def _mean(values: NDArray[Any] | None) -> float:
@@ -87,14 +87,15 @@ def _gained_by_doubling(evidence: Evidence) -> float:
 
 
 def _lost_with_epsilon(evidence: Evidence) -> float:
+    """The largest loss of success from one epsilon to the next; none where there is but one."""
     losses = []
     for group in evidence.groups:
         rates: dict[str, list[float]] = {}
         for attempt in group.attempts:
             if attempt.method != CONTROL:
                 rates.setdefault(attempt.attack, []).append(_mean(attempt.success))
-        losses += [float(-np.diff(found).min()) for found in rates.values() if len(found) > 1]
-    return max(_largest(losses), 0.0) if losses else math.nan
+        losses += [float(max(0.0, *-np.diff([0.0, *found]))) for found in rates.values()]
+    return _largest(losses)
 
 
 def _unbroken_at_large_epsilon(evidence: Evidence) -> float:
@@ -430,7 +431,7 @@ def check_table(
             for check in CHECKS
             if evidence.ode or not check.ode_only
         ]
-    return tabulate(rows, _CHECKS)
+    return tabulate(sorted(rows, key=place), _CHECKS)
 
 
 def _key(where: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -439,7 +440,7 @@ def _key(where: Mapping[str, Any]) -> tuple[Any, ...]:
 
 # Of the large arrays only those that a check looks at.
 _READ = {
-    "clean": ("index", "labels", "predictions", "nfe", "status"),
+    "clean": ("nfe", "status"),
     "judged": ("labels", "success", "tolerances", "adversarial_predictions"),
 }
 

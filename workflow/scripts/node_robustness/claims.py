@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from node_robustness import provenance
-from node_robustness.statistics import SIGNIFICANCE
 from node_robustness.protocols import Attacked
+from node_robustness.statistics import SIGNIFICANCE
 from node_robustness.storage import SCHEMA_VERSION, SOFTWARE
 from node_robustness.tables import CELL
 from node_robustness.verdicts import HOLDS, LEVEL, MARGIN
@@ -90,7 +90,7 @@ def _weights(group: Attacked) -> str | None:
 
 
 def _attacks(attacked: Sequence[Attacked]) -> list[dict[str, Any]]:
-    """Every attack with its parameters, once where they are the same at all seeds and tolerances."""
+    """Every attack with its parameters, once where seeds and tolerances share them."""
     coordinates = {*CELL, "weights_sha256"} - {"gradient"}
     found: list[dict[str, Any]] = []
     for group in attacked:

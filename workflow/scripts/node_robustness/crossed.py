@@ -79,7 +79,7 @@ class Share(NamedTuple):
         return _upper_tail(self.value * self.images, self.images, margin)
 
     def below(self, margin: float) -> float:
-        """One-sided p-value of "the share is at least the margin" (binomial, exact for one seed)."""
+        """One-sided p-value of "the share is at least the margin", likewise."""
         return 1 - _upper_tail(self.value * self.images + 1, self.images, margin)
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from node_robustness.errors import UserError
 from node_robustness.statistics import wilson
 from node_robustness.storage import open_hdf5, read_settings
-from node_robustness.tables import CELL, SOLVED, natural, rate, tabulate
+from node_robustness.tables import CELL, SOLVED, natural, place, rate, tabulate
 
 CONTROL = "noise"
 """The method that searches nothing: a control, of which every attack must be the better."""
@@ -172,7 +172,7 @@ def read_attacked(paths: Iterable[Path | str]) -> list[Attacked]:
             cell = _read_cell(path, file)
         groups.setdefault(tuple(cell.where.values()), []).append(cell)
     joined = [_join(cells) for cells in groups.values()]
-    return sorted(joined, key=lambda a: [natural(_number(value)) for value in a.where.values()])
+    return sorted(joined, key=lambda group: place(group.where))
 
 
 @dataclass(frozen=True)
@@ -236,10 +236,6 @@ def _join(cells: Sequence[_Cell]) -> Attacked:
         np.logical_and.reduce([cell.attacked for cell in cells]),
         tuple(attempts),
     )
-
-
-def _number(value: Any) -> Any:
-    return math.nan if value is None else value
 
 
 def example_sizes(attacked: Iterable[Attacked], paper: str | None) -> pd.DataFrame:

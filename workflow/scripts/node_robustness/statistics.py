@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+from sklearn.metrics import roc_curve
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -126,3 +128,47 @@ def rate_change(
         *after[0], *before[0], method="newcomb", compare="diff", alpha=SIGNIFICANCE
     )
     return Estimate(differences[0], float(low), float(high))
+
+
+def roc(
+    negatives: NDArray[Any], positives: NDArray[Any]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the ROC curve of a score that should be larger for positives.
+
+    Args:
+        negatives: Scores of n negatives, n > 0.
+        positives: Scores of m positives, m > 0.
+
+    Returns:
+        False positive rates and true positive rates, both ascending from 0 to 1.
+    """
+    truth = np.repeat([0, 1], [len(negatives), len(positives)])
+    false, true, _ = roc_curve(truth, np.concatenate([negatives, positives]))
+    return false, true
+
+
+def auc_with_interval(negatives: NDArray[Any], positives: NDArray[Any]) -> Estimate:
+    """Return the area under the ROC curve, the chance that a positive has the larger score.
+
+    The variance is DeLong's (Biometrics 1988); the interval is Wilson's for the number of images
+    that a proportion of that variance would need, and at most the smaller of the two samples,
+    which keeps it in [0, 1] and open where the scores do not overlap.
+
+    Args:
+        negatives: Scores of n negatives, n > 0.
+        positives: Scores of m positives, m > 0.
+
+    Returns:
+        The area with its 95 % interval; ties count by half.
+    """
+    n, m = len(negatives), len(positives)
+    ranks = rankdata(np.concatenate([negatives, positives]))
+    above = (ranks[n:] - rankdata(positives)) / n
+    below = 1 - (ranks[:n] - rankdata(negatives)) / m
+    area = float(above.mean())
+    images = float(min(n, m))
+    if n > 1 and m > 1:
+        variance = above.var(ddof=1) / m + below.var(ddof=1) / n
+        if variance > 0:
+            images = min(area * (1 - area) / float(variance), images)
+    return Estimate(area, *wilson(area * images, images))

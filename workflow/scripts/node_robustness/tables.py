@@ -178,7 +178,7 @@ def collect(
         columns: The type of every column, in their order.
 
     Returns:
-        The table, see `tabulate`.
+        The rows of all files, sorted by the coordinates of their cells.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -189,25 +189,29 @@ def collect(
             settings = read_settings(file)
             where = {name: settings[name] for name in CELL if name in columns and name in settings}
             found += [where | row for row in rows(file, settings)]
-    return tabulate(found, columns)
+    # Sorting is stable: rows of one cell keep the order in which the file gave them.
+    return tabulate(sorted(found, key=place), columns)
+
+
+def place(row: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the sort key of a row: its coordinates, and what else tells rows of a cell apart."""
+    known = (row[column] for column in (*CELL, "t", "nfe") if column in row)
+    return [natural(math.nan if value is None else value) for value in known]
 
 
 def tabulate(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Make a table of rows, sorted by coordinates.
+    """Make a table of rows, in the order given.
 
     Args:
-        rows: Values by column; a tolerance may be None.
+        rows: Values by column; None is a tolerance that there is not.
         columns: The type of every column, in their order.
 
     Returns:
-        The rows sorted by the columns of `CELL`, ``t`` and ``nfe``, those which they have, and
-        otherwise in the order given.
+        The table, with NaN where a row has no value.
     """
     found = [
         {**row, "tolerance": math.nan} if row.get("tolerance", 0) is None else row for row in rows
     ]
-    # Sorting is stable, so that rows of one cell keep the order in which they were made.
-    found.sort(key=lambda row: [natural(row[c]) for c in (*CELL, "t", "nfe") if c in columns])
     return pd.DataFrame(found, columns=list(columns)).astype(dict(columns))
 
 
@@ -227,7 +231,7 @@ def _mean(values: NDArray[Any]) -> float:
 
 
 def rate(prefix: str, name: str, count: int, n: int) -> dict[str, float]:
-    """Return a rate as column ``name`` and its 95 % Wilson bounds as ``{prefix}_low``, ``_high``."""
+    """Return a rate as column ``name``, its 95 % Wilson bounds as ``{prefix}_low``, ``_high``."""
     low, high = wilson(count, n)
     return {name: count / n if n else math.nan, f"{prefix}_low": low, f"{prefix}_high": high}
 

@@ -4,7 +4,12 @@ All charts share one look and take the text colour of the page that shows them. 
 colour through all figures: every function takes all models of the experiment, in one order.
 """
 
-from node_robustness.figures.attacks import example_figure, robust_figure, success_figure
+from node_robustness.figures.attacks import (
+    example_figure,
+    published,
+    robust_figure,
+    success_figure,
+)
 from node_robustness.figures.audits import (
     audit_figure,
     detection_figure,
@@ -34,6 +39,7 @@ __all__ = [
     "matrix_figure",
     "nfe_figure",
     "protocol_figure",
+    "published",
     "randomisation_figure",
     "robust_figure",
     "save_chart",

@@ -7,10 +7,10 @@ import pandas as pd
 
 from node_robustness.figures.style import (
     GREY,
-    Layers,
-    NORMS,
     NO_ODE,
+    NORMS,
     PANEL,
+    Layers,
     against_tolerance,
     curves,
     epsilon_label,
@@ -28,6 +28,20 @@ from node_robustness.figures.style import (
 
 _PARTS = ["clean", "perturbation", "adversarial"]
 _IMAGE = 84
+
+
+def published(attacks: pd.DataFrame, ladder: pd.DataFrame) -> pd.DataFrame:
+    """Choose the attacks whose rates are drawn as curves: those by the paper's method.
+
+    Args:
+        attacks: Result of `tables.attack_table`.
+        ladder: Result of `protocols.ladder_table`, which shows all of them.
+
+    Returns:
+        The rows of the basic iterative method with its various gradients; all rows if none is.
+    """
+    own = attacks[attacks.attack.isin(ladder.attack[ladder.method == "bim"])]
+    return own if len(own) else attacks
 
 
 def success_figure(attacks: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:

@@ -7,8 +7,8 @@ import altair as alt
 import pandas as pd
 
 from node_robustness.figures.style import (
-    Layers,
     PANEL,
+    Layers,
     against_tolerance,
     in_order,
     inline,
