@@ -33,9 +33,9 @@ VERDICT = [
 ]
 
 
-@pytest.fixture(scope="module", params=[(0,), (0, 1)], ids=["one seed", "two seeds"])
-def verdict_charts(request, tmp_path_factory):
-    collected = collect_masked(tmp_path_factory.mktemp("cells"), seeds=request.param)
+@pytest.fixture(scope="module")
+def verdict_charts(tmp_path_factory):
+    collected = collect_masked(tmp_path_factory.mktemp("cells"), seeds=(0, 1))
     return draw(collected, example_table([]))
 
 
@@ -51,7 +51,7 @@ def test_the_verdict_is_told_by_symbols_beside_colours(verdict_charts, tmp_path)
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
     for name, words in {
         "verdicts": ["✕ masked", "90 → 35 %", "? undecided", "no ODE"],
-        "checks": ["✓", "–"],
+        "checks": ["✓", "✕", "1, seed 1"],
     }.items():
         figures.save_chart(verdict_charts[name], *paths)
         texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]

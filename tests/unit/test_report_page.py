@@ -88,7 +88,10 @@ def test_answers_of_masked_robustness(tmp_path):
     assert "seem to protect OON on toy in 1 of 1 setting" in text
     assert "this gain is masked gradients in 1." in text
     assert "+50.0 points under the paper's protocol, +0.0 points under the strongest" in text
-    assert "it is clearly more robust in 1 of 2 settings, clearly less in 0" in text
+    assert (
+        "OON against RES on toy: under the paper's protocol it is clearly more robust in 2" in text
+    )
+    assert "Undecided because there are too few images (1)." in text
 
 
 def test_answers_of_no_attack(tmp_path):
@@ -114,7 +117,8 @@ def test_a_claim_travels_with_what_it_rests_on(tmp_path):
     assert small["verdict"] == "undecided"
     (gain,) = record["gains"]
     assert gain["verdict"] == "masked"
-    assert {check["outcome"] for check in record["checks"]} == {"passed", "not measured"}
+    failed = [check for check in record["checks"] if check["outcome"] == "failed"]
+    assert [(c["check"], c["tolerance"]) for c in failed] == [("adversarials_confirmed", 1.0)]
 
 
 def test_digits_are_not_in_the_paper(page):
