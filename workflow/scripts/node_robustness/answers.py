@@ -59,7 +59,7 @@ def _robustness(verdicts: pd.DataFrame) -> list[str]:
         )
         masked = own[own.verdict == MASKED]
         if len(masked):
-            worst = masked.loc[masked.gap.idxmax()]
+            worst = masked.sort_values("gap").iloc[-1]
             sentence += (
                 f"; at {_where(worst)} that protocol leaves {_percent(worst.paper)} of the images, "
                 f"the strongest attack {_percent(worst.strongest)}"
@@ -94,7 +94,7 @@ def _tolerances(gains: pd.DataFrame) -> list[str]:
             )
             if counts.get(verdict, 0)
         ]
-        largest = shown.loc[shown.paper.idxmax()]
+        largest = shown.sort_values("paper").iloc[-1]
         found.append(
             f"{start}; this gain is {_joined(parts)}. The largest, at {_where(largest)}: "
             f"{_signed(largest.paper)} under the paper's protocol, {_signed(largest.strongest)} "
@@ -129,7 +129,7 @@ def _doubts(verdicts: pd.DataFrame) -> list[str]:
     because = verdicts.because[verdicts.verdict == UNDECIDED].value_counts(sort=False)
     if because.empty:
         return []
-    reasons = [f"{_BECAUSE[reason]} ({count})" for reason, count in because.items()]
+    reasons = [f"{_BECAUSE[str(reason)]} ({count})" for reason, count in because.items()]
     sentences = [f"Undecided because {'; '.join(reasons)}."]
     weak = verdicts[verdicts.because == "ladder"]
     if len(weak):

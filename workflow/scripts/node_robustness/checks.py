@@ -158,7 +158,10 @@ def derivative_errors(audit: Arrays, source: str, reference: str) -> NDArray[np.
     differences = audit[reference].astype(float)
     size = np.linalg.norm(differences, axis=1)
     errors = np.linalg.norm(derivative - differences, axis=1)
-    return np.divide(errors, size, out=np.full(len(size), math.nan), where=size > 0)
+    relative: NDArray[np.float64] = np.divide(
+        errors, size, out=np.full(len(size), math.nan), where=size > 0
+    )
+    return relative
 
 
 def _median_error(evidence: Evidence, reference: str) -> float:

@@ -60,7 +60,8 @@ def proportion(outcomes: Outcomes) -> Estimate:
     if outcomes.size == 0:
         return _UNKNOWN
     share, images = float(outcomes.mean()), effective_images(outcomes.astype(float))
-    return Estimate(share, *wilson(share * images, images))
+    low, high = wilson(np.float64(share * images), np.float64(images))
+    return Estimate(share, float(low), float(high))
 
 
 class Share(NamedTuple):

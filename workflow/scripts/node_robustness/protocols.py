@@ -133,7 +133,8 @@ class Attacked:
     def smallest(self, chosen: Callable[[Attempt], bool] = lambda _: True) -> Floats:
         """The size of the smallest adversarial among the chosen cells, infinite where none, [n]."""
         sizes = [attempt.size for attempt in self.attempts if chosen(attempt)]
-        return np.min([np.full(len(self.index), math.inf), *sizes], axis=0)
+        least: Floats = np.min([np.full(len(self.index), math.inf), *sizes], axis=0)
+        return least
 
     def strongest(self, epsilon: float) -> Bools:
         """Which images no attack broke within epsilon, bool [n]."""

@@ -238,6 +238,8 @@ def _still(chart: dict[str, Any]) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
+_DIRECTIONS = {-1: "lower", 0: "no clear change", 1: "higher"}
+
 # The columns of a table: the header, and how a row of the frame fills the cell.
 Columns = Mapping[str, Callable[[Any], str]]
 
@@ -334,7 +336,6 @@ _DETECTION: Columns = {
         "–" if pd.isna(row.detected) else f"{100 * row.detected:.1f} %"
     ),
 }
-_DIRECTIONS = {-1: "lower", 0: "no clear change", 1: "higher"}
 _STAGES: Columns = {
     "Rule": lambda stage: stage["rule"],
     "Jobs": lambda stage: f"{stage['jobs']:,}",

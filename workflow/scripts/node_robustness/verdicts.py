@@ -179,8 +179,9 @@ def _of(checks: pd.DataFrame, item: Replicated) -> pd.DataFrame:
     tolerance = where["tolerance"]
     same = checks.tolerance.isna() if tolerance is None else checks.tolerance == tolerance
     same &= (checks.dataset == where["dataset"]) & (checks.model == where["model"])
-    same &= checks.seed.isin(list(item.groups))
-    return checks[same & checks.supports]
+    same &= checks.seed.isin(list(item.groups)) & checks.supports
+    own: pd.DataFrame = checks.loc[same]
+    return own
 
 
 def _decide(case: _Case, family: int) -> dict[str, str]:

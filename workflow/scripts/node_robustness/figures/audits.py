@@ -133,8 +133,9 @@ def matrix_figure(matrix: pd.DataFrame, models: Sequence[str]) -> alt.VConcatCha
         percent("kept_rate", "Adversarials that stay so"),
     ]
     rows = []
-    for key, own in cells.groupby(by[:4], sort=False):
-        dataset, norm, epsilon, attack = key
+    for dataset, norm, epsilon, attack in cells[by[:4]].drop_duplicates().to_numpy():
+        here = (cells.dataset == dataset) & (cells.norm == norm) & (cells.epsilon == epsilon)
+        own = cells[here & (cells.attack == attack)]
         panels = []
         for model in (name for name in models if name in set(own.model)):
             mine = own[own.model == model]
@@ -190,7 +191,7 @@ def randomisation_figure(randomisation: pd.DataFrame, models: Sequence[str]) -> 
                 percent("accuracy_high", "95 % to"),
             ],
         )
-        whiskers = base.mark_rule().encode(
+        whiskers = base.mark_rule(stroke="currentColor").encode(
             y=rate_axis("Accuracy", field="accuracy_low"), y2="accuracy_high:Q"
         )
         wide = 96 * own.model.nunique()
@@ -228,12 +229,13 @@ def detection_figure(roc: pd.DataFrame, models: Sequence[str]) -> alt.VConcatCha
     """
     cells = roc.assign(tau=roc.tolerance.map(tau_label))
     rows = []
-    for key, own in cells.groupby(["dataset", "norm", "epsilon"], sort=False):
-        dataset, norm, epsilon = key
+    places = cells[["dataset", "norm", "epsilon"]].drop_duplicates()
+    for dataset, norm, epsilon in places.to_numpy():
+        own = cells[(cells.dataset == dataset) & (cells.norm == norm) & (cells.epsilon == epsilon)]
         x = alt.X(
             "false_positive_rate:Q",
             title="Clean images suspected",
-            axis=alt.Axis(format="~%", tickCount=5),
+            axis=alt.Axis(format="~%", tickCount=3),
             scale=alt.Scale(domain=[0, 1]),
         )
         y = rate_axis("Adversarials detected", field="true_positive_rate")

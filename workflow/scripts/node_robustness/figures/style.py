@@ -288,7 +288,7 @@ def styled(chart: alt.VConcatChart, title: str | alt.ExprRef, notes: list[str]) 
 
 def heat_map(
     data: pd.DataFrame, x: alt.X, y: alt.Y, value: str, title: str, tooltip: list[alt.Tooltip]
-) -> alt.LayerChart:
+) -> Layers:
     """A table of rates in [0, 1], as colours and as numbers of per cent.
 
     Args:

@@ -8,8 +8,10 @@ import pandas as pd
 from node_robustness.checks import FAILED, NOT_MEASURED, PASSED
 from node_robustness.figures.style import (
     GREY,
+    NO_ODE,
     NORMS,
     PANEL,
+    Layers,
     epsilon_label,
     groups_of,
     heat_map,
@@ -49,7 +51,10 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
         tau=verdicts.tolerance.map(tau_label),
         panel=verdicts.epsilon.map(epsilon_label),
         symbol=[f"{_SYMBOLS[verdict]} {verdict}" for verdict in verdicts.verdict],
-        rates=[f"{_whole(row.paper)} → {_whole(row.strongest)} %" for row in verdicts.itertuples()],
+        rates=[
+            f"{_whole(paper)} → {_whole(strongest)} %"
+            for paper, strongest in zip(verdicts.paper, verdicts.strongest, strict=True)
+        ],
     )
     rows = []
     for dataset, norm in groups_of(verdicts):
@@ -267,7 +272,6 @@ def curve_figure(curves: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
             .encode(
                 x=alt.X("epsilon:Q", title="Largest perturbation ε", axis=alt.Axis(grid=False)),
                 y=rate_axis("Robust accuracy", field="robust_accuracy"),
-                color=tau_colour(tau_labels(own)),
                 strokeDash=alt.StrokeDash(
                     "line:N",
                     title="Protocol",
@@ -279,9 +283,15 @@ def curve_figure(curves: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
                 detail="seed:N",
             )
         )
+        plain = alt.FieldEqualPredicate(field="tau", equal=NO_ODE)
+        solved = tau_colour(tau_labels(own[own.tolerance.notna()]))
+        both = alt.layer(
+            lines.transform_filter(~plain).encode(color=solved),
+            lines.transform_filter(plain).encode(color=alt.value(GREY)),
+        )
         columns = ["model", "seed", "tau", "line", "epsilon", "robust_accuracy"]
         rows.append(
-            lines.properties(width=1.2 * PANEL, height=PANEL).facet(
+            both.properties(width=1.2 * PANEL, height=PANEL).facet(
                 data=inline(own[columns]),
                 column=alt.Column("model:N", title=None, sort=list(models)),
                 title=f"{dataset}: {NORMS[norm]}",
@@ -290,7 +300,10 @@ def curve_figure(curves: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
     return styled(
         alt.vconcat(*rows),
         "Robust accuracy at every epsilon",
-        ["Steps at the sizes of the smallest adversarials that were found; one line a seed."],
+        [
+            "Steps at the sizes of the smallest adversarials that were found; one line a seed.",
+            "Grey: a model without an ODE, which has no tolerance.",
+        ],
     )
 
 
@@ -308,15 +321,15 @@ def check_figure(checks: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
     several = checks.seed.nunique() > 1
     cells = checks.assign(
         tau=[
-            tau_label(row.tolerance) + (f", seed {row.seed}" if several else "")
-            for row in checks.itertuples()
+            tau_label(tolerance) + (f", seed {seed}" if several else "")
+            for tolerance, seed in zip(checks.tolerance, checks.seed, strict=True)
         ],
         mark=checks.outcome.map(_MARKS),
     )
     rows = []
     for dataset in in_order(checks.dataset):
         own = cells[cells.dataset == dataset]
-        panels = []
+        panels: list[Layers] = []
         for model in (name for name in models if name in set(own.model)):
             mine = own[own.model == model]
             panels.append(_check_panel(mine, model, own, first=not panels))
@@ -328,9 +341,7 @@ def check_figure(checks: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
     )
 
 
-def _check_panel(
-    mine: pd.DataFrame, model: str, every: pd.DataFrame, *, first: bool
-) -> alt.LayerChart:
+def _check_panel(mine: pd.DataFrame, model: str, every: pd.DataFrame, *, first: bool) -> Layers:
     titles = list(dict.fromkeys(every.title))
     axis = alt.Axis(labelLimit=420, labels=first, ticks=first, domain=first)
     base = alt.Chart(inline(mine.drop(columns=["experiment", "dataset", "supports"]))).encode(
