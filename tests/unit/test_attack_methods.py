@@ -105,9 +105,12 @@ def built_in(name, norm, epsilon, source=None):
     return make(settings, norm, epsilon, source if settings["method"] == "transfer" else None)
 
 
+# Without an ODE the kinds of gradient are one; and 5,000 queries say no more here than 300.
+SAME = {"bim_adjoint", "bim_surrogate", "pgd_surrogate", "square"}
 CASES = [
     (name, norm)
     for name, settings in BUILT_IN.items()
+    if name not in SAME
     for norm in (["l2", "l2_rms"] if settings["method"] == "cw" else NORMS)
 ]
 MINIMAL = ["bisection", "fab_t", "cw"]
@@ -125,7 +128,7 @@ def linear_case(norm):
 def test_breaks_a_weak_model(name, norm):
     model, x, y, distances = linear_case(norm)
     # Random search comes close to the boundary, but not as close as a gradient.
-    epsilon = distances.max().item() * (2 if name.startswith("square") else 1.2)
+    epsilon = distances.max().item() * (4 if name.startswith("square") else 1.2)
     found = attack(model, x, y, built_in(name, norm, epsilon, source=model))
     assert bool(found.success.all())
     sizes = Norm(norm).size(found.adversarials - x)
@@ -195,10 +198,19 @@ def test_neither_batches_nor_order_nor_shards_matter(name, norm):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("name", ["pgd", "noise", "square_short"])
-def test_the_seed_and_the_row_decide_what_is_drawn(name, norm):
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"method": "pgd", "step": 0.01, "iterations": 1},
+        {"method": "apgd", "loss": "ce", "iterations": 2},
+        {"method": "square", "queries": 2},
+        {"method": "noise", "draws": 1},
+    ],
+    ids=lambda settings: settings["method"],
+)
+def test_the_seed_and_the_row_decide_what_is_drawn(method, norm):
     x, y = images(2).mean(0, keepdim=True).expand(2, -1, -1, -1), torch.tensor([0, 0])
-    how = built_in(name, norm, 0.05)
+    how = make(method, norm, 0.05)
 
     def drawn(seed, rows):
         model = Watched(Constant())
@@ -449,8 +461,8 @@ class TestGradients:
     def test_direct_and_adjoint_are_the_models_own(self, ode, gradient):
         settings = {"gradient": gradient, "adjoint_tolerance": 0.01, "adjoint_norm": "seminorm"}
         found = self.gradient(with_gradient(ode, 0.1, settings))
-        adjoint = {} if gradient == "direct" else settings
-        with solving(ode, tolerance=0.1, gradient=gradient, **(adjoint | {"gradient": gradient})):
+        changes = settings if gradient == "adjoint" else {"gradient": "direct"}
+        with solving(ode, tolerance=0.1, **changes):
             expected = self.gradient(ode)
         for first, second in zip(found, expected, strict=True):
             assert torch.equal(first, second)
@@ -490,8 +502,9 @@ class TestGradients:
     def test_a_surrogate_that_fails_leaves_the_logits_as_they_are(self, ode):
         failing = Solved(ode, tolerance=1e-6, max_steps=1)
         logits, _, gradient = self.gradient(Surrogate(Solved(ode, tolerance=0.1), failing))
-        assert bool(torch.isfinite(logits).all())
-        assert not bool(torch.isfinite(gradient).any())
+        with solving(ode, tolerance=0.1):
+            assert torch.equal(logits, ode(self.x))
+        assert not bool(Norm("linf").direction(gradient).any())
 
     def test_a_surrogate_defeats_a_masked_gradient(self):
         class Masked(nn.Module):
@@ -546,4 +559,4 @@ def test_projection_onto_balls_of_different_sizes(norm):
     epsilons = torch.tensor([0.01, 0.3, 1.0, 50.0], dtype=torch.float64)
     together = Norm(norm).project(change, epsilons)
     alone = [Norm(norm).project(change[i : i + 1], epsilons[i].item()) for i in range(4)]
-    assert torch.equal(together, torch.cat(alone))
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-14, atol=0)

@@ -51,9 +51,9 @@ class Norm:
             perturbation: [n, C, H, W].
             epsilon: one for all, or [n].
         """
-        if self.name == "linf" and isinstance(epsilon, Tensor):
-            return perturbation.clamp(-_broadcast(epsilon), _broadcast(epsilon))
         if self.name == "linf":
+            if isinstance(epsilon, Tensor):
+                return perturbation.clamp(-_broadcast(epsilon), _broadcast(epsilon))
             return perturbation.clamp(-epsilon, epsilon)
         factor = epsilon / self.size(perturbation).clamp(min=_TINY)
         return perturbation * _broadcast(factor.clamp(max=1.0))

@@ -10,6 +10,8 @@ Every attack takes the model, images [N, C, H, W] in [0, 1] to logits [N, K]; `n
 a time.
 """
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torchattacks.attack import Attack
 
@@ -168,7 +170,7 @@ class AutoProjectedGradient(_Engine):
         eps: float = _EPS,
         steps: int = 100,
         restarts: int = 1,
-        loss: str = "ce",
+        loss: Literal["ce", "dlr"] = "ce",
         targets: int | None = None,
         seed: int = 0,
         batch_size: int = 128,
@@ -176,13 +178,13 @@ class AutoProjectedGradient(_Engine):
         super().__init__(model, norm, eps, seed=seed, batch_size=batch_size)
         self.steps = steps
         self.restarts = restarts
-        self.loss = loss
+        self.loss: Literal["ce", "dlr"] = loss
         self.targets = targets
 
     def method(self) -> Method:
         """See `attacks.AutoPGD`."""
-        loss = "dlr" if self.loss == "dlr" else "ce"
-        return AutoPGD(Norm(self.norm), self.eps, loss, self.steps, self.restarts, self.targets)
+        norm = Norm(self.norm)
+        return AutoPGD(norm, self.eps, self.loss, self.steps, self.restarts, self.targets)
 
 
 class SquareAttack(_Engine):

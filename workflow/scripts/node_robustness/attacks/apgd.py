@@ -10,13 +10,13 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from node_robustness.attacks.ball import column, into_ball
 from node_robustness.attacks.best import Best
+from node_robustness.attacks.descent import cross_entropy
 from node_robustness.attacks.logits import likely_targets, margin
-from node_robustness.attacks.method import Found
+from node_robustness.attacks.method import Found, Pass
 from node_robustness.attacks.streams import Streams
 from node_robustness.norms import Norm
 
@@ -145,21 +145,19 @@ class _Objective:
             Which images are not done, bool [k], and for those j the losses [j] and the gradients
             [j, C, H, W].
         """
-        points = points.detach().requires_grad_(ascends)
-        with torch.set_grad_enabled(ascends):
-            logits = self.model(points)
-            losses = self._losses(logits, rows)
-        self.best.judge(rows, points, logits, self.model, steps)
+        passed = Pass.over(self.model, points, differentiable=ascends)
+        self.best.judge(rows, passed, steps)
         stay = ~self.best.success[rows]
-        gradients = torch.zeros_like(points)
-        if ascends and bool(stay.any()):
-            (gradients,) = torch.autograd.grad(losses[stay].sum(), points)
-        return stay, losses.detach()[stay], gradients[stay]
+        passed, rows = passed[stay], rows[stay]
+        losses = self._losses(passed.logits, rows)
+        if ascends and len(rows):
+            return stay, losses.detach(), passed.gradient(losses)
+        return stay, losses.detach(), torch.zeros_like(passed.images)
 
     def _losses(self, logits: Tensor, rows: Tensor) -> Tensor:
         labels = self.labels[rows]
         if self.loss == "ce":
-            return F.cross_entropy(logits, labels, reduction="none")
+            return cross_entropy(logits, labels)
         if self.targets is None:
             return dlr(logits, labels)
         return targeted_dlr(logits, labels, self.targets[rows])

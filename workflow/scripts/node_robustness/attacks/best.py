@@ -1,12 +1,12 @@
 """What a search has found so far, image by image."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from node_robustness.attacks.ball import is_inside
 from node_robustness.attacks.engine import NO_CLASS, classes
 from node_robustness.attacks.logits import margin
-from node_robustness.attacks.method import Found
+from node_robustness.attacks.method import Found, Pass
 from node_robustness.norms import Norm
 
 
@@ -43,19 +43,15 @@ class Best:
         self._steps_to_best = torch.zeros_like(labels)
         self._nfe: Tensor | None = None
 
-    def judge(
-        self, rows: Tensor, candidates: Tensor, logits: Tensor, model: nn.Module, steps: int
-    ) -> Tensor:
+    def judge(self, rows: Tensor, passed: Pass, steps: int) -> Tensor:
         """Whether candidates are misclassified, within epsilon or not, bool [k].
 
         Args:
             rows: which images the candidates belong to, int64 [k].
-            candidates: float [k, C, H, W] in [0, 1].
-            logits: the model's for the candidates, [k, K].
-            model: just called on the candidates.
+            passed: a pass over the k candidates, which are in [0, 1].
             steps: gradient steps (or queries) made since the last judgement of these images.
         """
-        logits, candidates = logits.detach(), candidates.detach()
+        logits, candidates = passed.logits.detach(), passed.images
         predictions = classes(logits)
         margins = margin(logits, self._labels[rows])
         margins = torch.where(predictions == NO_CLASS, torch.inf, margins)
@@ -76,7 +72,7 @@ class Best:
         self._sizes[kept] = torch.where(wrong, sizes, torch.inf)[better]
         self._margins[kept] = margins[better].to(self._margins.dtype)
         self._steps_to_best[kept] = self._steps[kept]
-        self._keep_nfe(kept, better, getattr(model, "nfe", None))
+        self._keep_nfe(kept, better, passed.nfe)
         return wrong
 
     def going(self) -> Tensor:

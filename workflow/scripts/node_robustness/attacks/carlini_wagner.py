@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from node_robustness.attacks.ball import column
 from node_robustness.attacks.best import Best
 from node_robustness.attacks.logits import margin
-from node_robustness.attacks.method import Found
+from node_robustness.attacks.method import Found, Pass
 from node_robustness.attacks.streams import Streams
 from node_robustness.norms import Norm
 
@@ -76,17 +76,17 @@ class CarliniWagner:
         descent = _Descent.begin(images)
         for iteration in range(self.iterations + 1):
             last = iteration == self.iterations
-            rows, points = descent.rows, descent.points().requires_grad_(not last)
-            with torch.set_grad_enabled(not last):
-                logits = model(points)
-                lacks = (self.confidence - margin(logits, labels[rows])).clamp(min=0)
-            broken[rows] |= best.judge(rows, points, logits, model, steps=min(iteration, 1))
+            rows, points = descent.rows, descent.points()
+            passed = Pass.over(model, points, differentiable=not last)
+            broken[rows] |= best.judge(rows, passed, steps=min(iteration, 1))
             if last:
                 break
-            (gradient,) = torch.autograd.grad(lacks.sum(), points)
-            change = points.detach() - images[rows]
+            lacks = (self.confidence - margin(passed.logits, labels[rows])).clamp(min=0)
+            gradient = passed.gradient(lacks)
+            change = points - images[rows]
             objective = change.square().flatten(1).sum(1) + c[rows] * lacks.detach()
-            descent.move(2 * change + column(c[rows]) * _finite(gradient), self.learning_rate)
+            gradient = 2 * change + column(c[rows]) * _finite(gradient)
+            descent.move(gradient, self.learning_rate, iteration + 1)
             if iteration % max(self.iterations // _LOOKS, 1) == 0:
                 descent = descent.only(~descent.stagnates(objective))
                 if len(descent.rows) == 0:
@@ -96,7 +96,7 @@ class CarliniWagner:
 
 @dataclass
 class _Descent:
-    """Adam on the angles w of the pixels of k images; every field but one has an entry an image."""
+    """Adam on the angles w of the pixels of k images; every field has one entry an image."""
 
     rows: Tensor
     images: Tensor
@@ -105,7 +105,6 @@ class _Descent:
     mean: Tensor
     squares: Tensor
     objective: Tensor
-    steps: int = 0
 
     @classmethod
     def begin(cls, images: Tensor) -> "_Descent":
@@ -124,14 +123,13 @@ class _Descent:
         """The pixels; where they have not moved, exactly those of the image."""
         return torch.where(self.angle == self.start, self.images, (self.angle.sin() + 1) / 2)
 
-    def move(self, gradient: Tensor, learning_rate: float) -> None:
-        """One step of Adam, for the gradient with respect to the pixels."""
-        self.steps += 1
+    def move(self, gradient: Tensor, learning_rate: float, step: int) -> None:
+        """Adam's step number `step`, from 1, for the gradient with respect to the pixels."""
         gradient = gradient * self.angle.cos() / 2
         self.mean = torch.lerp(gradient, self.mean, _KEPT_OF_MEAN)
         self.squares = torch.lerp(gradient.square(), self.squares, _KEPT_OF_SQUARES)
-        mean = self.mean / (1 - _KEPT_OF_MEAN**self.steps)
-        squares = self.squares / (1 - _KEPT_OF_SQUARES**self.steps)
+        mean = self.mean / (1 - _KEPT_OF_MEAN**step)
+        squares = self.squares / (1 - _KEPT_OF_SQUARES**step)
         self.angle = self.angle - learning_rate * mean / (squares.sqrt() + _ADAM_EPSILON)
 
     def stagnates(self, objective: Tensor) -> Tensor:
@@ -141,13 +139,7 @@ class _Descent:
 
     def only(self, images: Tensor) -> "_Descent":
         """The descents of some of the images, by bool mask [k]."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return _Descent(
-            **{
-                name: value[images] if isinstance(value, Tensor) else value
-                for name, value in values.items()
-            }
-        )
+        return _Descent(**{field.name: getattr(self, field.name)[images] for field in fields(self)})
 
 
 def _finite(gradient: Tensor) -> Tensor:

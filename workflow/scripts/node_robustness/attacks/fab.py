@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from node_robustness.attacks.ball import column
 from node_robustness.attacks.best import Best
 from node_robustness.attacks.logits import likely_targets
-from node_robustness.attacks.method import Found
+from node_robustness.attacks.method import Found, Pass
 from node_robustness.attacks.streams import Streams
 from node_robustness.norms import Norm
 
@@ -58,16 +58,16 @@ class FAB:
         rows = torch.arange(len(images), device=images.device)
         current = images
         for _ in range(self.iterations):
-            logits, lead, gradient = _lead(model, current, labels[rows], targets[rows])
-            best.judge(rows, current, logits, model, steps=0)
+            passed = Pass.over(model, current, differentiable=True)
+            best.judge(rows, passed, steps=0)
+            lead, gradient = _lead(passed, labels[rows], targets[rows])
             following = self._step(images[rows], current, lead, gradient)
             moves = (following != current).flatten(1).any(1)
             rows, following = rows[moves], following[moves]
             if len(rows) == 0:
                 return
-            with torch.no_grad():
-                logits = model(following)
-            wrong = best.judge(rows, following, logits, model, steps=1)
+            passed = Pass.over(model, following, differentiable=False)
+            wrong = best.judge(rows, passed, steps=1)
             back = images[rows] + _BACKWARD * (following - images[rows])
             current = torch.where(column(wrong), back, following)
 
@@ -82,21 +82,16 @@ class FAB:
         return (moved + bias * (images - current + _OVERSHOOT * from_image)).clamp(0, 1)
 
 
-def _lead(
-    model: nn.Module, points: Tensor, labels: Tensor, targets: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The logits, and by how much the label's is above the target's, with the gradient.
+def _lead(passed: Pass, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the label's logit is above the target's, [k], and the gradient, [k, C, H, W].
 
-    Where the solve failed nothing is known of the boundary: lead and gradient are 0 there.
+    Where the solve failed nothing is known of the boundary: both are 0 there.
     """
-    points = points.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = model(points)
-        lead = (logits.gather(1, labels[:, None]) - logits.gather(1, targets[:, None])).squeeze(1)
-    (gradient,) = torch.autograd.grad(lead.sum(), points)
-    lead = lead.detach()
+    logits = passed.logits
+    lead = (logits.gather(1, labels[:, None]) - logits.gather(1, targets[:, None])).squeeze(1)
+    gradient, lead = passed.gradient(lead), lead.detach()
     known = torch.isfinite(lead) & torch.isfinite(gradient).flatten(1).all(1)
-    return logits, torch.where(known, lead, 0), torch.where(column(known), gradient, 0)
+    return torch.where(known, lead, 0), torch.where(column(known), gradient, 0)
 
 
 def _to_boundary(

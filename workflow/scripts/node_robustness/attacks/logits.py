@@ -3,10 +3,16 @@
 import torch
 from torch import Tensor, nn
 
+from node_robustness.attacks.method import Pass
+
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """The largest logit of another class minus the label's, [m]: positive where misclassified."""
-    return _without(logits, labels).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
+    """The largest logit of another class minus the label's, [m]: positive where misclassified.
+
+    Unlike cross-entropy, it does not flatten out where the model is confident (Carlini and Wagner,
+    Towards evaluating the robustness of neural networks, 2017, f6 without the bound).
+    """
+    return _others(logits, labels).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def likely_targets(model: nn.Module, images: Tensor, labels: Tensor, count: int) -> Tensor:
@@ -18,12 +24,11 @@ def likely_targets(model: nn.Module, images: Tensor, labels: Tensor, count: int)
         labels: int64 [m].
         count: how many classes at most.
     """
-    with torch.no_grad():
-        logits: Tensor = model(images)
-    ranked = _without(logits, labels).sort(dim=1, descending=True, stable=True).indices
+    logits = Pass.over(model, images, differentiable=False).logits
+    ranked = _others(logits, labels).sort(dim=1, descending=True, stable=True).indices
     return ranked[:, : min(count, logits.shape[1] - 1)].T
 
 
-def _without(logits: Tensor, labels: Tensor) -> Tensor:
-    """The logits with the label's as low as can be."""
+def _others(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logits of the classes beside the label; the label's is as low as can be."""
     return logits.scatter(1, labels[:, None], -torch.inf)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from node_robustness.attacks.ball import column, into_ball
 from node_robustness.attacks.best import Best
 from node_robustness.attacks.logits import margin
-from node_robustness.attacks.method import Found
+from node_robustness.attacks.method import Found, Pass
 from node_robustness.attacks.streams import Streams
 from node_robustness.norms import Norm
 
@@ -53,10 +53,9 @@ class Square:
         for query in range(self.queries):
             if query > 0:
                 candidates = self._propose(images[rows], current, query, streams[rows])
-            with torch.no_grad():
-                logits = model(candidates)
-            best.judge(rows, candidates, logits, model, steps=1)
-            margins = margin(logits, labels[rows])
+            passed = Pass.over(model, candidates, differentiable=False)
+            best.judge(rows, passed, steps=1)
+            margins = margin(passed.logits, labels[rows])
             better = margins > highest
             current = torch.where(column(better), candidates, current)
             highest = torch.where(better, margins, highest)
