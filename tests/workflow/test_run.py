@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from harness import IMAGES, OON, files, plan, snakemake, tiny
+from harness import IMAGES, OON, TABLES, files, plan, snakemake, tiny
 
 from node_robustness.storage import sha256
 
@@ -24,10 +24,11 @@ JOBS = {
     "trajectory": 2,
     "tables": 1,
     "figures": 1,
+    "claim": 2,
     "report": 1,
 }
 CELL = ["experiment", "dataset", "model", "seed", "tolerance", "attack", "norm", "epsilon"]
-SUMMARY = {"tables": 1, "figures": 1, "report": 1}
+SUMMARY = {"tables": 1, "figures": 1, "claim": 2, "report": 1}
 
 
 def cells(folder: Path, kind: str) -> list[Path]:
@@ -225,12 +226,38 @@ class TestTables:
         assert not table
 
 
+class TestVerdict:
+    def test_the_strongest_is_the_least_over_attacks(self, finished):
+        table = pd.read_csv(finished / "results/tiny/tables/protocols.csv")
+        assert len(table) == JOBS["attack"]
+        for row in table.itertuples():
+            tau = "none" if math.isnan(row.tolerance) else f"{row.tolerance:g}"
+            folder = f"results/tiny/digits/{row.model}/seed-0/tau-{tau}"
+            broken = np.zeros(IMAGES, bool)
+            for path in finished.glob(f"{folder}/*/{row.norm}/eps-{row.epsilon:g}/attack.h5"):
+                with h5py.File(path) as file:
+                    broken |= file["success"][:]
+                    correct = file["attacked"][:]
+            assert row.strongest == pytest.approx((correct & ~broken).mean(), rel=1e-9)
+            # The only attack is not the paper's.
+            assert math.isnan(row.paper)
+
+    def test_nothing_holds_on_one_attack(self, finished):
+        for model in ("RES", "OON"):
+            claim = json.loads((finished / f"results/tiny/claims/digits-{model}.json").read_text())
+            assert {result["because"] for result in claim["results"]} == {"no_paper"}
+            assert not any(result["reliable"] for result in claim["results"])
+            weights = finished / f"results/tiny/digits/{model}/seed-0/model.safetensors"
+            assert claim["seeds"] == {"0": {"weights_sha256": sha256(weights)}}
+            assert {entry["attack"] for entry in claim["attacks"]} == {"bim"}
+
+
 def test_from_scratch_on_one_core(finished, fresh):
     """Every number is the same to the last digit, but for the times that jobs took."""
     snakemake(fresh, "results/tiny/tables/attacks.csv", cores=1)
     compared = [n for n in files(fresh) if Path(n).suffix in (".h5", ".csv", ".safetensors")]
     # data, models, histories, clean, attack, trajectory, tables
-    assert len(compared) == 1 + 2 + 2 + 3 + 6 + 2 + 4
+    assert len(compared) == 1 + 2 + 2 + 3 + 6 + 2 + len(TABLES)
     for name in compared:
         assert untimed(fresh / name) == untimed(finished / name), name
 
