@@ -628,6 +628,19 @@ def test_every_built_in_attack_is_one():
     assert {attack for names in PRESETS.values() for attack in names} <= set(BUILT_IN)
 
 
+def test_the_papers_protocol_is_the_named_attack_or_the_built_in_one():
+    def papers(attacks, **changes):
+        return load(with_attacks(attacks, **changes)).experiments["e"].papers_attack
+
+    assert papers(["quick"]) == "bim_adjoint"
+    assert papers(["bim"]) is None
+    assert papers(["bim", "paper"], paper_attack="bim") == "bim"
+    assert mistakes(with_attacks(["bim"], paper_attack="pgd")) == [
+        "config: experiments.e: paper_attack: pgd is not among the attacks (bim): add it to "
+        "attacks, or name one of these"
+    ]
+
+
 def test_ones_own_attack_takes_the_place_of_a_built_in_one():
     config = load(with_attacks(["paper"], {"bim_adjoint": {"method": "bim", "step": 0.05}}))
     assert config.attacks["bim_adjoint"].gradient == "direct"

@@ -184,7 +184,8 @@ def training_tolerances(wildcards):
     return {
         name: CONFIG.models[name].solver.tolerance
         for name in CONFIG.experiments[wildcards.experiment].models
-        if CONFIG.models[name].body == "ode" and CONFIG.models[name].solver.steps is None
+        if CONFIG.models[name].body == "ode"
+        and CONFIG.models[name].solver.steps is None
     }
 
 
