@@ -109,7 +109,7 @@ WRONG: list[tuple[str, object, str]] = [
         "experiments.e.foo bar",
         1,
         "experiments.e.foo bar: unknown key; known keys: datasets, models, seeds, tolerances, "
-        "attacks, norms, epsilons, trajectories, paper",
+        "attacks, norms, epsilons, trajectories, paper, paper_attack",
     ),
     (
         "experiments.e.trajectories.time",

@@ -34,6 +34,7 @@ _MARKS = {PASSED: "✓", FAILED: "✕", NOT_MEASURED: "–"}
 _PROTOCOLS = {"strongest": "strongest attack", "paper": "paper's", CONTROL: "random noise"}
 _PROTOCOL_DASHES = [[1, 0], [5, 3], [1, 3]]
 _LEVEL = alt.Axis(labelAngle=0)
+_FIELD, _WIDEST = 100, 1000
 
 
 def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
@@ -84,12 +85,15 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
         )
         words = base.mark_text(color="white", fontWeight=600, dy=-7).encode(text="symbol:N")
         rates = base.mark_text(color="white", fontSize=11, dy=9).encode(text="rates:N")
+        wide = _FIELD * own.tau.nunique()
+        epsilons = [epsilon_label(epsilon) for epsilon in sorted(set(own.epsilon))]
         rows.append(
             alt.layer(fields, words, rates)
-            .properties(width=100 * own.tau.nunique(), height=44 * own.model.nunique())
+            .properties(width=wide, height=44 * own.model.nunique())
             .facet(
                 data=inline(own.drop(columns=["experiment", "because"])),
-                column=_panels(own),
+                facet=alt.Facet("panel:N", title=None, sort=epsilons),
+                columns=max(1, _WIDEST // wide),
                 title=f"{dataset}: {NORMS[norm]}",
             )
         )
@@ -102,12 +106,6 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
 
 def _whole(rate: float) -> str:
     return "–" if pd.isna(rate) else f"{100 * rate:.0f}"
-
-
-def _panels(cells: pd.DataFrame) -> alt.Column:
-    return alt.Column(
-        "panel:N", title=None, sort=[epsilon_label(e) for e in sorted(set(cells.epsilon))]
-    )
 
 
 def protocol_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
