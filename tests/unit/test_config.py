@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from node_robustness.config import Config, load
 from node_robustness.errors import UserError
+from node_robustness.presets import BUILT_IN, PRESETS
 
 SHA256 = "0123456789abcdef" * 4
 NOT_A_NUMBER = "is not a number (write for example 0.1, 1e-3 or 8/255)"
@@ -17,6 +18,10 @@ NOT_FINITE = "is not finite (write for example 0.1, 1e-3 or 8/255)"
 NOT_WHOLE = "is not a whole number (write for example 100)"
 NOT_A_NAME = "does not fit: write letters, digits and underscores, beginning with a letter"
 NORMS = "choose from 'linf', 'l2' or 'l2_rms'"
+METHODS = (
+    "choose from 'fgsm', 'bim', 'pgd', 'bisection', 'apgd', 'fab', 'cw', 'square', 'transfer' or "
+    "'noise'"
+)
 SOURCES = "'digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100', 'idx' or 'cifar_binary'"
 A_LIST = "must be a list, such as [a, b]"
 NO_VALIDATION = "validation must be a share between 0 and 1 or a whole number of images"
@@ -156,8 +161,9 @@ WRONG: list[tuple[str, object, str]] = [
     ),
     (
         "experiments.e.attacks",
-        ["pgd"],
-        "experiments.e.attacks: 'pgd' is not defined under attacks (there is: bim)",
+        ["gpd"],
+        "experiments.e.attacks: 'gpd' is not defined under attacks or presets (there is: "
+        f"{', '.join([*BUILT_IN, 'bim', *PRESETS])})",
     ),
     (
         "datasets",
@@ -324,11 +330,13 @@ WRONG: list[tuple[str, object, str]] = [
         "models.M.solver.method: 'euler9' is not known; choose from 'dopri5', 'bosh3', "
         "'adaptive_heun', 'fehlberg2', 'euler', 'midpoint' or 'rk4'",
     ),
-    ("attacks.bim.method", "pgd", "attacks.bim.method: 'pgd' is not known; choose from 'bim'"),
+    ("attacks.bim.method", "mim", f"attacks.bim.method: 'mim' is not known; {METHODS}"),
+    ("attacks.bim.method", 5, f"attacks.bim.method: 5 is not known; {METHODS}"),
     (
         "attacks.bim.gradient",
         None,
-        "attacks.bim.gradient: nothing is not known; choose from 'direct' or 'adjoint'",
+        "attacks.bim.gradient: nothing is not known; choose from 'direct', 'adjoint' or "
+        "'surrogate'",
     ),
     (
         "compute.device",
@@ -457,6 +465,68 @@ WRONG: list[tuple[str, object, str]] = [
         "attacks.bim: gradient direct takes no adjoint_tolerance: remove it",
     ),
     (
+        "attacks.bim",
+        {"method": "fab", "surrogate": {"tolerance": 1e-4}},
+        "attacks.bim: gradient direct takes no surrogate: remove it",
+    ),
+    (
+        "attacks.bim",
+        {"method": "fgsm", "gradient": "surrogate"},
+        "attacks.bim: gradient surrogate needs the key surrogate, for example {tolerance: 1e-4}",
+    ),
+    *(
+        (
+            "attacks.bim",
+            {"method": "cw", "gradient": "surrogate", "surrogate": surrogate},
+            f"attacks.bim.surrogate: {told}",
+        )
+        for surrogate, told in (
+            ({"method": "rk4"}, "method rk4 needs steps, and takes no tolerance"),
+            (
+                {"method": "rk4", "steps": 9, "tolerance": 1},
+                "method rk4 needs steps, and takes no tolerance",
+            ),
+            ({}, "give a tolerance, or one of euler, midpoint and rk4 with steps"),
+            ({"steps": 9}, "give a tolerance, or one of euler, midpoint and rk4 with steps"),
+        )
+    ),
+    (
+        "attacks.bim.surrogate",
+        {"tau": 1},
+        "attacks.bim.surrogate.tau: unknown key; known keys: method, tolerance, steps",
+    ),
+    (
+        "attacks.bim",
+        {"method": "apgd", "loss": "ce", "targets": 9},
+        "attacks.bim: targets needs loss: dlr",
+    ),
+    (
+        "attacks.bim",
+        {"method": "square", "query": 9},
+        "attacks.bim.query: unknown key; did you mean 'queries'?",
+    ),
+    (
+        "attacks.quick",
+        {"method": "fgsm"},
+        "attacks.quick: 'quick' is a preset: choose another name",
+    ),
+    (
+        "attacks.bim",
+        {"method": "transfer", "by": "gpd"},
+        "attacks.bim.by: 'gpd' is not defined under attacks (there is: "
+        f"{', '.join([*BUILT_IN, 'bim'])})",
+    ),
+    (
+        "attacks.bim",
+        {"method": "transfer", "by": "noise"},
+        "attacks.bim.by: noise has method noise: name an attack of method fgsm, bim or pgd",
+    ),
+    (
+        "attacks.bim",
+        {"method": "transfer", "by": "pgd", "source": "RES"},
+        "attacks.bim.source: 'RES' is not defined under experiments.e.models (there is: M, R)",
+    ),
+    (
         "models.M.solver",
         {"method": "rk4"},
         "models.M.solver: method rk4 needs steps, for example 20",
@@ -537,6 +607,52 @@ def test_a_mistake_is_one_line(path, value, line):
     assert found.startswith(expected) if line.endswith(", ") else found == expected
 
 
+def with_attacks(attacks, own=None, **changes):
+    """The base with other attacks and other keys of its experiment."""
+    raw = changed("experiments.e.attacks", attacks)
+    raw["experiments"]["e"] |= changes
+    raw["attacks"] |= own or {}
+    return raw
+
+
+def test_a_preset_stands_for_its_attacks_once_each():
+    experiment = load(with_attacks(["paper", "bim", "quick", "pgd"])).experiments["e"]
+    assert experiment.attacks[:2] == ["bim_adjoint", "bim"]
+    assert sorted(experiment.attacks) == sorted({*PRESETS["quick"], "bim"})
+
+
+def test_every_built_in_attack_is_one():
+    config = load(with_attacks([*BUILT_IN], norms=["l2"]))
+    assert config.experiments["e"].attacks == [*BUILT_IN]
+    assert config.attacks["square"].queries == 5000
+    assert {attack for names in PRESETS.values() for attack in names} <= set(BUILT_IN)
+
+
+def test_ones_own_attack_takes_the_place_of_a_built_in_one():
+    config = load(with_attacks(["paper"], {"bim_adjoint": {"method": "bim", "step": 0.05}}))
+    assert config.attacks["bim_adjoint"].gradient == "direct"
+    assert config.attacks["bim_direct"].method == "bim"
+
+
+def test_attacks_may_be_built_in_ones_alone():
+    raw = with_attacks(["paper"])
+    del raw["attacks"]
+    assert load(raw).attacks["bim_adjoint"].gradient == "adjoint"
+
+
+def test_an_attack_of_a_preset_may_know_none_of_the_norms_but_one_that_is_named_may_not():
+    assert "cw" in load(with_attacks(["standard"], norms=["linf"])).experiments["e"].attacks
+    line = "experiments.e.attacks: cw knows none of the norms linf: remove it, or add l2 or l2_rms"
+    told = mistakes(with_attacks(["bim", "cw"], norms=["linf"]))
+    assert told == [f"config: {line} to norms"]
+
+
+def test_the_attack_that_a_transfer_uses_needs_a_step_for_every_norm():
+    own = {"by": {"method": "bim", "step": {"linf": 0.1}}, "t": {"method": "transfer", "by": "by"}}
+    told = mistakes(with_attacks(["t"], own))
+    assert told == ["config: attacks.by.step has no entry for norm l2_rms: add one"]
+
+
 @pytest.mark.parametrize(
     ("path", "line"),
     [
@@ -555,7 +671,7 @@ def test_keys_that_yaml_does_not_read_as_one_line_of_text(path, line):
 def test_an_empty_configuration_names_every_section():
     assert mistakes({}) == [
         f"config: {key}: this key is missing; see config/README.md"
-        for key in ("experiments", "datasets", "models", "attacks")
+        for key in ("experiments", "datasets", "models")
     ]
 
 

@@ -119,8 +119,8 @@ NUMBERS = [
     "datasets/digits/validation",
     "models/MIX/dropout",
     "models/MIX/solver/tolerance",
-    "attacks/bim_direct/step",
-    "attacks/bim_direct/relative_step",
+    "attacks/own/step",
+    "attacks/own/relative_step",
     "training/learning_rate",
     "training/momentum",
     "training/weight_decay",
@@ -131,7 +131,7 @@ NUMBERS = [
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
-    raw = deepcopy(shipped("config"))
+    raw = deepcopy(shipped("config")) | {"attacks": {"own": {"method": "pgd"}}}
     node: Any = raw
     *parents, last = [int(key) if key.isdigit() else key for key in path.split("/")]
     for key in parents:
@@ -178,7 +178,7 @@ def test_the_schema_refuses_mistakes(validator, path, value):
     [
         {"experiments": {"digits": {"trajectories": None}}},
         {"experiments": {"digits": {"epsilons": {"linf": ["8/255", 0.1]}}}},
-        {"attacks": {"bim_direct": {"step": {"linf": "1/10"}}}},
+        {"attacks": {"own": {"method": "bim", "step": {"linf": "1/10"}}}},
     ],
 )
 def test_the_schema_takes_what_load_takes(validator, change):
@@ -191,7 +191,8 @@ def test_the_schema_takes_what_load_takes(validator, change):
 
 def test_default_follows_only_some_of_its_cells():
     config = load(shipped("config"))
-    assert len(list(grid.cells(config, "digits"))) == 28
+    # Seven columns of seven attacks at two epsilons and one at the largest; RES transfers to six.
+    assert len(list(grid.cells(config, "digits"))) == 7 * (6 * 2 + 1) + 6 * 2
     assert len(list(grid.followed(config, "digits"))) == 4
 
 
@@ -248,7 +249,7 @@ def test_the_mirror_example_of_the_readme_works():
 
 def test_the_yaml_examples_of_the_readme_load():
     blocks = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         raw = shipped("config")
         example = yaml.safe_load(block.replace("<64 hexadecimal digits>", "a" * 64))

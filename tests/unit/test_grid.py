@@ -5,14 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_robustness import grid
-from node_robustness.config import Attack, Config, load
+from node_robustness.config import Config, load
+from node_robustness.config_attacks import BIM
 
 TOLERANCES = ["1e-3", 1]
 
 
 def config(**experiment) -> Config:
-    """Models with an ODE (M) and without (R), one attack, two norms; then the changed keys."""
+    """Models with an ODE (M) and without (R), one attack, two norms.
+
+    Then the changed keys of the experiment, of M (`model_keys`), and more attacks (`own`).
+    """
     models = experiment.pop("model_keys", {})
+    own = experiment.pop("own", {})
     return load(
         {
             "experiments": {
@@ -34,7 +39,8 @@ def config(**experiment) -> Config:
             "attacks": {
                 "bim": {"method": "bim", "relative_step": 0.1},
                 "bim2": {"method": "bim", "relative_step": 0.2},
-            },
+            }
+            | own,
         }
     )
 
@@ -128,9 +134,9 @@ def test_trajectories_choose_cells(choice, kept):
 
 
 def test_step_sizes():
-    shared = Attack(method="bim", step=0.05)
-    by_norm = Attack(method="bim", step={"linf": 0.05, "l2": "1/4"})
-    relative = Attack(method="bim", relative_step=0.25)
+    shared = BIM(method="bim", step=0.05)
+    by_norm = BIM(method="bim", step={"linf": 0.05, "l2": "1/4"})
+    relative = BIM(method="bim", relative_step=0.25)
     assert grid.step_size(shared, "l2", 0.3) == 0.05
     assert grid.step_size(by_norm, "linf", 0.3) == 0.05
     assert grid.step_size(by_norm, "l2", 0.3) == 0.25
@@ -141,3 +147,157 @@ def test_fixed_steps_have_no_tolerance_and_are_followed():
     asked = config(model_keys={"solver": {"method": "rk4", "steps": 10}}, models=["M"])
     assert {s.tolerance for s in grid.solved(asked, "e")} == {None}
     assert len(list(grid.followed(asked, "e"))) == len(list(grid.cells(asked, "e"))) == 4
+
+
+def keys(cells, *names):
+    return [tuple(getattr(cell, name) for name in names) for cell in cells]
+
+
+def test_an_attack_that_looks_for_the_smallest_perturbation_has_the_largest_epsilon_alone():
+    asked = config(
+        models=["R"],
+        attacks=["bisection", "bim"],
+        epsilons={"linf": [0.1, 0.3, 0.2], "l2": [2, 1]},
+    )
+    found = keys(grid.cells(asked, "e"), "attack", "norm", "epsilon")
+    assert [key for key in found if key[0] == "bisection"] == [
+        ("bisection", "linf", 0.3),
+        ("bisection", "l2", 2.0),
+    ]
+    assert len(found) == 2 + 5
+
+
+def test_an_attack_has_no_cell_of_a_norm_that_it_does_not_know():
+    asked = config(models=["R"], attacks=["cw"], norms=["linf", "l2"])
+    assert keys(grid.cells(asked, "e"), "norm", "epsilon") == [("l2", 0.1)]
+
+
+def test_a_model_is_not_attacked_with_its_own_adversarials():
+    by_default = config(attacks=["transfer"])
+    assert {cell.model for cell in grid.cells(by_default, "e")} == {"R"}
+    named = config(attacks=["t"], own={"t": {"method": "transfer", "by": "bim", "source": "R"}})
+    assert {cell.model for cell in grid.cells(named, "e")} == {"M"}
+    assert list(grid.cells(config(attacks=["transfer"], models=["M"]), "e")) == []
+
+
+def cell(asked, **values):
+    """The first cell with these values."""
+    return next(
+        c for c in grid.cells(asked, "e") if all(getattr(c, k) == v for k, v in values.items())
+    )
+
+
+def test_the_source_of_a_transfer():
+    own = {"from_r": {"method": "transfer", "by": "bim", "source": "R"}}
+    asked = config(attacks=["bim", "transfer", "from_r"], own=own)
+    assert grid.source(asked, cell(asked, attack="bim")) is None
+    without_ode = grid.source(asked, cell(asked, attack="from_r", tolerance=1.0))
+    assert (without_ode.model, without_ode.seed, without_ode.tolerance) == ("R", 0, None)
+    # Without a tolerance of the target, that of the source's training.
+    trained_at = grid.source(asked, cell(asked, attack="transfer", model="R"))
+    assert (trained_at.model, trained_at.tolerance) == ("M", 1e-3)
+    assert trained_at.weights_folder == "e/d/M/seed-0"
+    steps = config(attacks=["transfer"], model_keys={"solver": {"method": "rk4", "steps": 9}})
+    assert grid.source(steps, cell(steps, model="R")).tolerance is None
+
+
+def test_the_source_has_the_targets_seed_where_it_has_it():
+    own = {"from_r": {"method": "transfer", "by": "bim", "source": "R"}}
+    asked = config(attacks=["from_r"], own=own, seeds=[3, 4])
+    assert {grid.source(asked, c).seed == c.seed for c in grid.cells(asked, "e")} == {True}
+    imported = config(attacks=["transfer"], seeds=[3, 4], model_keys={"weights": "m.pth"})
+    assert {(c.seed, grid.source(imported, c).seed) for c in grid.cells(imported, "e")} == {
+        (3, 3),
+        (4, 3),
+    }
+
+
+def test_res_is_the_source_by_default():
+    asked = config(attacks=["transfer"])
+    models = asked.models | {"RES": asked.models["R"]}
+    experiment = asked.experiments["e"].model_copy(update={"models": ["M", "R", "RES"]})
+    asked = asked.model_copy(update={"models": models, "experiments": {"e": experiment}})
+    assert {grid.source(asked, c).model for c in grid.cells(asked, "e")} == {"RES"}
+
+
+def settings_of(asked, **values):
+    return grid.attack_settings(asked, cell(asked, **values))
+
+
+def test_settings_hold_what_counts_and_no_more():
+    own = {
+        "adjoint": {"method": "bim", "step": {"linf": 0.05, "l2": 2}, "gradient": "adjoint"},
+        "steps": {"method": "fgsm", "gradient": "surrogate"}
+        | {"surrogate": {"method": "rk4", "steps": "9"}},
+    }
+    asked = config(attacks=["bim", "adjoint", "steps", "bim_surrogate", "square", "fab_t"], own=own)
+    bim = {"method": "bim", "iterations": 10, "early_stop": True}
+    direct = {"gradient": "direct"}
+    adjoint = {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "full"}
+    for model in ("M", "R"):
+        step = {"step": 0.1 * (8 / 255)}
+        found = settings_of(asked, attack="bim", model=model, epsilon=8 / 255)
+        assert found == bim | direct | step
+        found = settings_of(asked, attack="adjoint", model=model, norm="l2")
+        assert found == bim | {"step": 2.0} | (adjoint if model == "M" else direct)
+    assert settings_of(asked, attack="steps", model="M") == {
+        "method": "fgsm",
+        "gradient": "surrogate",
+        "surrogate": {"method": "rk4", "steps": 9},
+    }
+    tight = {"method": "dopri5", "tolerance": 1e-4, "steps": None}
+    found = settings_of(asked, attack="bim_surrogate", model="M", epsilon=0.1)
+    assert found == bim | {"step": 0.025, "gradient": "surrogate", "surrogate": tight}
+    assert (
+        settings_of(asked, attack="bim_surrogate", model="R", epsilon=0.1)["gradient"] == "direct"
+    )
+    assert settings_of(asked, attack="square") == {
+        "method": "square",
+        "queries": 5000,
+        "gradient": "none",
+    }
+    assert settings_of(asked, attack="fab_t") == {
+        "method": "fab",
+        "iterations": 100,
+        "targets": 9,
+        "gradient": "direct",
+    }
+
+
+@pytest.mark.parametrize(
+    ("solver", "method"),
+    [({"method": "bosh3"}, "bosh3"), ({"method": "rk4", "steps": 9}, "dopri5")],
+)
+def test_a_surrogate_adapts_its_steps_by_the_models_solver_if_that_can(solver, method):
+    asked = config(attacks=["bim_surrogate"], models=["M"], model_keys={"solver": solver})
+    assert settings_of(asked)["surrogate"]["method"] == method
+
+
+def test_settings_of_a_transfer_are_those_of_the_attack_on_the_source():
+    own = {
+        "adjoint": {"method": "bim", "relative_step": 0.5, "gradient": "adjoint"},
+        "from_r": {"method": "transfer", "by": "adjoint", "source": "R"},
+        "from_m": {"method": "transfer", "by": "adjoint", "source": "M"},
+    }
+    asked = config(attacks=["from_r", "from_m"], own=own)
+    by = {"method": "bim", "iterations": 10, "step": 0.05, "early_stop": False}
+    assert settings_of(asked, attack="from_r", tolerance=1.0) == {
+        "method": "transfer",
+        "gradient": "none",
+        "by": by | {"gradient": "direct"},
+        "source": {"model": "R", "seed": 0, "tolerance": None},
+    }
+    adjoint = {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "full"}
+    found = settings_of(asked, attack="from_m")
+    assert found["by"] == by | adjoint
+    assert found["source"] == {"model": "M", "seed": 0, "tolerance": 1e-3}
+
+
+def test_images_are_shown_of_the_middle_epsilon_where_there_is_one():
+    asked = config(attacks=["bisection", "bim"], epsilons=[0.1, 0.2, 0.3])
+    assert keys(grid.shown(asked, "e"), "model", "attack", "norm", "epsilon") == [
+        ("M", "bim", "linf", 0.2),
+        ("R", "bim", "linf", 0.2),
+    ]
+    largest = config(attacks=["cw", "transfer"], norms=["linf", "l2"], models=["M"])
+    assert keys(grid.shown(largest, "e"), "attack", "norm", "epsilon") == [("cw", "l2", 0.1)]

@@ -9,9 +9,32 @@ import torchattacks
 from torch import nn
 
 import node_robustness
-from node_robustness.attacks import BasicIterativeMethod, attack
+from node_robustness.attacks import (
+    FAB,
+    AutoPGD,
+    BasicIterativeMethod,
+    Bisection,
+    CarliniWagner,
+    FastGradientSign,
+    Noise,
+    ProjectedGradientDescent,
+    Square,
+    Transfer,
+    attack,
+)
 from node_robustness.norms import Norm
-from node_robustness.torchattacks_adapter import BasicIterative
+from node_robustness.torchattacks_adapter import (
+    AutoProjectedGradient,
+    BasicIterative,
+    CarliniWagnerL2,
+    FastAdaptiveBoundary,
+    FastGradient,
+    ProjectedGradient,
+    RandomNoise,
+    SmallestByBisection,
+    SquareAttack,
+    Transferred,
+)
 
 # Sums of these and of the pixels are exact, so that the same iterates have the same bits.
 EIGHT, TWO = 8 / 256, 2 / 256
@@ -83,6 +106,51 @@ def test_all_parameters_are_handed_on(model, images, labels, norm):
     assert torch.equal(adversary(images, labels), expected)
     assert "eps=0.05" in repr(adversary)
     assert f"norm={norm}" in repr(adversary)
+
+
+L2, LINF = Norm("l2"), Norm("linf")
+OTHERS = [
+    (FastGradient, ("l2", 0.5), FastGradientSign(L2, 0.5)),
+    (
+        ProjectedGradient,
+        ("l2", 0.5, 0.1, 3, 2, "margin", False, 7),
+        ProjectedGradientDescent(L2, 0.5, 0.1, 3, 2, "margin", False),
+    ),
+    (AutoProjectedGradient, ("l2", 0.5, 9, 2, "ce", None, 7), AutoPGD(L2, 0.5, "ce", 9, 2)),
+    (
+        AutoProjectedGradient,
+        ("linf", TWO, 9, 1, "dlr", 2),
+        AutoPGD(LINF, TWO, "dlr", 9, 1, targets=2),
+    ),
+    (SquareAttack, ("l2", 0.5, 20, 7), Square(L2, 0.5, 20)),
+    (FastAdaptiveBoundary, ("l2", 0.5, 9, 2), FAB(L2, 0.5, 9, 2)),
+    (CarliniWagnerL2, ("l2", 2, 60, 4, 0.1, 0.01), CarliniWagner(L2, 2, 60, 4, 0.1, 0.01)),
+    (SmallestByBisection, ("l2", 0.5, 0.3, 3, 4, "ce"), Bisection(L2, 0.5, 0.3, 3, 4, "ce")),
+    (RandomNoise, ("l2", 0.5, 5, 7), Noise(L2, 0.5, 5)),
+]
+
+
+@pytest.mark.parametrize(("adapter", "arguments", "method"), OTHERS)
+def test_every_attack_is_handed_on(model, images, labels, adapter, arguments, method):
+    adversary = adapter(model, *arguments, batch_size=5)
+    assert adversary.method() == method
+    expected = attack(model, images, labels, method, seed=adversary.seed).adversarials
+    torch.testing.assert_close(adversary(images, labels), expected)
+    assert bool((expected != images).any())
+
+
+def test_a_transferred_attack_is_made_on_its_own_model(model, images, labels):
+    torch.manual_seed(5)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval()
+    by = BasicIterative(other, "l2", 0.5, 0.1, 5, early_stop=False)
+    expected = attack(model, images, labels, Transfer(other, by.method())).adversarials
+    assert torch.equal(Transferred(model, by)(images, labels), expected)
+    assert bool((expected[:12] != images[:12]).any())
+
+
+def test_fgsm_is_torchattacks_fgsm(model, images, labels):
+    expected = torchattacks.FGSM(model, TWO)(images[:12], labels[:12])
+    assert torch.equal(FastGradient(model, eps=TWO)(images[:12], labels[:12]), expected)
 
 
 def test_models_with_normalisation_outside(model, images, labels):

@@ -18,6 +18,8 @@ import torch
 from authors import authors_net
 from harness import OON, attempt, complaint, files, noise, own_dataset, tiny
 
+from node_robustness.presets import BUILT_IN, PRESETS
+
 DATA = "results/tiny/digits/data.h5"
 CLEAN = f"{OON}/tau-1/clean.h5"
 # A cell without a trajectory, so that only the tables read it.
@@ -47,8 +49,9 @@ MEND = "delete it and run snakemake again"
             "experiments.tiny.models: 'MIX' is not defined under models (there is: RES, OON)",
         ),
         (
-            {"experiments__tiny__attacks": ["pgd"]},
-            "experiments.tiny.attacks: 'pgd' is not defined under attacks (there is: bim)",
+            {"experiments__tiny__attacks": ["gpd"]},
+            "experiments.tiny.attacks: 'gpd' is not defined under attacks or presets (there is: "
+            f"{', '.join([*BUILT_IN, 'bim', *PRESETS])})",
         ),
         (
             {"experiments__tiny__epsilons": [0.1, -0.3]},

@@ -1,5 +1,5 @@
 # One attack on one model at one tolerance, norm and epsilon: a cell of the grid.
-# Needs: data.h5, a model. Makes: attack.h5.
+# Needs: data.h5, a model, and the model whose adversarials are transferred. Makes: attack.h5.
 
 
 rule attack:
@@ -7,6 +7,7 @@ rule attack:
         data=DATA,
         weights=f"{TRAINED}/model.safetensors",
         spec=f"{TRAINED}/model.json",
+        source=source_model,
     output:
         attack=f"{CELL}/attack.h5",
     log:

@@ -107,22 +107,25 @@ def training(wildcards):
     return settings
 
 
-def attack_settings(wildcards):
-    """The parameters of an attack in this cell: one step size, in the units of its norm.
+def cell(wildcards):
+    """The cell of the grid that the wildcards name."""
+    return grid.Cell(**coordinates(wildcards))
 
-    A model without an ODE has one kind of gradient, whatever the attack asks for.
-    """
-    attack = CONFIG.attacks[wildcards.attack]
-    settings = attack.model_dump(exclude={"step", "relative_step"})
-    epsilon = EPSILONS[wildcards.epsilon]
-    settings["step"] = grid.step_size(attack, wildcards.norm, epsilon)
-    if CONFIG.models[wildcards.model].body != "ode":
-        settings |= {
-            "gradient": "direct",
-            "adjoint_tolerance": None,
-            "adjoint_norm": "full",
-        }
-    return settings
+
+def attack_settings(wildcards):
+    """Everything that counts of an attack in this cell."""
+    return grid.attack_settings(CONFIG, cell(wildcards))
+
+
+def source_model(wildcards):
+    """The weights and the spec of the model whose adversarials this cell takes, if any."""
+    source = grid.source(CONFIG, cell(wildcards))
+    if source is None:
+        return []
+    return [
+        f"results/{source.weights_folder}/{name}"
+        for name in ("model.safetensors", "model.json")
+    ]
 
 
 def audit_settings(wildcards):
@@ -132,7 +135,7 @@ def audit_settings(wildcards):
     return {
         **experiment.audit.model_dump(),
         "norm": norm,
-        "epsilon": experiment.middle_epsilon(norm),
+        "epsilon": grid.middle(experiment.epsilons_for(norm)),
         "tight_tolerance": grid.TIGHT_TOLERANCE,
         "rk4_steps": grid.RK4_STEPS,
     }
@@ -159,9 +162,7 @@ def detection_settings(wildcards):
     experiment = CONFIG.experiments[wildcards.experiment]
     section = experiment.detection
     return {
-        **section.model_dump(
-            include={"images", "iterations", "penalty"},
-        ),
+        **section.model_dump(include={"images", "iterations", "penalty"}),
         "tolerances": sorted(experiment.tolerances),
         "step": section.relative_step * EPSILONS[wildcards.epsilon],
     }

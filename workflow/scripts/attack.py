@@ -6,7 +6,6 @@ from pathlib import Path
 from node_robustness import attacks, config, devices, models
 from node_robustness.evaluation import test_images
 from node_robustness.jobs import bar, job
-from node_robustness.norms import Norm
 from node_robustness.records import write_attack
 from node_robustness.storage import sha256
 
@@ -14,39 +13,32 @@ with job(snakemake.log[0]):
     compute = config.load(snakemake.config).compute
     devices.set_threads(compute.threads)
     device = devices.choose_device(compute.device)
-    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
-    coordinates, attack = snakemake.params.coordinates, snakemake.params.settings
+    coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = test_images(Path(snakemake.input.data), snakemake.params.images, device)
-    method = attacks.BasicIterativeMethod(
-        norm=Norm(coordinates["norm"]),
-        epsilon=coordinates["epsilon"],
-        step=attack["step"],
-        iterations=attack["iterations"],
-        early_stop=attack["early_stop"],
-    )
+    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    provenance = {"weights_sha256": sha256(snakemake.input.weights)}
+    source = None
+    if snakemake.input.source:
+        weights, spec = map(Path, snakemake.input.source)
+        source = attacks.with_gradient(
+            models.load(weights, spec).to(device), settings["source"]["tolerance"], settings["by"]
+        )
+        provenance["source_weights_sha256"] = sha256(weights)
     started = time.perf_counter()
-    with (
-        models.solving(
-            model,
-            tolerance=coordinates["tolerance"],
-            gradient=attack["gradient"],
-            adjoint_tolerance=attack["adjoint_tolerance"],
-            adjoint_norm=attack["adjoint_norm"],
-        ),
-        bar(len(images), "attacked") as progress,
-    ):
+    with bar(len(images), "attacked") as progress:
         found = attacks.attack(
-            model,
+            attacks.with_gradient(model, coordinates["tolerance"], settings),
             images,
             labels,
-            method,
+            attacks.make(settings, coordinates["norm"], coordinates["epsilon"], source),
+            index=test.index,
+            seed=coordinates["seed"],
             batch_size=compute.batch_size,
             progress=progress.update,
         )
-    settings = {**coordinates, **attack, "weights_sha256": sha256(snakemake.input.weights)}
     write_attack(
         Path(snakemake.output.attack),
-        settings,
+        {**coordinates, **settings, **provenance},
         test.index,
         test.labels,
         images,

@@ -7,98 +7,42 @@ parses the workflow, also inside every job, so it must import quickly: no torch.
 
 import difflib
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
+from node_robustness.config_attacks import METHOD, METHODS, Attack, SteppedAttack, Transfer
+from node_robustness.config_values import (
+    FILE_NAME,
+    MAP,
+    ONE,
+    PATTERNS,
+    SHA256,
+    WEIGHTS,
+    Count,
+    Mirror,
+    Name,
+    Names,
+    Natural,
+    NonNegative,
+    Norms,
+    Numbers,
+    NumbersByNorm,
+    Positive,
+    Section,
+    Seeds,
+)
 from node_robustness.errors import UserError
-from node_robustness.numbers import label, parse_number, parse_whole, token
-
-NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
-_MIRROR = r"^(https?|file)://"
-_FILE_NAME = r"^[^/\\]+$"
-_WEIGHTS = r"\.(pth|safetensors)$"
-_SHA256 = r"^[0-9a-f]{64}$"
-PATTERNS = {
-    NAME: "letters, digits and underscores, beginning with a letter",
-    _MIRROR: "https://..., http://... or file:///folder",
-    _FILE_NAME: "a plain file name, without folders",
-    _WEIGHTS: "the path of a .pth or .safetensors file",
-    _SHA256: "64 hexadecimal digits in lower case",
-}
-
-Name = Annotated[str, Field(pattern=NAME)]
-Mirror = Annotated[str, Field(pattern=_MIRROR)]
-# The bounds come first: behind a BeforeValidator they would not reach the JSON schema.
-Positive = Annotated[float, Field(gt=0), BeforeValidator(parse_number)]
-NonNegative = Annotated[float, Field(ge=0), BeforeValidator(parse_number)]
-Natural = Annotated[int, Field(ge=0), BeforeValidator(parse_whole)]
-Count = Annotated[int, Field(ge=1), BeforeValidator(parse_whole)]
-Norm = Literal["linf", "l2", "l2_rms"]
-
-
-def _spelt_once(values: object) -> object:
-    """Refuse a list that names one number twice: the grid would hold the same cell twice."""
-    if isinstance(values, list):
-        seen: dict[str, object] = {}
-        for value in values:
-            number = parse_number(value)
-            if number <= 0:
-                raise ValueError(f"{value!r} must be greater than 0")
-            if token(number) in seen:
-                first = seen[token(number)]
-                raise ValueError(
-                    f"{label(number)} is listed twice (as {first} and as {value}): remove one"
-                )
-            seen[token(number)] = value
-    return values
-
-
-def _unique(values: list[Any]) -> list[Any]:
-    for position, value in enumerate(values):
-        if value in values[:position]:
-            raise ValueError(f"{value!r} is listed twice: remove one")
-    return values
-
-
-_ONE, _MAP = "\0one", "\0map"
-
-
-def _form(value: object) -> str:
-    """Which form of a key was written: a part of an error's location that YAML cannot contain."""
-    return _MAP if isinstance(value, dict) else _ONE
-
-
-Numbers = Annotated[list[Positive], Field(min_length=1), BeforeValidator(_spelt_once)]
-NumbersByNorm = Annotated[
-    Annotated[Numbers, Tag(_ONE)] | Annotated[dict[Norm, Numbers], Tag(_MAP)],
-    Discriminator(_form),
-]
-NumberByNorm = Annotated[
-    Annotated[Positive, Tag(_ONE)] | Annotated[dict[Norm, Positive], Tag(_MAP)],
-    Discriminator(_form),
-]
-Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
-Norms = Annotated[list[Norm], Field(min_length=1), AfterValidator(_unique)]
-Seeds = Annotated[list[Natural], Field(min_length=1), AfterValidator(_unique)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors, values do not change once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from node_robustness.numbers import label, parse_whole
+from node_robustness.presets import BUILT_IN, PRESETS, expand, from_preset
 
 
 class Subset(Section):
@@ -115,9 +59,9 @@ class DataFile(Section):
     """One file of a dataset of your own."""
 
     name: str = Field(
-        pattern=_FILE_NAME, description="file name, as it stands on the mirror and under resources/"
+        pattern=FILE_NAME, description="file name, as it stands on the mirror and under resources/"
     )
-    sha256: str = Field(pattern=_SHA256, description="SHA-256 of the file")
+    sha256: str = Field(pattern=SHA256, description="SHA-256 of the file")
 
 
 _ROLES: dict[str, list[set[str]]] = {
@@ -262,7 +206,7 @@ class Model(Section):
     blocks: Count = Field(6, description="residual blocks of a residual body")
     dropout: NonNegative = Field(0.5, description="dropout before the last layer", lt=1)
     solver: Solver = Field(Solver(), description="only for body: ode")
-    weights: Annotated[str, Field(pattern=_WEIGHTS)] | None = Field(
+    weights: Annotated[str, Field(pattern=WEIGHTS)] | None = Field(
         None,
         description="take the weights from this file instead of training: the authors' .pth or "
         "a .safetensors of ours; {seed} in it is replaced by the seed",
@@ -277,51 +221,6 @@ class Model(Section):
             raise ValueError(
                 f"filters: {self.filters} must be at most 32, or a multiple of 32 (for GroupNorm)"
             )
-        return self
-
-
-class Attack(Section):
-    """An attack: a method with its parameters."""
-
-    method: Literal["bim"] = Field(
-        description="bim: basic iterative method, the paper's (no random start, any iterate counts)"
-    )
-    iterations: Count = Field(10, description="gradient steps at most")
-    step: NumberByNorm | None = Field(
-        None, description="step size in the units of the norm, one for all norms or one for each"
-    )
-    relative_step: Positive | None = Field(
-        None, description="step size as a share of epsilon (give step or relative_step)"
-    )
-    gradient: Literal["direct", "adjoint"] = Field(
-        "direct",
-        description="direct: through the solver's steps; adjoint: the paper's, by a second solve "
-        "backwards",
-    )
-    adjoint_tolerance: Positive | None = Field(
-        None, description="only for adjoint: tau of the backward solve; the forward one's if unset"
-    )
-    adjoint_norm: Literal["full", "seminorm"] = Field(
-        "full",
-        description="only for adjoint: which errors bound its steps; full: the paper's, also those "
-        "of the gradients for all parameters; seminorm: without these",
-    )
-    early_stop: bool = Field(
-        True, description="an image ends at its first adversarial iterate, as in the paper"
-    )
-
-    @model_validator(mode="after")
-    def _one_step_size(self) -> Self:
-        if (self.step is None) == (self.relative_step is None):
-            raise ValueError("give one of step and relative_step")
-        return self
-
-    @model_validator(mode="after")
-    def _adjoint_keys_fit_the_gradient(self) -> Self:
-        for key in ("adjoint_tolerance", "adjoint_norm"):
-            unset = type(self).model_fields[key].default
-            if self.gradient == "direct" and getattr(self, key) != unset:
-                raise ValueError(f"gradient direct takes no {key}: remove it")
         return self
 
 
@@ -417,7 +316,10 @@ class Experiment(Section):
     models: Names = Field(description="names from `models`")
     seeds: Seeds = Field([0], description="training seeds")
     tolerances: Numbers = Field(description="tau at test time; models without an ODE have none")
-    attacks: Names = Field(description="names from `attacks`")
+    attacks: Annotated[Names, AfterValidator(expand)] = Field(
+        description="names from `attacks`, of built-in attacks, or of presets: "
+        f"{', '.join(PRESETS)} (docs/attacks.md)"
+    )
     norms: Norms = Field(description="linf; l2; l2_rms: the paper's, root mean square over pixels")
     epsilons: NumbersByNorm = Field(
         description="largest perturbation, for images in [0, 1]; one list, or a list for each norm"
@@ -471,11 +373,6 @@ class Experiment(Section):
         high = max(self.tolerances) if drawn.high is None else drawn.high
         return low, high
 
-    def middle_epsilon(self, norm: str) -> float:
-        """The middle one of the epsilons of one norm; of an even number the larger one."""
-        epsilons = sorted(self.epsilons_for(norm))
-        return epsilons[len(epsilons) // 2]
-
     def epsilons_for(self, norm: str) -> list[float]:
         """The epsilons of one norm."""
         if isinstance(self.epsilons, dict):
@@ -494,6 +391,10 @@ class Compute(Section):
     training_threads: Count = Field(1, description="CPU threads of a training job")
 
 
+def _with_built_in(own: object) -> object:
+    return {**BUILT_IN, **own} if isinstance(own, dict) else own
+
+
 class Config(Section):
     """The whole configuration."""
 
@@ -502,11 +403,23 @@ class Config(Section):
     )
     datasets: dict[Name, Dataset] = Field(description="the datasets that experiments name")
     models: dict[Name, Model] = Field(description="the models that experiments name")
-    attacks: dict[Name, Attack] = Field(description="the attacks that experiments name")
+    attacks: Annotated[dict[Name, Attack], BeforeValidator(_with_built_in)] = Field(
+        {},
+        description="attacks that experiments may name beside the built-in ones, or instead of "
+        "them under the same name",
+        validate_default=True,
+    )
     training: Training = Field(
         Training(), description="for every model that does not say otherwise"
     )
     compute: Compute = Field(Compute(), description="device, threads and batch size")
+
+    @model_validator(mode="after")
+    def _no_attack_is_called_like_a_preset(self) -> Self:
+        for name in PRESETS:
+            if name in self.attacks:
+                raise ValueError(f"attacks.{name}: {name!r} is a preset: choose another name")
+        return self
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> Self:
@@ -514,15 +427,9 @@ class Config(Section):
             where = f"experiments.{name}"
             _known(f"{where}.datasets", experiment.datasets, "datasets", self.datasets)
             _known(f"{where}.models", experiment.models, "models", self.models)
-            _known(f"{where}.attacks", experiment.attacks, "attacks", self.attacks)
+            _known(f"{where}.attacks", experiment.attacks, "attacks or presets", self._nameable)
             for attack in experiment.attacks:
-                step = self.attacks[attack].step
-                if isinstance(step, dict):
-                    for norm in experiment.norms:
-                        if step.get(norm) is None:
-                            raise ValueError(
-                                f"attacks.{attack}.step has no entry for norm {norm}: add one"
-                            )
+                self._check_attack(where, experiment, attack)
             _chosen_from_the_grid(where, experiment)
         for model in self.models:
             training = self.training_of(model)
@@ -532,12 +439,55 @@ class Config(Section):
                 )
         return self
 
+    @property
+    def _nameable(self) -> list[str]:
+        return [*self.attacks, *PRESETS]
+
+    def _check_attack(self, where: str, experiment: Experiment, name: str) -> None:
+        """Refuse an attack that cannot be made as an experiment asks for it."""
+        attack = self.attacks[name]
+        if isinstance(attack, SteppedAttack):
+            _check_step(name, attack, experiment.norms)
+        if isinstance(attack, Transfer):
+            self._check_transfer(where, experiment, name, attack)
+        # A preset is made of what is possible; who names an attack wants to have it.
+        named = not from_preset(name, experiment.attacks)
+        if named and not set(attack.NORMS) & set(experiment.norms):
+            raise ValueError(
+                f"{where}.attacks: {name} knows none of the norms {', '.join(experiment.norms)}: "
+                f"remove it, or add {' or '.join(attack.NORMS)} to norms"
+            )
+
+    def _check_transfer(
+        self, where: str, experiment: Experiment, name: str, transfer: Transfer
+    ) -> None:
+        _known(f"attacks.{name}.by", [transfer.by], "attacks", self.attacks)
+        by = self.attacks[transfer.by]
+        if by.method not in ("fgsm", "bim", "pgd"):
+            raise ValueError(
+                f"attacks.{name}.by: {transfer.by} has method {by.method}: name an attack of "
+                "method fgsm, bim or pgd"
+            )
+        if isinstance(by, SteppedAttack):
+            _check_step(transfer.by, by, experiment.norms)
+        if transfer.source is not None:
+            _known(
+                f"attacks.{name}.source", [transfer.source], f"{where}.models", experiment.models
+            )
+
     def training_of(self, model: str) -> Training:
         """The training settings of a model: its own keys over the common ones."""
         merged = self.training.model_dump()
         own = self.models[model].training.model_dump(exclude_unset=True)
         merged["augmentation"] |= own.pop("augmentation", {})
         return Training.model_validate(merged | own)
+
+
+def _check_step(name: str, attack: SteppedAttack, norms: Sequence[str]) -> None:
+    if isinstance(attack.step, dict):
+        for norm in norms:
+            if norm not in attack.step:
+                raise ValueError(f"attacks.{name}.step has no entry for norm {norm}: add one")
 
 
 def _chosen_from_the_grid(where: str, experiment: Experiment) -> None:
@@ -563,7 +513,7 @@ def _plain(value: object) -> str:
     return label(value) if isinstance(value, float) else str(value)
 
 
-def _known(where: str, names: list[str], section: str, defined: Mapping[str, object]) -> None:
+def _known(where: str, names: list[str], section: str, defined: Iterable[str]) -> None:
     for name in names:
         if name not in defined:
             have = ", ".join(defined) or "nothing"
@@ -592,7 +542,10 @@ def _with_nulls(value: object) -> object:
 
 def _line(detail: ErrorDetails) -> str:
     """One mistake as one line: `config: key.path: what is wrong and how to mend it`."""
-    location = [part for part in detail["loc"] if part not in (_ONE, _MAP)]
+    tagged = [part for part in detail["loc"] if part not in (ONE, MAP)]
+    if detail["type"].startswith("union_tag_") and isinstance(detail["input"], dict):
+        tagged.append("method")
+    location = [part for part in tagged if not str(part).startswith(METHOD)]
     keys = location[:-1] if len(location) > 1 and location[-1] == "[key]" else location
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys)
     where = " ".join(where.removeprefix(".").split())
@@ -600,7 +553,7 @@ def _line(detail: ErrorDetails) -> str:
     context = detail.get("ctx", {})
     match detail["type"]:
         case "extra_forbidden":
-            known = _keys_beside(keys)
+            known = _keys_beside(tagged)
             close = difflib.get_close_matches(str(keys[-1]), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
             message = f"unknown key; {hint}"
@@ -618,7 +571,13 @@ def _line(detail: ErrorDetails) -> str:
             message = f"{given} must be {context['le']:g} or less"
         case "list_type" | "tuple_type":
             message = f"must be a list, such as [a, b] (given: {given})"
-        case "dict_type" | "model_type":
+        case "union_tag_not_found" if keys[-1] == "method":
+            message = "this key is missing; see config/README.md"
+        case "union_tag_invalid":
+            *others, last = map(repr, METHODS)
+            chosen = _shown(detail["input"]["method"])
+            message = f"{chosen} is not known; choose from {', '.join(others)} or {last}"
+        case "dict_type" | "model_type" | "union_tag_not_found":
             message = f"must be a map of keys (given: {given})"
         case "string_type" if keys != location:
             message = "this name must be text: put it in quotes"
@@ -654,6 +613,9 @@ def _keys_beside(location: list[int | str]) -> list[str]:
     schema = Config.model_json_schema()
     node: dict[str, Any] = schema
     for part in [*location[:-1]]:
+        if str(part).startswith(METHOD):
+            node = _of_method(schema, node, str(part).removeprefix(METHOD))
+            continue
         node = _resolve(schema, node)
         properties = node.get("properties", {})
         if part in properties:
@@ -663,6 +625,12 @@ def _keys_beside(location: list[int | str]) -> list[str]:
         else:
             node = next(iter(node.get("patternProperties", {}).values()), {})
     return list(_resolve(schema, node).get("properties", {}))
+
+
+def _of_method(schema: dict[str, Any], node: dict[str, Any], method: str) -> dict[str, Any]:
+    """The form of an attack that has a method."""
+    forms = (_resolve(schema, form) for form in node["oneOf"])
+    return next(form for form in forms if form["properties"]["method"]["const"] == method)
 
 
 def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from node_robustness.config import NAME, PATTERNS, Config
+from node_robustness.config import Config
+from node_robustness.config_values import NAME, PATTERNS
 from node_robustness.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -95,7 +96,7 @@ def _sections(schema: Node) -> dict[str, str | None]:
     """
     paths: dict[str, str] = {}
     level = list(_children("", schema))
-    top = [path for path, _ in level]
+    top = list(dict.fromkeys(path for path, _ in level))
     while level:
         for path, name in level:
             paths.setdefault(name, path)
@@ -109,7 +110,14 @@ def _sections(schema: Node) -> dict[str, str | None]:
         paths.items(),
         key=lambda item: next(i for i, path in enumerate(top) if f"{item[1]}.".startswith(path)),
     )
-    return {"The whole file": None} | {f"`{path}`": name for name, path in inner}
+    headings = {f"`{path}`{_method(schema['$defs'][name])}": name for name, path in inner}
+    return {"The whole file": None} | headings
+
+
+def _method(section: Node) -> str:
+    """What tells apart the sections that may stand at one path."""
+    method = section["properties"].get("method", {}).get("const")
+    return f", `method: {method}`" if method else ""
 
 
 def _children(prefix: str, section: Node) -> Iterator[tuple[str, str]]:
@@ -117,7 +125,7 @@ def _children(prefix: str, section: Node) -> Iterator[tuple[str, str]]:
         for option in _options(node):
             if "$ref" in option:
                 yield f"{prefix}{key}", _definition(option)
-            for value in _values(option):
+            for value in (form for part in _values(option) for form in _options(part)):
                 if "$ref" in value:
                     yield f"{prefix}{key}.{{name}}", _definition(value)
 
@@ -145,10 +153,12 @@ def _row(key: str, node: Node, required: bool) -> str:
 
 
 def _type(node: Node) -> str:
-    return " or ".join(_form(option) for option in _options(node))
+    return " or ".join(dict.fromkeys(_form(option) for option in _options(node)))
 
 
 def _form(node: Node) -> str:
+    if _options(node) != [node]:
+        return _type(node)
     if "$ref" in node:
         return "section"
     if "enum" in node or "const" in node:

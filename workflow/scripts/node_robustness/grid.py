@@ -8,9 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from node_robustness.config import Attack, Config, Detection, Experiment, Matrix, Model
-from node_robustness.config import Randomisation as RandomisationSection
+from node_robustness.config import Config, Detection, Experiment, Model, Randomisation
+from node_robustness.config_attacks import (
+    AnyAttack,
+    GradientAttack,
+    SteppedAttack,
+    Surrogate,
+    Transfer,
+)
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
 
@@ -34,9 +41,14 @@ class Trained:
     seed: int
 
     @property
+    def weights_folder(self) -> str:
+        """The folder of its weights under `results/`."""
+        return f"{self.experiment}/{self.dataset}/{self.model}/seed-{self.seed}"
+
+    @property
     def folder(self) -> str:
         """Its folder under `results/`."""
-        return f"{self.experiment}/{self.dataset}/{self.model}/seed-{self.seed}"
+        return self.weights_folder
 
 
 @dataclass(frozen=True)
@@ -148,11 +160,18 @@ def solved(config: Config, name: str) -> Iterator[Solved]:
 
 
 def cells(config: Config, name: str) -> Iterator[Cell]:
-    """Every attack cell of an experiment."""
+    """Every attack cell of an experiment.
+
+    An attack has no cell of a norm that it does not know, and one that transfers adversarials has
+    none of its own source.
+    """
     experiment = config.experiments[name]
     for item in solved(config, name):
         for attack, norm in product(experiment.attacks, experiment.norms):
-            for epsilon in experiment.epsilons_for(norm):
+            settings = config.attacks[attack]
+            if norm not in settings.NORMS or item.model == _source(settings, experiment):
+                continue
+            for epsilon in epsilons(settings, experiment, norm):
                 yield Cell(
                     name,
                     item.dataset,
@@ -163,6 +182,36 @@ def cells(config: Config, name: str) -> Iterator[Cell]:
                     norm,
                     epsilon,
                 )
+
+
+def epsilons(attack: AnyAttack, experiment: Experiment, norm: str) -> list[float]:
+    """The epsilons of an attack: the largest alone if it looks for the smallest perturbation."""
+    every = experiment.epsilons_for(norm)
+    return [max(every)] if attack.MINIMAL else every
+
+
+def source(config: Config, cell: Cell) -> Solved | None:
+    """The model that makes the adversarials of a cell; None but where they are transferred.
+
+    It has the cell's seed, or its own first one where it has not, and the cell's tolerance, or
+    that of its training where the cell has none.
+    """
+    experiment = config.experiments[cell.experiment]
+    name = _source(config.attacks[cell.attack], experiment)
+    if name is None:
+        return None
+    model = config.models[name]
+    own_seeds = seeds(model, experiment)
+    seed = cell.seed if cell.seed in own_seeds else own_seeds[0]
+    tolerance = (cell.tolerance or model.solver.tolerance) if adaptive(model) else None
+    return Solved(cell.experiment, cell.dataset, name, seed, tolerance)
+
+
+def _source(attack: AnyAttack, experiment: Experiment) -> str | None:
+    if not isinstance(attack, Transfer):
+        return None
+    default = "RES" if "RES" in experiment.models else experiment.models[0]
+    return attack.source or default
 
 
 def followed(config: Config, name: str) -> Iterator[Cell]:
@@ -195,23 +244,30 @@ def audited(config: Config, name: str) -> Iterator[Solved]:
 def judged(config: Config, name: str) -> Iterator[Cell]:
     """Every attack cell of an experiment whose adversarials are judged at all tolerances."""
     experiment = config.experiments[name]
-    if experiment.matrix is None:
+    matrix = experiment.matrix
+    if matrix is None:
         return
-    attacks = experiment.matrix.attacks or _first_of_each_gradient(config, experiment)
-    chosen = set(perturbations(experiment, experiment.matrix))
+    attacks = matrix.attacks or _first_of_each_gradient(config, experiment)
+    norms = matrix.norms or experiment.norms[:1]
     for cell in cells(config, name):
+        own = epsilons(config.attacks[cell.attack], experiment, cell.norm)
         if (
             cell.tolerance is not None
             and cell.attack in attacks
-            and (cell.norm, cell.epsilon) in chosen
+            and cell.norm in norms
+            and cell.epsilon in (matrix.epsilons or [middle(own)])
         ):
             yield cell
 
 
 def _first_of_each_gradient(config: Config, experiment: Experiment) -> list[str]:
     """The first attack with adjoint and the first with direct gradients, where there are."""
-    kinds = {name: config.attacks[name].gradient for name in experiment.attacks}
-    return [next((n for n, k in kinds.items() if k == kind), "") for kind in ("adjoint", "direct")]
+    first: dict[str, str] = {}
+    for name in experiment.attacks:
+        attack = config.attacks[name]
+        if isinstance(attack, GradientAttack):
+            first.setdefault(attack.gradient, name)
+    return [first[kind] for kind in ("adjoint", "direct") if kind in first]
 
 
 def randomised(config: Config, name: str) -> Iterator[Randomised]:
@@ -240,17 +296,73 @@ def detected(config: Config, name: str) -> Iterator[Detected]:
 
 
 def perturbations(
-    experiment: Experiment, section: Matrix | RandomisationSection | Detection
+    experiment: Experiment, section: Randomisation | Detection
 ) -> Iterator[tuple[str, float]]:
     """The norms and epsilons of a section: unless it says otherwise, the first and the middle."""
     for norm in section.norms or experiment.norms[:1]:
-        wanted = section.epsilons or [experiment.middle_epsilon(norm)]
-        for epsilon in experiment.epsilons_for(norm):
-            if epsilon in wanted:
+        every = experiment.epsilons_for(norm)
+        for epsilon in every:
+            if epsilon in (section.epsilons or [middle(every)]):
                 yield norm, epsilon
 
 
-def step_size(attack: Attack, norm: str, epsilon: float) -> float:
+def middle(epsilons: list[float]) -> float:
+    """The middle one; of an even number the larger one of two."""
+    return sorted(epsilons)[len(epsilons) // 2]
+
+
+def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
+    """Everything that counts of an attack in a cell, and nothing else: what its file records.
+
+    The size of a step is in the units of the norm. An attack without a gradient of the model that
+    it attacks has `gradient: none`; a model without an ODE has one kind, `direct`.
+    """
+    attack = config.attacks[cell.attack]
+    settings = _parameters(attack, config.models[cell.model], cell.norm, cell.epsilon)
+    made_on = source(config, cell)
+    if isinstance(attack, Transfer) and made_on is not None:
+        by, model = config.attacks[attack.by], config.models[made_on.model]
+        made_by = _parameters(by, model, cell.norm, cell.epsilon)
+        settings["by"] = made_by | ({"early_stop": False} if "early_stop" in made_by else {})
+        settings["source"] = {
+            "model": made_on.model,
+            "seed": made_on.seed,
+            "tolerance": made_on.tolerance,
+        }
+    return settings
+
+
+def _parameters(attack: AnyAttack, model: Model, norm: str, epsilon: float) -> dict[str, Any]:
+    gradient = set(GradientAttack.model_fields) - {"method"}
+    settings = attack.model_dump(exclude=gradient) | _gradient(attack, model)
+    if isinstance(attack, SteppedAttack):
+        del settings["relative_step"]
+        settings["step"] = step_size(attack, norm, epsilon)
+    return settings
+
+
+def _gradient(attack: AnyAttack, model: Model) -> dict[str, Any]:
+    if not isinstance(attack, GradientAttack):
+        return {"gradient": "none"}
+    if attack.gradient == "direct" or model.body != "ode":
+        return {"gradient": "direct"}
+    settings: dict[str, Any] = {"gradient": attack.gradient}
+    if attack.surrogate is not None:
+        return settings | {"surrogate": _surrogate(attack.surrogate, model)}
+    adjoint = {"adjoint_tolerance": attack.adjoint_tolerance, "adjoint_norm": attack.adjoint_norm}
+    return settings | adjoint
+
+
+def _surrogate(surrogate: Surrogate, model: Model) -> dict[str, Any]:
+    """The solver settings that differ from the model's."""
+    if surrogate.steps is not None:
+        return {"method": surrogate.method, "steps": surrogate.steps}
+    adaptive = "dopri5" if model.solver.steps is not None else model.solver.method
+    method = surrogate.method or adaptive
+    return {"method": method, "tolerance": surrogate.tolerance, "steps": None}
+
+
+def step_size(attack: SteppedAttack, norm: str, epsilon: float) -> float:
     """The step of an attack, in the units of the norm."""
     if attack.relative_step is not None:
         return attack.relative_step * epsilon
@@ -278,15 +390,13 @@ def mirrors_of(config: Config, folder: str) -> list[str]:
 def shown(config: Config, name: str) -> Iterator[Cell]:
     """The attack cells whose images the report shows: one for each dataset and model.
 
-    The first seed, tolerance, attack and norm of the lists, and the middle one of the epsilons.
+    The first seed, tolerance, attack and norm of the lists, and the middle one of the epsilons, as
+    far as there is such a cell.
     """
     experiment = config.experiments[name]
     norm = experiment.norms[0]
-    epsilon = experiment.middle_epsilon(norm)
+    epsilon = middle(experiment.epsilons_for(norm))
     for dataset, model in product(experiment.datasets, experiment.models):
-        yield next(
-            cell
-            for cell in cells(config, name)
-            if (cell.dataset, cell.model, cell.norm, cell.epsilon)
-            == (dataset, model, norm, epsilon)
-        )
+        of_model = [c for c in cells(config, name) if (c.dataset, c.model) == (dataset, model)]
+        if of_model:
+            yield min(of_model, key=lambda c: (c.norm != norm, c.epsilon != epsilon))

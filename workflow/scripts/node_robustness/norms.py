@@ -44,8 +44,15 @@ class Norm:
         unit: Tensor = relative / _broadcast(self.size(relative).clamp(min=_TINY))
         return unit
 
-    def project(self, perturbation: Tensor, epsilon: float) -> Tensor:
-        """The nearest perturbation of norm epsilon at most, [n, C, H, W]."""
+    def project(self, perturbation: Tensor, epsilon: float | Tensor) -> Tensor:
+        """The nearest perturbation of norm epsilon at most, [n, C, H, W].
+
+        Args:
+            perturbation: [n, C, H, W].
+            epsilon: one for all, or [n].
+        """
+        if self.name == "linf" and isinstance(epsilon, Tensor):
+            return perturbation.clamp(-_broadcast(epsilon), _broadcast(epsilon))
         if self.name == "linf":
             return perturbation.clamp(-epsilon, epsilon)
         factor = epsilon / self.size(perturbation).clamp(min=_TINY)

@@ -66,7 +66,7 @@ def write_attack(
             ("adversarial_predictions", found.adversarial_predictions, "1", _CLASS),
             ("attacked", found.attacked, "1", "clean prediction is right; only those are attacked"),
             ("success", found.success, "1", "an adversarial was found"),
-            ("iterations", found.iterations.int(), "1", "gradient steps to the first adversarial"),
+            ("iterations", found.iterations.int(), "1", "gradient steps or queries it took"),
             ("perturbation_linf", change.abs().amax(1), "intensity", "largest change of a pixel"),
             ("perturbation_l2", change.norm(dim=1), "intensity", "Euclidean norm of the change"),
             ("adversarials", found.adversarials, "intensity", "images in [0, 1], n C H W"),

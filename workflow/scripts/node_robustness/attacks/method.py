@@ -1,8 +1,9 @@
 """What every attack method is: a frozen dataclass of its parameters with a function `search`."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from node_robustness.attacks.streams import Streams
@@ -53,3 +54,52 @@ class Method(Protocol):
             labels: int64 [m].
             streams: the only source of random numbers, one an image.
         """
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass that gave m rows of logits, and the way back from them to the images.
+
+    Attributes:
+        inputs: all images of the pass, [n, C, H, W].
+        rows: which of them these m are, int64 [m].
+        logits: [m, K].
+        nfe: function evaluations, int32 [m]; None without an ODE.
+    """
+
+    inputs: Tensor
+    rows: Tensor
+    logits: Tensor
+    nfe: Tensor | None
+
+    @classmethod
+    def over(cls, model: nn.Module, images: Tensor, *, differentiable: bool) -> "Pass":
+        """Pass images [m, C, H, W] through a model."""
+        with torch.set_grad_enabled(differentiable):
+            inputs = images.detach().requires_grad_(differentiable)
+            logits = model(inputs)
+        rows = torch.arange(len(images), device=images.device)
+        return cls(inputs, rows, logits, getattr(model, "nfe", None))
+
+    @property
+    def images(self) -> Tensor:
+        """The m images, [m, C, H, W]."""
+        return self.inputs.detach()[self.rows]
+
+    def __getitem__(self, chosen: Tensor) -> "Pass":
+        """Some of the rows, by bool mask [m] or by positions."""
+        nfe = None if self.nfe is None else self.nfe[chosen]
+        return Pass(self.inputs, self.rows[chosen], self.logits[chosen], nfe)
+
+    def gradient(self, losses: Tensor) -> Tensor:
+        """Gradients of losses [m] of these logits for the m images; may be asked for once."""
+        (gradient,) = torch.autograd.grad(losses.sum(), self.inputs)
+        return gradient[self.rows]
+
+
+@runtime_checkable
+class StartsAtImages(Method, Protocol):
+    """A method whose first gradient is that at the images: the clean pass can serve for it."""
+
+    def search_from(self, model: nn.Module, clean: Pass, labels: Tensor, streams: Streams) -> Found:
+        """Go on from a differentiable pass over the images; otherwise as `search`."""

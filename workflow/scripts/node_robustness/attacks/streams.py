@@ -45,25 +45,29 @@ class Streams:
 
     def uniform(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Numbers from [0, 1], [m, *shape], with the dtype and device of `like`."""
-        return self._draw(
-            lambda generator: torch.rand(tuple(shape), generator=generator, dtype=torch.float64),
-            shape,
-        ).to(like)
+
+        def draw(generator: Generator) -> Tensor:
+            return torch.rand(tuple(shape), generator=generator, dtype=torch.float64)
+
+        return self._drawn(draw, shape).to(like.dtype).to(like.device)
 
     def normal(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Standard normal numbers, [m, *shape], with the dtype and device of `like`."""
-        return self._draw(
-            lambda generator: torch.randn(tuple(shape), generator=generator, dtype=torch.float64),
-            shape,
-        ).to(like)
+
+        def draw(generator: Generator) -> Tensor:
+            return torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
+
+        return self._drawn(draw, shape).to(like.dtype).to(like.device)
 
     def integers(self, low: int, high: int, shape: Sequence[int]) -> Tensor:
         """Whole numbers from low to high - 1, all equally likely, int64 [m, *shape] on the CPU."""
-        return self._draw(
-            lambda generator: torch.randint(low, high, tuple(shape), generator=generator), shape
-        ).to(torch.int64)
 
-    def _draw(self, draw: Callable[[Generator], Tensor], shape: Sequence[int]) -> Tensor:
+        def draw(generator: Generator) -> Tensor:
+            return torch.randint(low, high, tuple(shape), generator=generator)
+
+        return self._drawn(draw, shape).to(torch.int64)
+
+    def _drawn(self, draw: Callable[[Generator], Tensor], shape: Sequence[int]) -> Tensor:
         if not self._generators:
             return torch.empty(0, *shape, dtype=torch.float64)
         return torch.stack([draw(generator) for generator in self._generators])

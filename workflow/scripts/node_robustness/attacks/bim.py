@@ -1,0 +1,74 @@
+"""The basic iterative method, the paper's attack, and its case of a single step."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from node_robustness.attacks.descent import Descent, Record
+from node_robustness.attacks.method import Found, Pass
+from node_robustness.attacks.streams import Streams
+from node_robustness.norms import Norm
+
+
+@dataclass(frozen=True)
+class BasicIterativeMethod:
+    """The basic iterative method as the paper used it (foolbox 2: no random start).
+
+    Kurakin et al., Adversarial examples in the physical world, 2017; Carrara et al. 2019.
+
+    Attributes:
+        norm: in which epsilon and step are measured.
+        epsilon: largest norm of a perturbation.
+        step: norm of one step.
+        iterations: gradient steps at most.
+        early_stop: end an image at its first adversarial iterate. Otherwise all steps are taken
+            and, of the adversarial iterates, the one with the largest loss is kept.
+    """
+
+    norm: Norm
+    epsilon: float
+    step: float
+    iterations: int
+    early_stop: bool = True
+
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
+        """See `Method.search`."""
+        clean = Pass.over(model, images, differentiable=True)
+        return self.search_from(model, clean, labels, streams)
+
+    def search_from(self, model: nn.Module, clean: Pass, labels: Tensor, streams: Streams) -> Found:
+        """See `StartsAtImages.search_from`."""
+        record = Record(clean.images, labels)
+        descent = Descent(
+            self.norm, self.epsilon, self.step, self.iterations, early_stop=self.early_stop
+        )
+        descent.follow(model, clean, record, torch.arange(len(labels), device=labels.device))
+        return record.found()
+
+
+@dataclass(frozen=True)
+class FastGradientSign:
+    """One step as long as epsilon: the sign of the gradient, or its direction in L2.
+
+    Goodfellow et al., Explaining and harnessing adversarial examples, 2015.
+
+    Attributes:
+        norm: in which epsilon is measured.
+        epsilon: norm of the perturbation before it is clipped to [0, 1].
+    """
+
+    norm: Norm
+    epsilon: float
+
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
+        """See `Method.search`."""
+        return self._iterative.search(model, images, labels, streams)
+
+    def search_from(self, model: nn.Module, clean: Pass, labels: Tensor, streams: Streams) -> Found:
+        """See `StartsAtImages.search_from`."""
+        return self._iterative.search_from(model, clean, labels, streams)
+
+    @property
+    def _iterative(self) -> BasicIterativeMethod:
+        return BasicIterativeMethod(self.norm, self.epsilon, step=self.epsilon, iterations=1)

@@ -1,0 +1,51 @@
+"""Random perturbations: the control that no attack may fall short of."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from node_robustness.attacks.ball import into_ball
+from node_robustness.attacks.descent import Record
+from node_robustness.attacks.logits import margin
+from node_robustness.attacks.method import Found, Pass
+from node_robustness.attacks.streams import Streams
+from node_robustness.norms import Norm
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random perturbations of size epsilon, before they are clipped to [0, 1].
+
+    Random signs in linf, a Gaussian direction in L2. An image ends at the first draw that the
+    model misclassifies.
+
+    Attributes:
+        norm: in which epsilon is measured.
+        epsilon: norm of every perturbation.
+        draws: perturbations of an image at most.
+    """
+
+    norm: Norm
+    epsilon: float
+    draws: int
+
+    def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
+        """See `Method.search`."""
+        record = Record(images, labels)
+        for draw in range(1, self.draws + 1):
+            rows = (~record.success).nonzero().flatten()
+            if not len(rows):
+                break
+            noisy = self._noisy(images[rows], streams[rows])
+            passed = Pass.over(model, noisy, differentiable=False)
+            record.judge(draw, rows, passed, margin(passed.logits, labels[rows]))
+        return record.found()
+
+    def _noisy(self, images: Tensor, streams: Streams) -> Tensor:
+        shape = images.shape[1:]
+        if self.norm.name == "linf":
+            direction = torch.where(streams.uniform(shape, images) < 0.5, -1.0, 1.0)
+        else:
+            direction = self.norm.direction(streams.normal(shape, images))
+        return into_ball(images, images + self.epsilon * direction, self.norm, self.epsilon)

@@ -1,0 +1,90 @@
+"""The values that configuration keys take: numbers, names, norms, and lists of them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+)
+
+from node_robustness.numbers import label, parse_number, parse_whole, token
+
+NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+MIRROR = r"^(https?|file)://"
+FILE_NAME = r"^[^/\\]+$"
+WEIGHTS = r"\.(pth|safetensors)$"
+SHA256 = r"^[0-9a-f]{64}$"
+PATTERNS = {
+    NAME: "letters, digits and underscores, beginning with a letter",
+    MIRROR: "https://..., http://... or file:///folder",
+    FILE_NAME: "a plain file name, without folders",
+    WEIGHTS: "the path of a .pth or .safetensors file",
+    SHA256: "64 hexadecimal digits in lower case",
+}
+
+Name = Annotated[str, Field(pattern=NAME)]
+Mirror = Annotated[str, Field(pattern=MIRROR)]
+# The bounds come first: behind a BeforeValidator they would not reach the JSON schema.
+Positive = Annotated[float, Field(gt=0), BeforeValidator(parse_number)]
+NonNegative = Annotated[float, Field(ge=0), BeforeValidator(parse_number)]
+Natural = Annotated[int, Field(ge=0), BeforeValidator(parse_whole)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(parse_whole)]
+Norm = Literal["linf", "l2", "l2_rms"]
+
+
+def _spelt_once(values: object) -> object:
+    """Refuse a list that names one number twice: the grid would hold the same cell twice."""
+    if isinstance(values, list):
+        seen: dict[str, object] = {}
+        for value in values:
+            number = parse_number(value)
+            if number <= 0:
+                raise ValueError(f"{value!r} must be greater than 0")
+            if token(number) in seen:
+                first = seen[token(number)]
+                raise ValueError(
+                    f"{label(number)} is listed twice (as {first} and as {value}): remove one"
+                )
+            seen[token(number)] = value
+    return values
+
+
+def _unique(values: list[Any]) -> list[Any]:
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise ValueError(f"{value!r} is listed twice: remove one")
+    return values
+
+
+# Parts of an error's location that YAML cannot contain.
+ONE, MAP = "\0one", "\0map"
+
+
+def _form(value: object) -> str:
+    """Which form of a key was written."""
+    return MAP if isinstance(value, dict) else ONE
+
+
+Numbers = Annotated[list[Positive], Field(min_length=1), BeforeValidator(_spelt_once)]
+NumbersByNorm = Annotated[
+    Annotated[Numbers, Tag(ONE)] | Annotated[dict[Norm, Numbers], Tag(MAP)],
+    Discriminator(_form),
+]
+NumberByNorm = Annotated[
+    Annotated[Positive, Tag(ONE)] | Annotated[dict[Norm, Positive], Tag(MAP)],
+    Discriminator(_form),
+]
+Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
+Norms = Annotated[list[Norm], Field(min_length=1), AfterValidator(_unique)]
+Seeds = Annotated[list[Natural], Field(min_length=1), AfterValidator(_unique)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors, values do not change once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
