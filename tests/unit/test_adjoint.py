@@ -159,3 +159,34 @@ def test_checkpointed_gradients_are_the_same(images):
 def test_every_method_can_be_configured(method):
     steps = None if TABLEAUS[method].error else 20
     assert Solver(method=method, steps=steps).method == method
+
+
+@pytest.mark.parametrize("kind", ["direct", "adjoint"])
+def test_a_tolerance_for_each_image_is_a_pass_for_each(kind, images):
+    """Also where a failed or finished image has no gradient to solve for."""
+    model, taus = classifier(), torch.tensor([1e-4, 10.0, 1e-1, 1e-2], dtype=torch.float64)
+    assert model.ode is not None
+    x = images.clone().requires_grad_()
+    with solving(model, tolerance=taus, gradient=kind):
+        losses = F.cross_entropy(model(x), torch.arange(4), reduction="none")
+        together = model.ode.nfe
+        (gradients,) = torch.autograd.grad(losses[[0, 2, 3]].sum(), x)
+    assert together is not None
+    assert not gradients[1].any()
+    for row in (0, 2, 3):
+        alone = images[row : row + 1].clone().requires_grad_()
+        with solving(model, tolerance=float(taus[row]), gradient=kind):
+            loss = F.cross_entropy(model(alone), torch.tensor([row]))
+            assert model.ode.nfe is not None
+            assert model.ode.nfe.item() == together[row].item()
+            torch.testing.assert_close(losses[row], loss, rtol=1e-12, atol=1e-12)
+            (gradient,) = torch.autograd.grad(loss, alone)
+        torch.testing.assert_close(gradients[row], gradient[0], rtol=1e-8, atol=1e-12)
+
+
+def test_torchdiffeq_has_one_tolerance(images):
+    with (
+        solving(classifier(), tolerance=torch.ones(4), backend="torchdiffeq") as model,
+        pytest.raises(ValueError, match="give one tolerance"),
+    ):
+        model(images)

@@ -365,6 +365,80 @@ def quartic(x, y0, y1, middle, f0, f1, step):
     return (x ** torch.arange(5)) @ coefficients
 
 
+TAUS = torch.tensor([1e-5, 10.0, 0.1, 1e-3, 0.1], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_a_tolerance_for_each_sample_is_a_solve_for_each(method, dtype):
+    """But for the last bits of the processor's vector operations, which see other neighbours."""
+
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        rate, y = y.split(1, dim=1)
+        return torch.cat([0 * rate, rate * (t[:, None] ** 2 - y)], dim=1)
+
+    y = torch.tensor([[1, 1], [30, -1], [10, 2], [3, 0.5], [20, 1]], dtype=dtype)
+    y.requires_grad_()
+    options = {"method": method, "max_steps": 10**5, "keep_nodes": True}
+    close = dict.fromkeys(("rtol", "atol"), 1e-12 if dtype == torch.float64 else 1e-6)
+    together = solve(field, y, [0, 0.4, 1], tolerance=TAUS, **options)
+    assert len(set(together.accepted.tolist())) > 2
+    for row, tau in enumerate(TAUS.tolist()):
+        alone = solve(field, y[row : row + 1], [0, 0.4, 1], tolerance=tau, **options)
+        torch.testing.assert_close(together.states[:, row], alone.states[:, 0], **close)
+        torch.testing.assert_close(together.nodes[row], alone.nodes[0], **close)
+        assert together.nfe[row] == alone.nfe[0]
+        (gradient,) = torch.autograd.grad(together.states[:, row].sum(), y, retain_graph=True)
+        torch.testing.assert_close(gradient, torch.autograd.grad(alone.states.sum(), y)[0], **close)
+
+
+def test_one_tolerance_for_all_is_that_for_each():
+    field = Network(31, scale=3.0).double()
+    y = torch.randn(5, 6, dtype=torch.float64)
+    with torch.no_grad():
+        one = solve(field, y, [0.0, 1.0], tolerance=1e-3)
+        each = solve(field, y, [0.0, 1.0], tolerance=torch.full((5,), 1e-3, dtype=torch.float64))
+    assert torch.equal(one.states, each.states)
+    assert torch.equal(one.nfe, each.nfe)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("method", ADAPTIVE)
+def test_the_steps_of_a_solution_can_be_taken_again(method, backwards):
+    """States and gradients are those of the adaptive solve, which holds its steps constant."""
+    field = Network(37, scale=5.0).double()
+    y = torch.randn(8, 6, dtype=torch.float64, requires_grad=True)
+    times = [1.0, 0.3, 0.0] if backwards else [0.0, 0.3, 1.0]
+    first = solve(field, y, times, tolerance=1e-4, method=method, keep_nodes=True)
+    again = solve(field, y, times, method=method, nodes=first.nodes, keep_nodes=True)
+    assert first.rejected.any()
+    assert len(set(first.accepted.tolist())) > 1
+    assert torch.equal(again.accepted, first.accepted)
+    assert not again.rejected.any()
+    assert not again.status.any()
+    assert all(torch.equal(a, b) for a, b in zip(again.nodes, first.nodes, strict=True))
+    assert torch.allclose(again.states, first.states, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad(s.states.square().sum(), y)[0] for s in (first, again)]
+    assert torch.allclose(*gradients, rtol=1e-10, atol=1e-10)
+
+
+def test_steps_that_are_given_do_not_depend_on_the_state():
+    """Other states with the steps of the first: what the direct gradient is the derivative of."""
+    field = Network(41, scale=3.0).double()
+    y = torch.randn(3, 6, dtype=torch.float64)
+    with torch.no_grad():
+        nodes = solve(field, y, [0, 1], tolerance=0.1, keep_nodes=True).nodes
+        moved = solve(field, y + 0.5, [0, 1], nodes=nodes, keep_nodes=True)
+        adaptive = solve(field, y + 0.5, [0, 1], tolerance=0.1, keep_nodes=True)
+        summed = sum(
+            replay(field, (y + 0.5)[i : i + 1], nodes[i : i + 1], torch.ones(1, 6).double())
+            for i in range(3)
+        )
+    assert all(torch.equal(a, b) for a, b in zip(moved.nodes, nodes, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(adaptive.nodes, nodes, strict=False))
+    assert math.isclose(moved.states[-1].sum().item(), summed, rel_tol=1e-10)
+
+
 def test_quadrature_parts_are_integrals_along_the_solution():
     """A part that the dynamics do not read: the integral of y for y' = -y."""
     y = torch.ones(4, 1, dtype=torch.float64)
@@ -388,6 +462,11 @@ def test_quadrature_parts_are_integrals_along_the_solution():
         ({"tolerance": float("nan")}, "tolerance must be greater than 0, not nan"),
         ({"tolerance": None}, "tolerance must be greater than 0, not None"),
         ({"method": "euler9"}, "unknown method 'euler9'; there are dopri5"),
+        ({"tolerance": torch.ones(3)}, r"one number or 2, not of shape \(3,\)"),
+        ({"tolerance": torch.tensor([0.1, -0.5])}, "tolerance must be greater than 0, not -0.5"),
+        ({"nodes": [torch.tensor([0.0, 1.0])]}, "nodes for 1 of 2 samples"),
+        ({"nodes": [torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.5])]}, "nodes of sample 1"),
+        ({"nodes": [torch.tensor([0.0, 0.0, 1.0])] * 2}, "nodes of sample 0 must lead"),
         ({"method": "rk4"}, "method rk4 has no error estimate and needs steps, not None"),
         ({"method": "rk4", "steps": 0}, "steps must be 1 or more, not 0"),
         ({"steps": -3}, "steps must be 1 or more, not -3"),

@@ -162,6 +162,46 @@ def source_model(wildcards):
     ]
 
 
+def audit_settings(wildcards):
+    """What an audit measures, and the norm and epsilon of its attacks."""
+    experiment = CONFIG.experiments[wildcards.experiment]
+    norm = experiment.norms[0]
+    return {
+        **experiment.audit.model_dump(),
+        "norm": norm,
+        "epsilon": grid.middle(experiment.epsilons_for(norm)),
+        "tight_tolerance": grid.TIGHT_TOLERANCE,
+        "rk4_steps": grid.RK4_STEPS,
+    }
+
+
+def judging_tolerances(wildcards):
+    """The tolerances at which adversarials are judged, from tight to loose."""
+    experiment = CONFIG.experiments[wildcards.experiment]
+    return sorted({grid.TIGHT_TOLERANCE, *experiment.tolerances})
+
+
+def randomisation_settings(wildcards):
+    """The distribution of the tolerance, and the parameters of its attackers."""
+    experiment = CONFIG.experiments[wildcards.experiment]
+    section = experiment.randomisation
+    low, high = experiment.drawn_tolerances(section)
+    chosen = section.model_dump(exclude={"norms", "epsilons", "relative_step"})
+    step = section.relative_step * EPSILONS[wildcards.epsilon]
+    return {**chosen, "low": low, "high": high, "step": step}
+
+
+def detection_settings(wildcards):
+    """The tolerances of the detector, and the parameters of the attacks."""
+    experiment = CONFIG.experiments[wildcards.experiment]
+    section = experiment.detection
+    return {
+        **section.model_dump(include={"images", "iterations", "penalty"}),
+        "tolerances": sorted(experiment.tolerances),
+        "step": section.relative_step * EPSILONS[wildcards.epsilon],
+    }
+
+
 def of_experiment(cells, name):
     """The paths of one file for all cells of the experiment of the wildcards."""
 

@@ -10,7 +10,7 @@ Faster ODE Adjoints via Seminorms, 2021). The parameters themselves get no gradi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,10 +26,11 @@ class AdjointSettings:
     """How the backward solve is done; see `solvers.solve`.
 
     Attributes:
+        tolerance: one number, or one for each sample, [n].
         parameters_in_norm: whether the integrals for the parameters count in the error norm.
     """
 
-    tolerance: float
+    tolerance: float | Tensor
     method: str
     steps: int | None
     max_steps: int
@@ -81,11 +82,19 @@ class _Adjoint(torch.autograd.Function):
         result = torch.where(finite.view(-1, 1, 1, 1), torch.zeros_like(gradient), torch.nan)
         evaluations = torch.zeros(len(final), dtype=torch.int32, device=final.device)
         if bool(wanted.any()):
-            solution = _solve_backwards(ctx.function, final[wanted], gradient[wanted], ctx.settings)
+            settings = _of_samples(ctx.settings, wanted)
+            solution = _solve_backwards(ctx.function, final[wanted], gradient[wanted], settings)
             result[wanted] = solution.parts[1][-1]
             evaluations[wanted] = solution.nfe.int()
         ctx.note(evaluations)
         return result, None, None, None, None
+
+
+def _of_samples(settings: AdjointSettings, chosen: Tensor) -> AdjointSettings:
+    """The settings of the samples in `chosen`, bool [n]."""
+    if not isinstance(settings.tolerance, Tensor):
+        return settings
+    return replace(settings, tolerance=settings.tolerance[chosen.to(settings.tolerance.device)])
 
 
 def _solve_backwards(

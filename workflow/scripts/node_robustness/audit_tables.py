@@ -235,7 +235,7 @@ def _detection_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
         row = _place(settings, attacker) | {"clean": len(clean), "adversarial": len(adversarial)}
         if len(clean) and len(adversarial):
             auc, low, high = auc_with_interval(clean, adversarial)
-            false, true = roc(clean, adversarial)[:2]
+            false, true, _ = roc(clean, adversarial)
             row |= {"auc": auc, "auc_low": low, "auc_high": high}
             row["detected"] = float(true[false <= FALSE_POSITIVES].max())
         yield row
@@ -246,7 +246,7 @@ def _roc_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
         clean, adversarial = _scores(file, name)
         if not len(clean) or not len(adversarial):
             continue
-        false, true = roc(clean, adversarial)[:2]
+        false, true, _ = roc(clean, adversarial)
         kept = np.unique(np.linspace(0, len(false) - 1, _ROC_POINTS).round().astype(int))
         for i in kept:
             yield _place(settings, attacker) | {

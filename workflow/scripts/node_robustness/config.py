@@ -238,6 +238,77 @@ class Trajectories(Section):
     precision: Literal["float16", "float32"] = Field("float16", description="of the kept states")
 
 
+class Audit(Section):
+    """What tells robustness from a hidden gradient, for every model at every tolerance."""
+
+    images: Count = Field(32, description="the first test images, right or wrong")
+    directions: Count = Field(
+        2, description="random directions of the finite differences, beside those of the gradients"
+    )
+    iterations: Count = Field(
+        10, description="steps of the attack that is repeated with twice as many"
+    )
+
+
+class Matrix(Section):
+    """Which adversarials are judged at every tolerance, and at a tight one."""
+
+    attacks: Names | None = Field(
+        None,
+        description="attacks whose adversarials are judged; if unset the first with adjoint and "
+        "the first with direct gradients",
+    )
+    norms: Norms | None = Field(None, description="their norms; the first one if unset")
+    epsilons: Numbers | None = Field(
+        None, description="their epsilons; the middle one of each norm if unset"
+    )
+
+
+class Randomisation(Section):
+    """A tolerance drawn at test time for every image and pass, as a defence, and its attackers."""
+
+    distribution: Literal["log_uniform"] = Field(
+        "log_uniform", description="log_uniform: the logarithm is uniform between low and high"
+    )
+    low: Positive | None = Field(
+        None, description="smallest tolerance; the smallest of the experiment if unset"
+    )
+    high: Positive | None = Field(
+        None, description="largest tolerance; the largest of the experiment if unset"
+    )
+    images: Count = Field(64, description="the first test images, right or wrong")
+    norms: Norms | None = Field(None, description="norms of the attackers; the first one if unset")
+    epsilons: Numbers | None = Field(
+        None, description="their epsilons; the middle one of each norm if unset"
+    )
+    iterations: Count = Field(10, description="gradient steps of every attacker")
+    relative_step: Positive = Field(0.25, description="step size as a share of epsilon")
+    draws: Count = Field(
+        5, description="draws over which the attacker eot averages the gradient of one step"
+    )
+    evaluation_draws: Count = Field(20, description="draws at which every image is judged")
+
+
+class Detection(Section):
+    """Adversarials told by the disagreement between the tolerances, and an attack that knows."""
+
+    images: Count = Field(64, description="the first test images, right or wrong")
+    norms: Norms | None = Field(None, description="norms of the attacks; the first one if unset")
+    epsilons: Numbers | None = Field(
+        None, description="their epsilons; the middle one of each norm if unset"
+    )
+    tolerances: Numbers | None = Field(
+        None, description="of the classifier that is attacked; all if unset"
+    )
+    iterations: Count = Field(10, description="gradient steps of both attacks")
+    relative_step: Positive = Field(0.25, description="step size as a share of epsilon")
+    penalty: NonNegative = Field(
+        1.0,
+        description="cross-entropy that the attack which knows the detector gives for one unit of "
+        "its score",
+    )
+
+
 class Experiment(Section):
     """One grid: the product of its lists, minus what makes no sense."""
 
@@ -255,6 +326,18 @@ class Experiment(Section):
     )
     trajectories: Trajectories | None = Field(
         Trajectories(), description="follow h(t) of clean and adversarial images; null: none"
+    )
+    audit: Audit | None = Field(
+        Audit(), description="compare gradients, and check the attacks; null: not"
+    )
+    matrix: Matrix | None = Field(
+        Matrix(), description="judge adversarials at every tolerance; null: none"
+    )
+    randomisation: Randomisation | None = Field(
+        Randomisation(), description="attack a tolerance that is drawn at test time; null: not"
+    )
+    detection: Detection | None = Field(
+        Detection(), description="detect adversarials by several tolerances; null: not"
     )
     paper: Literal["mnist", "cifar10"] | None = Field(
         None, description="show the paper's figures of this dataset beside ours"
@@ -292,6 +375,23 @@ class Experiment(Section):
                         f"epsilons has a list for {norm}: remove it, or add {norm} to norms"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _tolerances_can_be_drawn(self) -> Self:
+        drawn = self.randomisation
+        if drawn is not None and (drawn.low is not None or drawn.high is not None):
+            low, high = self.drawn_tolerances(drawn)
+            if low >= high:
+                raise ValueError(
+                    f"randomisation: low ({label(low)}) must be less than high ({label(high)})"
+                )
+        return self
+
+    def drawn_tolerances(self, drawn: Randomisation) -> tuple[float, float]:
+        """The smallest and the largest tolerance of a randomised model."""
+        low = min(self.tolerances) if drawn.low is None else drawn.low
+        high = max(self.tolerances) if drawn.high is None else drawn.high
+        return low, high
 
     def epsilons_for(self, norm: str) -> list[float]:
         """The epsilons of one norm."""
@@ -350,22 +450,7 @@ class Config(Section):
             _known(f"{where}.attacks", experiment.attacks, "attacks or presets", self._nameable)
             for attack in experiment.attacks:
                 self._check_attack(where, experiment, attack)
-            follow = experiment.trajectories
-            if follow is not None:
-                every: dict[str, list[Any]] = {
-                    "attacks": experiment.attacks,
-                    "norms": experiment.norms,
-                    "tolerances": experiment.tolerances,
-                    "epsilons": [e for n in experiment.norms for e in experiment.epsilons_for(n)],
-                }
-                for key, values in every.items():
-                    chosen: list[object] = getattr(follow, key) or []
-                    for value in chosen:
-                        if value not in values:
-                            raise ValueError(
-                                f"{where}.trajectories.{key}: {_plain(value)} is not in "
-                                f"{where}.{key} ({', '.join(dict.fromkeys(map(_plain, values)))})"
-                            )
+            _chosen_from_the_grid(where, experiment)
         for model in self.models:
             training = self.training_of(model)
             if training.gradient == "adjoint" and training.solver != "torchdiffeq":
@@ -423,6 +508,25 @@ def _check_step(name: str, attack: SteppedAttack, norms: Sequence[str]) -> None:
         for norm in norms:
             if norm not in attack.step:
                 raise ValueError(f"attacks.{name}.step has no entry for norm {norm}: add one")
+
+
+def _chosen_from_the_grid(where: str, experiment: Experiment) -> None:
+    """Refuse a section that chooses what the experiment's lists do not have."""
+    every: dict[str, list[Any]] = {
+        "attacks": experiment.attacks,
+        "norms": experiment.norms,
+        "tolerances": experiment.tolerances,
+        "epsilons": [e for n in experiment.norms for e in experiment.epsilons_for(n)],
+    }
+    for section in ("trajectories", "matrix", "randomisation", "detection"):
+        for key, values in every.items():
+            chosen: list[object] = getattr(getattr(experiment, section), key, None) or []
+            for value in chosen:
+                if value not in values:
+                    raise ValueError(
+                        f"{where}.{section}.{key}: {_plain(value)} is not in "
+                        f"{where}.{key} ({', '.join(dict.fromkeys(map(_plain, values)))})"
+                    )
 
 
 def _plain(value: object) -> str:

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from node_robustness.config import Config, Experiment, Model
+from node_robustness.config import Config, Detection, Experiment, Model, Randomisation
 from node_robustness.config_attacks import (
     AnyAttack,
     GradientAttack,
@@ -23,6 +23,12 @@ from node_robustness.numbers import token
 
 NO_TOLERANCE = "none"
 """The tolerance token of a model that takes no adaptive steps."""
+
+TIGHT_TOLERANCE = 1e-5
+"""A tolerance at which a solve in single precision is as good as exact."""
+
+RK4_STEPS = 20
+"""Equal steps of a solve whose steps depend on nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,32 @@ class Cell(Solved):
         return f"{super().folder}/{self.attack}/{self.norm}/eps-{token(self.epsilon)}"
 
 
+@dataclass(frozen=True)
+class Randomised(Trained):
+    """A model whose tolerance is drawn, under attacks of a norm and an epsilon."""
+
+    norm: str
+    epsilon: float
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return f"{super().folder}/randomised/{self.norm}/eps-{token(self.epsilon)}"
+
+
+@dataclass(frozen=True)
+class Detected(Solved):
+    """A model at a tolerance, with a detector, under attacks of a norm and an epsilon."""
+
+    norm: str
+    epsilon: float
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return f"{super().folder}/detection/{self.norm}/eps-{token(self.epsilon)}"
+
+
 def seeds(model: Model, experiment: Experiment) -> list[int]:
     """The seeds of a model; imported weights that do not name a seed are one model, not many."""
     if model.weights is not None and "{seed}" not in model.weights:
@@ -103,8 +135,12 @@ def check_checkpoints(config: Config) -> None:
 
 def tolerances(model: Model, experiment: Experiment) -> list[float | None]:
     """The tolerances of a model: one column without any if it takes no adaptive steps."""
-    adaptive = model.body == "ode" and model.solver.steps is None
-    return [*experiment.tolerances] if adaptive else [None]
+    return [*experiment.tolerances] if adaptive(model) else [None]
+
+
+def adaptive(model: Model) -> bool:
+    """Whether a model has an ODE whose steps the tolerance bounds."""
+    return model.body == "ode" and model.solver.steps is None
 
 
 def trained(config: Config, name: str) -> Iterator[Trained]:
@@ -167,8 +203,7 @@ def source(config: Config, cell: Cell) -> Solved | None:
     model = config.models[name]
     own_seeds = seeds(model, experiment)
     seed = cell.seed if cell.seed in own_seeds else own_seeds[0]
-    adaptive = tolerances(model, experiment) != [None]
-    tolerance = (cell.tolerance or model.solver.tolerance) if adaptive else None
+    tolerance = (cell.tolerance or model.solver.tolerance) if adaptive(model) else None
     return Solved(cell.experiment, cell.dataset, name, seed, tolerance)
 
 
@@ -198,6 +233,82 @@ def followed(config: Config, name: str) -> Iterator[Cell]:
             and cell.epsilon in (follow.epsilons or [cell.epsilon])
         ):
             yield cell
+
+
+def audited(config: Config, name: str) -> Iterator[Solved]:
+    """Every model at every tolerance of an experiment whose gradients are to be audited."""
+    if config.experiments[name].audit is not None:
+        yield from solved(config, name)
+
+
+def judged(config: Config, name: str) -> Iterator[Cell]:
+    """Every attack cell of an experiment whose adversarials are judged at all tolerances."""
+    experiment = config.experiments[name]
+    matrix = experiment.matrix
+    if matrix is None:
+        return
+    attacks = matrix.attacks or _first_of_each_gradient(config, experiment)
+    norms = matrix.norms or experiment.norms[:1]
+    for cell in cells(config, name):
+        own = epsilons(config.attacks[cell.attack], experiment, cell.norm)
+        if (
+            cell.tolerance is not None
+            and cell.attack in attacks
+            and cell.norm in norms
+            and cell.epsilon in (matrix.epsilons or [middle(own)])
+        ):
+            yield cell
+
+
+def _first_of_each_gradient(config: Config, experiment: Experiment) -> list[str]:
+    """The first attack with adjoint and the first with direct gradients, where there are."""
+    first: dict[str, str] = {}
+    for name in experiment.attacks:
+        attack = config.attacks[name]
+        if isinstance(attack, GradientAttack):
+            first.setdefault(attack.gradient, name)
+    return [first[kind] for kind in ("adjoint", "direct") if kind in first]
+
+
+def randomised(config: Config, name: str) -> Iterator[Randomised]:
+    """Every model of an experiment that is attacked while its tolerance is drawn."""
+    experiment = config.experiments[name]
+    section = experiment.randomisation
+    if section is None or len(set(experiment.drawn_tolerances(section))) == 1:
+        return
+    for item in trained(config, name):
+        if adaptive(config.models[item.model]):
+            for norm, epsilon in perturbations(experiment, section):
+                yield Randomised(name, item.dataset, item.model, item.seed, norm, epsilon)
+
+
+def detected(config: Config, name: str) -> Iterator[Detected]:
+    """Every model at a tolerance whose adversarials are to be detected by the other tolerances."""
+    experiment = config.experiments[name]
+    section = experiment.detection
+    if section is None or len(experiment.tolerances) == 1:
+        return
+    for item in solved(config, name):
+        tau = item.tolerance
+        if tau is not None and tau in (section.tolerances or experiment.tolerances):
+            for norm, epsilon in perturbations(experiment, section):
+                yield Detected(name, item.dataset, item.model, item.seed, tau, norm, epsilon)
+
+
+def perturbations(
+    experiment: Experiment, section: Randomisation | Detection
+) -> Iterator[tuple[str, float]]:
+    """The norms and epsilons of a section: unless it says otherwise, the first and the middle."""
+    for norm in section.norms or experiment.norms[:1]:
+        every = experiment.epsilons_for(norm)
+        for epsilon in every:
+            if epsilon in (section.epsilons or [middle(every)]):
+                yield norm, epsilon
+
+
+def middle(epsilons: list[float]) -> float:
+    """The middle one; of an even number the larger one of two."""
+    return sorted(epsilons)[len(epsilons) // 2]
 
 
 def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
@@ -284,8 +395,7 @@ def shown(config: Config, name: str) -> Iterator[Cell]:
     """
     experiment = config.experiments[name]
     norm = experiment.norms[0]
-    every = sorted(experiment.epsilons_for(norm))
-    epsilon = every[len(every) // 2]
+    epsilon = middle(experiment.epsilons_for(norm))
     for dataset, model in product(experiment.datasets, experiment.models):
         of_model = [c for c in cells(config, name) if (c.dataset, c.model) == (dataset, model)]
         if of_model:

@@ -7,7 +7,7 @@ beside a readable JSON spec; the authors' own checkpoints can be imported.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -86,7 +86,8 @@ class SolverSettings:
 
     Attributes:
         method: a name in `tableaus.TABLEAUS`.
-        tolerance: tau, relative and absolute; without effect if `steps` is given.
+        tolerance: tau, relative and absolute; without effect if `steps` is given. Of the batched
+            backend also a tensor [n], one for each image of a batch.
         max_steps: attempted steps at most; without effect if `steps` is given.
         steps: number of equal steps; None for steps that the tolerance allows.
         backend: `batched` (every image has its own steps) or `torchdiffeq` (the batch is one
@@ -101,12 +102,12 @@ class SolverSettings:
     """
 
     method: str
-    tolerance: float
+    tolerance: float | Tensor
     max_steps: int
     steps: int | None = None
     backend: Literal["batched", "torchdiffeq"] = "batched"
     gradient: Literal["direct", "adjoint"] = "direct"
-    adjoint_tolerance: float | None = None
+    adjoint_tolerance: float | Tensor | None = None
     adjoint_norm: Literal["full", "seminorm"] = "full"
     checkpoint: bool = False
 
@@ -198,12 +199,25 @@ class ODEBody(nn.Module):
         return with_adjoint_gradient(h, final, self.function, settings, note)
 
     @property
-    def _adjoint_tolerance(self) -> float:
+    def _adjoint_tolerance(self) -> float | Tensor:
         own = self.settings.adjoint_tolerance
         return self.settings.tolerance if own is None else own
 
-    def solve(self, h: Tensor, times: tuple[float, ...], keep_nodes: bool = False) -> Solution:
-        """The states at the given times, [T, n, C, H, W], with per-image cost and status."""
+    def solve(
+        self,
+        h: Tensor,
+        times: tuple[float, ...],
+        keep_nodes: bool = False,
+        nodes: Sequence[Tensor] | None = None,
+    ) -> Solution:
+        """The states at the given times, [T, n, C, H, W], with per-image cost and status.
+
+        Args:
+            h: states at the first of the times, [n, C, H, W].
+            times: see `solvers.solve`.
+            keep_nodes: see `solvers.solve`.
+            nodes: of other solves with the same settings, whose steps are to be taken again.
+        """
         return solve(
             self.function.bind(h),
             h,
@@ -211,6 +225,7 @@ class ODEBody(nn.Module):
             tolerance=self.settings.tolerance,
             method=self.settings.method,
             steps=self.settings.steps,
+            nodes=nodes,
             max_steps=self.settings.max_steps,
             keep_nodes=keep_nodes,
             checkpoint=self.settings.checkpoint,
@@ -221,6 +236,8 @@ class ODEBody(nn.Module):
         from torchdiffeq import odeint, odeint_adjoint
 
         settings, steps = self.settings, self.settings.steps
+        if isinstance(settings.tolerance, Tensor):
+            raise ValueError("torchdiffeq solves a batch as one equation: give one tolerance")
         options: dict[str, Any] = {"max_num_steps": settings.max_steps}
         if steps is not None:
             options = {"grid_constructor": partial(_uniform_grid, steps)}

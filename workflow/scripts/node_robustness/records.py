@@ -1,10 +1,10 @@
-"""The HDF5 files of a cell: the layouts of `clean.h5`, `attack.h5` and `trajectory.h5`.
+"""The layouts of the HDF5 files of a run, but for `data.h5`.
 
 docs/files.md describes them for readers who open them with other tools. `seconds` is the wall time
 of the computation alone, `device` what computed; they are attributes, not data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from node_robustness.attacks import AttackResult
+from node_robustness.detection import Detection
 from node_robustness.evaluation import Evaluation
+from node_robustness.gradient_audit import GradientAudit
+from node_robustness.randomisation import Randomised
+from node_robustness.sanity import AttackChecks, BatchInvariance
 from node_robustness.storage import open_hdf5, put, read_settings, write_hdf5
+from node_robustness.tolerance_matrix import Judged
 from node_robustness.trajectories import Trajectories
 
 Array = npt.NDArray[Any]
@@ -75,22 +80,39 @@ def write_attack(
 
 @dataclass(frozen=True)
 class Adversarials:
-    """The successes of an attack: rows of test/*, images float32 [N, C, H, W], the settings."""
+    """What an attack left of N images.
+
+    Attributes:
+        index: rows of test/*, [N].
+        labels: [N].
+        images: adversarials where `success`, else what the attack ended with; [N, C, H, W].
+        success: bool [N].
+        settings: of the attack.
+    """
 
     index: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
     images: npt.NDArray[np.float32]
+    success: npt.NDArray[np.bool_]
     settings: dict[str, Any]
 
 
-def read_adversarials(path: Path) -> Adversarials:
-    """Read the images for which an attack found an adversarial.
+def read_adversarials(path: Path, *, successes_only: bool = True) -> Adversarials:
+    """Read the images for which an attack found an adversarial, or all that it was to attack.
 
     Raises:
         UserError: the file is not a usable attack.h5.
     """
     with open_hdf5(path, "attack") as file:
-        rows = np.flatnonzero(file["success"][:])
-        return Adversarials(file["index"][:][rows], file["adversarials"][rows], read_settings(file))
+        success = file["success"][:]
+        rows = np.flatnonzero(success) if successes_only else np.arange(len(success))
+        return Adversarials(
+            file["index"][:][rows],
+            file["labels"][:][rows],
+            file["adversarials"][rows],
+            success[rows],
+            read_settings(file),
+        )
 
 
 def write_trajectories(
@@ -133,6 +155,124 @@ def write_trajectories(
                 description="image i has the nodes offsets[i] up to offsets[i + 1]",
             )
             put(file, f"states/{side}", states, units="1", description="h(t), m t C H W")
+
+
+def write_audit(
+    path: Path,
+    settings: Mapping[str, Any],
+    index: Array,
+    labels: Array,
+    sources: Sequence[str],
+    directions: Sequence[str],
+    gradients: GradientAudit,
+    invariance: BatchInvariance,
+    neighbours: Tensor,
+    checks: AttackChecks,
+    *,
+    seconds: float,
+    device: str,
+) -> None:
+    """Write the audit of a model on the test images `index` with their labels, both [n]."""
+    with write_hdf5(path, "audit", settings, seconds=seconds, device=device) as file:
+        _put_images(file, index, labels)
+        put(file, "sources", np.array(sources), units="1", description="kinds of gradients, S")
+        put(file, "directions", np.array(directions), units="1", description="unit vectors, D")
+        loss, share = "1 / intensity", "1"
+        for name, values, units, description in (
+            ("cosine", gradients.cosine, "1", "of the angle between two gradients, n S S"),
+            ("sign_agreement", gradients.sign_agreement, share, "of non-zero pixels, n S S"),
+            ("gradient_norm", gradients.gradient_norm, loss, "Euclidean, n S"),
+            ("zero_share", gradients.zero_share, share, "pixels of gradient zero, n S"),
+            ("precision_cosine", gradients.precision_cosine, "1", "float32 and float64, n S"),
+            ("derivative", gradients.derivative, loss, "by gradient, along direction, n S D"),
+            ("finite_difference", gradients.finite_difference, loss, "of the loss, n D"),
+            (
+                "finite_difference_frozen",
+                gradients.finite_difference_frozen,
+                loss,
+                "with the steps of the image that is not moved, n D",
+            ),
+            ("alone_logit_difference", invariance.logit_difference, "1", "alone and in a batch"),
+            ("alone_prediction_differs", invariance.prediction_differs, "1", "likewise"),
+            ("alone_nfe_differs", invariance.nfe_differs, "1", "likewise"),
+            ("neighbours_changed", neighbours, share, "neighbours of another prediction"),
+            ("correct", checks.correct, "1", "clean prediction is right; only those are attacked"),
+            ("iterations_success", checks.iterations_success, "1", "N and 2 N iterations, n 2"),
+            ("single_step_success", checks.single_step_success, "1", "one step of size epsilon"),
+            ("large_epsilon_success", checks.large_epsilon_success, "1", "2 N, linf, epsilon 0.5"),
+            ("planted_success", checks.planted_success, "1", "on a model that is weak for certain"),
+        ):
+            put(file, name, _array(values), units=units, description=description)
+
+
+def write_judged(
+    path: Path,
+    settings: Mapping[str, Any],
+    attacked: Adversarials,
+    tolerances: Sequence[float],
+    clean: Judged,
+    adversarial: Judged,
+    *,
+    seconds: float,
+    device: str,
+) -> None:
+    """Write what a model says of clean and adversarial images at E tolerances."""
+    with write_hdf5(path, "judged", settings, seconds=seconds, device=device) as file:
+        _put_images(file, attacked.index, attacked.labels)
+        put(file, "success", attacked.success, units="1", description="an adversarial was found")
+        put(file, "tolerances", np.array(tolerances), units="1", description="tau, E")
+        for side, found in (("clean", clean), ("adversarial", adversarial)):
+            predictions, logits = _array(found.predictions), _array(found.logits)
+            put(file, f"{side}_predictions", predictions, units="1", description=f"{_CLASS}; n E")
+            put(file, f"{side}_logits", logits, units="1", description="logits, n E K")
+        nfe = "function evaluations of `adversarials`, n E"
+        put(file, "nfe", _array(adversarial.nfe), units="1", description=nfe)
+
+
+def write_randomised(
+    path: Path,
+    settings: Mapping[str, Any],
+    index: Array,
+    labels: Array,
+    found: Randomised,
+    *,
+    seconds: float,
+    device: str,
+) -> None:
+    """Write what a randomised tolerance was worth on the test images `index`, [n]."""
+    with write_hdf5(path, "randomised", settings, seconds=seconds, device=device) as file:
+        _put_images(file, index, labels)
+        for name, wrong in found.wrong.items():
+            description = "share of draws at which the image is misclassified"
+            put(file, f"wrong/{name}", _array(wrong), units="1", description=description)
+        for name, values, description in (
+            ("fixed_tolerance", found.fixed_tolerance, "the draw that the attacker `fixed` knows"),
+            ("fixed_wrong", found.fixed_wrong, "his image is misclassified at that draw"),
+        ):
+            put(file, name, _array(values), units="1", description=description)
+
+
+def write_detection(
+    path: Path,
+    settings: Mapping[str, Any],
+    index: Array,
+    labels: Array,
+    found: Detection,
+    *,
+    seconds: float,
+    device: str,
+) -> None:
+    """Write a detector's scores of the test images `index`, [n], and of their adversarials."""
+    with write_hdf5(path, "detection", settings, seconds=seconds, device=device) as file:
+        _put_images(file, index, labels)
+        attacked = "clean prediction is right; only those are attacked"
+        put(file, "correct", _array(found.correct), units="1", description=attacked)
+        for name, values in found.scores.items():
+            description = "largest total variation distance between two tolerances"
+            put(file, f"score/{name}", _array(values), units="1", description=description)
+        for name, values in found.success.items():
+            description = "fools the classifier at tau"
+            put(file, f"success/{name}", _array(values), units="1", description=description)
 
 
 _CLASS = "index into class_names; -1 where the solve failed"

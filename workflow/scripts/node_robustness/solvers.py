@@ -20,11 +20,12 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from node_robustness.dense_output import linear, quartic
 from node_robustness.parts import Parts, choose, combine, rows
-from node_robustness.step_control import Adaptive, Attempt, Constant, StepControl
+from node_robustness.step_control import Adaptive, Attempt, Given, StepControl
 from node_robustness.tableaus import TABLEAUS, Tableau
 
 Dynamics = Callable[[Tensor, Parts], Parts]
@@ -74,9 +75,10 @@ def solve(
     initial: Tensor,
     times: Sequence[float],
     *,
-    tolerance: float | None = None,
+    tolerance: float | Tensor | None = None,
     method: str = "dopri5",
     steps: int | None = None,
+    nodes: Sequence[Tensor] | None = None,
     max_steps: int = 1000,
     keep_nodes: bool = False,
     checkpoint: bool = False,
@@ -91,19 +93,23 @@ def solve(
         dynamics: f; takes times [n] (in the state's dtype) and states [n, ...], gives [n, ...].
         initial: states at `times[0]`, floating point, [N, ...], N >= 1.
         times: output times, strictly increasing or strictly decreasing, at least two.
-        tolerance: tau > 0, both the relative and the absolute tolerance; without effect, and not
-            needed, if `steps` is given.
+        tolerance: tau > 0, both the relative and the absolute tolerance: one number, or a tensor
+            [N] with one for each sample; without effect, and not needed, if `steps` or `nodes` is
+            given.
         method: a name in `tableaus.TABLEAUS`.
         steps: take this many equal steps from first to last output time, at least one; None: steps
             that the error estimate allows, with a method that has one.
+        nodes: step between these times instead, one tensor a sample, from `times[0]` to the last
+            output time or beyond, such as the `nodes` of a solution: its steps are taken again.
         max_steps: attempted steps after which a sample ends with `Status.MAX_STEPS`; without
-            effect if `steps` is given.
+            effect if `steps` or `nodes` is given.
         keep_nodes: whether to record the accepted nodes.
         checkpoint: keep nothing of a step for the backward pass but the state and slope at which
             it starts, and take it a second time there: same gradients, more time, less memory.
 
     Raises:
-        ValueError: bad times, tolerance, steps, method or initial state, with the value at fault.
+        ValueError: bad times, tolerance, steps, nodes, method or initial state, with the value at
+            fault.
     """
     return solve_parts(
         lambda t, parts: (dynamics(t, parts[0]),),
@@ -112,6 +118,7 @@ def solve(
         tolerance=tolerance,
         method=method,
         steps=steps,
+        nodes=nodes,
         max_steps=max_steps,
         keep_nodes=keep_nodes,
         checkpoint=checkpoint,
@@ -123,9 +130,10 @@ def solve_parts(
     initial: Parts,
     times: Sequence[float],
     *,
-    tolerance: float | None = None,
+    tolerance: float | Tensor | None = None,
     method: str = "dopri5",
     steps: int | None = None,
+    nodes: Sequence[Tensor] | None = None,
     max_steps: int = 1000,
     keep_nodes: bool = False,
     checkpoint: bool = False,
@@ -142,6 +150,7 @@ def solve_parts(
         tolerance: see `solve`.
         method: see `solve`.
         steps: see `solve`.
+        nodes: see `solve`.
         max_steps: see `solve`.
         keep_nodes: see `solve`.
         checkpoint: see `solve`.
@@ -150,12 +159,13 @@ def solve_parts(
     _check_times(times)
     direction = 1.0 if times[1] > times[0] else -1.0
     grid = direction * torch.tensor(times, dtype=torch.float64)
+    given = _given(steps, nodes, direction, grid, len(initial[0]))
     integration = _Integration(
         dynamics=dynamics,
         direction=direction,
         tableau=_tableau(method),
-        control=_control(method, tolerance, steps, grid),
-        max_steps=max_steps if steps is None else steps,
+        control=given or _adaptive(method, tolerance, len(initial[0])),
+        max_steps=max_steps if given is None else given.nodes.shape[1],
         grid=grid,
         coupled=len(initial) if coupled is None else coupled,
         checkpoint=checkpoint and torch.is_grad_enabled(),
@@ -188,17 +198,54 @@ def _tableau(method: str) -> Tableau:
     return TABLEAUS[method]
 
 
-def _control(method: str, tolerance: float | None, steps: int | None, grid: Tensor) -> StepControl:
-    if steps is not None:
-        if not steps >= 1:
-            raise ValueError(f"steps must be 1 or more, not {steps}")
-        first, last = grid[0].item(), grid[-1].item()
-        return Constant(torch.linspace(first, last, steps + 1, dtype=torch.float64))
+def _given(
+    steps: int | None,
+    nodes: Sequence[Tensor] | None,
+    direction: float,
+    grid: Tensor,
+    samples: int,
+) -> Given | None:
+    """The steps that are known beforehand, if they are."""
+    if nodes is not None:
+        return Given(_rows_of_nodes([direction * own for own in nodes], grid, samples))
+    if steps is None:
+        return None
+    if not steps >= 1:
+        raise ValueError(f"steps must be 1 or more, not {steps}")
+    first, last = grid[0].item(), grid[-1].item()
+    return Given(torch.linspace(first, last, steps + 1, dtype=torch.float64)[None])
+
+
+def _rows_of_nodes(nodes: Sequence[Tensor], grid: Tensor, samples: int) -> Tensor:
+    """The nodes of all samples, in our time, [N, T]; infinity behind the last one of each."""
+    if len(nodes) != samples:
+        raise ValueError(f"there are nodes for {len(nodes)} of {samples} samples")
+    for sample, own in enumerate(nodes):
+        if not (own[0] == grid[0] and own[-1] >= grid[-1] and bool((own.diff() > 0).all())):
+            raise ValueError(
+                f"the nodes of sample {sample} must lead step by step from the first output time "
+                "to the last one or beyond"
+            )
+    ends = [torch.cat([own, own.new_full((1,), torch.inf)]) for own in nodes]
+    return pad_sequence(ends, batch_first=True, padding_value=torch.inf)
+
+
+def _adaptive(method: str, tolerance: float | Tensor | None, samples: int) -> Adaptive:
     if not _tableau(method).error:
-        raise ValueError(f"method {method} has no error estimate and needs steps, not {steps}")
-    if tolerance is None or not tolerance > 0:
-        raise ValueError(f"tolerance must be greater than 0, not {tolerance}")
-    return Adaptive(_tableau(method).order, tolerance)
+        raise ValueError(f"method {method} has no error estimate and needs steps, not None")
+    if tolerance is None:
+        raise ValueError("tolerance must be greater than 0, not None")
+    if not isinstance(tolerance, Tensor):
+        if not tolerance > 0:
+            raise ValueError(f"tolerance must be greater than 0, not {tolerance}")
+        return Adaptive(_tableau(method).order, tolerance)
+    if tolerance.shape != (samples,):
+        raise ValueError(
+            f"tolerance must be one number or {samples}, not of shape {tuple(tolerance.shape)}"
+        )
+    if not bool((tolerance > 0).all()):
+        raise ValueError(f"tolerance must be greater than 0, not {tolerance.min().item()}")
+    return Adaptive(_tableau(method).order, tolerance.cpu().double())
 
 
 @dataclass
@@ -292,7 +339,7 @@ class _Integration:
         outputs.add(active.index, initial)
         visited = [(active.index, active.time)]
         while active.index.numel():
-            end = self.control.end(active.time, active.step)
+            end, active.step = self.control.advance(active.index, active.time, active.step)
             attempt, stages = self._attempt(active, end)
             ratio = self.control.error_ratio(attempt).cpu().double()
             accept = ratio <= 1
@@ -377,7 +424,7 @@ class _Integration:
             )
         stages, new = take(active, numbers[len(products) :], weights)
         errors = [stages[stage] for stage in self.rows.used[-1]]
-        return Attempt(active.state, new, weights[-1], errors), stages
+        return Attempt(active.index, active.state, new, weights[-1], errors), stages
 
     def _stages(
         self, active: _Active, times: Tensor, weights: Sequence[Tensor]

@@ -1,4 +1,4 @@
-"""How long the steps are: as an error estimate allows, or all the same.
+"""How long the steps are: as an error estimate allows, or as they are given.
 
 Times, step sizes and error ratios are float64 tensors on the CPU, one number for each sample.
 """
@@ -20,12 +20,14 @@ class Attempt:
     """A step of m samples that may be accepted.
 
     Attributes:
+        samples: which they are of the N in the batch, int64 [m] on the CPU.
         before: the state at its start.
         after: the state at its end.
         error_weights: of the stages in the error estimate, the step size included, [k, m].
         error_stages: these stages.
     """
 
+    samples: Tensor
     before: Parts
     after: Parts
     error_weights: Tensor
@@ -53,8 +55,14 @@ class StepControl(Protocol):
         """
         ...
 
-    def end(self, time: Tensor, step: Tensor) -> Tensor:
-        """Where a step leads, [m]."""
+    def advance(self, samples: Tensor, time: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the next step leads and its size, both [m].
+
+        Args:
+            samples: which they are of the N in the batch, int64 [m].
+            time: where it starts, [m].
+            step: the size that `first_step` and `growth` make for it, [m].
+        """
         ...
 
     def error_ratio(self, attempt: Attempt) -> Tensor:
@@ -75,11 +83,12 @@ class Adaptive:
 
     Attributes:
         order: order of the method.
-        tolerance: tau, relative and absolute.
+        tolerance: tau, relative and absolute; one number, or float64 [N] on the CPU with one for
+            each sample.
     """
 
     order: int
-    tolerance: float
+    tolerance: float | Tensor
     evaluations: int = 1
 
     @torch.no_grad()
@@ -87,7 +96,9 @@ class Adaptive:
         self, time: Tensor, state: Parts, slope: Parts, after: Callable[[Tensor], Parts]
     ) -> Tensor:
         """See Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4."""
-        scale = [self.tolerance + part.abs() * self.tolerance for part in state]
+        everyone = torch.arange(len(time))
+        taus = [self._tolerance(everyone, part) for part in state]
+        scale = [tau + part.abs() * tau for tau, part in zip(taus, state, strict=True)]
         d0 = norm([part / s for part, s in zip(state, scale, strict=True)])
         d1 = norm([part / s for part, s in zip(slope, scale, strict=True)])
         small = (d0 < 1e-5) | (d1 < 1e-5)
@@ -102,9 +113,9 @@ class Adaptive:
         )
         return torch.minimum(100 * h0, h1).cpu().double()
 
-    def end(self, time: Tensor, step: Tensor) -> Tensor:
+    def advance(self, samples: Tensor, time: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """A step leads as far as it is long."""
-        return time + step
+        return time + step, step
 
     @torch.no_grad()
     def error_ratio(self, attempt: Attempt) -> Tensor:
@@ -113,7 +124,8 @@ class Adaptive:
         relative = []
         for estimate, before, after in zip(error, attempt.before, attempt.after, strict=True):
             tolerated = torch.maximum(before.abs(), after.abs())
-            relative.append(estimate.div_(tolerated.mul_(self.tolerance).add_(self.tolerance)))
+            tau = self._tolerance(attempt.samples, before)
+            relative.append(estimate.div_(tolerated.mul_(tau).add_(tau)))
         return norm(relative)
 
     def growth(self, ratio: Tensor) -> Tensor:
@@ -122,13 +134,21 @@ class Adaptive:
         factor = torch.maximum(_SAFETY / ratio ** (1.0 / self.order), lower)
         return torch.where(ratio == 0, _LARGEST_GROWTH, factor.clamp(max=_LARGEST_GROWTH))
 
+    def _tolerance(self, samples: Tensor, like: Tensor) -> float | Tensor:
+        """Of these samples; numbers of their own are spread over a part of the state."""
+        if not isinstance(self.tolerance, Tensor):
+            return self.tolerance
+        chosen = self.tolerance[samples].view(-1, *[1] * (like.ndim - 1))
+        return chosen.to(like.dtype).to(like.device, non_blocking=True)
+
 
 @dataclass(frozen=True)
-class Constant:
-    """Steps between the nodes of a uniform grid.
+class Given:
+    """Steps between nodes that are known beforehand.
 
     Attributes:
-        nodes: the grid, its last node included.
+        nodes: float64 [1, T] for all samples or [N, T] for each, increasing, the start included;
+            infinity stands behind the last one of a sample that has fewer.
     """
 
     nodes: Tensor
@@ -137,13 +157,15 @@ class Constant:
     def first_step(
         self, time: Tensor, state: Parts, slope: Parts, after: Callable[[Tensor], Parts]
     ) -> Tensor:
-        """The size of all steps."""
-        size = (self.nodes[-1] - self.nodes[0]) / (len(self.nodes) - 1)
-        return size.expand(len(time))
+        """Zero: the nodes say it."""
+        return torch.zeros_like(time)
 
-    def end(self, time: Tensor, step: Tensor) -> Tensor:
-        """The next node: a sum of step sizes would miss the last one by rounding."""
-        return self.nodes[torch.searchsorted(self.nodes, time, right=True)]
+    def advance(self, samples: Tensor, time: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """To the next node: a sum of step sizes would miss the last one by rounding."""
+        nodes = self.nodes.expand(len(samples), -1) if len(self.nodes) == 1 else self.nodes[samples]
+        following = torch.searchsorted(nodes.contiguous(), time[:, None], right=True)
+        end = nodes.gather(1, following).squeeze(1)
+        return end, end - time
 
     @torch.no_grad()
     def error_ratio(self, attempt: Attempt) -> Tensor:

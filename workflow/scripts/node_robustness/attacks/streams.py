@@ -22,14 +22,15 @@ class Streams:
         self._generators = list(generators)
 
     @classmethod
-    def of(cls, seed: int, rows: Sequence[int]) -> "Streams":
+    def of(cls, seed: int, rows: Sequence[int], purpose: str = "") -> "Streams":
         """The streams of the images at `rows` of the test set.
 
         Args:
             seed: not negative.
             rows: where each image stands in the test set, not negative.
+            purpose: what is drawn from them; two purposes have nothing in common.
         """
-        return cls([_generator(seed, row) for row in rows])
+        return cls([_generator(seed, row, purpose) for row in rows])
 
     def __len__(self) -> int:
         return len(self._generators)
@@ -72,7 +73,8 @@ class Streams:
         return torch.stack([draw(generator) for generator in self._generators])
 
 
-def _generator(seed: int, row: int) -> Generator:
+def _generator(seed: int, row: int, purpose: str) -> Generator:
     """A generator whose seed is well mixed: neighbouring seeds and rows give unrelated streams."""
-    state = np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)
+    entropy = [seed, row, *purpose.encode()]
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
     return Generator().manual_seed(int(state[0]))

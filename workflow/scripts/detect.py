@@ -1,0 +1,50 @@
+"""Detect the adversarials of a model at one tolerance by its disagreement with other tolerances."""
+
+import time
+from pathlib import Path
+
+from node_robustness import config, devices, models
+from node_robustness.attacks import BasicIterativeMethod
+from node_robustness.detection import detect
+from node_robustness.evaluation import test_images
+from node_robustness.jobs import bar, job
+from node_robustness.norms import Norm
+from node_robustness.records import write_detection
+from node_robustness.storage import sha256
+
+with job(snakemake.log[0]):
+    compute = config.load(snakemake.config).compute
+    devices.set_threads(compute.threads)
+    device = devices.choose_device(compute.device)
+    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    coordinates, detection = snakemake.params.coordinates, snakemake.params.settings
+    test, images, labels = test_images(Path(snakemake.input.data), detection["images"], device)
+    method = BasicIterativeMethod(
+        norm=Norm(coordinates["norm"]),
+        epsilon=coordinates["epsilon"],
+        step=detection["step"],
+        iterations=detection["iterations"],
+    )
+    started = time.perf_counter()
+    with bar(len(images), "attacked") as progress:
+        found = detect(
+            model,
+            images,
+            labels,
+            method,
+            tolerance=coordinates["tolerance"],
+            tolerances=detection["tolerances"],
+            penalty=detection["penalty"],
+            batch_size=compute.batch_size,
+            progress=progress.update,
+        )
+    settings = {**coordinates, **detection, "weights_sha256": sha256(snakemake.input.weights)}
+    write_detection(
+        Path(snakemake.output.detection),
+        settings,
+        test.index,
+        test.labels,
+        found,
+        seconds=time.perf_counter() - started,
+        device=devices.describe(device),
+    )

@@ -1,0 +1,51 @@
+"""Attack a model whose tolerance is drawn at test time."""
+
+import time
+from pathlib import Path
+
+from node_robustness import config, devices, models
+from node_robustness.attacks import Streams
+from node_robustness.evaluation import test_images
+from node_robustness.jobs import bar, job
+from node_robustness.norms import Norm
+from node_robustness.randomisation import Ascent, attack_randomised, log_uniform
+from node_robustness.records import write_randomised
+from node_robustness.storage import sha256
+
+with job(snakemake.log[0]):
+    compute = config.load(snakemake.config).compute
+    devices.set_threads(compute.threads)
+    device = devices.choose_device(compute.device)
+    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    coordinates, drawn = snakemake.params.coordinates, snakemake.params.settings
+    test, images, labels = test_images(Path(snakemake.input.data), drawn["images"], device)
+    ascent = Ascent(
+        norm=Norm(coordinates["norm"]),
+        epsilon=coordinates["epsilon"],
+        step=drawn["step"],
+        iterations=drawn["iterations"],
+    )
+    started = time.perf_counter()
+    with bar(len(images), "attacked") as progress:
+        found = attack_randomised(
+            model,
+            images,
+            labels,
+            ascent,
+            log_uniform(drawn["low"], drawn["high"]),
+            draws=drawn["draws"],
+            evaluation_draws=drawn["evaluation_draws"],
+            streams=lambda purpose: Streams.of(coordinates["seed"], test.index.tolist(), purpose),
+            batch_size=compute.batch_size,
+            progress=progress.update,
+        )
+    settings = {**coordinates, **drawn, "weights_sha256": sha256(snakemake.input.weights)}
+    write_randomised(
+        Path(snakemake.output.randomised),
+        settings,
+        test.index,
+        test.labels,
+        found,
+        seconds=time.perf_counter() - started,
+        device=devices.describe(device),
+    )
