@@ -60,8 +60,7 @@ def proportion(outcomes: Outcomes) -> Estimate:
     if outcomes.size == 0:
         return _UNKNOWN
     share, images = float(outcomes.mean()), effective_images(outcomes.astype(float))
-    low, high = wilson(np.float64(share * images), np.float64(images))
-    return Estimate(share, float(low), float(high))
+    return Estimate(share, *wilson(share * images, images))
 
 
 class Share(NamedTuple):

@@ -230,7 +230,7 @@ def _mean(values: NDArray[Any]) -> float:
     return float(np.mean(values, dtype=np.float64)) if len(values) else math.nan
 
 
-def rate(prefix: str, name: str, count: int, n: int) -> dict[str, float]:
+def rate(prefix: str, name: str, count: float, n: int) -> dict[str, float]:
     """Return a rate as column ``name``, its 95 % Wilson bounds as ``{prefix}_low``, ``_high``."""
     low, high = wilson(count, n)
     return {name: count / n if n else math.nan, f"{prefix}_low": low, f"{prefix}_high": high}
