@@ -15,6 +15,7 @@ from harness import IMAGES, OON, TABLES, files, plan, snakemake, tiny
 
 from node_robustness.storage import sha256
 
+AUDITS = {"audit": 3, "judge": 2, "randomise": 1, "detect": 2}
 JOBS = {
     "fetch": 1,
     "prepare": 1,
@@ -22,6 +23,7 @@ JOBS = {
     "evaluate": 3,
     "attack": 6,
     "trajectory": 2,
+    **AUDITS,
     "tables": 1,
     "figures": 1,
     "claim": 2,
@@ -256,8 +258,8 @@ def test_from_scratch_on_one_core(finished, fresh):
     """Every number is the same to the last digit, but for the times that jobs took."""
     snakemake(fresh, "results/tiny/tables/attacks.csv", cores=1)
     compared = [n for n in files(fresh) if Path(n).suffix in (".h5", ".csv", ".safetensors")]
-    # data, models, histories, clean, attack, trajectory, tables
-    assert len(compared) == 1 + 2 + 2 + 3 + 6 + 2 + len(TABLES)
+    # data, models, histories, clean, attack, trajectory, audits, tables
+    assert len(compared) == 1 + 2 + 2 + 3 + 6 + 2 + sum(AUDITS.values()) + len(TABLES)
     for name in compared:
         assert untimed(fresh / name) == untimed(finished / name), name
 
@@ -338,28 +340,28 @@ class TestAgain:
     @pytest.mark.parametrize(
         ("change", "jobs"),
         [
-            ({"experiments__tiny__tolerances": [1]}, {}),
+            ({"experiments__tiny__tolerances": [1]}, {"judge": 1}),
             ({"experiments__tiny__paper": "mnist"}, {"report": 1}),
             (
                 {"experiments__tiny__trajectories": {"norms": ["linf"], "times": 7}},
                 {"trajectory": 2},
             ),
-            ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 2}),
+            ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 2, "judge": 2}),
             (
                 {"datasets__digits__subset__test": 41},
-                {"evaluate": 3, "attack": 6, "trajectory": 2},
+                {"evaluate": 3, "attack": 6, "trajectory": 2, "judge": 2},
             ),
             (
                 {"models__RES__training": {"epochs": 2}},
-                {"train": 1, "evaluate": 1, "attack": 2},
+                {"train": 1, "evaluate": 1, "attack": 2, "audit": 1},
             ),
             (
                 {"datasets__digits__subset__validation": 65},
-                {"train": 2, "evaluate": 3, "attack": 6, "trajectory": 2},
+                {"train": 2, "evaluate": 3, "attack": 6, "trajectory": 2} | AUDITS,
             ),
             (
                 {"datasets__digits__split_seed": 1},
-                {"prepare": 1, "train": 2, "evaluate": 3, "attack": 6, "trajectory": 2},
+                {"prepare": 1, "train": 2, "evaluate": 3, "attack": 6, "trajectory": 2} | AUDITS,
             ),
         ],
         ids=lambda value: next(iter(value), None),
@@ -378,4 +380,4 @@ class TestAgain:
         run = plan(finished, config=tiny(experiments__tiny__seeds=[0, 1]))
         assert run.jobs == {k: n for k, n in JOBS.items() if k not in ("fetch", "prepare")}
         told = re.findall(r"^Job \d+: .*seed (\d+)", run.output, re.M)
-        assert told == ["1"] * 13
+        assert told == ["1"] * (13 + sum(AUDITS.values()))

@@ -158,7 +158,8 @@ def randomisation_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Returns:
         One row for every model, seed, norm, epsilon and ``attacker`` (``clean``: none; ``fixed``:
         at one tolerance; ``fresh``: a new draw every step; ``eot``: a mean over draws): mean
-        ``accuracy`` over ``n`` images and the drawn tolerances, with 95 % Wilson bounds over images.
+        ``accuracy`` over ``n`` images and the drawn tolerances, with 95 % Wilson bounds over
+        images.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
