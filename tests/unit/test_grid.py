@@ -301,3 +301,69 @@ def test_images_are_shown_of_the_middle_epsilon_where_there_is_one():
     ]
     largest = config(attacks=["cw", "transfer"], norms=["linf", "l2"], models=["M"])
     assert keys(grid.shown(largest, "e"), "attack", "norm", "epsilon") == [("cw", "l2", 0.1)]
+
+
+def test_every_model_is_audited_at_every_tolerance():
+    asked = config(seeds=[0, 1])
+    assert list(grid.audited(asked, "e")) == list(grid.solved(asked, "e"))
+    assert list(grid.audited(config(audit=None), "e")) == []
+
+
+def test_by_default_an_adjoint_and_a_direct_attack_are_judged_at_the_middle_epsilon():
+    names = ["square", "bim_adjoint", "bim", "bim2"]
+    asked = config(attacks=names, epsilons=[0.3, 0.1, 0.2, 0.4], norms=["l2", "linf"])
+    assert [
+        (c.model, c.tolerance, c.attack, c.norm, c.epsilon) for c in grid.judged(asked, "e")
+    ] == [
+        ("M", tau, attack, "l2", 0.3) for tau in (0.001, 1.0) for attack in ("bim_adjoint", "bim")
+    ]
+    assert list(grid.judged(config(matrix=None), "e")) == []
+
+
+def test_chosen_attacks_are_judged_and_a_minimal_one_in_its_only_cell():
+    chosen = {"attacks": ["bisection", "bim2"], "norms": ["linf"]}
+    asked = config(attacks=["bisection", "bim", "bim2"], epsilons=[0.1, 0.2, 0.4], matrix=chosen)
+    found = {(c.attack, c.norm, c.epsilon) for c in grid.judged(asked, "e")}
+    assert found == {("bisection", "linf", 0.4), ("bim2", "linf", 0.2)}
+    chosen = {"epsilons": [0.1], "norms": ["l2"]}
+    found = {(c.attack, c.norm, c.epsilon) for c in grid.judged(config(matrix=chosen), "e")}
+    assert found == {("bim", "l2", 0.1)}
+
+
+def test_defences_by_the_tolerance():
+    asked = config(seeds=[0, 1], epsilons=[0.1, 0.2])
+    assert [r.folder for r in grid.randomised(asked, "e")] == [
+        f"e/d/M/seed-{seed}/randomised/linf/eps-0.2" for seed in (0, 1)
+    ]
+    assert [d.folder for d in grid.detected(asked, "e")] == [
+        f"e/d/M/seed-{seed}/tau-{tau}/detection/linf/eps-0.2"
+        for seed in (0, 1)
+        for tau in ("0.001", "1")
+    ]
+    chosen = {"norms": ["l2"], "epsilons": [0.1, "8/255"]}
+    detection = chosen | {"tolerances": [1]}
+    asked = config(randomisation=chosen, detection=detection)
+    assert {(r.norm, r.epsilon) for r in grid.randomised(asked, "e")} == {
+        ("l2", 0.1),
+        ("l2", 8 / 255),
+    }
+    assert {(d.tolerance, d.norm) for d in grid.detected(asked, "e")} == {(1.0, "l2")}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"randomisation": None, "detection": None},
+        {"tolerances": [0.1]},
+        {"models": ["R"]},
+        {"model_keys": {"solver": {"method": "rk4", "steps": 9}}},
+    ],
+)
+def test_no_defence_without_tolerances_to_choose_from(changes):
+    assert list(grid.randomised(config(**changes), "e")) == []
+    assert list(grid.detected(config(**changes), "e")) == []
+
+
+def test_one_tolerance_may_be_drawn_from_a_range_of_its_own():
+    asked = config(tolerances=[0.1], randomisation={"low": "1e-3"})
+    assert len(list(grid.randomised(asked, "e"))) == 1

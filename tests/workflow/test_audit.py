@@ -1,0 +1,108 @@
+"""The files that tell robustness from a hidden gradient, made by a run on demand."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from harness import IMAGES, OON, plan, snakemake, tiny
+
+RES = "results/tiny/digits/RES/seed-0"
+FILES = {
+    "audit": f"{OON}/tau-1/audit.h5",
+    "judged": f"{OON}/tau-1/bim/linf/eps-0.3/judged.h5",
+    "randomised": f"{OON}/randomised/linf/eps-0.3/randomised.h5",
+    "detection": f"{OON}/tau-1/detection/linf/eps-0.3/detection.h5",
+}
+WITHOUT_ODE = f"{RES}/tau-none/audit.h5"
+SMALL = {
+    "experiments__tiny__audit": {"images": 4, "iterations": 2},
+    "experiments__tiny__randomisation": {"images": 4, "draws": 2, "iterations": 2},
+    "experiments__tiny__detection": {"images": 6, "iterations": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def audited(finished, tmp_path_factory):
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("audit") / "run")
+    run = snakemake(folder, *FILES.values(), WITHOUT_ODE, config=tiny(**SMALL))
+    assert run.jobs == {"audit": 2, "judge": 1, "randomise": 1, "detect": 1}
+    return folder
+
+
+def read(path):
+    """All datasets of a file, and its settings."""
+    with h5py.File(path) as file:
+        found = {}
+        file.visititems(
+            lambda name, node: found.update(
+                {name: node[()]} if isinstance(node, h5py.Dataset) else {}
+            )
+        )
+        return found, json.loads(file.attrs["settings"])
+
+
+def test_the_same_images_in_every_file(audited):
+    with h5py.File(audited / "results/tiny/digits/data.h5") as data:
+        index = data["indices/test"][:IMAGES]
+        labels = data["test/labels"][:][index]
+    for path, count in zip([*FILES.values(), WITHOUT_ODE], (4, IMAGES, 4, 6, 4), strict=True):
+        found, settings = read(audited / path)
+        np.testing.assert_array_equal(found["index"], index[:count])
+        np.testing.assert_array_equal(found["labels"], labels[:count])
+        assert settings["dataset"] == "digits"
+        assert len(settings["weights_sha256"]) == 64
+
+
+def test_audit(audited):
+    found, settings = read(audited / FILES["audit"])
+    sources = [name.decode() for name in found["sources"]]
+    assert sources == ["direct", "adjoint", "tight", "rk4"]
+    assert len(found["directions"]) == 6
+    assert found["cosine"].shape == (4, 4, 4)
+    assert found["derivative"].shape == (4, 4, 6)
+    direct = found["derivative"][:, 0]
+    error = np.abs(found["finite_difference_frozen"] - direct).max(1)
+    assert np.median(error / np.abs(direct).max(1)) < 1e-4
+    assert found["planted_success"].all()
+    assert not found["alone_prediction_differs"].any()
+    assert (settings["norm"], settings["epsilon"]) == ("linf", 0.3)
+    without, settings = read(audited / WITHOUT_ODE)
+    assert settings["tolerance"] is None
+    assert without["cosine"].shape == (4, 1, 1)
+
+
+def test_judged(audited):
+    found, _ = read(audited / FILES["judged"])
+    np.testing.assert_array_equal(found["tolerances"], [1e-5, 1e-3, 1])
+    attack, _ = read(audited / f"{OON}/tau-1/bim/linf/eps-0.3/attack.h5")
+    np.testing.assert_array_equal(
+        found["adversarial_predictions"][:, 2], attack["adversarial_predictions"]
+    )
+    np.testing.assert_array_equal(found["clean_predictions"][:, 2], attack["clean_predictions"])
+    np.testing.assert_array_equal(found["success"], attack["success"])
+    assert found["adversarial_logits"].shape == (IMAGES, 3, 10)
+
+
+def test_defences(audited):
+    found, settings = read(audited / FILES["randomised"])
+    assert {f"wrong/{name}" for name in ("clean", "fixed", "fresh", "eot")} < set(found)
+    assert (settings["low"], settings["high"]) == (1e-3, 1)
+    found, settings = read(audited / FILES["detection"])
+    assert settings["tolerances"] == [1e-3, 1]
+    for name in ("adversarial", "adaptive"):
+        assert not (found[f"success/{name}"] & ~found["correct"]).any()
+
+
+def test_a_whole_run_does_not_ask_for_them(audited):
+    run = plan(audited, config=tiny(**SMALL))
+    assert not {"audit", "judge", "randomise", "detect"} & set(run.jobs)
+
+
+def test_a_change_of_one_section_runs_its_files_again(audited):
+    changed = tiny(**(SMALL | {"experiments__tiny__detection": {"images": 5, "iterations": 2}}))
+    run = plan(audited, *FILES.values(), WITHOUT_ODE, config=changed)
+    assert run.jobs == {"detect": 1}
+    other = tiny(**SMALL, compute__batch_size=7)
+    assert plan(audited, *FILES.values(), WITHOUT_ODE, config=other).jobs == {}
