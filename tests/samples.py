@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from node_robustness import figures, tables
+from node_robustness import audit_tables, comparisons, figures, protocols, tables, verdicts
+from node_robustness.checks import check_table
 from node_robustness.examples import example_table
 from node_robustness.numbers import token
 from node_robustness.report import render_report
@@ -31,7 +32,7 @@ def solved(model="OON", seed=0, tolerance=0.1, dataset="toy", experiment="tiny")
 
 def cell(attack="bim", gradient="direct", norm="linf", epsilon=0.1, **where) -> dict:
     attacked_with = {"attack": attack, "gradient": gradient, "norm": norm, "epsilon": epsilon}
-    return solved(**where) | attacked_with
+    return solved(**where) | attacked_with | {"method": "bim", "iterations": 10}
 
 
 def name(settings: dict) -> str:
@@ -42,9 +43,10 @@ def name(settings: dict) -> str:
 
 def write_clean(folder: Path, settings: dict, predictions: list[int], nfe: list[int] | None):
     """Four images or fewer, whose labels are 0, 1, 2, 3."""
-    arrays = {"labels": np.arange(len(predictions)), "predictions": np.array(predictions)}
+    index = np.arange(len(predictions))
+    arrays = {"index": index, "labels": index, "predictions": np.array(predictions)}
     if nfe is not None:
-        arrays["nfe"] = np.array(nfe, np.int32)
+        arrays |= {"nfe": np.array(nfe, np.int32), "status": np.zeros(len(nfe), int)}
     return write(folder / f"clean-{name(settings)}.h5", "clean", settings, arrays)
 
 
@@ -59,6 +61,7 @@ def write_attack(folder: Path, settings: dict, attacked: list[bool], success: li
         "attacked": np.array(attacked),
         "success": won,
         "iterations": step.astype(np.int32),
+        "labels": clean,
         "perturbation_linf": (0.25 * step).astype(np.float32),
         "perturbation_l2": (0.5 * step).astype(np.float32),
         "adversarials": np.where(won, 0.5, 0.0).reshape(n, 1, 1, 1).repeat(4, 2).repeat(4, 3),
@@ -81,12 +84,148 @@ def write_trajectory(folder: Path, settings: dict, l2: list[list[float]], times:
     return write(folder / f"trajectory-{name(settings)}.h5", "trajectory", settings, arrays)
 
 
+def write_attempt(folder: Path, settings: dict, sizes, correct=None, **changes) -> Path:
+    """A cell of an attack that finds adversarials of these sizes in its norm (inf: none)."""
+    sizes = np.asarray(sizes, float)
+    correct = np.ones(len(sizes), bool) if correct is None else np.asarray(correct, bool)
+    success = correct & (sizes <= settings["epsilon"])
+    size = np.where(success, sizes, settings["epsilon"])
+    arrays = {
+        "index": np.arange(len(sizes)),
+        "labels": np.zeros(len(sizes), int),
+        "clean_predictions": np.where(correct, 0, 1),
+        "adversarial_predictions": np.where(success | ~correct, 1, 0),
+        "attacked": correct,
+        "success": success,
+        "iterations": np.ones(len(sizes), np.int32),
+        "perturbation_linf": size.astype(np.float32),
+        "perturbation_l2": (2 * size if settings["norm"] == "l2_rms" else size).astype(np.float32),
+        "adversarials": np.zeros((len(sizes), 1, 2, 2), np.float32),
+    }
+    if settings["tolerance"] is not None:
+        arrays["nfe_clean"] = arrays["nfe_adversarial"] = arrays["iterations"]
+    path = folder / f"attack-{name(settings)}.h5"
+    return write(path, "attack", settings, arrays | changes)
+
+
+def sizes_leaving(share: float, n: int, epsilon: float = 0.1) -> np.ndarray:
+    """Sizes of the smallest adversarials of n images, of which this share has none."""
+    robust = round(share * n)
+    return np.array([np.inf] * robust + [epsilon] * (n - robust))
+
+
+LADDER = {
+    "bim_adjoint": {"method": "bim", "gradient": "adjoint"},
+    "apgd": {"method": "apgd", "gradient": "direct", "iterations": 100},
+    "pgd_surrogate": {"method": "pgd", "gradient": "surrogate", "iterations": 40},
+    "square": {"method": "square", "gradient": None},
+    "noise": {"method": "noise", "gradient": None},
+}
+
+
+def write_ladder(folder: Path, n: int, paper: float, strongest: float, **where) -> list[Path]:
+    """All kinds of attacks on n images, robust in these shares; apgd and square are the best."""
+    paths = []
+    shares = {"bim_adjoint": paper, "pgd_surrogate": paper, "noise": 1.0}
+    for attack, settings in LADDER.items():
+        if attack == "pgd_surrogate" and where.get("tolerance", 0.1) is None:
+            continue
+        sizes = sizes_leaving(shares.get(attack, strongest), n, where.get("epsilon", 0.1))
+        paths.append(write_attempt(folder, cell(attack, **where) | settings, sizes))
+    return paths
+
+
+def write_evaluation(folder: Path, n: int, wrong: int = 0, **where) -> Path:
+    """The clean.h5 of n images, the last ones of which are misclassified."""
+    arrays = {
+        "index": np.arange(n),
+        "labels": np.zeros(n, int),
+        "predictions": np.where(np.arange(n) < n - wrong, 0, 1),
+    }
+    if where.get("tolerance", 0.1) is not None:
+        arrays |= {"nfe": np.full(n, 20, np.int32), "status": np.zeros(n, int)}
+    settings = solved(**where)
+    return write(folder / f"clean-{name(settings)}.h5", "clean", settings, arrays)
+
+
+def write_audit(folder: Path, n: int = 8, **where) -> Path:
+    """An audit that finds nothing wrong; `changes` replaces arrays."""
+    changes = where.pop("changes", {})
+    sources = ["direct"] if where.get("tolerance", 0.1) is None else ["direct", "adjoint", "tight"]
+    s, d = len(sources), 3
+    differences = np.linspace(1, 2, n * d).reshape(n, d)
+    arrays = {
+        "index": np.arange(n),
+        "labels": np.zeros(n, int),
+        "sources": np.array(sources),
+        "directions": np.array(["random", "direct", "adjoint"]),
+        "cosine": np.full((n, s, s), 0.98, np.float32),
+        "sign_agreement": np.full((n, s, s), 0.9, np.float32),
+        "gradient_norm": np.ones((n, s)),
+        "zero_share": np.zeros((n, s)),
+        "derivative": np.repeat(differences[:, None], s, 1),
+        "finite_difference": 1.001 * differences,
+        "finite_difference_frozen": differences,
+        "alone_logit_difference": np.zeros(n, np.float32),
+        "alone_prediction_differs": np.zeros(n, bool),
+        "alone_nfe_differs": np.zeros(n, bool),
+        "neighbours_changed": np.zeros(n, np.float32),
+        "correct": np.ones(n, bool),
+        "iterations_success": np.ones((n, 2), bool),
+        "single_step_success": np.zeros(n, bool),
+        "large_epsilon_success": np.ones(n, bool),
+        "planted_success": np.ones(n, bool),
+    }
+    settings = solved(**where)
+    return write(folder / f"audit-{name(settings)}.h5", "audit", settings, arrays | changes)
+
+
+def write_judged(
+    folder: Path, settings: dict, tolerances: list, success: list, clean: list, adversarial: list
+) -> Path:
+    """Predictions of images of class 0, at each tolerance."""
+    arrays = {
+        "index": np.arange(len(success)),
+        "labels": np.zeros(len(success), int),
+        "success": np.array(success, bool),
+        "tolerances": np.array(tolerances, float),
+        "clean_predictions": np.array(clean, int),
+        "adversarial_predictions": np.array(adversarial, int),
+    }
+    return write(folder / f"judged-{name(settings)}.h5", "judged", settings, arrays)
+
+
+def write_randomised(folder: Path, wrong: dict, **where) -> Path:
+    settings = solved(**where) | {"norm": "linf", "epsilon": 0.1}
+    del settings["tolerance"]
+    arrays = {f"wrong/{attacker}": np.array(w, np.float32) for attacker, w in wrong.items()}
+    return write(folder / f"randomised-{name(settings)}.h5", "randomised", settings, arrays)
+
+
+def write_detection(
+    folder: Path, clean: list, adversarial: list, adaptive: list, fooled: list, **where
+) -> Path:
+    """Scores of a detector; the adaptive attack always fools the classifier."""
+    settings = solved(**where) | {"norm": "linf", "epsilon": 0.1}
+    arrays = {
+        "score/clean": np.array(clean, np.float32),
+        "score/adversarial": np.array(adversarial, np.float32),
+        "score/adaptive": np.array(adaptive, np.float32),
+        "success/adversarial": np.array(fooled, bool),
+        "success/adaptive": np.ones(len(fooled), bool),
+    }
+    return write(folder / f"detection-{name(settings)}.h5", "detection", settings, arrays)
+
+
 def write_data(folder: Path) -> Path:
     arrays = {
         "test/images": np.zeros((4, 1, 4, 4), np.uint8),
         "class_names": np.array(["zero", "one", "two"]),
     }
     return write(folder / "data.h5", "data", {"dataset": "toy"}, arrays)
+
+
+MODELS = ["RES", "OON"]
 
 
 def collect(folder: Path, seeds=(0,)) -> tuple[dict, list[Path]]:
@@ -106,24 +245,87 @@ def collect(folder: Path, seeds=(0,)) -> tuple[dict, list[Path]]:
                 else:
                     curves = [[1.0, 2.0], [2.0, 4.0]]
                     trajectories.append(write_trajectory(folder, settings, curves, [0.0, 1.0]))
-    collected = {
+    return tables_of(clean, attacks, trajectories), shown
+
+
+def tables_of(
+    clean, attacks, trajectories=(), audits=(), judged=(), randomised=(), detections=()
+) -> dict:
+    """All tables of an experiment."""
+    paper, trained = "bim_adjoint", {"OON": 0.01}
+    attacked = protocols.read_attacked(attacks)
+    items = comparisons.replicated(attacked)
+    checked = check_table(clean, attacked, audits, judged)
+    found = verdicts.verdict_table(items, checked, paper)
+    return {
         "clean": tables.clean_table(clean),
         "nfe": tables.nfe_table(clean),
         "attacks": tables.attack_table(attacks),
         "trajectories": tables.trajectory_table(trajectories),
+        "examples": protocols.example_sizes(attacked, paper),
+        "ladder": protocols.ladder_table(attacked),
+        "protocols": protocols.protocol_table(attacked, paper),
+        "curves": protocols.curve_table(attacked, paper),
+        "audit": audit_tables.audit_table(audits),
+        "matrix": audit_tables.matrix_table(judged),
+        "randomisation": audit_tables.randomisation_table(randomised),
+        "detection": audit_tables.detection_table(detections),
+        "roc": audit_tables.roc_table(detections),
+        "checks": checked,
+        "comparisons": comparisons.comparison_table(items, paper, trained),
+        "verdicts": found,
+        "gains": verdicts.gain_table(items, found, paper, trained),
     }
-    return collected, shown
+
+
+def collect_masked(folder: Path, n: int = 150, seeds=(0,)) -> dict:
+    """The tables of an experiment in which a larger tolerance masks gradients, all measured."""
+    files: dict[str, list[Path]] = {
+        key: [] for key in ("clean", "attacks", "audits", "judged", "randomised", "detections")
+    }
+    shares = {("RES", None): (0.3, 0.3), ("OON", 0.01): (0.4, 0.35), ("OON", 1.0): (0.9, 0.35)}
+    for seed in seeds:
+        for (model, tolerance), (paper, strongest) in shares.items():
+            where = {"model": model, "tolerance": tolerance, "seed": seed}
+            files["clean"].append(write_evaluation(folder, n, **where))
+            files["attacks"] += write_ladder(folder, n, paper, strongest, **where)
+            files["audits"].append(write_audit(folder, **where))
+            if tolerance is not None:
+                files["judged"].append(
+                    write_judged(
+                        folder,
+                        cell("bim_direct", **where),
+                        [0.01, 1.0],
+                        [True, False],
+                        [[0, 0]] * 2,
+                        [[1, 0], [0, 0]],
+                    )
+                )
+                scores = [0.1, 0.2, 0.3], [0.2, 0.5, 0.9], [0.1, 0.2, 0.2]
+                fooled = [True] * 3
+                files["detections"].append(write_detection(folder, *scores, fooled, **where))
+        wrong = {"clean": [0, 0], "fixed": [0, 0.5], "fresh": [0.5, 1], "eot": [1, 1]}
+        files["randomised"].append(write_randomised(folder, wrong, seed=seed))
+    return tables_of(**files)
 
 
 def draw(collected: dict, examples) -> dict:
-    models = ["RES", "OON"]
     return {
-        "clean": figures.clean_figure(collected["clean"], models),
-        "nfe": figures.nfe_figure(collected["nfe"], models),
-        "success": figures.success_figure(collected["attacks"], models),
-        "robust": figures.robust_figure(collected["attacks"], collected["clean"], models),
-        "trajectories": figures.trajectory_figure(collected["trajectories"], models),
-        "examples": figures.example_figure(examples, models),
+        "verdicts": figures.verdict_figure(collected["verdicts"], MODELS),
+        "protocols": figures.protocol_figure(collected["verdicts"], MODELS),
+        "ladder": figures.ladder_figure(collected["ladder"], MODELS),
+        "curves": figures.curve_figure(collected["curves"], MODELS),
+        "audit": figures.audit_figure(collected["audit"], MODELS),
+        "matrix": figures.matrix_figure(collected["matrix"], MODELS),
+        "randomisation": figures.randomisation_figure(collected["randomisation"], MODELS),
+        "detection": figures.detection_figure(collected["roc"], MODELS),
+        "checks": figures.check_figure(collected["checks"], MODELS),
+        "clean": figures.clean_figure(collected["clean"], MODELS),
+        "nfe": figures.nfe_figure(collected["nfe"], MODELS),
+        "success": figures.success_figure(collected["attacks"], MODELS),
+        "robust": figures.robust_figure(collected["attacks"], collected["clean"], MODELS),
+        "trajectories": figures.trajectory_figure(collected["trajectories"], MODELS),
+        "examples": figures.example_figure(examples, MODELS),
     }
 
 
@@ -143,10 +345,17 @@ MANIFEST = {
 
 
 def write_report(folder: Path, experiment: str, paper: str | None = None) -> Path:
+    """A report in which everything was measured, of the cells of two tiny experiments."""
     collected, shown = collect(folder)
+    (folder / "masked").mkdir()
+    masked = collect_masked(folder / "masked")
+    collected |= {key: masked[key] for key in masked if key not in _OF_CELLS}
     data = write_data(folder)
     charts = draw(collected, example_table([(path, data) for path in shown]))
     specs = {key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()}
     path = folder / "report.html"
     render_report(experiment, collected, specs, MANIFEST, paper, path)
     return path
+
+
+_OF_CELLS = ("clean", "nfe", "attacks", "trajectories")

@@ -15,6 +15,10 @@ CHROMIUM = next(
 )
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
+FIGURES = [
+    *("verdicts", "protocols", "ladder", "curves", "audit", "matrix", "randomisation"),
+    *("detection", "checks", "clean", "nfe", "success", "robust", "trajectories", "examples"),
+]
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -61,7 +65,7 @@ def test_draws_every_chart_without_network_or_errors(browser, report):
     page, events = opened(browser, report)
     assert events == [report.as_uri()]
     drawn = [item.get_attribute("data-chart") for item in page.locator("[data-chart]").all()]
-    assert drawn == ["clean", "nfe", "success", "robust", "trajectories", "examples"]
+    assert drawn == FIGURES
     for name in drawn:
         assert page.locator(f"[data-chart={name}] svg.marks path").count() > 0
 
@@ -74,6 +78,15 @@ def test_shows_a_tooltip(browser, report):
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
     assert "Model" in tooltip.inner_text()
+
+
+def test_the_verdict_is_on_the_first_screen_with_its_reason(browser, report):
+    page, _ = opened(browser, report, viewport={"width": 1280, "height": 900})
+    assert page.locator("#answer").bounding_box()["y"] < 450
+    page.locator("[data-chart=verdicts] svg.marks .mark-rect.role-mark path").last.hover(force=True)
+    tooltip = page.locator("#vg-tooltip-element.visible")
+    tooltip.wait_for()
+    assert "Because" in tooltip.inner_text()
 
 
 def test_menu_changes_the_trajectories(browser, report):
@@ -98,4 +111,4 @@ def test_fits_the_window(browser, report, width):
 def test_shows_images_without_javascript(browser, report):
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(report.as_uri())
-    assert page.locator("noscript img").count() == 6
+    assert page.locator("noscript img").count() == len(FIGURES)

@@ -109,7 +109,8 @@ WRONG: list[tuple[str, object, str]] = [
         "experiments.e.foo bar",
         1,
         "experiments.e.foo bar: unknown key; known keys: datasets, models, seeds, tolerances, "
-        "attacks, norms, epsilons, trajectories, audit, matrix, randomisation, detection, paper",
+        "attacks, norms, epsilons, trajectories, audit, matrix, randomisation, detection, paper, "
+        "paper_attack",
     ),
     (
         "experiments.e.trajectories.time",
@@ -673,6 +674,19 @@ def test_every_built_in_attack_is_one():
     assert config.experiments["e"].attacks == [*BUILT_IN]
     assert config.attacks["square"].queries == 5000
     assert {attack for names in PRESETS.values() for attack in names} <= set(BUILT_IN)
+
+
+def test_the_papers_protocol_is_the_named_attack_or_the_built_in_one():
+    def papers(attacks, **changes):
+        return load(with_attacks(attacks, **changes)).experiments["e"].papers_attack
+
+    assert papers(["quick"]) == "bim_adjoint"
+    assert papers(["bim"]) is None
+    assert papers(["bim", "paper"], paper_attack="bim") == "bim"
+    assert mistakes(with_attacks(["bim"], paper_attack="pgd")) == [
+        "config: experiments.e: paper_attack: pgd is not among the attacks (bim): add it to "
+        "attacks, or name one of these"
+    ]
 
 
 def test_ones_own_attack_takes_the_place_of_a_built_in_one():

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 from PIL import Image
-from samples import cell, collect, draw, write, write_attack, write_data
+from samples import cell, collect, collect_masked, draw, write, write_attack, write_data
 
 from node_robustness import figures
 from node_robustness.examples import example_table, picture
@@ -18,6 +18,55 @@ def charts(request, tmp_path_factory):
     collected, shown = collect(folder, request.param)
     data = write_data(folder)
     return draw(collected, example_table([(path, data) for path in shown[:1]])), collected
+
+
+VERDICT = [
+    "verdicts",
+    "protocols",
+    "ladder",
+    "curves",
+    "audit",
+    "matrix",
+    "randomisation",
+    "detection",
+    "checks",
+]
+
+
+@pytest.fixture(scope="module")
+def verdict_charts(tmp_path_factory):
+    collected = collect_masked(tmp_path_factory.mktemp("cells"), seeds=(0, 1))
+    return draw(collected, example_table([]))
+
+
+@pytest.mark.parametrize("name", VERDICT)
+def test_figures_of_the_verdict_are_drawn(verdict_charts, name, tmp_path):
+    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+    figures.save_chart(verdict_charts[name], *paths)
+    marks = ET.fromstring(paths[0].read_bytes()).findall(".//{http://www.w3.org/2000/svg}path")
+    assert len(marks) > 5
+
+
+def test_the_verdict_is_told_by_symbols_beside_colours(verdict_charts, tmp_path):
+    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+    for name, words in {
+        "verdicts": ["✕ masked", "90 → 35 %", "? undecided", "no ODE"],
+        "checks": ["✓", "✕", "1, seed 1"],
+    }.items():
+        figures.save_chart(verdict_charts[name], *paths)
+        texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
+        assert set(words) <= set(texts)
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_only_the_papers_method_is_drawn_as_curves(tmp_path):
+    collected = collect_masked(tmp_path, 8)
+    chosen = figures.published(collected["attacks"], collected["ladder"])
+    assert set(chosen.attack) == {"bim_adjoint"}
+    nothing = figures.published(collected["attacks"], collected["ladder"].iloc[:0])
+    assert len(nothing) == len(collected["attacks"])
 
 
 @pytest.mark.parametrize("name", ["clean", "nfe", "success", "robust", "trajectories", "examples"])

@@ -1,11 +1,28 @@
+import html
+import json
 import re
 from pathlib import Path
 
 import pytest
-from samples import cell, collect, solved, write_attack, write_clean, write_report
+from samples import (
+    LADDER,
+    MANIFEST,
+    cell,
+    collect,
+    collect_masked,
+    draw,
+    solved,
+    write_attack,
+    write_clean,
+    write_report,
+)
 
-from node_robustness import findings, provenance, tables
+from node_robustness import findings, protocols, provenance, tables
+from node_robustness.answers import answers
+from node_robustness.claims import claim
+from node_robustness.examples import example_table
 from node_robustness.paper import ACCURACY
+from node_robustness.report import render_report
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +49,76 @@ def test_the_page_tells_what_ran(page):
     assert "1:02:05" in page
     assert "torch 2.0" in page
     assert "not in a git checkout" in page
+
+
+def test_the_answer_comes_first(page):
+    assert (
+        page.index('id="answer"') < page.index('id="figure-verdicts"') < page.index('id="findings"')
+    )
+    assert "OON on toy: the robustness that the paper's protocol shows" in html.unescape(page)
+    assert "at τ\u00a0=\u00a01, L∞ ε\u00a0=\u00a00.1 that protocol leaves 90.0\u00a0%" in page
+    assert "<td>masked</td>" in page
+
+
+def test_what_was_not_measured_is_said(tmp_path):
+    collected, shown = collect(tmp_path)
+    charts = draw(collected, example_table([]))
+    specs = {key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()}
+    render_report("tiny", collected, specs, MANIFEST, None, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    line = re.search("Not measured in this run: ([^<]*)", page)[1]
+    assert [part.split("(")[1] for part in line.split("; ")] == [
+        "audit)",
+        "matrix)",
+        "randomisation)",
+        "detection).",
+    ]
+    assert 'id="figure-audit"' not in page
+    assert "the paper&#39;s attack did not run (6)" in page
+    assert shown
+
+
+def test_answers_of_masked_robustness(tmp_path):
+    collected = collect_masked(tmp_path)
+    text = "\n".join(answers(*(collected[key] for key in ("verdicts", "gains", "comparisons"))))
+    assert (
+        "RES on toy: the robustness that the paper's protocol shows holds in 1 of 1 setting" in text
+    )
+    assert "is masked gradients in 1 and is undecided in 1 of 2 settings; at τ = 1" in text
+    assert "seem to protect OON on toy in 1 of 1 setting" in text
+    assert "this gain is masked gradients in 1." in text
+    assert "+50.0 points under the paper's protocol, +0.0 points under the strongest" in text
+    assert (
+        "OON against RES on toy: under the paper's protocol it is clearly more robust in 2" in text
+    )
+    assert "Undecided because there are too few images (1)." in text
+
+
+def test_answers_of_no_attack(tmp_path):
+    collected, _ = collect(tmp_path)
+    empty = [collected[key].iloc[:0] for key in ("verdicts", "gains", "comparisons")]
+    assert answers(*empty) == ["No attack ran: nothing is known of the robustness of these models."]
+
+
+def test_a_claim_travels_with_what_it_rests_on(tmp_path):
+    collected = collect_masked(tmp_path)
+    attacked = protocols.read_attacked(tmp_path.glob("attack-tiny-toy-OON*.h5"))
+    record = claim(attacked, collected, "bim_adjoint")
+    json.dumps(record, allow_nan=False)
+    assert (record["dataset"], record["model"], record["images"]["n"]) == ("toy", "OON", 150)
+    assert {entry["attack"] for entry in record["attacks"]} == set(LADDER)
+    apgd = next(entry for entry in record["attacks"] if entry["attack"] == "apgd")
+    assert apgd["parameters"] == {"gradient": "direct", "iterations": 100, "method": "apgd"}
+    assert (apgd["norm"], apgd["epsilon"]) == ("linf", 0.1)
+    small, large = record["results"]
+    assert (large["tolerance"], large["verdict"], large["reliable"]) == (1.0, "masked", False)
+    assert large["strongest"]["value"] == pytest.approx(0.35, abs=0.01)
+    assert "masked gradients" in large["footnote"]
+    assert small["verdict"] == "undecided"
+    (gain,) = record["gains"]
+    assert gain["verdict"] == "masked"
+    failed = [check for check in record["checks"] if check["outcome"] == "failed"]
+    assert [(c["check"], c["tolerance"]) for c in failed] == [("adversarials_confirmed", 1.0)]
 
 
 def test_digits_are_not_in_the_paper(page):

@@ -21,6 +21,11 @@ from node_robustness.storage import sha256
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read_text())
 OON = "results/tiny/digits/OON/seed-0"
+TABLES = [
+    *("clean", "nfe", "attacks", "trajectories", "examples", "ladder", "protocols", "curves"),
+    *("audit", "matrix", "randomisation", "detection", "roc"),
+    *("checks", "comparisons", "verdicts", "gains"),
+]
 IMAGES: int = TINY["datasets"]["digits"]["subset"]["test"]
 
 # Many times what any of them takes on two cores.

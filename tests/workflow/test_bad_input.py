@@ -16,7 +16,7 @@ import h5py
 import pytest
 import torch
 from authors import authors_net
-from harness import OON, attempt, complaint, files, noise, own_dataset, tiny
+from harness import OON, TABLES, attempt, complaint, files, noise, own_dataset, tiny
 
 from node_robustness.presets import BUILT_IN, PRESETS
 
@@ -25,11 +25,7 @@ CLEAN = f"{OON}/tau-1/clean.h5"
 # A cell without a trajectory, so that only the tables read it.
 ATTACK = f"{OON}/tau-1/bim/l2_rms/eps-0.3/attack.h5"
 TABLE = "results/tiny/tables/attacks.csv"
-TABLES = {
-    f"results/tiny/tables/{name}.{suffix}"
-    for name in ("clean", "nfe", "attacks", "trajectories")
-    for suffix in ("csv", "parquet")
-}
+MADE = {f"results/tiny/tables/{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")}
 MEND = "delete it and run snakemake again"
 
 
@@ -192,7 +188,7 @@ class TestDamagedFiles:
     def read(folder, target, damaged):
         before = files(folder)
         line = complaint(attempt(folder, target, options=("--force",)))
-        made = TABLES if target == TABLE else {target}
+        made = MADE if target == TABLE else {target}
         assert files(folder) == before - made
         return line.removeprefix(f"error: {damaged}: ")
 

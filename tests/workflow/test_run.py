@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from harness import IMAGES, OON, files, plan, snakemake, tiny
+from harness import IMAGES, OON, TABLES, files, plan, snakemake, tiny
 
 from node_robustness.storage import sha256
 
+AUDITS = {"audit": 3, "judge": 2, "randomise": 1, "detect": 2}
 JOBS = {
     "fetch": 1,
     "prepare": 1,
@@ -22,12 +23,14 @@ JOBS = {
     "evaluate": 3,
     "attack": 6,
     "trajectory": 2,
+    **AUDITS,
     "tables": 1,
     "figures": 1,
+    "claim": 2,
     "report": 1,
 }
 CELL = ["experiment", "dataset", "model", "seed", "tolerance", "attack", "norm", "epsilon"]
-SUMMARY = {"tables": 1, "figures": 1, "report": 1}
+SUMMARY = {"tables": 1, "figures": 1, "claim": 2, "report": 1}
 
 
 def cells(folder: Path, kind: str) -> list[Path]:
@@ -225,12 +228,38 @@ class TestTables:
         assert not table
 
 
+class TestVerdict:
+    def test_the_strongest_is_the_least_over_attacks(self, finished):
+        table = pd.read_csv(finished / "results/tiny/tables/protocols.csv")
+        assert len(table) == JOBS["attack"]
+        for row in table.itertuples():
+            tau = "none" if math.isnan(row.tolerance) else f"{row.tolerance:g}"
+            folder = f"results/tiny/digits/{row.model}/seed-0/tau-{tau}"
+            broken = np.zeros(IMAGES, bool)
+            for path in finished.glob(f"{folder}/*/{row.norm}/eps-{row.epsilon:g}/attack.h5"):
+                with h5py.File(path) as file:
+                    broken |= file["success"][:]
+                    correct = file["attacked"][:]
+            assert row.strongest == pytest.approx((correct & ~broken).mean(), rel=1e-9)
+            # The only attack is not the paper's.
+            assert math.isnan(row.paper)
+
+    def test_nothing_holds_on_one_attack(self, finished):
+        for model in ("RES", "OON"):
+            claim = json.loads((finished / f"results/tiny/claims/digits-{model}.json").read_text())
+            assert {result["because"] for result in claim["results"]} == {"no_paper"}
+            assert not any(result["reliable"] for result in claim["results"])
+            weights = finished / f"results/tiny/digits/{model}/seed-0/model.safetensors"
+            assert claim["seeds"] == {"0": {"weights_sha256": sha256(weights)}}
+            assert {entry["attack"] for entry in claim["attacks"]} == {"bim"}
+
+
 def test_from_scratch_on_one_core(finished, fresh):
     """Every number is the same to the last digit, but for the times that jobs took."""
     snakemake(fresh, "results/tiny/tables/attacks.csv", cores=1)
     compared = [n for n in files(fresh) if Path(n).suffix in (".h5", ".csv", ".safetensors")]
-    # data, models, histories, clean, attack, trajectory, tables
-    assert len(compared) == 1 + 2 + 2 + 3 + 6 + 2 + 4
+    # data, models, histories, clean, attack, trajectory, audits, tables
+    assert len(compared) == 1 + 2 + 2 + 3 + 6 + 2 + sum(AUDITS.values()) + len(TABLES)
     for name in compared:
         assert untimed(fresh / name) == untimed(finished / name), name
 
@@ -311,28 +340,28 @@ class TestAgain:
     @pytest.mark.parametrize(
         ("change", "jobs"),
         [
-            ({"experiments__tiny__tolerances": [1]}, {}),
+            ({"experiments__tiny__tolerances": [1]}, {"judge": 1}),
             ({"experiments__tiny__paper": "mnist"}, {"report": 1}),
             (
                 {"experiments__tiny__trajectories": {"norms": ["linf"], "times": 7}},
                 {"trajectory": 2},
             ),
-            ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 2}),
+            ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 2, "judge": 2}),
             (
                 {"datasets__digits__subset__test": 41},
-                {"evaluate": 3, "attack": 6, "trajectory": 2},
+                {"evaluate": 3, "attack": 6, "trajectory": 2, "judge": 2},
             ),
             (
                 {"models__RES__training": {"epochs": 2}},
-                {"train": 1, "evaluate": 1, "attack": 2},
+                {"train": 1, "evaluate": 1, "attack": 2, "audit": 1},
             ),
             (
                 {"datasets__digits__subset__validation": 65},
-                {"train": 2, "evaluate": 3, "attack": 6, "trajectory": 2},
+                {"train": 2, "evaluate": 3, "attack": 6, "trajectory": 2} | AUDITS,
             ),
             (
                 {"datasets__digits__split_seed": 1},
-                {"prepare": 1, "train": 2, "evaluate": 3, "attack": 6, "trajectory": 2},
+                {"prepare": 1, "train": 2, "evaluate": 3, "attack": 6, "trajectory": 2} | AUDITS,
             ),
         ],
         ids=lambda value: next(iter(value), None),
@@ -351,4 +380,4 @@ class TestAgain:
         run = plan(finished, config=tiny(experiments__tiny__seeds=[0, 1]))
         assert run.jobs == {k: n for k, n in JOBS.items() if k not in ("fetch", "prepare")}
         told = re.findall(r"^Job \d+: .*seed (\d+)", run.output, re.M)
-        assert told == ["1"] * 13
+        assert told == ["1"] * (13 + sum(AUDITS.values()))

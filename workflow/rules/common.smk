@@ -25,8 +25,42 @@ DATA = "results/{experiment}/{dataset}/data.h5"
 TRAINED = "results/{experiment}/{dataset}/{model}/seed-{seed}"
 SOLVED = f"{TRAINED}/tau-{{tolerance}}"
 CELL = f"{SOLVED}/{{attack}}/{{norm}}/eps-{{epsilon}}"
-TABLES = ["clean", "nfe", "attacks", "trajectories"]
-FIGURES = ["clean", "nfe", "success", "robust", "trajectories", "examples"]
+TABLES = [
+    "clean",
+    "nfe",
+    "attacks",
+    "trajectories",
+    "examples",
+    "ladder",
+    "protocols",
+    "curves",
+    "audit",
+    "matrix",
+    "randomisation",
+    "detection",
+    "roc",
+    "checks",
+    "comparisons",
+    "verdicts",
+    "gains",
+]
+FIGURES = [
+    "verdicts",
+    "protocols",
+    "ladder",
+    "curves",
+    "audit",
+    "matrix",
+    "randomisation",
+    "detection",
+    "checks",
+    "clean",
+    "nfe",
+    "success",
+    "robust",
+    "trajectories",
+    "examples",
+]
 ENVIRONMENT = "../envs/node-robustness.yaml"
 
 
@@ -187,6 +221,26 @@ def of_experiment(cells, name):
     return paths
 
 
+def papers_attack(wildcards):
+    """The attack of an experiment that is the paper's protocol; None if none is."""
+    return CONFIG.experiments[wildcards.experiment].papers_attack
+
+
+def training_tolerances(wildcards):
+    """The tolerance in training, by model; only of models that have one."""
+    return {
+        name: CONFIG.models[name].solver.tolerance
+        for name in CONFIG.experiments[wildcards.experiment].models
+        if CONFIG.models[name].body == "ode"
+        and CONFIG.models[name].solver.steps is None
+    }
+
+
 def final_output():
     """The files that a complete run has."""
-    return [f"results/{name}/report.html" for name in CONFIG.experiments]
+    claims = dict.fromkeys(
+        f"results/{item.experiment}/claims/{item.dataset}-{item.model}.json"
+        for name in CONFIG.experiments
+        for item in grid.trained(CONFIG, name)
+    )
+    return [*(f"results/{name}/report.html" for name in CONFIG.experiments), *claims]

@@ -1,5 +1,5 @@
-# Tables, figures and the report of an experiment.
-# Needs: all cells of the experiment. Makes: tables/, figures/, report.html, manifest.json.
+# Tables, figures, claim records and the report of an experiment.
+# Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json.
 
 
 rule tables:
@@ -7,6 +7,10 @@ rule tables:
         clean=of_experiment(grid.solved, "clean.h5"),
         attacks=of_experiment(grid.cells, "attack.h5"),
         trajectories=of_experiment(grid.followed, "trajectory.h5"),
+        audits=of_experiment(grid.audited, "audit.h5"),
+        judged=of_experiment(grid.judged, "judged.h5"),
+        randomised=of_experiment(grid.randomised, "randomised.h5"),
+        detections=of_experiment(grid.detected, "detection.h5"),
     output:
         report(
             expand("results/{{experiment}}/tables/{table}.csv", table=TABLES),
@@ -23,6 +27,8 @@ rule tables:
         ENVIRONMENT
     params:
         code=code_of("tables"),
+        paper=papers_attack,
+        training_tolerances=training_tolerances,
     message:
         "Collecting the tables of {wildcards.experiment}"
     script:
@@ -59,6 +65,34 @@ rule figures:
         "Drawing the figures of {wildcards.experiment}"
     script:
         "../scripts/figures.py"
+
+
+rule claim:
+    input:
+        attacks=lambda wildcards: [
+            f"results/{cell.folder}/attack.h5"
+            for cell in grid.cells(CONFIG, wildcards.experiment)
+            if (cell.dataset, cell.model) == (wildcards.dataset, wildcards.model)
+        ],
+        tables=expand(
+            "results/{{experiment}}/tables/{table}.parquet",
+            table=["verdicts", "gains", "checks"],
+        ),
+    output:
+        claim="results/{experiment}/claims/{dataset}-{model}.json",
+    log:
+        logs("claim", "{dataset}-{model}"),
+    benchmark:
+        benchmarks("claim", "{dataset}-{model}")
+    conda:
+        ENVIRONMENT
+    params:
+        code=code_of("claim"),
+        paper=papers_attack,
+    message:
+        "Recording what is claimed of {wildcards.model} on {wildcards.dataset}"
+    script:
+        "../scripts/claim.py"
 
 
 rule report:

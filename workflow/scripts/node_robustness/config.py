@@ -42,7 +42,7 @@ from node_robustness.config_values import (
 )
 from node_robustness.errors import UserError
 from node_robustness.numbers import label, parse_whole
-from node_robustness.presets import BUILT_IN, PRESETS, expand, from_preset
+from node_robustness.presets import BUILT_IN, PAPER_ATTACK, PRESETS, expand, from_preset
 
 
 class Subset(Section):
@@ -342,6 +342,26 @@ class Experiment(Section):
     paper: Literal["mnist", "cifar10"] | None = Field(
         None, description="show the paper's figures of this dataset beside ours"
     )
+
+    paper_attack: Name | None = Field(
+        None,
+        description="the attack that is the paper's protocol in verdicts (docs/verdict.md); "
+        f"{PAPER_ATTACK} if unset and among the attacks",
+    )
+
+    @model_validator(mode="after")
+    def _the_papers_attack_runs(self) -> Self:
+        if self.paper_attack is not None and self.paper_attack not in self.attacks:
+            raise ValueError(
+                f"paper_attack: {self.paper_attack} is not among the attacks "
+                f"({', '.join(self.attacks)}): add it to attacks, or name one of these"
+            )
+        return self
+
+    @property
+    def papers_attack(self) -> str | None:
+        """The attack that is the paper's protocol; None if none is."""
+        return self.paper_attack or next((a for a in self.attacks if a == PAPER_ATTACK), None)
 
     @model_validator(mode="after")
     def _every_norm_has_epsilons(self) -> Self:

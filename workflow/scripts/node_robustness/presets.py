@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+PAPER_ATTACK = "bim_adjoint"
+"""The paper's protocol, unless an experiment says otherwise."""
+
 BUILT_IN: dict[str, dict[str, Any]] = {
     "fgsm": {"method": "fgsm"},
     # The paper's, but for its steps, which are absolute.

@@ -16,11 +16,13 @@ import yaml
 from markupsafe import Markup
 
 from node_robustness import findings
+from node_robustness.answers import answers
 from node_robustness.figures import NORMS
 from node_robustness.numbers import label
 from node_robustness.paper import ACCURACY, CITATION
 from node_robustness.statistics import Estimate, across_seeds
 from node_robustness.storage import atomic_path
+from node_robustness.verdicts import MARGIN
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,70 @@ class _Figure:
     caption: str
     table: str
     """The table that the figure is drawn from; the figure is left out if that is empty."""
+    missing: str = ""
+    """What the report says was not measured if it is left out."""
 
 
+_VERDICT = "verdicts"
 _FIGURES = {
+    _VERDICT: _Figure(
+        "The verdict",
+        "Holds: no attack leaves clearly less than the paper's protocol, the attacks are strong "
+        "enough to tell, and the checks passed. Masked: the strongest attack leaves at least "
+        f"{100 * MARGIN:.0f} points less. Undecided: neither is shown. Point at a field for its "
+        "reason.",
+        "verdicts",
+    ),
+    "protocols": _Figure(
+        "The paper's protocol and the strongest attack",
+        "Robust accuracy under the attack of the paper, and per image under the strongest of all "
+        "attacks. The bar between the two is robustness that only that attack's gradients saw.",
+        "verdicts",
+    ),
+    "ladder": _Figure(
+        "What each attack leaves",
+        "Robust accuracy under every attack alone. Random noise is a control: it searches nothing.",
+        "ladder",
+    ),
+    "curves": _Figure(
+        "Robust accuracy at every epsilon",
+        "Which share of the images has no known adversarial of size ε or smaller.",
+        "curves",
+    ),
+    "audit": _Figure(
+        "Where gradients point",
+        "How far the gradients that an attack follows agree with each other, and with finite "
+        "differences of the network as it is, at each tolerance of the solver.",
+        "audit",
+        "the gradients (audit)",
+    ),
+    "matrix": _Figure(
+        "Attacked at one tolerance, judged at another",
+        "Adversarials made at the tolerance of the row, judged at that of the column. Where they "
+        "stay adversarial beside the diagonal, a change of tolerance is no defence.",
+        "matrix",
+        "adversarials at other tolerances (matrix)",
+    ),
+    "randomisation": _Figure(
+        "A tolerance drawn at random",
+        "Accuracy of a network whose tolerance is drawn for every solve, under attacks that know "
+        "of it more and more.",
+        "randomisation",
+        "tolerances drawn at random (randomisation)",
+    ),
+    "detection": _Figure(
+        "Detection by disagreement",
+        "Adversarials may be given away by how much predictions at two tolerances differ: here "
+        "against an attack that knows nothing of it, and against one that does.",
+        "roc",
+        "detection by the disagreement of tolerances (detection)",
+    ),
+    "checks": _Figure(
+        "Sanity checks",
+        "What robustness can be mistaken for. Point at a field for its figure, its threshold and "
+        "what a failure means.",
+        "checks",
+    ),
     "clean": _Figure(
         "Accuracy and cost on clean images",
         "Test error (left) and evaluations of the ODE function per image (right) at each tolerance "
@@ -90,10 +153,9 @@ def render_report(
 
     Args:
         experiment: Name of the experiment.
-        tables: The tables ``clean``, ``nfe``, ``attacks`` and ``trajectories`` of
-            `node_robustness.tables`.
-        charts: Vega-Lite specifications as `figures.save_chart` writes them: ``clean``, ``nfe``,
-            ``success``, ``robust``, ``trajectories``, ``examples``, or some of them.
+        tables: All tables of the experiment by name; docs/files.md lists them.
+        charts: Vega-Lite specifications as `figures.save_chart` writes them, by name, or some of
+            them.
         manifest: Result of `provenance.manifest`.
         paper: Dataset of the paper whose figures stand beside ours; None leaves them out.
         path: Where the page goes.
@@ -106,6 +168,18 @@ def render_report(
         lstrip_blocks=True,
     )
     clean, attacks = tables["clean"], tables["attacks"]
+    figures = [
+        {
+            "name": name,
+            "title": figure.title,
+            "caption": figure.caption,
+            # The page gives the background, so that dark pages are dark throughout.
+            "spec": {**charts[name], "background": "transparent"},
+            "still": _still(charts[name]),
+        }
+        for name, figure in _FIGURES.items()
+        if name in charts and len(tables[figure.table])
+    ]
     datasets = manifest["config"].get("datasets", {})
     page = environment.get_template("report_template.html").render(
         experiment=experiment,
@@ -113,19 +187,16 @@ def render_report(
         models=list(dict.fromkeys(clean.model)),
         seeds=clean.seed.nunique(),
         sentences=findings.sentences(clean, attacks),
-        figures=[
-            {
-                "name": name,
-                "title": figure.title,
-                "caption": figure.caption,
-                # The page gives the background, so that dark pages are dark throughout.
-                "spec": {**charts[name], "background": "transparent"},
-                "still": _still(charts[name]),
-            }
-            for name, figure in _FIGURES.items()
-            if name in charts and len(tables[figure.table])
+        answers=answers(tables["verdicts"], tables["gains"], tables["comparisons"]),
+        verdict=[figure for figure in figures if figure["name"] == _VERDICT],
+        figures=[figure for figure in figures if figure["name"] != _VERDICT],
+        not_measured=[
+            figure.missing
+            for figure in _FIGURES.values()
+            if figure.missing and tables[figure.table].empty
         ],
         tables=[
+            *_verdict_tables(tables),
             _changes(attacks),
             _table(
                 "Clean images: accuracy with 95 % Wilson intervals, and evaluations of the ODE "
@@ -167,6 +238,8 @@ def _still(chart: dict[str, Any]) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
+_DIRECTIONS = {-1: "lower", 0: "no clear change", 1: "higher"}
+
 # The columns of a table: the header, and how a row of the frame fills the cell.
 Columns = Mapping[str, Callable[[Any], str]]
 
@@ -201,6 +274,68 @@ _ATTACKS: Columns = {
     "Evaluations, clean": lambda row: _mean(row.nfe_clean_mean),
     "Evaluations, adversarial": lambda row: _mean(row.nfe_adversarial_mean),
 }
+_CELL: Columns = {
+    "Dataset": lambda row: row.dataset,
+    "Model": lambda row: row.model,
+    "τ": lambda row: _tau(row.tolerance),
+    "Norm": lambda row: NORMS[row.norm],
+    "ε": lambda row: label(row.epsilon),
+}
+_VERDICTS: Columns = {
+    **_CELL,
+    "Seeds": lambda row: str(row.seeds),
+    "Clean": lambda row: _percent(_estimate(row, "clean")),
+    "Paper’s protocol": lambda row: _percent(_estimate(row, "paper")),
+    "Strongest attack": lambda row: _percent(_estimate(row, "strongest")),
+    "Gap": lambda row: _points(_estimate(row, "gap")),
+    "Verdict": lambda row: row.verdict,
+    "Because": lambda row: row.reason,
+}
+_GAINS: Columns = {
+    **_CELL,
+    "Over τ": lambda row: _tau(row.reference),
+    "Gain, paper’s": lambda row: _points(_estimate(row, "paper")),
+    "Gain, strongest": lambda row: _points(_estimate(row, "strongest")),
+    "Hidden": lambda row: _points(_estimate(row, "hidden")),
+    "Verdict": lambda row: row.verdict,
+    "Because": lambda row: row.reason,
+}
+_COMPARISONS: Columns = {
+    "Protocol": lambda row: row.protocol,
+    **_CELL,
+    "Compared with": lambda row: (
+        row.reference_model
+        if pd.isna(row.reference_tolerance)
+        else f"{row.reference_model}, τ = {_tau(row.reference_tolerance)}"
+    ),
+    "Robust": lambda row: _percent(_estimate(row, "robust")),
+    "Compared": lambda row: _percent(_estimate(row, "reference")),
+    "Difference": lambda row: _points(_estimate(row, "difference")),
+    "p, Holm": lambda row: f"{row.p_holm:.2g}",
+    "Verdict": lambda row: _DIRECTIONS[row.direction],
+}
+_CHECKS: Columns = {
+    **_SOLVED,
+    "Check": lambda row: row.title,
+    "Figure": lambda row: "–" if pd.isna(row.figure) else f"{row.figure:.3g}",
+    "Passes if": lambda row: f"{row.bound} {row.threshold:g}",
+    "Outcome": lambda row: row.outcome,
+    "A failure means": lambda row: row.failure,
+}
+_DETECTION: Columns = {
+    **_SOLVED,
+    "Norm": lambda row: NORMS[row.norm],
+    "ε": lambda row: label(row.epsilon),
+    "Attack": lambda row: row.attacker,
+    "Clean": lambda row: f"{row.clean:,}",
+    "Adversarial": lambda row: f"{row.adversarial:,}",
+    "Area under the curve": lambda row: (
+        "–" if pd.isna(row.auc) else f"{row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})"
+    ),
+    "Detected at 5 % false alarms": lambda row: (
+        "–" if pd.isna(row.detected) else f"{100 * row.detected:.1f} %"
+    ),
+}
 _STAGES: Columns = {
     "Rule": lambda stage: stage["rule"],
     "Jobs": lambda stage: f"{stage['jobs']:,}",
@@ -214,10 +349,43 @@ def _table(caption: str, rows: Iterable[Any], columns: Columns) -> _Table:
     return _Table(caption, list(columns), filled)
 
 
+def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> list[_Table]:
+    return [
+        _table(
+            "Verdicts: robust accuracy under both protocols and the gap in percentage points, with "
+            "95 % intervals over images and seeds.",
+            tables["verdicts"].itertuples(),
+            _VERDICTS,
+        ),
+        _table(
+            "The gain in robust accuracy from a larger tolerance, in percentage points, and how "
+            "much of the paper’s gain the strongest attack does not show (hidden).",
+            tables["gains"].itertuples(),
+            _GAINS,
+        ),
+        _table(
+            "Robust accuracy compared on the same images: models with an ODE with those without, "
+            "and tolerances with the one of training; p-values by McNemar’s exact test, adjusted "
+            "by Holm.",
+            tables["comparisons"].itertuples(),
+            _COMPARISONS,
+        ),
+        _table("Sanity checks.", tables["checks"].itertuples(), _CHECKS),
+        _table(
+            "Detection of adversarials by the disagreement of tolerances.",
+            tables["detection"].itertuples(),
+            _DETECTION,
+        ),
+    ]
+
+
+def _estimate(row: Any, name: str) -> Estimate:
+    return Estimate(*(getattr(row, f"{name}{part}") for part in ("", "_low", "_high")))
+
+
 def _changes(attacks: pd.DataFrame) -> _Table:
     ends = findings.extremes(attacks)
     before, after = (label(end) for end in ends) if ends else ("", "")
-    verdicts = {-1: "lower", 0: "no clear change", 1: "higher"}
     columns: Columns = {
         "Dataset": lambda change: change.condition[0],
         "Attack": lambda change: change.condition[1],
@@ -228,7 +396,7 @@ def _changes(attacks: pd.DataFrame) -> _Table:
         f"At τ = {before}": lambda change: _percent(change.before),
         f"At τ = {after}": lambda change: _percent(change.after),
         "Change": lambda change: _points(change.change),
-        "Verdict": lambda change: verdicts[change.direction],
+        "Verdict": lambda change: _DIRECTIONS[change.direction],
     }
     return _table(
         "Success rate at the smallest and at the largest tolerance, and its change in percentage "
@@ -281,7 +449,7 @@ def _percent(estimate: Sequence[float]) -> str:
 
 def _points(estimate: Estimate) -> str:
     value, low, high = (_signed(100 * part) for part in estimate)
-    return f"{value} ({low} to {high})"
+    return "–" if math.isnan(estimate.value) else f"{value} ({low} to {high})"
 
 
 def _signed(value: float) -> str:

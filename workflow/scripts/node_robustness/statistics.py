@@ -21,7 +21,7 @@ SIGNIFICANCE = 0.05
 
 
 @overload
-def wilson(successes: int, n: int) -> tuple[float, float]: ...
+def wilson(successes: float, n: float) -> tuple[float, float]: ...
 @overload
 def wilson(
     successes: ArrayLike, n: ArrayLike

@@ -21,23 +21,23 @@ from numpy.typing import NDArray
 from node_robustness.statistics import wilson
 from node_robustness.storage import atomic_path, open_hdf5, read_settings
 
-_SOLVED = {
+SOLVED = {
     "experiment": "str",
     "dataset": "str",
     "model": "str",
     "seed": "int64",
     "tolerance": "float64",
 }
-_CELL = {**_SOLVED, "attack": "str", "gradient": "str", "norm": "str", "epsilon": "float64"}
+CELL = {**SOLVED, "attack": "str", "gradient": "str", "norm": "str", "epsilon": "float64"}
 
 _CLEAN = {
-    **_SOLVED,
+    **SOLVED,
     **dict.fromkeys(["n", "correct"], "int64"),
     **dict.fromkeys(["accuracy", "accuracy_low", "accuracy_high"], "float64"),
     **dict.fromkeys(["error", "error_low", "error_high"], "float64"),
     **dict.fromkeys(["nfe_mean", "nfe_sd", "nfe_min", "nfe_median", "nfe_max"], "float64"),
 }
-_NFE = {**_SOLVED, "nfe": "int64", "images": "int64"}
+_NFE = {**SOLVED, "nfe": "int64", "images": "int64"}
 _OF_SUCCESSES = (
     "iterations",
     "perturbation_linf",
@@ -46,7 +46,7 @@ _OF_SUCCESSES = (
     "nfe_adversarial",
 )
 _ATTACKS = {
-    **_CELL,
+    **CELL,
     **dict.fromkeys(["n", "attacked", "successes"], "int64"),
     **dict.fromkeys(["success_rate", "success_low", "success_high"], "float64"),
     "robust": "int64",
@@ -56,7 +56,7 @@ _ATTACKS = {
 _DISTANCES = ("l2", "relative_l2", "cosine")
 _QUANTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75, "q05": 0.05, "q95": 0.95}
 _TRAJECTORIES = {
-    **_CELL,
+    **CELL,
     "t": "float64",
     "n": "int64",
     **{f"{d}_{s}": "float64" for d in _DISTANCES for s in ("mean", *_QUANTILES)},
@@ -78,7 +78,7 @@ def clean_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Raises:
         UserError: A file is missing, damaged or of another kind.
     """
-    return _table(paths, "clean", _clean_rows, _CLEAN)
+    return collect(paths, "clean", _clean_rows, _CLEAN)
 
 
 def nfe_table(paths: Iterable[Path | str]) -> pd.DataFrame:
@@ -94,7 +94,7 @@ def nfe_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Raises:
         UserError: A file is missing, damaged or of another kind.
     """
-    return _table(paths, "clean", _nfe_rows, _NFE)
+    return collect(paths, "clean", _nfe_rows, _NFE)
 
 
 def attack_table(paths: Iterable[Path | str]) -> pd.DataFrame:
@@ -114,7 +114,7 @@ def attack_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Raises:
         UserError: A file is missing, damaged or of another kind.
     """
-    return _table(paths, "attack", _attack_rows, _ATTACKS)
+    return collect(paths, "attack", _attack_rows, _ATTACKS)
 
 
 def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
@@ -132,7 +132,7 @@ def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Raises:
         UserError: A file is missing, damaged or of another kind.
     """
-    return _table(paths, "trajectory", _trajectory_rows, _TRAJECTORIES)
+    return collect(paths, "trajectory", _trajectory_rows, _TRAJECTORIES)
 
 
 def write_table(
@@ -162,21 +162,56 @@ def write_table(
 Rows = Iterator[dict[str, Any]]
 
 
-def _table(
+def collect(
     paths: Iterable[Path | str],
     kind: str,
     rows: Callable[[h5py.File, dict[str, Any]], Rows],
     columns: Mapping[str, str],
 ) -> pd.DataFrame:
+    """Make a table from files, each of which gives some rows.
+
+    Args:
+        paths: Files of one kind, in any order.
+        kind: That kind.
+        rows: From an open file and its settings to its rows; the coordinates of its cell are
+            added here.
+        columns: The type of every column, in their order.
+
+    Returns:
+        The rows of all files, sorted by the coordinates of their cells.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
     found = []
     for path in paths:
         with open_hdf5(path, kind) as file:
             settings = read_settings(file)
-            where = {name: settings[name] for name in _CELL if name in columns and name in settings}
-            if where["tolerance"] is None:
-                where["tolerance"] = math.nan
+            where = {name: settings[name] for name in CELL if name in columns and name in settings}
             found += [where | row for row in rows(file, settings)]
-    found.sort(key=lambda row: [natural(row[c]) for c in (*_CELL, "t", "nfe") if c in row])
+    # Sorting is stable: rows of one cell keep the order in which the file gave them.
+    return tabulate(sorted(found, key=place), columns)
+
+
+def place(row: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Return the sort key of a row: its coordinates, and what else tells rows of a cell apart."""
+    known = (row[column] for column in (*CELL, "t", "nfe") if column in row)
+    return [natural(math.nan if value is None else value) for value in known]
+
+
+def tabulate(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Make a table of rows, in the order given.
+
+    Args:
+        rows: Values by column; None is a tolerance that there is not.
+        columns: The type of every column, in their order.
+
+    Returns:
+        The table, with NaN where a row has no value.
+    """
+    found = [
+        {**row, "tolerance": math.nan} if row.get("tolerance", 0) is None else row for row in rows
+    ]
     return pd.DataFrame(found, columns=list(columns)).astype(dict(columns))
 
 
@@ -195,7 +230,8 @@ def _mean(values: NDArray[Any]) -> float:
     return float(np.mean(values, dtype=np.float64)) if len(values) else math.nan
 
 
-def _rate(prefix: str, name: str, count: int, n: int) -> dict[str, float]:
+def rate(prefix: str, name: str, count: float, n: int) -> dict[str, float]:
+    """Return a rate as column ``name``, its 95 % Wilson bounds as ``{prefix}_low``, ``_high``."""
     low, high = wilson(count, n)
     return {name: count / n if n else math.nan, f"{prefix}_low": low, f"{prefix}_high": high}
 
@@ -204,7 +240,7 @@ def _clean_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
     labels = file["labels"][:]
     n, correct = len(labels), int(np.sum(file["predictions"][:] == labels))
     row: dict[str, float] = {"n": n, "correct": correct}
-    row |= _rate("accuracy", "accuracy", correct, n) | _rate("error", "error", n - correct, n)
+    row |= rate("accuracy", "accuracy", correct, n) | rate("error", "error", n - correct, n)
     if "nfe" in file and n:
         nfe = file["nfe"][:].astype(float)
         row |= {
@@ -228,8 +264,8 @@ def _attack_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
     n, tried, successes = len(attacked), int(attacked.sum()), int(success.sum())
     row: dict[str, float] = {"n": n, "attacked": tried, "successes": successes}
     row["robust"] = tried - successes
-    row |= _rate("success", "success_rate", successes, tried)
-    row |= _rate("robust", "robust_accuracy", tried - successes, n)
+    row |= rate("success", "success_rate", successes, tried)
+    row |= rate("robust", "robust_accuracy", tried - successes, n)
     for name in _OF_SUCCESSES:
         if name in file:
             row[f"{name}_mean"] = _mean(file[name][:][success])

@@ -1,0 +1,20 @@
+"""Record what is claimed of a model's robustness, and what that rests on."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from node_robustness.claims import claim
+from node_robustness.jobs import job
+from node_robustness.protocols import read_attacked
+from node_robustness.storage import atomic_path
+
+with job(snakemake.log[0]):
+    record = claim(
+        read_attacked(snakemake.input.attacks),
+        {Path(path).stem: pd.read_parquet(path) for path in snakemake.input.tables},
+        snakemake.params.paper,
+    )
+    with atomic_path(snakemake.output.claim) as path:
+        path.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")

@@ -1,0 +1,160 @@
+"""The answer of a run in a few sentences: what is real, what is masked, what is not known.
+
+Computed from the tables of verdicts alone; `verdicts` has the rules.
+"""
+
+import pandas as pd
+
+from node_robustness.numbers import label
+from node_robustness.verdicts import ABSENT, HOLDS, MASKED, UNDECIDED
+
+_NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "root-mean-square L2"}
+_BECAUSE = {
+    "no_paper": "the paper's attack did not run",
+    "no_robustness": "the strongest attack leaves too little for robustness to hold",
+    "ladder": "the attacks that ran are too weak to show that robustness holds",
+    "checks": "a check failed or was not measured",
+    "images": "there are too few images",
+}
+
+
+def answers(verdicts: pd.DataFrame, gains: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
+    """Say what is real and what is masked.
+
+    Args:
+        verdicts: Result of `verdicts.verdict_table`.
+        gains: Result of `verdicts.gain_table`.
+        comparisons: Result of `comparisons.comparison_table`.
+
+    Returns:
+        Plain sentences with numbers.
+    """
+    if verdicts.empty:
+        return ["No attack ran: nothing is known of the robustness of these models."]
+    return [
+        *_robustness(verdicts),
+        *_tolerances(gains),
+        *_models(comparisons),
+        *_doubts(verdicts),
+    ]
+
+
+def _robustness(verdicts: pd.DataFrame) -> list[str]:
+    """One sentence for every dataset and model."""
+    found = []
+    for (dataset, model), own in verdicts.groupby(["dataset", "model"], sort=False):
+        counts = own.verdict.value_counts()
+        parts = [
+            f"{words} in {counts[verdict]}"
+            for verdict, words in (
+                (MASKED, "is masked gradients"),
+                (HOLDS, "holds"),
+                (UNDECIDED, "is undecided"),
+            )
+            if counts.get(verdict, 0)
+        ]
+        sentence = (
+            f"{model} on {dataset}: the robustness that the paper's protocol shows "
+            f"{_joined(parts)} of {_settings(len(own))}"
+        )
+        masked = own[own.verdict == MASKED]
+        if len(masked):
+            worst = masked.sort_values("gap").iloc[-1]
+            sentence += (
+                f"; at {_where(worst)} that protocol leaves {_percent(worst.paper)} of the images, "
+                f"the strongest attack {_percent(worst.strongest)}"
+            )
+        found.append(f"{sentence}.")
+    return found
+
+
+def _tolerances(gains: pd.DataFrame) -> list[str]:
+    """What becomes of the claim that a larger tolerance protects."""
+    found = []
+    for (dataset, model), own in gains.groupby(["dataset", "model"], sort=False):
+        shown = own[own.verdict != ABSENT]
+        reference = f"τ = {label(float(own.reference.iloc[0]))}"
+        start = (
+            f"Tolerances above {reference} seem to protect {model} "
+            f"on {dataset} in {len(shown)} of {_settings(len(own))} of the paper's protocol"
+        )
+        if shown.empty:
+            found.append(
+                f"The paper's protocol shows no clear gain of {model} on {dataset} from tolerances "
+                f"above {reference}, in none of {_settings(len(own))}."
+            )
+            continue
+        counts = shown.verdict.value_counts()
+        parts = [
+            f"{words} in {counts[verdict]}"
+            for verdict, words in (
+                (MASKED, "masked gradients"),
+                (HOLDS, "real"),
+                (UNDECIDED, "undecided"),
+            )
+            if counts.get(verdict, 0)
+        ]
+        largest = shown.sort_values("paper").iloc[-1]
+        found.append(
+            f"{start}; this gain is {_joined(parts)}. The largest, at {_where(largest)}: "
+            f"{_signed(largest.paper)} under the paper's protocol, {_signed(largest.strongest)} "
+            "under the strongest attack."
+        )
+    return found
+
+
+def _models(comparisons: pd.DataFrame) -> list[str]:
+    """How models with an ODE compare with those without, under either protocol."""
+    found = []
+    between = comparisons[comparisons.kind == "model"]
+    by = ["dataset", "model", "reference_model"]
+    for (dataset, model, reference), own in between.groupby(by, sort=False):
+        told = []
+        for protocol, words in (
+            ("paper", "under the paper's protocol"),
+            ("strongest", "under the strongest attack"),
+        ):
+            directions = own.direction[own.protocol == protocol].tolist()
+            if directions:
+                told.append(
+                    f"{words} it is clearly more robust in {directions.count(1)} of "
+                    f"{_settings(len(directions))}, clearly less in {directions.count(-1)}"
+                )
+        found.append(f"{model} against {reference} on {dataset}: {'; '.join(told)}.")
+    return found
+
+
+def _doubts(verdicts: pd.DataFrame) -> list[str]:
+    """Why what is undecided is so, and for the commonest reason what would mend it."""
+    because = verdicts.because[verdicts.verdict == UNDECIDED].value_counts(sort=False)
+    if because.empty:
+        return []
+    reasons = [f"{_BECAUSE[str(reason)]} ({count})" for reason, count in because.items()]
+    sentences = [f"Undecided because {'; '.join(reasons)}."]
+    weak = verdicts[verdicts.because == "ladder"]
+    if len(weak):
+        sentences.append(
+            "A ladder on which robustness can hold is the preset standard: attacks: [standard]."
+        )
+    return [" ".join(sentences)]
+
+
+def _where(row: pd.Series) -> str:
+    tau = "" if pd.isna(row.tolerance) else f"τ = {label(float(row.tolerance))}, "
+    return f"{tau}{_NORMS[row.norm]} ε = {label(float(row.epsilon))}"
+
+
+def _settings(n: int) -> str:
+    return f"{n:,} setting" + ("s" if n != 1 else "")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f} points".replace("-", "−")
+
+
+def _joined(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,49 @@
+"""Figures of an experiment: pure functions from tables to Altair charts.
+
+All charts share one look and take the text colour of the page that shows them. A model keeps its
+colour through all figures: every function takes all models of the experiment, in one order.
+"""
+
+from node_robustness.figures.attacks import (
+    example_figure,
+    published,
+    robust_figure,
+    success_figure,
+)
+from node_robustness.figures.audits import (
+    audit_figure,
+    detection_figure,
+    matrix_figure,
+    randomisation_figure,
+)
+from node_robustness.figures.clean import clean_figure, nfe_figure
+from node_robustness.figures.style import NORMS, save_chart
+from node_robustness.figures.trajectories import trajectory_figure
+from node_robustness.figures.verdicts import (
+    check_figure,
+    curve_figure,
+    ladder_figure,
+    protocol_figure,
+    verdict_figure,
+)
+
+__all__ = [
+    "NORMS",
+    "audit_figure",
+    "check_figure",
+    "clean_figure",
+    "curve_figure",
+    "detection_figure",
+    "example_figure",
+    "ladder_figure",
+    "matrix_figure",
+    "nfe_figure",
+    "protocol_figure",
+    "published",
+    "randomisation_figure",
+    "robust_figure",
+    "save_chart",
+    "success_figure",
+    "trajectory_figure",
+    "verdict_figure",
+]

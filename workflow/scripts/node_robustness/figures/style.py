@@ -1,0 +1,330 @@
+"""The look that all figures share, and the parts that they are made of."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+from node_robustness.numbers import label
+from node_robustness.statistics import across_seeds
+from node_robustness.storage import atomic_path
+from node_robustness.tables import natural
+
+# Okabe and Ito's palette, which the colour-blind can tell apart, without its black and its yellow,
+# which vanish on a dark and on a light page.
+_MODEL_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+GREY = "#8a8a8a"
+_DASHES = [[1, 0], [5, 3], [2, 2], [8, 3, 2, 3]]
+_SHAPES = ["circle", "square", "triangle-up", "diamond"]
+
+NORMS = {"linf": "L∞ norm", "l2": "L2 norm", "l2_rms": "L2 norm, root mean square"}
+"""The names of the norms for people."""
+
+NO_ODE = "no ODE"
+
+PANEL = 200
+
+_TEXT = {"labelColor": "currentColor", "titleColor": "currentColor"}
+_LOOK = {
+    "font": "Helvetica, Arial, Liberation Sans, sans-serif",
+    "title": {
+        "anchor": "start",
+        "color": "currentColor",
+        "subtitleColor": "currentColor",
+        "fontSize": 13,
+        "fontWeight": 600,
+        "offset": 10,
+        "subtitlePadding": 4,
+    },
+    "axis": {
+        **_TEXT,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "gridColor": "currentColor",
+        "gridOpacity": 0.12,
+        "domainColor": "currentColor",
+        "domainOpacity": 0.5,
+        "tickColor": "currentColor",
+        "tickOpacity": 0.5,
+    },
+    "legend": {
+        **_TEXT,
+        "orient": "top",
+        "direction": "horizontal",
+        "titleFontWeight": 600,
+        "symbolSize": 90,
+        "symbolOpacity": 1,
+    },
+    "header": {**_TEXT, "labelFontSize": 12, "labelFontWeight": 600},
+    "view": {"stroke": None},
+    "line": {"strokeWidth": 2},
+    # A label for each of thousands of marks helps no listener; the tables hold the numbers.
+    "mark": {"aria": False},
+}
+
+# What Altair says that a layered chart is, though it only becomes a facet with `facet=`.
+Layers = alt.LayerChart | alt.FacetChart
+
+
+def save_chart(
+    chart: alt.VConcatChart, svg: Path | str, png: Path | str, json_path: Path | str
+) -> None:
+    """Write a chart as SVG, as PNG (two pixels a point) and as Vega-Lite JSON.
+
+    Args:
+        chart: The chart.
+        svg: Where the SVG goes.
+        png: Where the PNG goes.
+        json_path: Where the specification, with its data, goes.
+    """
+    text = json.dumps(chart.to_dict(), ensure_ascii=False, sort_keys=True)
+    with atomic_path(json_path) as path:
+        path.write_text(text, encoding="utf-8")
+    drawing = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
+    with atomic_path(svg) as path:
+        path.write_text(drawing, encoding="utf-8")
+    with atomic_path(png) as path:
+        path.write_bytes(vl_convert.svg_to_png(drawing, scale=2))
+
+
+def in_order(values: Iterable[str]) -> list[str]:
+    """The values without repetition, in natural order."""
+    return sorted(set(values), key=natural)
+
+
+def groups_of(attacks: pd.DataFrame) -> list[tuple[str, str]]:
+    """The pairs of dataset and norm, norms in the order of their names for people."""
+    pairs = set(zip(attacks.dataset, attacks.norm, strict=True))
+    return sorted(pairs, key=lambda pair: (natural(pair[0]), list(NORMS).index(pair[1])))
+
+
+def tau_label(tolerance: float) -> str:
+    """A tolerance for people; NaN is a model without an ODE."""
+    return NO_ODE if pd.isna(tolerance) else label(float(tolerance))
+
+
+def tau_labels(frame: pd.DataFrame) -> list[str]:
+    """The tolerances of a frame for people, ascending, models without an ODE last."""
+    known = sorted(set(frame.tolerance.dropna()))
+    return [*map(tau_label, known), *([NO_ODE] if frame.tolerance.isna().any() else [])]
+
+
+def epsilon_label(epsilon: float) -> str:
+    """An epsilon for people."""
+    return f"ε = {label(float(epsilon))}"
+
+
+def inline(frame: pd.DataFrame) -> alt.InlineData:
+    """The frame as CSV inside the chart: a third of the size of JSON records."""
+    numbers = [str(name) for name in frame.select_dtypes("number").columns]
+    return alt.InlineData(
+        values=frame.to_csv(index=False, float_format="%.5g", lineterminator="\n"),
+        format=alt.CsvDataFormat(type="csv", parse=dict.fromkeys(numbers, "number")),
+    )
+
+
+def with_seeds(frame: pd.DataFrame, by: list[str], rate: str, prefix: str) -> pd.DataFrame:
+    """Rates over seeds, and below them, where a group has several, each seed's own."""
+    summary = across_seeds(frame, by, rate, prefix)
+    several = frame.merge(summary.loc[summary.seeds > 1, by], on=by).rename(columns={rate: "value"})
+    rates = pd.concat([summary, several[[*by, "seed", "value"]]], ignore_index=True)
+    return rates.assign(tau=rates.tolerance.map(tau_label), seed=rates.get("seed", float("nan")))
+
+
+def intervals_note(frame: pd.DataFrame) -> str:
+    """What the bars and bands of a figure are."""
+    if frame.seed.nunique() > 1:
+        return "Bars and bands: means over seeds with 95 % t intervals; small points: each seed."
+    return "Bars and bands: 95 % Wilson intervals over images."
+
+
+def model_colour(models: Sequence[str], *, legend: bool = True) -> alt.Color:
+    """The colour of a model, the same in every figure."""
+    colours = [_MODEL_COLOURS[i % len(_MODEL_COLOURS)] for i in range(len(models))]
+    return alt.Color(
+        "model:N",
+        title="Model",
+        scale=alt.Scale(domain=list(models), range=colours),
+        legend=alt.Legend(symbolType="circle") if legend else None,
+    )
+
+
+def tau_colour(taus: Sequence[str]) -> alt.Color:
+    """The colour of a tolerance."""
+    return alt.Color(
+        "tau:N",
+        title="Tolerance τ",
+        sort=list(taus),
+        scale=alt.Scale(
+            domain=list(taus), scheme=alt.SchemeParams(name="viridis", extent=[0.12, 0.88])
+        ),
+        legend=alt.Legend(symbolType="circle"),
+    )
+
+
+def tolerance_axis(tolerances: pd.Series) -> alt.X:
+    """A logarithmic axis with a tick at every tolerance."""
+    known = sorted(set(tolerances.dropna()))
+    return alt.X(
+        "tolerance:Q",
+        title="Solver tolerance τ",
+        scale=alt.Scale(type="log", domain=[known[0] / 2, known[-1] * 2], nice=False)
+        if known
+        else alt.Undefined,
+        axis=alt.Axis(values=known, format="~g", grid=False),
+    )
+
+
+def rate_axis(title: str, *, field: str = "value", whole: bool = True) -> alt.Y:
+    """An axis of percentages."""
+    return alt.Y(
+        f"{field}:Q",
+        title=title,
+        axis=alt.Axis(format="~%", tickCount=5),
+        scale=alt.Scale(domain=[0, 1]) if whole else alt.Undefined,
+    )
+
+
+def against_tolerance(
+    rates: pd.DataFrame, title: str, series: list[str], models: Sequence[str], *, whole: bool = True
+) -> Layers:
+    """Curves for the models with an ODE, horizontal lines with bands for the others."""
+    x, colour = tolerance_axis(rates.tolerance), model_colour(models)
+    y = rate_axis(title, whole=whole)
+    level = (
+        alt.Chart()
+        .transform_filter("!isValid(datum.tolerance) && !isValid(datum.seed)")
+        .encode(color=colour)
+    )
+    return alt.layer(
+        level.mark_rect(opacity=0.13).encode(
+            y=rate_axis(title, field="low", whole=whole), y2="high:Q"
+        ),
+        level.mark_rule(size=2).encode(y=y, tooltip=_tooltip(rates), **_dash(rates)),
+        *curves(rates[rates.tolerance.notna()], x, y, colour, series),
+    )
+
+
+def curves(
+    rates: pd.DataFrame, x: alt.X, y: alt.Y, colour: Any, series: list[str]
+) -> list[alt.Chart]:
+    """Line, points and error bars of each series, a few pixels apart so that none hides another."""
+    names = list(rates[series].drop_duplicates().itertuples(index=False, name=None))
+    layers: list[alt.Chart] = []
+    for position, name in enumerate(names):
+        shift = 3 * (position - (len(names) - 1) / 2)
+        base = alt.Chart().encode(x=x, y=y, color=colour)
+        for column, value in zip(series, name, strict=True):
+            base = base.transform_filter(alt.FieldEqualPredicate(field=column, equal=value))
+        summary = base.transform_filter("!isValid(datum.seed)")
+        layers += [
+            summary.mark_rule(xOffset=shift, size=1.5, opacity=0.55).encode(y="low:Q", y2="high:Q"),
+            summary.mark_line(xOffset=shift).encode(**_dash(rates)),
+            summary.mark_point(xOffset=shift, filled=True, size=45, opacity=1).encode(
+                tooltip=_tooltip(rates), **_shape(rates)
+            ),
+        ]
+        if rates.seed.notna().any():
+            layers.append(
+                base.transform_filter("isValid(datum.seed)")
+                .mark_point(xOffset=shift, filled=True, size=14, opacity=0.5)
+                .encode(tooltip=_tooltip(rates, seed=True), **_shape(rates))
+            )
+    return layers
+
+
+def _attack_range(rates: pd.DataFrame) -> list[str]:
+    return in_order(rates.attack) if "attack" in rates else []
+
+
+def _dash(rates: pd.DataFrame) -> dict[str, Any]:
+    attacks = _attack_range(rates)
+    if len(attacks) < 2:
+        return {}
+    scale = alt.Scale(domain=attacks, range=_DASHES)
+    return {"strokeDash": alt.StrokeDash("attack:N", title="Attack", scale=scale)}
+
+
+def _shape(rates: pd.DataFrame) -> dict[str, Any]:
+    attacks = _attack_range(rates)
+    if len(attacks) < 2:
+        return {}
+    scale = alt.Scale(domain=attacks, range=_SHAPES)
+    return {"shape": alt.Shape("attack:N", title="Attack", scale=scale)}
+
+
+def _tooltip(rates: pd.DataFrame, *, seed: bool = False) -> list[alt.Tooltip]:
+    fields = [alt.Tooltip("model:N", title="Model"), alt.Tooltip("tau:N", title="Tolerance τ")]
+    if "attack" in rates:
+        fields += [
+            alt.Tooltip("attack:N", title="Attack"),
+            alt.Tooltip("epsilon:Q", title="ε", format=".4~g"),
+        ]
+    fields.append(alt.Tooltip("value:Q", title="Rate", format=".1%"))
+    if seed:
+        return [*fields, alt.Tooltip("seed:Q", title="Seed")]
+    return [
+        *fields,
+        alt.Tooltip("low:Q", title="95 % from", format=".1%"),
+        alt.Tooltip("high:Q", title="95 % to", format=".1%"),
+        alt.Tooltip("seeds:Q", title="Seeds"),
+    ]
+
+
+def styled(chart: alt.VConcatChart, title: str | alt.ExprRef, notes: list[str]) -> alt.VConcatChart:
+    """Add the title, notes below it, and the common look."""
+    chart = chart.copy(deep=False)
+    chart.title = alt.TitleParams(text=title, subtitle=notes, fontSize=16, subtitleFontSize=12)
+    chart.background = "white"
+    chart.padding = 12
+    chart.config = alt.Config.from_dict(_LOOK)
+    return chart
+
+
+def heat_map(
+    data: pd.DataFrame, x: alt.X, y: alt.Y, value: str, title: str, tooltip: list[alt.Tooltip]
+) -> Layers:
+    """A table of rates in [0, 1], as colours and as numbers of per cent.
+
+    Args:
+        data: One row a field; only what decides on the size is read from it.
+        x: Columns of the table.
+        y: Rows of the table.
+        value: Column of the rate; empty fields are left white.
+        title: What the rate is.
+        tooltip: What a field tells.
+
+    Returns:
+        A layered chart that still needs its data.
+    """
+    base = alt.Chart().transform_filter(f"isValid(datum.{value})").encode(x=x, y=y)
+    fields = base.mark_rect(stroke="white", strokeWidth=2).encode(
+        color=alt.Color(
+            f"{value}:Q",
+            title=title,
+            scale=alt.Scale(domain=[0, 1], scheme="viridis"),
+            legend=alt.Legend(format="~%", gradientLength=160),
+        ),
+        tooltip=tooltip,
+    )
+    # Viridis is dark below a half and light above.
+    numbers = base.mark_text(fontSize=11).encode(
+        text=alt.Text(f"{value}:Q", format=".0%"),
+        color=alt.condition(f"datum.{value} < 0.6", alt.value("white"), alt.value("black")),
+    )
+    wide, high = data[_field(x)].nunique(), data[_field(y)].nunique()
+    return alt.layer(fields, numbers).properties(width=56 * wide, height=26 * high)
+
+
+def _field(channel: alt.X | alt.Y) -> str:
+    return str(channel.shorthand).split(":")[0]
+
+
+def percent(field: str, title: str) -> alt.Tooltip:
+    """A tooltip of a rate."""
+    return alt.Tooltip(f"{field}:Q", title=title, format=".1%")

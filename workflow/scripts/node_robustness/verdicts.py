@@ -1,0 +1,408 @@
+"""The verdict on every cell and on the claim of larger tolerances: holds, masked or undecided.
+
+The rules are written in docs/verdict.md. Two errors are guarded against at once over all cells of
+an experiment, each at 2.5 % (Holm): to call robustness masked that is not, and to say that it
+holds where the strongest attack sees through it. Whatever is not shown either way is undecided.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from node_robustness.checks import BLACK_BOX, FAILED, NOT_MEASURED
+from node_robustness.comparisons import Replicated, columns, reference_tolerance
+from node_robustness.crossed import Difference, Share, difference, holm, proportion
+from node_robustness.protocols import Attempt, Bools
+from node_robustness.statistics import SIGNIFICANCE
+from node_robustness.tables import tabulate
+
+HOLDS, MASKED, UNDECIDED, ABSENT = "holds", "masked", "undecided", "absent"
+
+MARGIN = 0.05
+"""The gap in robust accuracy that is taken for masked gradients, and no smaller one."""
+
+LEVEL = SIGNIFICANCE / 2
+"""Of either one-sided error, over all cells of an experiment."""
+
+STEPS = 100
+"""Gradient steps on an image, restarts and targets included, of a strong white-box attack."""
+
+_WHERE = {
+    **dict.fromkeys(["experiment", "dataset", "model"], "str"),
+    "tolerance": "float64",
+    "norm": "str",
+    "epsilon": "float64",
+    **dict.fromkeys(["n", "seeds"], "int64"),
+}
+_ENDING = {
+    **dict.fromkeys(["p_masked", "p_holds"], "float64"),
+    **dict.fromkeys(["verdict", "because", "reason"], "str"),
+}
+_VERDICTS = {
+    **_WHERE,
+    **{
+        f"{name}{part}": "float64"
+        for name in ("clean", "paper", "strongest", "gap")
+        for part in ("", "_low", "_high")
+    },
+    **_ENDING,
+}
+_GAINS = {
+    **_WHERE,
+    "reference": "float64",
+    **{
+        f"{name}{part}": "float64"
+        for name in ("paper", "strongest", "hidden")
+        for part in ("", "_low", "_high")
+    },
+    **dict.fromkeys(["p_paper", "p_strongest"], "float64"),
+    **_ENDING,
+}
+
+
+def missing_attacks(attempts: Iterable[Attempt], ode: bool) -> list[str]:
+    """Say what a ladder lacks for robustness under it to count as such.
+
+    Args:
+        attempts: The cells of a model, tolerance and norm.
+        ode: Whether the model solves an ODE.
+
+    Returns:
+        For each kind of attack that is missing, what to add; empty if none is.
+    """
+    ran = list(attempts)
+    wanted = [
+        (
+            any(
+                attempt.method in ("pgd", "apgd")
+                and attempt.gradient == "direct"
+                and _steps(attempt.settings) >= STEPS
+                for attempt in ran
+            ),
+            f"apgd or pgd with direct gradients and at least {STEPS} steps in all",
+        ),
+        (
+            not ode or any(attempt.gradient == "surrogate" for attempt in ran),
+            "an attack with surrogate gradients",
+        ),
+        (
+            any(attempt.method in BLACK_BOX for attempt in ran),
+            "an attack without gradients of the model (square or transfer)",
+        ),
+    ]
+    return [what for there, what in wanted if not there]
+
+
+def _steps(settings: Mapping[str, Any]) -> int:
+    counts = (settings.get(name) or 1 for name in ("iterations", "restarts", "targets"))
+    return math.prod(counts)
+
+
+@dataclass
+class _Case:
+    """What is known of one cell before the verdict."""
+
+    row: dict[str, Any]
+    gap: Share | None
+    missing: list[str]
+    failed: list[str]
+    unmeasured: list[str]
+
+
+def verdict_table(
+    items: Sequence[Replicated], checks: pd.DataFrame, paper: str | None
+) -> pd.DataFrame:
+    """Give a verdict on every model, tolerance, norm and epsilon.
+
+    Args:
+        items: Result of `comparisons.replicated`.
+        checks: Result of `checks.check_table`.
+        paper: Name of the paper's attack, None without one.
+
+    Returns:
+        One row a cell over all seeds: accuracy without an attack (``clean``), robust accuracy
+        under both protocols and the ``gap``, with 95 % intervals over images and seeds; the
+        Holm-adjusted p-values of "the gap is at most 5 points" (``p_masked``) and of "it is at
+        least that" (``p_holds``); the ``verdict`` (holds, masked, undecided), ``because`` of
+        which rule (gap; no_paper, no_robustness, ladder, checks, images), and the ``reason`` as a
+        sentence.
+    """
+    cases = [_case(item, epsilon, checks, paper) for item in items for epsilon in item.epsilons]
+    judged = [case for case in cases if case.gap is not None]
+    above = holm([case.gap.above(MARGIN) for case in judged if case.gap])
+    below = holm([case.gap.below(MARGIN) for case in judged if case.gap])
+    for case, masked, holds in zip(judged, above, below, strict=True):
+        case.row |= {"p_masked": masked, "p_holds": holds}
+    for case in cases:
+        case.row |= _decide(case, len(judged))
+    return tabulate((case.row for case in cases), _VERDICTS)
+
+
+def _case(item: Replicated, epsilon: float, checks: pd.DataFrame, paper: str | None) -> _Case:
+    strongest, letter = (item.robust(p, paper, epsilon) for p in ("strongest", "paper"))
+    assert strongest is not None  # every cell has it
+    row = item.where | {
+        "epsilon": epsilon,
+        "n": strongest.shape[1],
+        "seeds": len(strongest),
+        **columns("clean", proportion(item.correct)),
+        **columns("strongest", proportion(strongest)),
+    }
+    gap = None
+    if letter is not None and letter.size:
+        row |= columns("paper", proportion(letter)) | columns(
+            "gap", proportion(letter & ~strongest)
+        )
+        gap = Share.of(letter & ~strongest)
+    own = _of(checks, item)
+    return _Case(
+        row,
+        gap,
+        list(
+            dict.fromkeys(
+                what
+                for group in item.groups.values()
+                for what in missing_attacks(group.attempts, item.ode)
+            )
+        ),
+        list(dict.fromkeys(own.title[own.outcome == FAILED])),
+        list(dict.fromkeys(own.title[own.outcome == NOT_MEASURED])),
+    )
+
+
+def _of(checks: pd.DataFrame, item: Replicated) -> pd.DataFrame:
+    """The checks that must pass for robustness to hold, of all seeds of a model at a tolerance."""
+    where = item.where
+    tolerance = where["tolerance"]
+    same = checks.tolerance.isna() if tolerance is None else checks.tolerance == tolerance
+    same &= (checks.dataset == where["dataset"]) & (checks.model == where["model"])
+    same &= checks.seed.isin(list(item.groups)) & checks.supports
+    own: pd.DataFrame = checks.loc[same]
+    return own
+
+
+def _decide(case: _Case, family: int) -> dict[str, str]:
+    row, gap = case.row, case.gap
+    if gap is None:
+        return _ending(
+            UNDECIDED,
+            "no_paper",
+            "The paper's attack did not run here, so that there is nothing to compare with: add "
+            "it to the attacks, or name it under paper_attack.",
+        )
+    if row["p_masked"] < LEVEL:
+        return _ending(
+            MASKED,
+            "gap",
+            f"The paper's protocol leaves {_percent(row['paper'])} of the images, the strongest "
+            f"attack {_percent(row['strongest'])}: {_points(row['gap'])} of robust accuracy are "
+            "masked gradients.",
+        )
+    doubts = list(_doubts(case, gap, family))
+    if doubts:
+        return _ending(UNDECIDED, doubts[0][0], " ".join(sentence for _, sentence in doubts))
+    return _ending(
+        HOLDS,
+        "gap",
+        f"The strongest attack leaves {_percent(row['strongest'])} of the images, the paper's "
+        f"protocol {_percent(row['paper'])}: the gap is below {_points(MARGIN)}, and all checks "
+        "passed.",
+    )
+
+
+def _doubts(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
+    """Why robustness cannot be said to hold, the weightiest reason first."""
+    row = case.row
+    if not row["strongest_low"] > MARGIN:
+        yield (
+            "no_robustness",
+            f"The strongest attack leaves {_percent(row['strongest'])} "
+            f"({_percent(row['strongest_low'])} to {_percent(row['strongest_high'])}): that is no "
+            "robustness to speak of.",
+        )
+    if case.missing:
+        yield (
+            "ladder",
+            "The attacks that ran are too weak for robustness to hold: add "
+            f"{_listed(case.missing)}.",
+        )
+    if case.failed:
+        yield "checks", f"These checks failed: {'; '.join(case.failed)}."
+    if case.unmeasured:
+        yield (
+            "checks",
+            f"These checks were not measured: {'; '.join(case.unmeasured)}. Turn audit on, and "
+            "add the attacks that they compare.",
+        )
+    if not row["p_holds"] < LEVEL:
+        if gap.value > MARGIN:
+            yield (
+                "images",
+                f"The gap of {_points(row['gap'])} may still be one of {_points(MARGIN)} or less: "
+                f"{gap.images:.0f} images are too few to tell.",
+            )
+        else:
+            least = math.ceil(math.log(LEVEL / family) / math.log1p(-MARGIN))
+            yield (
+                "images",
+                f"{gap.images:.0f} images are too few to rule out a gap of {_points(MARGIN)}; "
+                f"without any gap it takes {least}.",
+            )
+
+
+def gain_table(
+    items: Sequence[Replicated],
+    verdicts: pd.DataFrame,
+    paper: str | None,
+    trained: Mapping[str, float],
+) -> pd.DataFrame:
+    """Give a verdict on the claim that a larger tolerance makes a model more robust.
+
+    Args:
+        items: Result of `comparisons.replicated`.
+        verdicts: Result of `verdict_table`.
+        paper: Name of the paper's attack, None without one.
+        trained: Tolerance in training, by model.
+
+    Returns:
+        One row for every model, norm, epsilon and tolerance above the ``reference`` (the training
+        tolerance, else the smallest): the gain in robust accuracy over that under the ``paper``'s
+        protocol and under the ``strongest``, and how much of the first the second does not show
+        (``hidden``), with paired 95 % intervals; Holm-adjusted p-values of either gain and of the
+        two one-sided hypotheses on ``hidden``; and the ``verdict``: ``absent`` where the paper's
+        protocol shows no gain in the first place.
+    """
+    found: list[tuple[dict[str, Any], _Gain]] = []
+    for item, reference in _raised(items, trained):
+        for epsilon in item.epsilons:
+            gain = _gain(item, reference, paper, epsilon)
+            if gain is not None:
+                found.append(
+                    (
+                        item.where
+                        | {"epsilon": epsilon, "reference": reference.where["tolerance"]}
+                        | {"n": gain.n, "seeds": gain.seeds}
+                        | columns("paper", gain.paper)
+                        | columns("strongest", gain.strongest)
+                        | columns("hidden", gain.hidden),
+                        gain,
+                    )
+                )
+    adjusted = zip(
+        holm([gain.paper.p for _, gain in found]),
+        holm([gain.strongest.p for _, gain in found]),
+        holm([gain.hidden.above(MARGIN) for _, gain in found]),
+        holm([gain.hidden.below(MARGIN) for _, gain in found]),
+        strict=True,
+    )
+    names = ("p_paper", "p_strongest", "p_masked", "p_holds")
+    rows = [
+        row | dict(zip(names, p, strict=True)) for (row, _), p in zip(found, adjusted, strict=True)
+    ]
+    return tabulate((row | _decide_gain(row, verdicts) for row in rows), _GAINS)
+
+
+@dataclass(frozen=True)
+class _Gain:
+    n: int
+    seeds: int
+    paper: Difference
+    strongest: Difference
+    hidden: Difference
+
+
+def _raised(
+    items: Sequence[Replicated], trained: Mapping[str, float]
+) -> Iterable[tuple[Replicated, Replicated]]:
+    """Pairs of a model at a tolerance and at its smaller reference tolerance."""
+    for item in items:
+        own = [
+            other
+            for other in items
+            if {**other.where, "tolerance": 0} == {**item.where, "tolerance": 0}
+        ]
+        reference = reference_tolerance(own, trained.get(item.where["model"]))
+        tolerance = item.where["tolerance"]
+        if tolerance is not None and reference is not None and tolerance > reference:
+            yield item, next(o for o in own if o.where["tolerance"] == reference)
+
+
+def _gain(
+    item: Replicated, reference: Replicated, paper: str | None, epsilon: float
+) -> _Gain | None:
+    def both(protocol: str) -> tuple[Bools | None, Bools | None]:
+        before = reference.robust(protocol, paper, epsilon, item.groups)
+        return before, item.robust(protocol, paper, epsilon, reference.groups)
+
+    before, after = both("paper")
+    strongest_before, strongest_after = both("strongest")
+    if before is None or after is None or strongest_before is None or strongest_after is None:
+        return None
+    # Whatever the paper's attack breaks the strongest does: an image's two gains differ by how
+    # its gap between the protocols changes.
+    hidden = difference(before & ~strongest_before, after & ~strongest_after)
+    return _Gain(
+        after.shape[1],
+        len(after),
+        difference(before, after),
+        difference(strongest_before, strongest_after),
+        hidden,
+    )
+
+
+def _decide_gain(row: Mapping[str, Any], verdicts: pd.DataFrame) -> dict[str, str]:
+    if row["paper"] <= 0 or row["p_paper"] >= SIGNIFICANCE:
+        return _ending(
+            ABSENT,
+            "no_gain",
+            f"Under the paper's protocol robust accuracy changes by {_signed(row['paper'])} "
+            f"({_signed(row['paper_low'])} to {_signed(row['paper_high'])}): no clear gain.",
+        )
+    told = (
+        f"The paper's protocol shows a gain of {_points(row['paper'])}, the strongest attack "
+        f"a change of {_signed(row['strongest'])}"
+    )
+    if row["p_masked"] < LEVEL:
+        return _ending(MASKED, "hidden", f"{told}: {_points(row['hidden'])} are masked gradients.")
+    cell = _cell(row, verdicts)
+    remains = row["strongest"] > 0 and row["p_strongest"] < SIGNIFICANCE
+    if remains and row["p_holds"] < LEVEL and cell == HOLDS:
+        return _ending(HOLDS, "hidden", f"{told}: the gain is there under both.")
+    if not remains:
+        why = "whether a gain remains under the strongest attack is not clear"
+    elif not row["p_holds"] < LEVEL:
+        why = "how much of it remains is not clear"
+    else:
+        why = f"but the verdict on robust accuracy at this tolerance is {cell}"
+    return _ending(UNDECIDED, "unclear", f"{told}; {why}.")
+
+
+def _cell(row: Mapping[str, Any], verdicts: pd.DataFrame) -> str:
+    keys = ("dataset", "model", "tolerance", "norm", "epsilon")
+    own = verdicts
+    for key in keys:
+        own = own[own[key] == row[key]]
+    return str(own.verdict.iloc[0])
+
+
+def _ending(verdict: str, because: str, reason: str) -> dict[str, str]:
+    return {"verdict": verdict, "because": because, "reason": reason}
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f} points"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f} points".replace("-", "−")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
