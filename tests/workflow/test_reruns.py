@@ -26,17 +26,26 @@ WIDE = {
     "experiments__tiny__epsilons": [0.1, 0.3],
     "attacks__bim_adjoint": BIM | {"gradient": "adjoint"},
 }
-SUMMARY = {"tables results/tiny/tables", "figures results/tiny/figures", "report results/tiny"}
+DRAWN = {"figures results/tiny/figures", "report results/tiny"}
+SUMMARY = DRAWN | {"tables results/tiny/tables", "claim results/tiny/claims"}
 DATA = {"fetch resources/digits", "prepare results/tiny/digits"}
 TRAINED = "results/tiny/digits/{model}/seed-{seed}"
 CELL = TRAINED + "/tau-{tolerance}/{attack}/linf/eps-{epsilon}"
+# At the middle one of the epsilons.
+MIDDLE = "linf/eps-0.3"
 STAGES = {
     "train": TRAINED,
     "evaluate": TRAINED + "/tau-{tolerance}",
+    "audit": TRAINED + "/tau-{tolerance}",
     "attack": CELL,
     "trajectory": CELL,
+    "judge": TRAINED + "/tau-{tolerance}/{attack}/" + MIDDLE,
+    "detect": TRAINED + "/tau-{tolerance}/detection/" + MIDDLE,
+    "randomise": TRAINED + "/randomised/" + MIDDLE,
 }
-LATER = ["evaluate", "attack", "trajectory"]
+NEED_AN_ODE = {"trajectory", "judge", "detect", "randomise"}
+OF_ATTACK = ["attack", "trajectory", "judge"]
+LATER = [stage for stage in STAGES if stage != "train"]
 
 
 def wide(**changes: Any) -> dict[str, Any]:
@@ -59,7 +68,7 @@ def jobs(*stages: str, **lists: list[Any]) -> set[str]:
         for stage in stages:
             if where["model"] != "RES":
                 found.add(f"{stage} {STAGES[stage].format(**where)}")
-            elif stage != "trajectory" and lists["tolerance"] == ["0.001", "1"]:
+            elif stage not in NEED_AN_ODE and lists["tolerance"] == ["0.001", "1"]:
                 found.add(f"{stage} {STAGES[stage].format(**where | {'tolerance': 'none'})}")
     return found
 
@@ -122,11 +131,21 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("key", "values", "new"),
         [
-            ("epsilons", [0.1, 0.3, 0.2], jobs("attack", "trajectory", epsilon=["0.2"])),
-            ("tolerances", [1e-3, 1, 0.1], jobs(*LATER, tolerance=["0.1"])),
+            ("epsilons", [0.1, 0.3, 0.4], jobs("attack", "trajectory", epsilon=["0.4"])),
+            (
+                "tolerances",
+                [1e-3, 1, 0.1],
+                # Adversarials are judged at every tolerance, and the detector compares them all.
+                jobs("evaluate", "audit", "attack", "trajectory", tolerance=["0.1"])
+                | jobs("judge", "detect", tolerance=["0.001", "0.1", "1"]),
+            ),
             ("seeds", [0, 1, 2], jobs("train", *LATER, seed=[2])),
             ("models", ["RES", "OON", "MIX"], jobs("train", *LATER, model=["MIX"])),
-            ("attacks", ["bim", "bim_adjoint", "long"], jobs(*LATER[1:], attack=["long"])),
+            (
+                "attacks",
+                ["bim", "bim_adjoint", "long"],
+                jobs("attack", "trajectory", attack=["long"]),
+            ),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
@@ -139,25 +158,26 @@ class TestConfiguration:
         assert planned(grid, config=config) == new | SUMMARY
 
     @pytest.mark.parametrize(
-        ("key", "values"),
+        ("key", "values", "anew"),
         [
-            ("epsilons", [0.3]),
-            ("tolerances", [1]),
-            ("seeds", [0]),
-            ("models", ["OON"]),
-            ("attacks", ["bim"]),
+            ("epsilons", [0.3], set()),
+            ("tolerances", [1], jobs("judge", tolerance=["1"])),
+            ("seeds", [0], set()),
+            ("models", ["OON"], set()),
+            ("attacks", ["bim"], set()),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_one_fewer(self, grid, key, values):
-        assert planned(grid, config=wide(**{f"experiments__tiny__{key}": values})) == SUMMARY
+    def test_one_fewer(self, grid, key, values, anew):
+        config = wide(**{f"experiments__tiny__{key}": values})
+        assert planned(grid, config=config) == anew | SUMMARY
 
     @pytest.mark.parametrize(
         ("change", "expected"),
         [
             (
                 {"attacks__bim__iterations": 5},
-                jobs("attack", "trajectory", attack=["bim"]) | SUMMARY,
+                jobs(*OF_ATTACK, attack=["bim"]) | SUMMARY,
             ),
             (
                 {"models__OON__training": {"epochs": 2}},
@@ -202,13 +222,18 @@ class TestCode:
     @pytest.mark.parametrize(
         ("name", "expected"),
         [
-            ("attack.py", jobs("attack", "trajectory") | SUMMARY),
+            ("attack.py", jobs(*OF_ATTACK) | SUMMARY),
             ("evaluate.py", jobs("evaluate") | SUMMARY),
             ("node_robustness/solvers.py", EVERY_MODEL_AND_AFTER),
-            ("node_robustness/norms.py", jobs("attack", "trajectory") | SUMMARY),
+            (
+                "node_robustness/attacks/square.py",
+                jobs(*OF_ATTACK, "audit", "randomise", "detect") | SUMMARY,
+            ),
+            ("node_robustness/gradient_audit.py", jobs("audit") | SUMMARY),
+            ("node_robustness/tolerance_matrix.py", jobs("judge") | SUMMARY),
             ("node_robustness/trajectories.py", jobs("trajectory") | SUMMARY),
             ("node_robustness/storage.py", DATA | EVERY_MODEL_AND_AFTER),
-            ("node_robustness/figures.py", SUMMARY - {"tables results/tiny/tables"}),
+            ("node_robustness/figures/style.py", DRAWN),
             ("node_robustness/findings.py", {"report results/tiny"}),
             ("node_robustness/config.py", set()),
             ("node_robustness/import_me_not.py", set()),
@@ -229,7 +254,7 @@ class TestCode:
         [
             ("torchdiffeq", EVERY_MODEL_AND_AFTER),
             ("statsmodels", SUMMARY),
-            ("pillow", SUMMARY - {"tables results/tiny/tables"}),
+            ("pillow", DRAWN),
             ("tqdm", set()),
         ],
     )
