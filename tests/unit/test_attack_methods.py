@@ -105,7 +105,7 @@ def built_in(name, norm, epsilon, source=None):
     return make(settings, norm, epsilon, source if settings["method"] == "transfer" else None)
 
 
-# Without an ODE the kinds of gradient are one; and 5,000 queries say no more here than 300.
+# Without an ODE the kinds of gradient are one; and 5,000 queries say no more here than 200.
 SAME = {"bim_adjoint", "bim_surrogate", "pgd_surrogate", "square"}
 CASES = [
     (name, norm)
@@ -352,7 +352,7 @@ def test_bisection_is_the_plain_one_image_by_image(norm):
     model, x = network(), images(6)
     y = model(x).argmax(1)
     epsilon = {"linf": 0.02, "l2": 0.06, "l2_rms": 0.02}[norm]
-    found = attack(model, x, y, Bisection(Norm(norm), epsilon, 0.3, 4, 7))
+    found = attack(model, x, y, Bisection(Norm(norm), epsilon, 0.3, 4, 7, "margin"))
     for i in range(6):
         case = (model, x[i : i + 1], y[i], Norm(norm), epsilon, 0.3, 4, 7)
         adversarial, spent = smallest_by_bisection(*case)

@@ -125,7 +125,11 @@ OTHERS = [
     (SquareAttack, ("l2", 0.5, 20, 7), Square(L2, 0.5, 20)),
     (FastAdaptiveBoundary, ("l2", 0.5, 9, 2), FAB(L2, 0.5, 9, 2)),
     (CarliniWagnerL2, ("l2", 2, 60, 4, 0.1, 0.01), CarliniWagner(L2, 2, 60, 4, 0.1, 0.01)),
-    (SmallestByBisection, ("l2", 0.5, 0.3, 3, 4, "ce"), Bisection(L2, 0.5, 0.3, 3, 4, "ce")),
+    (
+        SmallestByBisection,
+        ("l2", 0.5, 0.3, 3, 4, "margin"),
+        Bisection(L2, 0.5, 0.3, 3, 4, "margin"),
+    ),
     (RandomNoise, ("l2", 0.5, 5, 7), Noise(L2, 0.5, 5)),
 ]
 

@@ -200,7 +200,7 @@ class Bisection(GradientAttack):
     iterations: Count = Field(10, description="gradient steps at each epsilon")
     relative_step: Positive = Field(0.25, description="step size as a share of the epsilon tried")
     halvings: Count = Field(8, description="epsilons tried after the largest")
-    loss: Literal["ce", "margin"] = Field("margin", description="as for pgd")
+    loss: Literal["ce", "margin"] = Field("ce", description="as for pgd")
 
 
 class Square(AnyAttack):

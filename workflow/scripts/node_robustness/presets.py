@@ -42,7 +42,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
     "fab_t": {"method": "fab", "iterations": 100, "targets": 9},
     "cw": {"method": "cw"},
     "square": {"method": "square", "queries": 5000},
-    "square_short": {"method": "square", "queries": 300},
+    "square_short": {"method": "square", "queries": 200},
     "transfer": {"method": "transfer", "by": "pgd"},
     "noise": {"method": "noise", "draws": 20},
 }

@@ -266,7 +266,7 @@ class SmallestByBisection(_Engine):
         relative_alpha: float = 0.25,
         steps: int = 10,
         halvings: int = 8,
-        loss: str = "margin",
+        loss: str = "ce",
         batch_size: int = 128,
     ) -> None:
         super().__init__(model, norm, eps, batch_size=batch_size)

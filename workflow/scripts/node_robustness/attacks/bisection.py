@@ -32,7 +32,7 @@ class Bisection:
     relative_step: float
     iterations: int
     halvings: int
-    loss: str = "margin"
+    loss: str = "ce"
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method.search`."""
