@@ -37,7 +37,7 @@ class TheirDraws(Streams):
 @pytest.mark.parametrize("loss", ["ce", "dlr"])
 def test_is_torchattacks_attack_image_by_image(norm, loss):
     model, x, y = digits()
-    x, y = x[:10], y[:10]
+    x, y = x[:6], y[:6]
     theirs = torchattacks.APGD(model, THEIR_NORM[norm], EPSILON[norm], steps=100, loss=loss)
     broken, best = [], []
     for image in range(len(x)):
@@ -76,7 +76,7 @@ def test_is_torchattacks_targeted_attack_image_by_image(norm):
 def test_is_as_strong_as_plain_projected_gradient_descent(norm):
     model, x, y = digits()
     broken = {"pgd": 0, "apgd": 0}
-    for share in (0.8, 1.0, 1.2):
+    for share in (0.8, 1.2):
         epsilon = share * EPSILON.get(norm, 0.5 / 8)
         pgd = ProjectedGradientDescent(Norm(norm), epsilon, epsilon / 10, 40)
         how = AutoPGD(Norm(norm), epsilon, "dlr", 40, targets=3)
