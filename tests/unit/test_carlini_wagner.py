@@ -98,6 +98,15 @@ def test_an_adversarial_beyond_epsilon_does_not_count():
     assert bool((L2.size(found.adversarials - x) <= epsilon * (1 + 1e-6)).all())
 
 
+def test_a_misclassified_candidate_without_the_confidence_is_not_returned():
+    model, x = Linear(3), grey_images(6)
+    y = predicted(model, x)
+    epsilon = distances(model, x, "l2").median().item() * 1.2
+    found = search(model, x, y, epsilon=epsilon, confidence=0.5)
+    assert not bool(found.success.all())
+    assert torch.equal(found.success, predicted(model, found.adversarials) != y)
+
+
 def test_more_search_steps_find_no_larger_adversarials():
     model, x, y = digits()
     x, y = x[:4], y[:4]
