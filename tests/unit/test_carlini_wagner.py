@@ -70,9 +70,9 @@ def test_is_stronger_than_torchattacks_which_moves_no_such_pixel():
 
 def test_comes_near_to_fab():
     model, x, y = digits()
-    x, y = x[:12], y[:12]
+    x, y = x[:8], y[:8]
     ours = L2.size(search(model, x, y, learning_rate=0.01).adversarials - x)
-    fab = FAB(L2, 10.0, 40).search(model, x, y, Streams.of(0, range(12)))
+    fab = FAB(L2, 10.0, 20, targets=4).search(model, x, y, Streams.of(0, range(8)))
     ratio = ours / L2.size(fab.adversarials - x)
     assert ratio.median() < 1.03
 
@@ -98,9 +98,18 @@ def test_an_adversarial_beyond_epsilon_does_not_count():
     assert bool((L2.size(found.adversarials - x) <= epsilon * (1 + 1e-6)).all())
 
 
+def test_a_misclassified_candidate_without_the_confidence_is_not_returned():
+    model, x = Linear(3), grey_images(6)
+    y = predicted(model, x)
+    epsilon = distances(model, x, "l2").median().item() * 1.2
+    found = search(model, x, y, epsilon=epsilon, confidence=0.5)
+    assert not bool(found.success.all())
+    assert torch.equal(found.success, predicted(model, found.adversarials) != y)
+
+
 def test_more_search_steps_find_no_larger_adversarials():
     model, x, y = digits()
-    x, y = x[:6], y[:6]
+    x, y = x[:4], y[:4]
     few, many = (
         L2.size(search(model, x, y, learning_rate=0.01, search_steps=steps).adversarials - x)
         for steps in (5, 8)

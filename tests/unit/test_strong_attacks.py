@@ -47,12 +47,12 @@ def method(name, norm, epsilon, iterations=10):
 
 
 @pytest.mark.parametrize(("name", "norm"), CELLS)
-@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("classes", [2, 4])
 def test_an_adversarial_is_found_only_beyond_the_distance_to_the_boundary(name, norm, classes):
-    model, x = Linear(classes), grey_images(12)
+    model, x = Linear(classes), grey_images(8)
     y, nearest = predicted(model, x), distances(model, x, norm)
     epsilon = nearest.median().item()
-    found = attack(model, x, y, method(name, norm, epsilon, iterations=40))
+    found = attack(model, x, y, method(name, norm, epsilon, iterations=30))
     assert not bool(found.success[nearest > epsilon * (1 + 2e-6)].any())
     assert bool(found.success[nearest < 0.5 * epsilon].all())
     assert bool(found.success.any())
@@ -60,21 +60,21 @@ def test_an_adversarial_is_found_only_beyond_the_distance_to_the_boundary(name, 
 
 @pytest.mark.parametrize(("name", "norm"), CELLS)
 def test_batches_order_and_shards_do_not_change_a_bit(name, norm):
-    model, x = Linear(4), torch.cat([grey_images(6), edge_images(5)])
+    model, x = Linear(4), torch.cat([grey_images(4), edge_images(3)])
     y = predicted(model, x)
     y[2] = (y[2] + 1) % 4
     epsilon = distances(model, x, norm).median().item() * 1.2
-    how = method(name, norm, epsilon)
-    rows = [30, 2, 11, 7, 5, 0, 9, 44, 3, 1, 6]
+    how = method(name, norm, epsilon, iterations=8)
+    rows = [30, 2, 11, 7, 0, 9, 44]
     whole = attack(model, x, y, how, index=rows, seed=5)
     assert bool(whole.success.any())
     assert not bool(whole.success[whole.attacked].all())
-    order = torch.tensor([3, 10, 5, 0, 2, 4, 7, 1, 6, 9, 8])
+    order = torch.tensor([3, 5, 0, 2, 4, 1, 6])
     mixed = [rows[image] for image in order]
     others = [
-        (torch.arange(11), attack(model, x, y, how, index=rows, seed=5, batch_size=1)),
-        (order, attack(model, x[order], y[order], how, index=mixed, seed=5, batch_size=4)),
-        (torch.arange(3, 8), attack(model, x[3:8], y[3:8], how, index=rows[3:8], seed=5)),
+        (torch.arange(7), attack(model, x, y, how, index=rows, seed=5, batch_size=1)),
+        (order, attack(model, x[order], y[order], how, index=mixed, seed=5, batch_size=3)),
+        (torch.arange(2, 5), attack(model, x[2:5], y[2:5], how, index=rows[2:5], seed=5)),
     ]
     for images, other in others:
         for field in FIELDS:
@@ -89,11 +89,11 @@ def network(dtype, seed=0, classes=4, side=6):
     return model.to(dtype)
 
 
-@pytest.mark.parametrize(("name", "norm"), CELLS)
+@pytest.mark.parametrize(("name", "norm"), [cell for cell in CELLS if cell[1] != "l2_rms"])
 def test_a_network_is_attacked_alike_in_every_batch(name, norm):
-    model, x = network(torch.float64), edge_images(6, side=6)
+    model, x = network(torch.float64), edge_images(4, side=6)
     y = predicted(model, x)
-    how = method(name, norm, 0.02 if norm == "l2_rms" else 0.12)
+    how = method(name, norm, 0.12)
     whole, single = attack(model, x, y, how), attack(model, x, y, how, batch_size=1)
     for field in ("success", "adversarial_predictions", "iterations"):
         assert torch.equal(getattr(whole, field), getattr(single, field)), field

@@ -13,8 +13,8 @@ from node_robustness.predictions import NO_CLASS, classes
 class Best:
     """The best candidate of each of m images: the smallest adversarial within epsilon.
 
-    While an image has no adversarial, its best candidate is the one within epsilon with the
-    largest `margin`.
+    While an image has no adversarial, its best candidate is, of those within epsilon that are
+    classified correctly, the one with the largest `margin`.
 
     Attributes:
         success: whether an adversarial within epsilon is known, bool [m].
@@ -56,14 +56,15 @@ class Best:
         margins = margin(logits, self._labels[rows])
         margins = torch.where(predictions == NO_CLASS, torch.inf, margins)
         sizes = self._norm.size(candidates - self._images[rows])
-        wrong = (predictions != self._labels[rows]) & (margins >= self._confidence)
+        right = predictions == self._labels[rows]
+        wrong = ~right & (margins >= self._confidence)
         inside = is_inside(sizes, self._epsilon)
 
         self._steps[rows] += steps
         better = inside & torch.where(
             wrong,
             sizes < self._sizes[rows],
-            ~self.success[rows] & (margins > self._margins[rows]),
+            right & ~self.success[rows] & (margins > self._margins[rows]),
         )
         kept = rows[better]
         self.success[rows[inside & wrong]] = True
