@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
@@ -85,6 +85,7 @@ def test_holm():
     assert holm([]) == []
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 4).flatmap(
         lambda s: st.lists(st.lists(st.booleans(), min_size=s, max_size=s), min_size=1, max_size=30)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import cell, sizes_leaving, write_attempt
 
@@ -133,6 +133,7 @@ SIZES = st.lists(st.sampled_from([0.05, 0.1, 0.15, 0.2, 0.3, INF]), min_size=6, 
 CELLS = st.tuples(st.sampled_from(["paper", "a", "b"]), st.sampled_from(EPSILONS), SIZES)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.booleans(), min_size=6, max_size=6),
     st.lists(CELLS, min_size=1, max_size=6, unique_by=lambda c: c[:2]),
