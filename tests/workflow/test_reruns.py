@@ -284,7 +284,7 @@ class TestPlan:
 
     def test_settings_and_coordinates(self, grid):
         config = wide(
-            experiments__tiny__epsilons=[0.1, 0.3, "8/255"],
+            experiments__tiny__epsilons=[0.1, 0.3, "90/255"],
             attacks__bim__iterations=5,
             datasets__digits__subset__test=None,
         )
@@ -292,11 +292,12 @@ class TestPlan:
         assert set(lines[:-1]) == {
             "6 evaluate, 12 attack jobs: images 40 -> None",
             "12 attack jobs: settings.iterations 4 -> 5; images 40 -> None",
-            "12 attack, 8 trajectory jobs: epsilon 8over255 is new",
-            "16 trajectory, 1 tables, 1 figures, 1 report jobs: inputs are made anew",
+            "12 attack, 8 trajectory jobs: epsilon 90over255 is new",
+            "16 trajectory, 8 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "inputs are made anew",
         }
         assert lines[-2].endswith("inputs are made anew")
-        assert lines[-1] == "69 jobs in all."
+        assert lines[-1] == "79 jobs in all."
 
     def test_what_is_not_there_or_not_whole(self, grid, tmp_path):
         folder = shutil.copytree(grid, tmp_path / "run")
@@ -310,10 +311,11 @@ class TestPlan:
         model.write_text("other contents")
         os.utime(model, (2**32, 2**32))
         assert self.lines(folder, config=wide()) == [
-            "2 evaluate, 8 attack jobs: newer inputs: model.json",
+            "2 evaluate, 8 attack, 2 audit, 1 randomise, 2 detect jobs: newer inputs: model.json",
             "1 attack job: interrupted in an earlier run",
-            "8 trajectory, 1 tables, 1 figures, 1 report jobs: inputs are made anew",
-            "22 jobs in all.",
+            "8 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "inputs are made anew",
+            "33 jobs in all.",
         ]
 
     def test_code_and_libraries(self, grid, project, tmp_path):
