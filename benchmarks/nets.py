@@ -52,9 +52,10 @@ class Nets:
 
 def enlarged_digits(path: Path) -> None:
     """Write scikit-learn's digits as images of 28x28: enlarged to 20x20, with a margin of 4."""
-    source = find_source("digits", files={}, class_names=None, image_shape=None, label_bytes=1)
+    source = find_source("digits")
+    read = source.read(path.parent)
     parts = []
-    for images, labels in np.array(source.read(path.parent), dtype=object).reshape(2, 2):
+    for images, labels in (read[:2], read[2:]):
         large = F.interpolate(torch.from_numpy(images.astype(np.float32)), (20, 20), mode="bicubic")
         large = F.pad(large.clamp(0, 255).round(), (4, 4, 4, 4)).numpy().astype(np.uint8)
         parts += [large, labels]

@@ -1,0 +1,49 @@
+"""The benchmark of the core's speed runs from nothing; its figures are nobody's business here."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def speed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import nets
+    import speed
+
+    monkeypatch.setattr(nets, "FOLDER", tmp_path)
+    monkeypatch.setattr(nets, "TRAINING_IMAGES", 8)
+    yield speed
+    for name in ("nets", "speed", "contestants"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here TF32 is measured")
+def test_it_trains_measures_and_writes(speed, tmp_path, monkeypatch):
+    options = ["--images", "4", "--repeats", "1", "--threads", "1", "--models", "MIX"]
+    tables = ["training", "layout", "tf32", "forward"]
+    monkeypatch.setattr(sys, "argv", ["speed.py", *options, "--only", *tables])
+    speed.main()
+    report = json.loads((tmp_path / "speed.json").read_text())
+    assert len(report["tables"]) == len(tables)
+    (step,) = report["tables"]["Training step, seconds"]
+    assert step["times_direct"] == pytest.approx(step["torchdiffeq_direct"] / step["ours"])
+    assert all(row["convolutions_share"] > 0 for row in report["tables"]["Forward pass"])
+    assert report["tables"]["TF32"].startswith("Skipped: there is no CUDA device")
+    page = (tmp_path / "speed.md").read_text()
+    assert all(f"## {title}" in page for title in report["tables"])
+
+
+def test_its_convolutions_are_those_of_the_model(speed):
+    from contestants import convolutions
+
+    model = torch.nn.Conv2d(2, 3, 3, padding=1)
+    image = torch.rand(5, 2, 8, 8)
+    work, operations = convolutions(lambda: model(image))
+    work()
+    assert operations == 2 * 5 * 3 * 8 * 8 * 2 * 9
