@@ -70,6 +70,7 @@ def start(
     options: tuple[str, ...] = (),
     cores: int = 2,
     file_kilobytes: int | None = None,
+    snakefile: Path = ROOT / "Snakefile",
 ) -> "subprocess.Popen[str]":
     """Start Snakemake in a folder.
 
@@ -80,11 +81,12 @@ def start(
         options: further options.
         cores: how many.
         file_kilobytes: the largest file that the run may write.
+        snakefile: what to run.
     """
     written = folder.with_name(f"{folder.name}.yaml")
     written.write_text(yaml.safe_dump(config, sort_keys=False))
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", str(cores), *options]
-    command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    command += ["--snakefile", str(snakefile), "--directory", str(folder)]
     command += ["--configfile", str(written)]
     if file_kilobytes is not None:
         # The unit of bash, not of every sh, is 1024 bytes.
