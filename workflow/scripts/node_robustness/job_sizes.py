@@ -95,7 +95,7 @@ def minutes(
     step = _SECONDS * net.filters**2 * _size(config, dataset).pixels * _EVALUATIONS[net.body]
     cores = _CORES_OF_A_GPU if gpus(config) else threads
     seconds = work.images * work.steps * max(step, _SMALLEST_SECONDS) / cores
-    return (_START_MINUTES + math.ceil(seconds / 60)) * 2 ** (attempt - 1)
+    return _grown(_START_MINUTES + math.ceil(seconds / 60), attempt)
 
 
 def megabytes(config: Config, dataset: str, model: str, work: Work, *, attempt: int) -> int:
@@ -107,12 +107,16 @@ def megabytes(config: Config, dataset: str, model: str, work: Work, *, attempt: 
     images = work.images * size.channels * size.pixels
     maps = min(work.batch_size, work.images) * config.models[model].filters * size.pixels / 4
     needed = (images + maps * _MAPS) * _BYTES / 1e6
-    return (_START_MEGABYTES + math.ceil(needed)) * 2 ** (attempt - 1)
+    return _grown(_START_MEGABYTES + math.ceil(needed), attempt)
 
 
 def gpus(config: Config) -> int:
     """How many GPUs a job that computes asks for: one, unless the configuration wants none."""
     return int(config.compute.device in ("auto", "cuda"))
+
+
+def _grown(first: int, attempt: int) -> int:
+    return first * int(2 ** (attempt - 1))
 
 
 def _size(config: Config, dataset: str) -> _Size:
