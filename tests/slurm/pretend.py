@@ -44,3 +44,12 @@ def jobs(output: str) -> dict[str, list[dict[str, str]]]:
         rule = job["Comment"].split("_wildcards_")[0].removeprefix("rule_")
         found.setdefault(rule, []).append(job)
     return found
+
+
+def start_now(number: str) -> None:
+    """Spare a requeued job the minutes that SLURM has it wait.
+
+    But SLURM kills the processes of its first run within KillWait; the second must not meet them.
+    """
+    time.sleep(5)
+    slurm("scontrol", "update", f"jobid={number}", "StartTime=now")

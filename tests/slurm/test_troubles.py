@@ -1,12 +1,11 @@
 """Jobs that the cluster or their own fault ends: tried again with more, or reported and cleared."""
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from harness import ROOT, Run, finish, start
-from pretend import jobs, meanwhile, slurm, wait_for
+from pretend import jobs, meanwhile, slurm, start_now, wait_for
 
 Troubled = tuple[Path, Run, dict[str, list[dict[str, str]]]]
 
@@ -19,18 +18,14 @@ def running(rule: str) -> str:
 
 
 def let_start(rule: str) -> None:
-    """Spare a requeued job the minutes that SLURM has it wait."""
+    """Wait until the job of a rule is requeued, and start it."""
 
-    def ready() -> bool:
-        rows = slurm("squeue", "-h", "-o", "%k|%T|%i").splitlines()
-        numbers = [row.split("|")[2] for row in rows if row.startswith(f"rule_{rule}|PENDING")]
-        for number in numbers:
-            slurm("scontrol", "update", f"jobid={number}", "StartTime=now")
-        return bool(numbers)
+    def requeued() -> list[str]:
+        rows = [line.split("|") for line in slurm("squeue", "-h", "-o", "%i|%k|%T").splitlines()]
+        return [row[0] for row in rows if row[1:] == [f"rule_{rule}", "PENDING"]]
 
-    # SLURM kills the processes of the first run within KillWait; the second must not meet them.
-    time.sleep(5)
-    wait_for(ready)
+    wait_for(requeued)
+    start_now(*requeued())
 
 
 def begin(folder: Path, snakefile: str, profile: Path) -> "subprocess.Popen[str]":
