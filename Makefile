@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := --constraint requirements/lock.txt
 
-.PHONY: help demo plan test check format docs lock clean
+.PHONY: help demo plan slurm test check format docs lock clean
 help:
 	@echo "make demo    make the environment, run the default experiment, say where the report is"
 	@echo "make plan    what would run, and why; ARGS='--configfile ...': arguments of snakemake"
+	@echo "make slurm   add to the environment what a SLURM cluster needs (profiles/README.md)"
 	@echo "make test    make the environment with the test tools, run the tests"
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
@@ -32,12 +33,18 @@ $(VENV)/dev: $(VENV)/run requirements/dev.txt
 	@$(PIP) $(LOCK) --requirement requirements/run.txt --requirement requirements/dev.txt
 	@touch $@
 
+$(VENV)/slurm: $(VENV)/run requirements/slurm.txt
+	@$(PIP) $(LOCK) --requirement requirements/run.txt --requirement requirements/slurm.txt
+	@touch $@
+
 demo: $(VENV)/run
 	@$(BIN)/snakemake --cores $(CORES)
 	@echo "Done. Open the report: file://$(CURDIR)/results/digits/report.html"
 
 plan: $(VENV)/run
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.plan $(ARGS)
+
+slurm: $(VENV)/slurm
 
 test: $(VENV)/dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
@@ -61,7 +68,7 @@ docs: $(VENV)/run
 
 # The platform's own torch build (+cpu, +cu128) and its CUDA packages are left out: the same lock
 # serves machines with and without a GPU.
-lock: $(VENV)/dev
+lock: $(VENV)/dev $(VENV)/slurm
 	@$(BIN)/python -m pip freeze --exclude torch --exclude torchattacks | grep -v '^nvidia-\|^triton=\|^cuda-' > requirements/lock.txt
 
 clean:

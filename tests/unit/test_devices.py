@@ -40,3 +40,13 @@ def test_threads_are_set():
     set_threads(1)
     assert torch.get_num_threads() == 1
     set_threads(before)
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_not_passed_over_in_silence(monkeypatch, caplog):
+    present(monkeypatch, cuda=False, mps=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert choose_device("auto").type == "cpu"
+    assert "CUDA_VISIBLE_DEVICES=1" in caplog.text
+    caplog.clear()
+    choose_device("cpu")
+    assert caplog.text == ""

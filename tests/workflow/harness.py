@@ -79,6 +79,7 @@ def start(
     project: Path = ROOT,
     variables: Mapping[str, str] = MappingProxyType({}),
     program: str = "snakemake",
+    snakefile: Path | None = None,
 ) -> "subprocess.Popen[str]":
     """Start Snakemake in a folder.
 
@@ -90,13 +91,14 @@ def start(
         cores: how many.
         file_kilobytes: the largest file that the run may write.
         project: the folder with the Snakefile.
+        snakefile: another one to run.
         variables: further environment variables.
         program: what to run with Snakemake's arguments: a module.
     """
     written = folder.with_name(f"{folder.name}.yaml")
     written.write_text(yaml.safe_dump(config, sort_keys=False))
     command = [sys.executable, "-m", program, *targets, "--cores", str(cores), *options]
-    command += ["--snakefile", str(project / "Snakefile"), "--directory", str(folder)]
+    command += ["--snakefile", str(snakefile or project / "Snakefile"), "--directory", str(folder)]
     command += ["--configfile", str(written)]
     if file_kilobytes is not None:
         # The unit of bash, not of every sh, is 1024 bytes.

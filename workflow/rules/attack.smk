@@ -24,7 +24,9 @@ rule attack:
         ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
-        mem_mb=2000,
+        gpu=GPUS,
+        mem_mb=megabytes(attack_work),
+        runtime=minutes(attack_work),
     params:
         code=code_of("attack"),
         coordinates=coordinates,

@@ -18,7 +18,9 @@ rule audit:
         ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
-        mem_mb=2000,
+        gpu=GPUS,
+        mem_mb=megabytes(audit_work),
+        runtime=minutes(audit_work),
     params:
         code=code_of("audit"),
         coordinates=coordinates,
@@ -51,7 +53,9 @@ rule judge:
         ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
-        mem_mb=2000,
+        gpu=GPUS,
+        mem_mb=megabytes(judge_work),
+        runtime=minutes(judge_work),
     params:
         code=code_of("judge"),
         coordinates=coordinates,
@@ -79,7 +83,9 @@ rule randomise:
         ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
-        mem_mb=2000,
+        gpu=GPUS,
+        mem_mb=megabytes(randomise_work),
+        runtime=minutes(randomise_work),
     params:
         code=code_of("randomise"),
         coordinates=coordinates,
@@ -112,7 +118,9 @@ rule detect:
         ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
-        mem_mb=2000,
+        gpu=GPUS,
+        mem_mb=megabytes(detect_work),
+        runtime=minutes(detect_work),
     params:
         code=code_of("detect"),
         coordinates=coordinates,

@@ -17,7 +17,9 @@ rule evaluate:
         ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
-        mem_mb=2000,
+        gpu=GPUS,
+        mem_mb=megabytes(testing_work),
+        runtime=minutes(testing_work),
     params:
         code=code_of("evaluate"),
         coordinates=coordinates,

@@ -19,7 +19,9 @@ rule train:
         ENVIRONMENT
     threads: CONFIG.compute.training_threads
     resources:
-        mem_mb=2000,
+        gpu=GPUS,
+        mem_mb=megabytes(training_work),
+        runtime=minutes(training_work),
     params:
         code=code_of("train"),
         architecture=architecture,

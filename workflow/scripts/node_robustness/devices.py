@@ -1,10 +1,12 @@
 """The device and the threads of a job."""
 
+import logging
 import os
 import platform
 
 import torch
 
+from node_robustness import gpu_lease
 from node_robustness.errors import UserError
 
 
@@ -13,7 +15,8 @@ def choose_device(name: str) -> torch.device:
 
     On cuda it also asks for full float32 precision and repeatable results: by default cuDNN's
     convolutions round to 10 bits of mantissa (TF32), which is coarser than the tolerances at which
-    an ODE is solved, and cuBLAS repeats its results only with a workspace of fixed size.
+    an ODE is solved, and cuBLAS repeats its results only with a workspace of fixed size. Of several
+    GPUs it takes one that no other job holds.
 
     Args:
         name: `auto` (cuda, else mps, else cpu), `cpu`, `cuda` or `mps`.
@@ -21,6 +24,8 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: the named device is not there.
     """
+    if name in ("auto", "cuda"):
+        gpu_lease.hold_one(torch.cuda.device_count())
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -31,6 +36,15 @@ def choose_device(name: str) -> torch.device:
         raise UserError(
             f"compute.device: {name} is not there (PyTorch {torch.__version__} finds none); "
             "set it to auto or cpu"
+        )
+    given = os.environ.get(gpu_lease.VISIBLE)
+    if name == "auto" and given and not there["cuda"]:
+        logging.warning(
+            "a GPU was given to this job (%s=%s), but PyTorch %s finds none: computing on the %s",
+            gpu_lease.VISIBLE,
+            given,
+            torch.__version__,
+            chosen,
         )
     if chosen == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
