@@ -53,7 +53,7 @@ def test_more_work_asks_for_no_less(work, images, steps):
 def test_what_is_measured_fits_in_what_is_asked_for():
     """62 ms were measured for an image in an adjoint step, tolerance 1e-4, on one core."""
     on_cpu = configured(compute={"device": "cpu"})
-    work = job_sizes.testing_work(on_cpu, "mnist", 11)
+    work = job_sizes.evaluation_work(on_cpu, "mnist", 11)
     minutes = job_sizes.minutes(on_cpu, "mnist", "OON", work, threads=1, attempt=1)
     assert 10_000 * 11 * 0.062 / 60 < minutes < 5 * 10_000 * 11 * 0.062 / 60
 
@@ -67,17 +67,19 @@ def test_work_of_the_stages():
     mnist = configured(compute={"batch_size": 64})
     assert job_sizes.training_work(mnist, "mnist", "RES") == job_sizes.Work(60_000, 25, 128)
     steps = job_sizes.attack_steps(mnist, "bim_direct")
-    assert job_sizes.testing_work(mnist, "mnist", steps) == job_sizes.Work(10_000, 11, 64)
+    assert job_sizes.evaluation_work(mnist, "mnist", steps) == job_sizes.Work(10_000, 11, 64)
     few = {"mnist": {"source": "mnist", "subset": {"train": 70, "test": 30}}}
     mnist = configured(datasets=few)
     assert job_sizes.training_work(mnist, "mnist", "RES").images == 70
-    assert job_sizes.testing_work(mnist, "mnist", 1).images == 30
-    assert job_sizes.testing_work(mnist, "mnist", 1, images=7).images == 7
-    assert job_sizes.testing_work(mnist, "mnist", 1, images=70).images == 30
+    assert job_sizes.evaluation_work(mnist, "mnist", 1).images == 30
+    assert job_sizes.evaluation_work(mnist, "mnist", 1, images=7).images == 7
+    assert job_sizes.evaluation_work(mnist, "mnist", 1, images=70).images == 30
 
 
 def test_every_attack_has_its_steps():
-    mnist = configured(attacks={"mine": {"method": "pgd", "iterations": 7, "restarts": 3}})
+    raw = yaml.safe_load((ROOT / "config/mnist.yaml").read_text())
+    mine = {"method": "pgd", "relative_step": 0.1, "iterations": 7, "restarts": 3}
+    mnist = config.load(raw | {"attacks": raw["attacks"] | {"mine": mine}})
     steps = {name: job_sizes.attack_steps(mnist, name) for name in mnist.attacks}
     assert steps["mine"] == 22
     assert steps["square"] == 5001

@@ -10,28 +10,28 @@ def training_work(wildcards):
     return job_sizes.training_work(CONFIG, wildcards.dataset, wildcards.model)
 
 
-def testing_work(wildcards):
+def evaluation_work(wildcards):
     """The work of one pass over the test images, which an evaluation or a trajectory is."""
-    return job_sizes.testing_work(CONFIG, wildcards.dataset, 1)
+    return job_sizes.evaluation_work(CONFIG, wildcards.dataset, 1)
 
 
 def attack_work(wildcards):
     """The work of an attack in one cell."""
     steps = job_sizes.attack_steps(CONFIG, wildcards.attack)
-    return job_sizes.testing_work(CONFIG, wildcards.dataset, steps)
+    return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps)
 
 
 def audit_work(wildcards):
     """The work of an audit: some attacks, and finite differences of four kinds of gradients."""
     audit = CONFIG.experiments[wildcards.experiment].audit
     steps = 6 * audit.iterations + 10 * (audit.directions + 4)
-    return job_sizes.testing_work(CONFIG, wildcards.dataset, steps, audit.images)
+    return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps, audit.images)
 
 
 def judge_work(wildcards):
     """The work of judging clean and adversarial images at every tolerance."""
     tolerances = CONFIG.experiments[wildcards.experiment].tolerances
-    return job_sizes.testing_work(
+    return job_sizes.evaluation_work(
         CONFIG, wildcards.dataset, 2 * (len(tolerances) + 1)
     )
 
@@ -40,14 +40,14 @@ def randomise_work(wildcards):
     """The work of three attacks on drawn tolerances, one of them with several draws a step."""
     drawn = CONFIG.experiments[wildcards.experiment].randomisation
     steps = drawn.iterations * (drawn.draws + 2) + 4 * drawn.evaluation_draws
-    return job_sizes.testing_work(CONFIG, wildcards.dataset, steps, drawn.images)
+    return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps, drawn.images)
 
 
 def detect_work(wildcards):
     """The work of a plain attack and of one through all tolerances that the detector compares."""
     experiment = CONFIG.experiments[wildcards.experiment]
     steps = experiment.detection.iterations * (len(experiment.tolerances) + 1)
-    return job_sizes.testing_work(
+    return job_sizes.evaluation_work(
         CONFIG, wildcards.dataset, steps, experiment.detection.images
     )
 

@@ -25,8 +25,8 @@ rule trajectory:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(testing_work),
-        runtime=minutes(testing_work),
+        mem_mb=megabytes(evaluation_work),
+        runtime=minutes(evaluation_work),
     params:
         code=code_of("trajectory"),
         coordinates=coordinates,

@@ -71,7 +71,7 @@ def training_work(config: Config, dataset: str, model: str) -> Work:
     return Work(images, settings.epochs, settings.batch_size)
 
 
-def testing_work(config: Config, dataset: str, steps: int, images: int | None = None) -> Work:
+def evaluation_work(config: Config, dataset: str, steps: int, images: int | None = None) -> Work:
     """The work of so many gradient steps, or passes, over some of the test images, or all."""
     tested = config.datasets[dataset].subset.test or _size(config, dataset).test
     return Work(min(images or tested, tested), steps, config.compute.batch_size)
@@ -83,7 +83,8 @@ def attack_steps(config: Config, name: str) -> int:
     if isinstance(attack, Transfer):
         return attack_steps(config, attack.by) + 1
     budget = attack.model_dump(include=set(_BUDGETS), exclude_none=True)
-    return math.prod(budget.values()) + 1
+    steps: int = math.prod(budget.values())
+    return steps + 1
 
 
 def minutes(
