@@ -187,6 +187,13 @@ stop() {
   for daemon in "${NODES[@]}" slurmctld slurmdbd mariadbd munged; do
     end "$FOLDER/run/$daemon.pid"
   done
+  # Without control groups a job that was requeued may leave the process of its first run behind.
+  for process in /proc/[0-9]*; do
+    if grep -qzFx "SLURM_CONF=$SLURM_CONF" "$process/environ" 2> /dev/null &&
+      grep -qz '^SLURM_JOB_ID=' "$process/environ" 2> /dev/null; then
+      kill -KILL "${process#/proc/}" || true
+    fi
+  done
 }
 
 case ${1:-} in
