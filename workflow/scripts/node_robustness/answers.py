@@ -81,7 +81,7 @@ def _tolerances(gains: pd.DataFrame) -> list[str]:
         if shown.empty:
             found.append(
                 f"The paper's protocol shows no clear gain of {model} on {dataset} from tolerances "
-                f"above {reference}, in none of {_settings(len(own))}."
+                f"above {reference} in any of {_settings(len(own))}."
             )
             continue
         counts = shown.verdict.value_counts()
