@@ -80,8 +80,8 @@ def _tolerances(gains: pd.DataFrame) -> list[str]:
         )
         if shown.empty:
             found.append(
-                f"Tolerances above {reference} do not seem to protect {model} on {dataset}: no "
-                f"clear gain under the paper's protocol in any of {_settings(len(own))}."
+                f"The paper's protocol shows no clear gain of {model} on {dataset} from tolerances "
+                f"above {reference} in any of {_settings(len(own))}."
             )
             continue
         counts = shown.verdict.value_counts()
