@@ -178,7 +178,7 @@ def trained() -> tuple[Classifier, Tensor, Tensor]:
             optimiser.zero_grad()
             F.cross_entropy(model(x[rows]), y[rows]).backward()
             optimiser.step()
-    return model.eval(), x[1600:1616], y[1600:1616]
+    return model.eval(), x[1600:1610], y[1600:1610]
 
 
 def test_how_far_the_papers_gradients_and_successes_are_from_the_direct_ones(
@@ -188,7 +188,7 @@ def test_how_far_the_papers_gradients_and_successes_are_from_the_direct_ones(
     model, x, y = trained
     agreement, successes = {}, {}
     method = BasicIterativeMethod(Norm("linf"), 0.1, 0.04, 5)
-    for tau in (1e-5, 1e-1, 10.0):
+    for tau in (1e-5, 10.0):
         paper = {"backend": "torchdiffeq", "gradient": "adjoint", "tolerance": tau}
         found, one = {}, {}
         for name, settings in (("paper", paper), ("direct", {"tolerance": tau})):

@@ -169,12 +169,19 @@ def source_model(wildcards):
     ]
 
 
+def images_of(section, wildcards):
+    """How many test images a section of the experiment measures: never more than are attacked."""
+    subset = CONFIG.datasets[wildcards.dataset].subset.test
+    return section.images if subset is None else min(section.images, subset)
+
+
 def audit_settings(wildcards):
     """What an audit measures, and the norm and epsilon of its attacks."""
     experiment = CONFIG.experiments[wildcards.experiment]
     norm = experiment.norms[0]
     return {
         **experiment.audit.model_dump(),
+        "images": images_of(experiment.audit, wildcards),
         "norm": norm,
         "epsilon": grid.middle(experiment.epsilons_for(norm)),
         "tight_tolerance": grid.TIGHT_TOLERANCE,
@@ -195,7 +202,13 @@ def randomisation_settings(wildcards):
     low, high = experiment.drawn_tolerances(section)
     chosen = section.model_dump(exclude={"norms", "epsilons", "relative_step"})
     step = section.relative_step * EPSILONS[wildcards.epsilon]
-    return {**chosen, "low": low, "high": high, "step": step}
+    return {
+        **chosen,
+        "images": images_of(section, wildcards),
+        "low": low,
+        "high": high,
+        "step": step,
+    }
 
 
 def detection_settings(wildcards):
@@ -203,7 +216,8 @@ def detection_settings(wildcards):
     experiment = CONFIG.experiments[wildcards.experiment]
     section = experiment.detection
     return {
-        **section.model_dump(include={"images", "iterations", "penalty"}),
+        **section.model_dump(include={"iterations", "penalty"}),
+        "images": images_of(section, wildcards),
         "tolerances": sorted(experiment.tolerances),
         "step": section.relative_step * EPSILONS[wildcards.epsilon],
     }
