@@ -169,6 +169,12 @@ def source_model(wildcards):
     ]
 
 
+def cheaper_attacks(wildcards):
+    """The cells whose broken images this one leaves out, if any."""
+    cheaper = grid.cheaper(CONFIG, cell(wildcards))
+    return [f"results/{item.folder}/attack.h5" for item in cheaper]
+
+
 def audit_settings(wildcards):
     """What an audit measures, and the norm and epsilon of its attacks."""
     experiment = CONFIG.experiments[wildcards.experiment]
