@@ -50,7 +50,9 @@ def write_clean(folder: Path, settings: dict, predictions: list[int], nfe: list[
     return write(folder / f"clean-{name(settings)}.h5", "clean", settings, arrays)
 
 
-def write_attack(folder: Path, settings: dict, attacked: list[bool], success: list[bool]) -> Path:
+def write_attack(
+    folder: Path, settings: dict, attacked: list[bool], success: list[bool], skipped=None
+) -> Path:
     n = len(attacked)
     won, clean = np.array(success), np.arange(n) % 3
     step = np.arange(1, n + 1)
@@ -59,6 +61,7 @@ def write_attack(folder: Path, settings: dict, attacked: list[bool], success: li
         "clean_predictions": clean,
         "adversarial_predictions": np.where(won, (clean + 1) % 3, clean),
         "attacked": np.array(attacked),
+        "skipped": np.zeros(n, bool) if skipped is None else np.array(skipped),
         "success": won,
         "iterations": step.astype(np.int32),
         "labels": clean,
@@ -96,6 +99,7 @@ def write_attempt(folder: Path, settings: dict, sizes, correct=None, **changes) 
         "clean_predictions": np.where(correct, 0, 1),
         "adversarial_predictions": np.where(success | ~correct, 1, 0),
         "attacked": correct,
+        "skipped": np.zeros(len(sizes), bool),
         "success": success,
         "iterations": np.ones(len(sizes), np.int32),
         "perturbation_linf": size.astype(np.float32),

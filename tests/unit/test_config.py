@@ -109,8 +109,8 @@ WRONG: list[tuple[str, object, str]] = [
         "experiments.e.foo bar",
         1,
         "experiments.e.foo bar: unknown key; known keys: datasets, models, seeds, tolerances, "
-        "attacks, norms, epsilons, trajectories, audit, matrix, randomisation, detection, paper, "
-        "paper_attack",
+        "attacks, norms, epsilons, skip_broken, trajectories, audit, matrix, randomisation, "
+        "detection, paper, paper_attack",
     ),
     (
         "experiments.e.trajectories.time",

@@ -220,6 +220,54 @@ def test_res_is_the_source_by_default():
     assert {grid.source(asked, c).model for c in grid.cells(asked, "e")} == {"RES"}
 
 
+LADDER = ["bim_adjoint", "bim", "bisection", "fgsm", "transfer", "noise", "apgd_ce", "fab_t"]
+
+
+def spared_by(asked, **values):
+    return keys(grid.cheaper(asked, cell(asked, **values)), "attack", "epsilon")
+
+
+def test_dear_attacks_leave_out_what_attacks_by_gradients_broke_within_the_smallest_epsilon():
+    asked = config(attacks=[*LADDER, "square", "cw"], epsilons=[0.2, 0.1, 0.3])
+    gradients = [("bim_adjoint", 0.1), ("bim", 0.1), ("bisection", 0.3), ("fgsm", 0.1)]
+    everywhere = list(grid.cells(asked, "e"))
+    for one in everywhere:
+        dear = one.attack in ("apgd_ce", "fab_t", "square", "cw")
+        found = grid.cheaper(asked, one)
+        assert keys(found, "attack", "epsilon") == (gradients if dear else [])
+        assert set(found) <= set(everywhere)
+        where = ("dataset", "model", "seed", "tolerance", "norm")
+        assert {*keys(found, *where)} <= {*keys([one], *where)}
+        settings = grid.attack_settings(asked, one)
+        names = [name for name, _ in gradients]
+        expected = {"broken_by": names, "within": 0.1} if dear else None
+        assert settings.get("skips") == expected
+
+
+def test_nothing_is_left_out_where_nothing_may_be():
+    assert spared_by(config(attacks=["bim", "square"]), attack="square") == [("bim", 8 / 255)]
+    off = config(attacks=["bim", "square"], skip_broken=False)
+    assert spared_by(off, attack="square") == []
+    assert "skips" not in grid.attack_settings(off, cell(off, attack="square"))
+    black_box = config(attacks=["square", "transfer", "noise"])
+    assert spared_by(black_box, attack="square") == []
+
+
+def test_the_papers_attack_and_those_judged_at_other_tolerances_attack_every_image():
+    attacks = ["bim", "apgd_ce", "fab_t"]
+    papers = config(attacks=attacks, paper_attack="apgd_ce")
+    assert spared_by(papers, attack="apgd_ce") == []
+    assert spared_by(papers, attack="fab_t") != []
+    judged = config(attacks=attacks, matrix={"attacks": ["fab_t", "apgd_ce"]})
+    for one in grid.judged(judged, "e"):
+        assert grid.cheaper(judged, one) == []
+    # At every epsilon alike, so that rates at several epsilons are of the same images.
+    for epsilon in (0.1, 8 / 255):
+        assert spared_by(judged, attack="apgd_ce", epsilon=epsilon) == []
+    assert spared_by(judged, attack="apgd_ce", norm="l2") != []
+    assert spared_by(judged, attack="apgd_ce", tolerance=None) != []
+
+
 def settings_of(asked, **values):
     return grid.attack_settings(asked, cell(asked, **values))
 
@@ -230,7 +278,8 @@ def test_settings_hold_what_counts_and_no_more():
         "steps": {"method": "fgsm", "gradient": "surrogate"}
         | {"surrogate": {"method": "rk4", "steps": "9"}},
     }
-    asked = config(attacks=["bim", "adjoint", "steps", "bim_surrogate", "square", "fab_t"], own=own)
+    attacks = ["bim", "adjoint", "steps", "bim_surrogate", "square", "fab_t"]
+    asked = config(attacks=attacks, own=own, skip_broken=False)
     bim = {"method": "bim", "iterations": 10, "early_stop": True}
     direct = {"gradient": "direct"}
     adjoint = {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "full"}

@@ -1,11 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import cell, sizes_leaving, write_attempt
 
 from node_robustness import protocols
+from node_robustness.checks import CHECKS, Evidence
 from node_robustness.errors import UserError
+from node_robustness.sizes import within
 from node_robustness.statistics import wilson
 
 INF = np.inf
@@ -23,6 +28,7 @@ def attempt(attack: str, epsilon: float, sizes, correct, **settings) -> protocol
         success.astype(int),
         ~success,
         success,
+        np.zeros(len(sizes), bool),
     )
 
 
@@ -153,3 +159,86 @@ def test_more_attacks_never_leave_more(correct, cells, another):
     for _, curve in protocols.curve_table([group], "paper").groupby("protocol"):
         assert curve.robust_accuracy.is_monotonic_decreasing
         assert curve.robust_accuracy.iloc[0] == np.mean(correct)
+
+
+METHODS = {
+    "bim": {"method": "bim"},
+    "bisection": {"method": "bisection"},
+    "transfer": {"method": "transfer", "gradient": None},
+    "noise": {"method": "noise", "gradient": None},
+    "apgd": {"method": "apgd"},
+    "fab": {"method": "fab"},
+    "square": {"method": "square", "gradient": None},
+}
+CHEAP, DEAR = ("bim", "bisection"), ("apgd", "fab", "square")
+
+
+def skipping(group, cheap, epsilon):
+    """The same attacks, of which the dear ones leave out what the cheap ones broke."""
+    broken = within(group.smallest(lambda a: a.attack in cheap), epsilon) & group.correct
+    attempts = [
+        replace(
+            one,
+            settings=one.settings | {"skips": {"broken_by": [*cheap], "within": epsilon}},
+            success=one.success & ~broken,
+            claimed=one.claimed & ~broken,
+            size=np.where(broken, INF, one.size),
+            predictions=np.where(broken, 0, one.predictions),
+            beyond=one.beyond & ~broken,
+            skipped=broken,
+        )
+        if one.attack in DEAR
+        else one
+        for one in group.attempts
+    ]
+    return replace(group, attempts=tuple(attempts))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.booleans(), min_size=6, max_size=6),
+    st.fixed_dictionaries({(name, e): SIZES for name in METHODS for e in EPSILONS}),
+)
+def test_skipping_what_cheaper_attacks_broke_changes_no_verdict(correct, sizes):
+    """At the epsilons of the grid; whatever the dear attacks would have found."""
+    whole = attacked(
+        correct,
+        *(attempt(a, e, found, correct, **METHODS[a]) for (a, e), found in sizes.items()),
+    )
+    spared = skipping(whole, CHEAP, EPSILONS[0])
+    for epsilon in EPSILONS:
+        np.testing.assert_array_equal(spared.strongest(epsilon), whole.strongest(epsilon))
+    tables = [protocols.protocol_table([group], "bim") for group in (whole, spared)]
+    pd.testing.assert_frame_equal(*tables)
+    for check in ("white_box_stronger", "noise_weaker", "claims_agree"):
+        figure = next(c.figure for c in CHECKS if c.name == check)
+        before, after = (figure(Evidence([g], {}, None, [])) for g in (whole, spared))
+        assert before == after
+
+
+def test_the_ladder_of_an_attack_that_skips_is_cumulative(tmp_path):
+    correct = [True, True, True, False]
+    dear = cell("apgd", epsilon=0.3) | {"skips": {"broken_by": ["bim"], "within": 0.1}}
+    paths = [
+        write_attempt(tmp_path, cell("bim", epsilon=0.1), [0.1, INF, INF, INF], correct),
+        write_attempt(
+            tmp_path,
+            dear,
+            [INF, 0.2, INF, INF],
+            correct,
+            attacked=np.array([False, True, True, False]),
+            skipped=np.array([True, False, False, False]),
+        ),
+    ]
+    (group,) = protocols.read_attacked(paths)
+    assert group.correct.tolist() == correct
+    table = protocols.ladder_table([group])
+    found = {
+        (row.attack, row.epsilon): (row.broken, row.alone, row.robust) for row in table.itertuples()
+    }
+    assert found == {
+        ("apgd", 0.1): (1, 0, 2),
+        ("apgd", 0.3): (2, 1, 1),
+        ("bim", 0.1): (1, 1, 2),
+        ("bim", 0.3): (1, 1, 2),
+    }

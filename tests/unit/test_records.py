@@ -43,7 +43,7 @@ def evaluation(with_ode):
     return Evaluation(logits, torch.tensor([3, -1, 3]), cost, status)
 
 
-def attacked(success=(False, True, True), with_ode=True):
+def attacked(success=(False, True, True), with_ode=True, skipped=False):
     adversarials = IMAGES.clone()
     adversarials[1, 0, 0, 0] += 0.3
     adversarials[1, 0, 0, 1] -= 0.4
@@ -52,6 +52,7 @@ def attacked(success=(False, True, True), with_ode=True):
     return AttackResult(
         clean_predictions=torch.tensor([3, 1, 2]),
         attacked=torch.tensor([False, True, True]),
+        skipped=torch.tensor([skipped, False, False]),
         success=torch.tensor(success),
         adversarials=adversarials,
         adversarial_predictions=torch.tensor([3, 0, -1]),
@@ -137,6 +138,7 @@ def test_attack(tmp_path, with_ode):
         "clean_predictions": [3, 1, 2],
         "adversarial_predictions": [3, 0, -1],
         "attacked": [False, True, True],
+        "skipped": [False, False, False],
         "success": [False, True, True],
         "iterations": [0, 4, 10],
         "adversarials": result.adversarials,
@@ -168,6 +170,12 @@ def test_everything_that_an_attack_left(tmp_path):
     np.testing.assert_array_equal(found.labels, LABELS)
     np.testing.assert_array_equal(found.success, [False, True, True])
     np.testing.assert_array_equal(found.images, attacked().adversarials)
+
+
+def test_an_image_that_was_skipped_is_no_adversarial(tmp_path):
+    path = tmp_path / "attack.h5"
+    write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked(skipped=True), **WITH)
+    assert read_adversarials(path, successes_only=False).index.tolist() == [2, 9]
 
 
 def test_an_attack_without_a_success_has_no_adversarials(tmp_path):

@@ -189,6 +189,22 @@ def test_findings_do_not_warn_without_a_fall(tmp_path):
     assert "Caution" not in text
 
 
+def test_findings_compare_no_attacks_that_left_out_images(tmp_path):
+    rows = [
+        ("OON", tolerance, gradient, 0, 20)
+        for tolerance in (0.01, 1.0)
+        for gradient in ("adjoint", "direct")
+    ]
+    table = attack_table(tmp_path, [*rows, ("RES", None, "direct", 0, 20)])
+    counts = [len(table), len(findings.tolerance_changes(table))]
+    counts += [len(findings.native_changes(table)), len(findings.gradient_changes(table))]
+    assert counts == [5, 2, 1, 1]
+    table["attack"] = "bim_" + table.gradient
+    table.loc[(table.gradient == "direct") & (table.tolerance == 1), "skipped"] = 1
+    assert [c.gradient for c in findings.tolerance_changes(table)] == ["adjoint"]
+    assert findings.native_changes(table) == findings.gradient_changes(table) == []
+
+
 def test_changes_over_seeds_pair_the_seeds(tmp_path):
     rows = [("OON", t, "direct", seed, n) for t, n in ((0.01, 10), (1.0, 20)) for seed in (0, 1)]
     (change,) = findings.tolerance_changes(attack_table(tmp_path, rows))

@@ -81,6 +81,26 @@ def test_batches_order_and_shards_do_not_change_a_bit(name, norm):
             assert torch.equal(getattr(other, field), getattr(whole, field)[images]), field
 
 
+@pytest.mark.parametrize(("name", "norm"), CELLS)
+def test_an_image_that_is_skipped_is_left_as_it_is_and_the_others_fare_the_same(name, norm):
+    model, x = Linear(4), grey_images(6)
+    y = predicted(model, x)
+    y[4] = (y[4] + 1) % 4
+    how = method(name, norm, distances(model, x, norm).median().item() * 1.2, iterations=6)
+    skip = torch.tensor([True, False, False, True, True, False])
+    whole = attack(model, x, y, how, seed=5)
+    found = attack(model, x, y, how, seed=5, skip=skip, batch_size=4)
+    assert found.skipped.tolist() == [True, False, False, True, False, False]
+    assert torch.equal(found.attacked | found.skipped, whole.attacked)
+    assert not bool((found.attacked & found.skipped).any())
+    assert not bool(whole.skipped.any())
+    assert not bool(found.success[skip].any())
+    assert torch.equal(found.adversarials[skip], x[skip])
+    assert torch.equal(found.adversarial_predictions[skip], found.clean_predictions[skip])
+    for field in FIELDS:
+        assert torch.equal(getattr(found, field)[~skip], getattr(whole, field)[~skip]), field
+
+
 def network(dtype, seed=0, classes=4, side=6):
     """A random classifier of some depth."""
     torch.manual_seed(seed)

@@ -81,6 +81,14 @@ def test_attack_table(tmp_path):
     assert (row.nfe_clean_mean, row.nfe_adversarial_mean) == (20, 40)
 
 
+def test_images_that_an_attack_skipped_are_broken_but_not_its_successes(tmp_path):
+    attacked, success = [True, False, True, False], [True, False, False, False]
+    path = write_attack(tmp_path, cell(), attacked, success, skipped=[False, True, False, False])
+    row = tables.attack_table([path]).iloc[0]
+    assert (row.n, row.attacked, row.skipped, row.successes, row.robust) == (4, 2, 1, 1, 1)
+    assert (row.success_rate, row.robust_accuracy) == (0.5, 0.25)
+
+
 def test_attack_table_without_successes_or_attacked_images(tmp_path):
     paths = [
         write_attack(tmp_path, cell(epsilon=0.1), [True, False], [False, False]),

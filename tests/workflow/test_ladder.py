@@ -6,9 +6,11 @@ import shutil
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from harness import IMAGES, OON, plan, snakemake, tiny
 
+from node_robustness.protocols import protocol_table, read_attacked
 from node_robustness.storage import sha256
 
 ATTACKS = {
@@ -76,3 +78,75 @@ def test_other_weights_of_the_source_run_the_transfer_again(ladder):
     changed = configured(models__RES__training={"epochs": 2})
     run = plan(ladder, *CELLS.values(), config=changed)
     assert run.jobs == {"train": 1, "attack": 1}
+
+
+SPARED = {
+    "steps": ATTACKS["steps"],
+    "squares": {"method": "square", "queries": 30},
+    "least": {"method": "fab", "iterations": 4, "targets": 2},
+}
+DEAR = {
+    "squares": ["eps-0.1", "eps-0.3"],
+    "least": ["eps-0.3"],
+}
+
+
+def dear_cells():
+    return [
+        f"{OON}/tau-1/{attack}/linf/{epsilon}/attack.h5"
+        for attack, epsilons in DEAR.items()
+        for epsilon in epsilons
+    ]
+
+
+def with_dear(skip=True, **changes):
+    keys = {"attacks": list(SPARED), "epsilons": [0.1, 0.3], "skip_broken": skip}
+    changed = {f"experiments__tiny__{key}": value for key, value in keys.items()}
+    return tiny(**({"attacks": copy.deepcopy(SPARED)} | changed | changes))
+
+
+@pytest.fixture(scope="module")
+def spared(finished, tmp_path_factory):
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("spared") / "run")
+    run = snakemake(folder, *dear_cells(), config=with_dear())
+    # Three dear cells, and the cheap one at the smallest epsilon that spares them work.
+    assert run.jobs == {"attack": 4}
+    return folder
+
+
+def test_dear_attacks_leave_out_what_a_cheaper_one_broke(spared):
+    with h5py.File(spared / f"{OON}/tau-1/steps/linf/eps-0.1/attack.h5") as file:
+        broken, right = file["success"][:], file["attacked"][:]
+        assert not file["skipped"][:].any()
+    assert 0 < broken.sum() < right.sum()
+    for path in dear_cells():
+        with h5py.File(spared / path) as file:
+            np.testing.assert_array_equal(file["skipped"][:], broken)
+            np.testing.assert_array_equal(file["attacked"][:], right & ~broken)
+            assert not file["success"][:][broken].any()
+            assert not file["perturbation_linf"][:][broken].any()
+            skips = json.loads(file.attrs["settings"])["skips"]
+        assert skips == {"broken_by": ["steps"], "within": 0.1}
+
+
+def test_the_strongest_protocol_is_the_same_where_nothing_is_left_out(spared, tmp_path):
+    whole = shutil.copytree(spared, tmp_path / "run")
+    run = snakemake(whole, *dear_cells(), config=with_dear(skip=False))
+    assert run.jobs == {"attack": 3}
+    tables = []
+    for folder in (spared, whole):
+        paths = [*dear_cells(), f"{OON}/tau-1/steps/linf/eps-0.1/attack.h5"]
+        (group,) = read_attacked(folder / path for path in paths)
+        assert any(one.skipped.any() for one in group.attempts) == (folder == spared)
+        tables.append(protocol_table([group], None))
+    pd.testing.assert_frame_equal(*tables)
+    # So that the equality says something: the dear attacks break more than the cheap one.
+    assert (tables[0].strongest < tables[0].correct / tables[0].n).all()
+
+
+def test_another_cheap_attack_runs_the_dear_ones_again(spared):
+    assert plan(spared, *dear_cells(), config=with_dear()).jobs == {}
+    changed = with_dear(attacks__steps__iterations=4)
+    assert plan(spared, *dear_cells(), config=changed).jobs == {"attack": 4}
+    others = with_dear(experiments__tiny__attacks=[*SPARED, "fgsm"])
+    assert plan(spared, *dear_cells(), config=others).jobs == {"attack": 5}

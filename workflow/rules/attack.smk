@@ -1,5 +1,6 @@
 # One attack on one model at one tolerance, norm and epsilon: a cell of the grid.
-# Needs: data.h5, a model, and the model whose adversarials are transferred. Makes: attack.h5.
+# Needs: data.h5, a model, the model whose adversarials are transferred, and the attack.h5 of cheaper
+# attacks whose broken images are left out. Makes: attack.h5.
 
 
 rule attack:
@@ -8,6 +9,7 @@ rule attack:
         weights=f"{TRAINED}/model.safetensors",
         spec=f"{TRAINED}/model.json",
         source=source_model,
+        cheaper=cheaper_attacks,
     output:
         attack=f"{CELL}/attack.h5",
     log:

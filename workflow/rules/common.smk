@@ -175,6 +175,12 @@ def images_of(section, wildcards):
     return section.images if subset is None else min(section.images, subset)
 
 
+def cheaper_attacks(wildcards):
+    """The cells whose broken images this one leaves out, if any."""
+    cheaper = grid.cheaper(CONFIG, cell(wildcards))
+    return [f"results/{item.folder}/attack.h5" for item in cheaper]
+
+
 def audit_settings(wildcards):
     """What an audit measures, and the norm and epsilon of its attacks."""
     experiment = CONFIG.experiments[wildcards.experiment]

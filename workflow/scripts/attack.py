@@ -3,11 +3,14 @@
 import time
 from pathlib import Path
 
+import torch
+
 from node_robustness import attacks, config, devices, models
 from node_robustness.evaluation import test_images
 from node_robustness.jobs import bar, job
 from node_robustness.memory import images_at_a_time
 from node_robustness.records import write_attack
+from node_robustness.sizes import broken_within
 from node_robustness.storage import sha256
 
 with job(snakemake.log[0]):
@@ -25,6 +28,10 @@ with job(snakemake.log[0]):
             models.load(weights, spec).to(device), settings["source"]["tolerance"], settings["by"]
         )
         provenance["source_weights_sha256"] = sha256(weights)
+    skip = None
+    if "skips" in settings:
+        within = settings["skips"]["within"]
+        skip = torch.from_numpy(broken_within(snakemake.input.cheaper, within, test.index))
     attacked = attacks.with_gradient(model, coordinates["tolerance"], settings)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
@@ -35,6 +42,7 @@ with job(snakemake.log[0]):
             attacks.make(settings, coordinates["norm"], coordinates["epsilon"], source),
             index=test.index,
             seed=coordinates["seed"],
+            skip=skip,
             batch_size=images_at_a_time(compute, attacked, images),
             progress=progress.update,
         )

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from node_robustness.protocols import CONTROL, Attacked, Attempt, within
+from node_robustness.protocols import CONTROL, Attacked, Attempt
+from node_robustness.sizes import within
 from node_robustness.storage import open_hdf5, read_settings
 from node_robustness.tables import SOLVED, place, tabulate
 

@@ -10,7 +10,8 @@ import pandas as pd
 
 from node_robustness.crossed import Difference, difference, holm, proportion
 from node_robustness.errors import UserError
-from node_robustness.protocols import Attacked, Bools
+from node_robustness.protocols import Attacked
+from node_robustness.sizes import Bools
 from node_robustness.statistics import SIGNIFICANCE, Estimate
 from node_robustness.tables import tabulate
 

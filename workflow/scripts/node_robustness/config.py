@@ -324,6 +324,12 @@ class Experiment(Section):
     epsilons: NumbersByNorm = Field(
         description="largest perturbation, for images in [0, 1]; one list, or a list for each norm"
     )
+    skip_broken: bool = Field(
+        True,
+        description="dear attacks (apgd, fab, cw, square) leave out the images that a cheaper "
+        "attack by gradients broke within the smallest epsilon; no verdict depends on it "
+        "(docs/attacks.md)",
+    )
     trajectories: Trajectories | None = Field(
         Trajectories(), description="follow h(t) of clean and adversarial images; null: none"
     )

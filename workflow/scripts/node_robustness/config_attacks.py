@@ -35,6 +35,8 @@ class AnyAttack(Section):
     NORMS: ClassVar[tuple[str, ...]] = ("linf", "l2", "l2_rms")
     MINIMAL: ClassVar[bool] = False
     """Whether it looks for the smallest perturbation: one cell, of the largest epsilon."""
+    DEAR: ClassVar[bool] = False
+    """Whether it leaves out images that cheaper attacks have broken (`grid.cheaper`)."""
 
     method: str
 
@@ -147,6 +149,8 @@ class PGD(SteppedAttack):
 class APGD(GradientAttack):
     """Auto-PGD: sets its step size itself."""
 
+    DEAR: ClassVar[bool] = True
+
     method: Literal["apgd"] = Field(description="apgd")
     loss: Literal["ce", "dlr"] = Field(
         "ce", description="ce: cross-entropy; dlr: difference of logits ratio"
@@ -170,6 +174,7 @@ class FAB(GradientAttack):
     """Fast adaptive boundary attack, targeted: the smallest perturbation."""
 
     MINIMAL: ClassVar[bool] = True
+    DEAR: ClassVar[bool] = True
 
     method: Literal["fab"] = Field(description="fab")
     iterations: Count = Field(100, description="gradient steps for each target")
@@ -181,6 +186,7 @@ class CarliniWagner(GradientAttack):
 
     NORMS: ClassVar[tuple[str, ...]] = ("l2", "l2_rms")
     MINIMAL: ClassVar[bool] = True
+    DEAR: ClassVar[bool] = True
 
     method: Literal["cw"] = Field(description="cw")
     iterations: Count = Field(200, description="gradient steps for each weight of the loss")
@@ -205,6 +211,8 @@ class Bisection(GradientAttack):
 
 class Square(AnyAttack):
     """Square attack: random squares, kept where they help; needs no gradient."""
+
+    DEAR: ClassVar[bool] = True
 
     method: Literal["square"] = Field(description="square")
     queries: Count = Field(5000, description="passes of an image through the model at most")

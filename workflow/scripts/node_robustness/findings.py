@@ -44,6 +44,11 @@ def extremes(attacks: pd.DataFrame) -> tuple[float, float] | None:
     return (float(known[0]), float(known[-1])) if len(known) > 1 else None
 
 
+def _on_all(attacks: pd.DataFrame) -> pd.DataFrame:
+    """The attacks that left out no image; the rates of others are those of the hard images."""
+    return attacks[~attacks.attack.isin(attacks.attack[attacks.skipped > 0])]
+
+
 def tolerance_changes(attacks: pd.DataFrame) -> list[Comparison]:
     """Compare the success at the largest tolerance with that at the smallest.
 
@@ -51,14 +56,15 @@ def tolerance_changes(attacks: pd.DataFrame) -> list[Comparison]:
         attacks: Result of `tables.attack_table`.
 
     Returns:
-        One comparison for every condition and model with an ODE, in the order of the table.
+        One comparison for every condition and model with an ODE, in the order of the table; here
+        as below without attacks that left out images which cheaper ones had broken.
     """
     ends = extremes(attacks)
     if ends is None:
         return []
     return [
         comparison
-        for key, group in attacks.groupby([*_CONDITION, "model"], sort=False)
+        for key, group in _on_all(attacks).groupby([*_CONDITION, "model"], sort=False)
         if (
             comparison := _compare(
                 key,
@@ -80,7 +86,7 @@ def native_changes(attacks: pd.DataFrame) -> list[tuple[str, Comparison]]:
     """
     smallest = attacks.tolerance.min()
     found = []
-    for key, group in attacks.groupby(_CONDITION, sort=False):
+    for key, group in _on_all(attacks).groupby(_CONDITION, sort=False):
         plain = group[group.tolerance.isna()]
         solved = group[group.tolerance == smallest]
         for reference, before in plain.groupby("model", sort=False):
@@ -100,7 +106,8 @@ def gradient_changes(attacks: pd.DataFrame) -> list[Comparison]:
     Returns:
         One comparison for every pair of an adjoint and a direct attack, norm, epsilon and model.
     """
-    loosest = attacks[attacks.tolerance == attacks.tolerance.max()]
+    whole = _on_all(attacks)
+    loosest = whole[whole.tolerance == whole.tolerance.max()]
     found = []
     for _, group in loosest.groupby(["dataset", "norm", "epsilon", "model"], sort=False):
         for _, before in group[group.gradient == "adjoint"].groupby("attack", sort=False):

@@ -5,7 +5,7 @@ module must import quickly (no torch).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,34 @@ def source(config: Config, cell: Cell) -> Solved | None:
     return Solved(cell.experiment, cell.dataset, name, seed, tolerance)
 
 
+def cheaper(config: Config, cell: Cell) -> list[Cell]:
+    """The cells whose broken images a cell leaves out: none unless its attack is a dear one.
+
+    An image that they broke within the smallest epsilon is broken at every epsilon, whatever the
+    dear attack would find. One that they broke at a larger epsilon is not left out there: the dear
+    attack could still come upon a smaller adversarial, which counts at the smaller epsilons too.
+
+    Only attacks by gradients spare others their work. Whether a black box or random noise breaks
+    what gradients do not is a question of its own, which must be put to all gradients. The paper's
+    protocol, and adversarials that are judged at other tolerances, stand for themselves.
+    """
+    experiment = config.experiments[cell.experiment]
+    own: AnyAttack = config.attacks[cell.attack]
+    if (
+        not experiment.skip_broken
+        or not own.DEAR
+        or cell.attack == experiment.papers_attack
+        or _is_judged(config, cell)
+    ):
+        return []
+    every = ((name, config.attacks[name]) for name in experiment.attacks)
+    return [
+        replace(cell, attack=name, epsilon=min(epsilons(attack, experiment, cell.norm)))
+        for name, attack in every
+        if isinstance(attack, GradientAttack) and not attack.DEAR and cell.norm in attack.NORMS
+    ]
+
+
 def _source(attack: AnyAttack, experiment: Experiment) -> str | None:
     if not isinstance(attack, Transfer):
         return None
@@ -247,17 +275,22 @@ def judged(config: Config, name: str) -> Iterator[Cell]:
     matrix = experiment.matrix
     if matrix is None:
         return
-    attacks = matrix.attacks or _first_of_each_gradient(config, experiment)
-    norms = matrix.norms or experiment.norms[:1]
     for cell in cells(config, name):
         own = epsilons(config.attacks[cell.attack], experiment, cell.norm)
-        if (
-            cell.tolerance is not None
-            and cell.attack in attacks
-            and cell.norm in norms
-            and cell.epsilon in (matrix.epsilons or [middle(own)])
-        ):
+        if _is_judged(config, cell) and cell.epsilon in (matrix.epsilons or [middle(own)]):
             yield cell
+
+
+def _is_judged(config: Config, cell: Cell) -> bool:
+    """Whether a cell, or its like at another epsilon, is judged at all tolerances."""
+    experiment = config.experiments[cell.experiment]
+    matrix = experiment.matrix
+    return (
+        matrix is not None
+        and cell.tolerance is not None
+        and cell.attack in (matrix.attacks or _first_of_each_gradient(config, experiment))
+        and cell.norm in (matrix.norms or experiment.norms[:1])
+    )
 
 
 def _first_of_each_gradient(config: Config, experiment: Experiment) -> list[str]:
@@ -328,6 +361,12 @@ def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
             "model": made_on.model,
             "seed": made_on.seed,
             "tolerance": made_on.tolerance,
+        }
+    spared_by = cheaper(config, cell)
+    if spared_by:
+        settings["skips"] = {
+            "broken_by": [other.attack for other in spared_by],
+            "within": min(config.experiments[cell.experiment].epsilons_for(cell.norm)),
         }
     return settings
 

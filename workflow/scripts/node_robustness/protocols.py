@@ -18,22 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from node_robustness.errors import UserError
+from node_robustness.sizes import ROUNDING, Bools, Floats, read_sizes, within
 from node_robustness.statistics import wilson
 from node_robustness.storage import open_hdf5, read_settings
 from node_robustness.tables import CELL, SOLVED, natural, place, rate, tabulate
 
 CONTROL = "noise"
 """The method that searches nothing: a control, of which every attack must be the better."""
-
-ROUNDING = 1e-6
-"""By how much an adversarial may exceed an epsilon, as a share of it."""
-
-# The sizes in a file are differences of images in float32, of which the smallest of pixels near 1
-# are off by 6e-8: what a cell found within its epsilon may look larger than that.
-_MEASURED = 1e-4
-
-Bools = NDArray[np.bool_]
-Floats = NDArray[np.float64]
 
 _WHERE = {**SOLVED, "norm": "str"}
 _EXAMPLES = {
@@ -83,6 +74,8 @@ class Attempt:
         predictions: What the model says to the returned image, int64 [n]; -1: the solve failed.
         beyond: Whether the returned image lies farther than epsilon, bool [n].
         claimed: Whether the file claims a success, bool [n].
+        skipped: Whether it left out the image, which cheaper attacks had broken within the
+            smallest epsilon (`grid.cheaper`), bool [n].
     """
 
     attack: str
@@ -93,6 +86,7 @@ class Attempt:
     predictions: NDArray[np.int64]
     beyond: Bools
     claimed: Bools
+    skipped: Bools
 
     @property
     def method(self) -> str:
@@ -103,6 +97,15 @@ class Attempt:
     def gradient(self) -> str:
         """How it gets gradients; empty for a method that uses none."""
         return str(self.settings.get("gradient") or "")
+
+    @property
+    def cumulative(self) -> Floats:
+        """The sizes with those of the cheaper attacks where it left out the image, [n].
+
+        All that is known of these, and all that counts, is that they are within an epsilon.
+        """
+        skips = self.settings.get("skips")
+        return self.size if skips is None else np.where(self.skipped, skips["within"], self.size)
 
 
 @dataclass(frozen=True)
@@ -148,12 +151,6 @@ class Attacked:
         return None
 
 
-def within(sizes: Floats, epsilon: float) -> Bools:
-    """Which sizes count at an epsilon, bool [n]."""
-    counts: Bools = sizes <= epsilon * (1 + ROUNDING)
-    return counts
-
-
 def read_attacked(paths: Iterable[Path | str]) -> list[Attacked]:
     """Read attack cells and put those together that attack the same thing.
 
@@ -183,31 +180,23 @@ class _Cell:
     ode: bool
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
-    attacked: Bools
+    correct: Bools
     attempt: Attempt
 
 
 def _read_cell(path: Path, file: h5py.File) -> _Cell:
     settings = read_settings(file)
-    norm, epsilon = settings["norm"], settings["epsilon"]
-    if norm == "linf":
-        size = file["perturbation_linf"][:].astype(float)
-    else:
-        size = file["perturbation_l2"][:].astype(float)
-        if norm == "l2_rms":
-            size /= math.sqrt(math.prod(file["adversarials"].shape[1:]))
-    claimed = file["success"][:]
-    near = size <= epsilon * (1 + _MEASURED)
-    success = claimed & near
+    sizes, skipped = read_sizes(file), file["skipped"][:]
     attempt = Attempt(
         settings["attack"],
-        epsilon,
+        settings["epsilon"],
         settings,
-        success,
-        np.where(success, np.minimum(size, epsilon), math.inf),
+        sizes.success,
+        sizes.size,
         file["adversarial_predictions"][:],
-        ~near,
-        claimed,
+        sizes.beyond,
+        sizes.claimed,
+        skipped,
     )
     return _Cell(
         path,
@@ -215,7 +204,7 @@ def _read_cell(path: Path, file: h5py.File) -> _Cell:
         "nfe_clean" in file,
         file["index"][:],
         file["labels"][:],
-        file["attacked"][:],
+        file["attacked"][:] | skipped,
         attempt,
     )
 
@@ -234,7 +223,7 @@ def _join(cells: Sequence[_Cell]) -> Attacked:
         first.ode,
         first.index,
         first.labels,
-        np.logical_and.reduce([cell.attacked for cell in cells]),
+        np.logical_and.reduce([cell.correct for cell in cells]),
         tuple(attempts),
     )
 
@@ -290,8 +279,9 @@ def ladder_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
         One row for every attack and epsilon of its norm. Of ``n`` images, ``correct`` are
         classified correctly; ``broken`` of them by an adversarial of that attack, from any of its
         cells, no larger than epsilon (so that an attack which looks for the smallest adversarial
-        and runs at the largest epsilon alone has a row at each), ``alone`` of them by no other
-        attack; ``robust`` are left, ``robust_accuracy`` = robust / n with 95 % Wilson bounds.
+        and runs at the largest epsilon alone has a row at each), or by a cheaper attack for which
+        it left out the image; ``alone`` of them by no other attack that ran on the image;
+        ``robust`` are left, ``robust_accuracy`` = robust / n with 95 % Wilson bounds.
     """
     return tabulate((row for group in attacked for row in _ladder_rows(group)), _LADDER)
 
@@ -300,7 +290,8 @@ def _ladder_rows(group: Attacked) -> list[dict[str, Any]]:
     rows = []
     for attack in dict.fromkeys(attempt.attack for attempt in group.attempts):
         first = next(attempt for attempt in group.attempts if attempt.attack == attack)
-        own = group.smallest(lambda attempt, attack=attack: attempt.attack == attack)  # type: ignore[misc]
+        mine = [attempt.cumulative for attempt in group.attempts if attempt.attack == attack]
+        own = np.min(mine, axis=0)
         others = group.smallest(lambda attempt, attack=attack: attempt.attack != attack)  # type: ignore[misc]
         for epsilon in group.epsilons:
             broken = group.correct & within(own, epsilon)

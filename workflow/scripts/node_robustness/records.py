@@ -69,7 +69,8 @@ def write_attack(
         for name, values, units, description in (
             ("clean_predictions", found.clean_predictions, "1", _CLASS),
             ("adversarial_predictions", found.adversarial_predictions, "1", _CLASS),
-            ("attacked", found.attacked, "1", "clean prediction is right; only those are attacked"),
+            ("attacked", found.attacked, "1", "clean prediction is right, and not skipped"),
+            ("skipped", found.skipped, "1", "left out: broken by a cheaper attack"),
             ("success", found.success, "1", "an adversarial was found"),
             ("iterations", found.iterations.int(), "1", "gradient steps or queries it took"),
             ("perturbation_linf", change.abs().amax(1), "intensity", "largest change of a pixel"),
@@ -103,14 +104,14 @@ class Adversarials:
 
 
 def read_adversarials(path: Path, *, successes_only: bool = True) -> Adversarials:
-    """Read the images for which an attack found an adversarial, or all that it was to attack.
+    """Read the images for which an attack found an adversarial, or all that it did not skip.
 
     Raises:
         UserError: the file is not a usable attack.h5.
     """
     with open_hdf5(path, "attack") as file:
         success = file["success"][:]
-        rows = np.flatnonzero(success) if successes_only else np.arange(len(success))
+        rows = np.flatnonzero(success if successes_only else ~file["skipped"][:])
         return Adversarials(
             file["index"][:][rows],
             file["labels"][:][rows],

@@ -15,7 +15,8 @@ import pandas as pd
 from node_robustness.checks import BLACK_BOX, FAILED, NOT_MEASURED
 from node_robustness.comparisons import Replicated, columns, reference_tolerance
 from node_robustness.crossed import Difference, Share, difference, holm, proportion
-from node_robustness.protocols import Attempt, Bools
+from node_robustness.protocols import Attempt
+from node_robustness.sizes import Bools
 from node_robustness.statistics import SIGNIFICANCE
 from node_robustness.tables import tabulate
 

@@ -22,7 +22,9 @@ class AttackResult:
 
     Attributes:
         clean_predictions: int64 [n].
-        attacked: whether the clean prediction is right; only those images are attacked, bool [n].
+        attacked: whether the clean prediction is right and the image not skipped; only those are
+            attacked, bool [n].
+        skipped: whether the clean prediction is right, but the image was to be left out, bool [n].
         success: whether an adversarial was found, bool [n].
         adversarials: where found, an adversarial; else the last or best iterate (the image itself
             where it was not attacked), float32 [n, C, H, W] in [0, 1].
@@ -35,6 +37,7 @@ class AttackResult:
 
     clean_predictions: Tensor
     attacked: Tensor
+    skipped: Tensor
     success: Tensor
     adversarials: Tensor
     adversarial_predictions: Tensor
@@ -51,6 +54,7 @@ def attack(
     *,
     index: Sequence[int] | None = None,
     seed: int = 0,
+    skip: Tensor | None = None,
     batch_size: int = 128,
     progress: Callable[[int], object] | None = None,
 ) -> AttackResult:
@@ -65,29 +69,41 @@ def attack(
         index: rows of the images in the test set, [n]; 0 to n - 1 if None. With `seed`, they fix
             what is drawn at random for each image.
         seed: not negative.
+        skip: images that are to be left out, bool [n]; none if None.
         batch_size: images at a time; bounds the memory, does not change the result.
         progress: called with the number of images of each finished batch.
     """
     rows = [int(row) for row in (range(len(images)) if index is None else index)]
+    left_out = (
+        torch.zeros_like(labels, dtype=torch.bool) if skip is None else skip.to(labels.device)
+    )
     results = []
     with frozen(model):
         for first in range(0, len(images), batch_size):
             batch = slice(first, first + batch_size)
             streams = Streams.of(seed, rows[batch])
-            results.append(_attack_batch(model, images[batch], labels[batch], method, streams))
+            results.append(
+                _attack_batch(model, images[batch], labels[batch], left_out[batch], method, streams)
+            )
             if progress is not None:
                 progress(len(streams))
     return _concatenate(results)
 
 
 def _attack_batch(
-    model: nn.Module, images: Tensor, labels: Tensor, method: Method, streams: Streams
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    skip: Tensor,
+    method: Method,
+    streams: Streams,
 ) -> AttackResult:
     clean = Pass.over(model, images, differentiable=isinstance(method, StartsAtImages))
     predictions = classes(clean.logits.detach())
     result = AttackResult(
         clean_predictions=predictions,
-        attacked=predictions == labels,
+        attacked=(predictions == labels) & ~skip,
+        skipped=(predictions == labels) & skip,
         success=torch.zeros_like(labels, dtype=torch.bool),
         adversarials=images.clone(),
         adversarial_predictions=predictions.clone(),
@@ -119,6 +135,7 @@ def _concatenate(results: list[AttackResult]) -> AttackResult:
     return AttackResult(
         clean_predictions=joined("clean_predictions"),
         attacked=joined("attacked"),
+        skipped=joined("skipped"),
         success=joined("success"),
         adversarials=joined("adversarials"),
         adversarial_predictions=joined("adversarial_predictions"),
