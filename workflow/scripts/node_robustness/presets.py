@@ -64,8 +64,8 @@ PRESETS: dict[str, list[str]] = {
         "transfer",
         "noise",
     ],
-    # AutoAttack's standard version (the first four of these that are not the paper's), with its
-    # parameters, and what a changed tolerance or an ODE asks for besides.
+    # AutoAttack's standard version with its parameters (apgd_ce, apgd_t, fab_t, square), and what a
+    # changed tolerance or an ODE asks for besides.
     "standard": [
         "bim_adjoint",
         "bim_direct",
