@@ -69,6 +69,14 @@ class Constant(nn.Module):
         return x.flatten(1)[:, :1] * 0 + torch.tensor([1.0, 0.0, 0.0], dtype=x.dtype)
 
 
+class Steady(nn.Module):
+    """Ten classes, of which 0 wins by far; the others come and go with the pixels."""
+
+    def forward(self, x):
+        others = x.flatten(1)[:, :9]
+        return torch.cat([5 - others.sum(1, keepdim=True) / 9, others], dim=1)
+
+
 class Watched(nn.Module):
     """A model that keeps what passes."""
 
@@ -195,6 +203,33 @@ def test_neither_batches_nor_order_nor_shards_matter(name, norm):
     for field in ("success", "iterations", "adversarial_predictions"):
         assert torch.equal(getattr(shard, field), getattr(whole, field)[order]), field
     torch.testing.assert_close(shard.adversarials, whole.adversarials[order], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_progress_within_a_batch_and_not_beyond_its_end(name, norm):
+    # Bisection and FAB are soon done with a model that they cannot break, the others never are.
+    soon = name in ("bisection", "fab_t")
+    model, source = (network(), None) if soon else (Steady(), Steady())
+    x = images(12)
+    y = model(x).argmax(1)
+    how = built_in(name, norm, 0.1, source=source)
+    counts, passes = [], []
+    for asked in filter(None, [model, source if name == "transfer" else None]):
+        asked.register_forward_hook(lambda *_: passes.append(sum(counts)))
+    expected = attack(model, x, y, how)
+    made = len(passes)
+    assert made <= 1 + how.passes
+    if not soon and name not in ("apgd_t", "cw"):
+        assert made >= how.passes
+    found = attack(model, x, y, how, batch_size=len(x), progress=counts.append)
+    assert torch.equal(found.adversarials, expected.adversarials)
+    assert sum(counts) == len(x)
+    # Told while the passes are made, not all at once at the end.
+    seen = passes[made:]
+    assert len(seen) == made
+    if made > len(x):
+        assert 0 < seen[-1]
+        assert max(counts[:-1]) == 1
 
 
 @pytest.mark.parametrize("norm", NORMS)

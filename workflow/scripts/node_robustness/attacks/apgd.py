@@ -60,6 +60,12 @@ class AutoPGD:
         if self.targets is not None and self.loss != "dlr":
             raise ValueError("targets needs the loss dlr")
 
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`."""
+        runs = self.restarts * (self.targets or 1)
+        return runs * (self.iterations + 1) + (self.targets is not None)
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method`."""
         best = Best(images, labels, self.norm, self.epsilon)

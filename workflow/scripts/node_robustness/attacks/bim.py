@@ -32,6 +32,11 @@ class BasicIterativeMethod:
     iterations: int
     early_stop: bool = True
 
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`."""
+        return self.iterations + 1
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method.search`."""
         clean = Pass.over(model, images, differentiable=True)
@@ -60,6 +65,11 @@ class FastGradientSign:
 
     norm: Norm
     epsilon: float
+
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`."""
+        return self._iterative.passes
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method.search`."""

@@ -34,6 +34,11 @@ class Bisection:
     halvings: int
     loss: str = "ce"
 
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`."""
+        return (1 + self.halvings) * (self.iterations + 1)
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method.search`."""
         best = self._trial(model, images, labels, torch.full_like(images[:, 0, 0, 0], self.epsilon))

@@ -55,6 +55,11 @@ class CarliniWagner:
         if self.norm.name == "linf":
             raise ValueError("the attack of Carlini and Wagner minimises l2 or l2_rms, not linf")
 
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`."""
+        return self.search_steps * (self.iterations + 1)
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method`. Nothing is random."""
         best = Best(images, labels, self.norm, self.epsilon, self.confidence)

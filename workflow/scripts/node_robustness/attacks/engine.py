@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from node_robustness.attacks.method import Method, Pass, StartsAtImages
+from node_robustness.attacks.progress import told_by_passes
 from node_robustness.attacks.streams import Streams
+from node_robustness.attacks.transfer import Transfer
 from node_robustness.models import frozen
 from node_robustness.predictions import classes
 
@@ -71,22 +73,25 @@ def attack(
         seed: not negative.
         skip: images that are to be left out, bool [n]; none if None.
         batch_size: images at a time; bounds the memory, does not change the result.
-        progress: called with the number of images of each finished batch.
+        progress: called with numbers of images, in sum n: within a batch as many as the share of
+            its search that is done is worth (`told_by_passes`).
     """
     rows = [int(row) for row in (range(len(images)) if index is None else index)]
     left_out = (
         torch.zeros_like(labels, dtype=torch.bool) if skip is None else skip.to(labels.device)
     )
+    asked = [model, method.source] if isinstance(method, Transfer) else [model]
     results = []
     with frozen(model):
         for first in range(0, len(images), batch_size):
             batch = slice(first, first + batch_size)
             streams = Streams.of(seed, rows[batch])
-            results.append(
-                _attack_batch(model, images[batch], labels[batch], left_out[batch], method, streams)
-            )
-            if progress is not None:
-                progress(len(streams))
+            with told_by_passes(asked, 1 + method.passes, len(streams), progress):
+                results.append(
+                    _attack_batch(
+                        model, images[batch], labels[batch], left_out[batch], method, streams
+                    )
+                )
     return _concatenate(results)
 
 

@@ -44,6 +44,11 @@ class FAB:
     iterations: int = 100
     targets: int = 9
 
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`."""
+        return 1 + self.targets * 2 * self.iterations
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method`. Nothing is random."""
         best = Best(images, labels, self.norm, self.epsilon)

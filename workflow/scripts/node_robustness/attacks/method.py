@@ -42,6 +42,10 @@ class Method(Protocol):
     def epsilon(self) -> float:
         """Largest norm of a perturbation."""
 
+    @property
+    def passes(self) -> int:
+        """Forward passes that a search makes at most, each over all images that are left."""
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """Look for an adversarial of every image.
 

@@ -30,6 +30,11 @@ class Noise:
     epsilon: float
     draws: int
 
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`."""
+        return self.draws
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method.search`."""
         record = Record(images, labels)

@@ -36,6 +36,11 @@ class ProjectedGradientDescent:
     loss: str = "ce"
     early_stop: bool = True
 
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`."""
+        return self.restarts * (self.iterations + 1)
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method.search`."""
         record = Record(images, labels)

@@ -44,6 +44,11 @@ class Square:
     queries: int = 5000
     p_init: float = 0.8
 
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`."""
+        return self.queries
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method`."""
         best = Best(images, labels, self.norm, self.epsilon)

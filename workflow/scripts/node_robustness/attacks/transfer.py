@@ -39,6 +39,11 @@ class Transfer:
         """Largest norm of a perturbation."""
         return self.by.epsilon
 
+    @property
+    def passes(self) -> int:
+        """See `Method.passes`; those of the source count too."""
+        return self.by.passes + 1
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method.search`."""
         with frozen(self.source):
