@@ -17,7 +17,11 @@ PROBES = 4
 """Images on which the need of memory is measured."""
 
 LARGEST_BATCH = 1024
-"""Beyond this many images at a time nothing gets faster (docs/performance.md)."""
+"""Most images at a time, however much memory there is.
+
+Larger batches hardly get faster: on two cores 256 at a time are 2 to 7 % faster than 128
+(docs/performance.md). Where memory is plentiful, a bound lets a job show progress.
+"""
 
 _MARGIN = 1.5  # for images that need more steps than the probes, and for the kernels' workspaces
 
