@@ -41,7 +41,7 @@ with job(snakemake.log[0]):
             index=test.index,
             seed=coordinates["seed"],
             skip=skip,
-            batch_size=images_at_a_time(compute, attacked, images),
+            batch_size=images_at_a_time(compute, attacked, images, source),
             progress=progress.update,
         )
     write_attack(

@@ -237,7 +237,7 @@ def _doubts(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
         yield (
             "checks",
             f"These checks were not measured: {'; '.join(case.unmeasured)}. Turn audit on, and "
-            "add the attacks that they compare.",
+            "add the attacks that they compare; a model with backend torchdiffeq has no audit.",
         )
     if not row["p_holds"] < LEVEL:
         if gap.value > MARGIN:
