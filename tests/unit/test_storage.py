@@ -230,7 +230,7 @@ class TestOpenHdf5:
         with write_hdf5(path, "attack", {}) as file:
             file.attrs["schema_version"] = 1
         with (
-            pytest.raises(UserError, match="schema version 1, this version .* reads 2; delete it"),
+            pytest.raises(UserError, match=r"schema version 1, this version .* reads 2; delete it"),
             open_hdf5(path, "attack"),
         ):
             pass
