@@ -26,9 +26,9 @@ from node_robustness.records import (
     write_trajectories,
 )
 from node_robustness.sanity import AttackChecks, BatchInvariance
-from node_robustness.storage import SCHEMA_VERSION
+from node_robustness.storage import schema_version
 from node_robustness.tolerance_matrix import Judged
-from node_robustness.trajectories import Trajectories
+from node_robustness.trajectories.distances import Trajectories
 
 SETTINGS = {"model": "OON", "seed": 1, "tolerance": None, "epsilon": 0.1}
 WITH = {"seconds": 1.5, "device": "a processor"}
@@ -89,7 +89,7 @@ def read(path, kind):
 
     with h5py.File(path) as file:
         assert file.attrs["kind"] == kind
-        assert file.attrs["schema_version"] == SCHEMA_VERSION
+        assert file.attrs["schema_version"] == schema_version(kind)
         assert file.attrs["software"].startswith("node-robustness ")
         assert json.loads(file.attrs["settings"]) == SETTINGS
         assert {name: file.attrs[name] for name in WITH} == WITH

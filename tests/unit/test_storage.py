@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as hnp
 
 from node_robustness.errors import UserError
 from node_robustness.storage import (
-    SCHEMA_VERSION,
     SOFTWARE,
     atomic_path,
     open_hdf5,
@@ -105,7 +104,7 @@ class TestWriteHdf5:
         with open_hdf5(tmp_path / "clean.h5", "clean") as file:
             assert dict(file.attrs) == {
                 "kind": "clean",
-                "schema_version": SCHEMA_VERSION,
+                "schema_version": 1,
                 "software": SOFTWARE,
                 "settings": '{"seed": 0, "tolerance": null}',
                 "seconds": 1.5,
@@ -223,8 +222,18 @@ class TestOpenHdf5:
 
     def test_other_schema_version(self, path):
         with h5py.File(path, "r+") as file:
-            file.attrs["schema_version"] = SCHEMA_VERSION + 1
-        self.refuses(path, f"schema version {SCHEMA_VERSION + 1}")
+            file.attrs["schema_version"] = 7
+        self.refuses(path, "schema version 7, this version of node-robustness reads 1; delete it")
+
+    def test_an_attack_of_before_images_were_skipped(self, tmp_path):
+        path = tmp_path / "attack.h5"
+        with write_hdf5(path, "attack", {}) as file:
+            file.attrs["schema_version"] = 1
+        with (
+            pytest.raises(UserError, match=r"schema version 1, this version .* reads 2; delete it"),
+            open_hdf5(path, "attack"),
+        ):
+            pass
 
     def test_errors_of_the_caller_pass_through(self, path):
         with pytest.raises(FileNotFoundError), open_hdf5(path, "clean"):

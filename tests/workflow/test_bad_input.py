@@ -16,7 +16,18 @@ import h5py
 import pytest
 import torch
 from authors import authors_net
-from harness import OON, TABLES, attempt, complaint, files, noise, own_dataset, tiny
+from harness import (
+    OON,
+    TABLES,
+    TINY,
+    attempt,
+    complaint,
+    files,
+    noise,
+    own_dataset,
+    snakemake,
+    tiny,
+)
 
 from node_robustness.presets import BUILT_IN, PRESETS
 
@@ -206,6 +217,15 @@ class TestDamagedFiles:
             file["success"] = [True]
         told = self.read(copied, TABLE, ATTACK)
         assert told == f"an HDF5 file that node-robustness did not write; {MEND}"
+
+    def test_of_an_earlier_layout(self, copied):
+        """Which `snakemake --touch` accepts, since it does not look into files."""
+        with h5py.File(copied / ATTACK, "r+") as file:
+            file.attrs["schema_version"] = 1
+            del file["skipped"]
+        snakemake(copied, config=TINY, options=("--touch",))
+        told = self.read(copied, TABLE, ATTACK)
+        assert told == f"has schema version 1, this version of node-robustness reads 2; {MEND}"
 
 
 class TestImportedWeights:

@@ -93,7 +93,7 @@ class TestCells:
         for path in cells(finished, kind):
             with h5py.File(path) as file:
                 assert file.attrs["kind"] == kind
-                assert file.attrs["schema_version"] == 1
+                assert file.attrs["schema_version"] == (2 if kind == "attack" else 1)
                 assert file.attrs["software"].startswith("node-robustness ")
                 datasets = []
                 file.visititems(lambda _, node, into=datasets: into.append(node))

@@ -9,7 +9,7 @@ from node_robustness import devices, models
 from node_robustness.datasets import load_rows
 from node_robustness.jobs import bar, job
 from node_robustness.records import read_adversarials, write_trajectories
-from node_robustness.trajectories import follow
+from node_robustness.trajectories.distances import follow
 
 with job(snakemake.log[0]):
     _, device = devices.set_up(snakemake.config)

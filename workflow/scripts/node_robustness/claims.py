@@ -15,10 +15,11 @@ import pandas as pd
 from node_robustness import provenance
 from node_robustness.protocols import Attacked
 from node_robustness.statistics import SIGNIFICANCE
-from node_robustness.storage import SCHEMA_VERSION, SOFTWARE
+from node_robustness.storage import SOFTWARE
 from node_robustness.tables import CELL
 from node_robustness.verdicts import HOLDS, LEVEL, MARGIN
 
+_SCHEMA_VERSION = 1
 _ESTIMATES = ("clean", "paper", "strongest", "gap", "hidden")
 _PLACE = ("experiment", "dataset", "model")
 
@@ -44,7 +45,7 @@ def claim(
     place = {name: first.where[name] for name in _PLACE}
     own = {name: _own(table, place) for name, table in tables.items()}
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": _SCHEMA_VERSION,
         **place,
         "images": {
             "n": len(first.index),

@@ -21,7 +21,9 @@ from numpy.typing import ArrayLike
 from node_robustness import __version__
 from node_robustness.errors import UserError
 
-SCHEMA_VERSION = 1
+# Of a kind whose layout was ever changed. With a new layout comes a new number: without it a reader
+# would stumble over an old file.
+_SCHEMA_VERSIONS = {"attack": 2}
 SOFTWARE = f"node-robustness {__version__}"
 
 # Large enough to compress well, small enough that reading a few images reads little else.
@@ -31,6 +33,11 @@ _CHUNK_BYTES = 2**16
 _MEMORY_BLOCK = 2**20
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def schema_version(kind: str) -> int:
+    """Return the number of the layout in which files of a kind are written and read."""
+    return _SCHEMA_VERSIONS.get(kind, 1)
 
 
 def _is_full(error: Exception) -> bool:
@@ -105,7 +112,7 @@ def write_hdf5(
         file.attrs.update(
             {
                 "kind": kind,
-                "schema_version": SCHEMA_VERSION,
+                "schema_version": schema_version(kind),
                 "software": SOFTWARE,
                 "settings": text,
                 **attributes,
@@ -193,10 +200,10 @@ def _check(file: h5py.File, path: Path, kind: str, mend: str) -> None:
         raise UserError(f"{path}: an HDF5 file that node-robustness did not write; {mend}")
     if file.attrs["kind"] != kind:
         raise UserError(f"{path}: holds {file.attrs['kind']!r} where {kind!r} is wanted; {mend}")
-    if file.attrs["schema_version"] != SCHEMA_VERSION:
+    if file.attrs["schema_version"] != schema_version(kind):
         raise UserError(
             f"{path}: has schema version {file.attrs['schema_version']}, this version of "
-            f"node-robustness reads {SCHEMA_VERSION}; {mend}"
+            f"node-robustness reads {schema_version(kind)}; {mend}"
         )
 
 
