@@ -94,7 +94,7 @@ def by_torchattacks(
         with torch.no_grad():
             found.append((correct, correct & (model(adversarials).argmax(1) != labels)))
 
-    with attacks.frozen(model), models.solving(model, backend="torchdiffeq", tolerance=tolerance):
+    with models.frozen(model), models.solving(model, backend="torchdiffeq", tolerance=tolerance):
         taken = seconds(work, images.device)
     return Attacked(taken, found[0][1], found[0][0])
 

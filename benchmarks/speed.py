@@ -1,9 +1,10 @@
 """How fast the core is, side by side with what one would use without it.
 
-    python benchmarks/speed.py [--data results/mnist/mnist/data.h5] [--device cpu] [--quick]
+    python benchmarks/speed.py [--data results/mnist/mnist/data.h5] [--device cpu]
+                               [--output results/benchmarks/speed.json]
 
 Every ratio is of two times measured in turn in this one run, the best of several repetitions each.
-The figures go to results/benchmarks/speed.json and, as tables, to speed.md beside it. Nothing else
+The figures go to a JSON file and, as tables, to a Markdown file of the same name. Nothing else
 should run meanwhile: two threads of PyTorch become ten times slower when a third process wants a
 core.
 """
@@ -337,7 +338,7 @@ def markdown(report: dict[str, Any]) -> str:
     """The report as tables."""
     machine = report["machine"]
     about = ", ".join(f"{key} {value}" for key, value in machine.items())
-    parts = [f"Measured with {about}.\n"]
+    parts = [f"# The core's speed\n\nMeasured with {about}.\n"]
     for title, rows in report["tables"].items():
         text = rows if isinstance(rows, str) else _rows_as_markdown(rows)
         parts.append(f"## {title}\n\n{text}\n")
@@ -369,6 +370,9 @@ def main() -> None:
     parser.add_argument("--one-by-one", type=int, default=12, help="images by the paper's loop")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--models", nargs="+", default=["MIX", "OON"], choices=list(nets.DESIGNS))
+    parser.add_argument(
+        "--output", type=Path, default=nets.FOLDER / "speed.json", help="where the figures go"
+    )
     parser.add_argument("--only", nargs="+", help="tables to measure, by their first word")
     arguments = parser.parse_args()
     device = _prepare(arguments)
@@ -412,7 +416,8 @@ def main() -> None:
         },
         "tables": measured,
     }
-    target = nets.FOLDER / "speed.json"
+    target = arguments.output
+    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(report, indent=1) + "\n")
     target.with_suffix(".md").write_text(markdown(report))
     print(f"written: {target} and {target.with_suffix('.md')}", file=sys.stderr)

@@ -9,15 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from node_robustness.attacks import (
-    NO_CLASS,
-    BasicIterativeMethod,
-    attack,
-    classes,
-    frozen,
-)
-from node_robustness.models import Classifier, Spec, solving
+from node_robustness.attacks import BasicIterativeMethod, attack
+from node_robustness.models import Classifier, Spec, frozen, solving
 from node_robustness.norms import Norm
+from node_robustness.predictions import NO_CLASS, classes
 
 NORMS = ["linf", "l2", "l2_rms"]
 DESIGNS = {

@@ -27,15 +27,18 @@ def speed(tmp_path, monkeypatch):
 def test_it_trains_measures_and_writes(speed, tmp_path, monkeypatch):
     options = ["--images", "4", "--repeats", "1", "--threads", "1", "--models", "MIX"]
     tables = ["training", "layout", "tf32", "forward"]
-    monkeypatch.setattr(sys, "argv", ["speed.py", *options, "--only", *tables])
+    output = tmp_path / "new" / "figures.json"
+    arguments = ["speed.py", *options, "--output", str(output), "--only", *tables]
+    monkeypatch.setattr(sys, "argv", arguments)
     speed.main()
-    report = json.loads((tmp_path / "speed.json").read_text())
+    report = json.loads(output.read_text())
     assert len(report["tables"]) == len(tables)
     (step,) = report["tables"]["Training step, seconds"]
     assert step["times_direct"] == pytest.approx(step["torchdiffeq_direct"] / step["ours"])
     assert all(row["convolutions_share"] > 0 for row in report["tables"]["Forward pass"])
     assert report["tables"]["TF32"].startswith("Skipped: there is no CUDA device")
-    page = (tmp_path / "speed.md").read_text()
+    page = output.with_suffix(".md").read_text()
+    assert page.startswith("# The core's speed\n")
     assert all(f"## {title}" in page for title in report["tables"])
 
 

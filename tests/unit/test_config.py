@@ -128,7 +128,8 @@ WRONG: list[tuple[str, object, str]] = [
     (
         "models.M.solver.tau",
         1,
-        "models.M.solver.tau: unknown key; known keys: method, tolerance, max_steps, steps",
+        "models.M.solver.tau: unknown key; known keys: backend, method, tolerance, max_steps, "
+        "steps, batch_size",
     ),
     ("models.M.training.epoch", 5, "models.M.training.epoch: unknown key; did you mean 'epochs'?"),
     (
@@ -329,7 +330,8 @@ WRONG: list[tuple[str, object, str]] = [
         "models.M.solver.method",
         "euler9",
         "models.M.solver.method: 'euler9' is not known; choose from 'dopri5', 'bosh3', "
-        "'adaptive_heun', 'fehlberg2', 'euler', 'midpoint' or 'rk4'",
+        "'adaptive_heun', 'fehlberg2', 'euler', 'midpoint', 'rk4', 'dopri8', 'heun2', 'heun3', "
+        "'explicit_adams' or 'implicit_adams'",
     ),
     ("attacks.bim.method", "mim", f"attacks.bim.method: 'mim' is not known; {METHODS}"),
     ("attacks.bim.method", 5, f"attacks.bim.method: 5 is not known; {METHODS}"),
@@ -536,6 +538,27 @@ WRONG: list[tuple[str, object, str]] = [
         "models.M.solver",
         {"method": "dopri5", "steps": 20},
         "models.M.solver: method dopri5 chooses its steps itself: remove steps",
+    ),
+    (
+        "models.M.solver",
+        {"method": "dopri8"},
+        "models.M.solver: method dopri8 needs backend: torchdiffeq",
+    ),
+    (
+        "models.M.solver",
+        {"batch_size": 16},
+        "models.M.solver: batch_size is for backend: torchdiffeq; batched gives every image its "
+        "own steps: remove batch_size",
+    ),
+    (
+        "models.M.solver",
+        {"method": "heun3", "backend": "torchdiffeq"},
+        "models.M.solver: method heun3 needs steps, for example 20",
+    ),
+    (
+        "models.M.solver",
+        {"method": "dopri8", "backend": "torchdiffeq"},
+        "training, for model M: method dopri8 needs solver: torchdiffeq",
     ),
     ("experiments.e.audit", {"images": 0}, "experiments.e.audit.images: 0 must be 1 or more"),
     (

@@ -1,10 +1,15 @@
 """Choosing a device and the number of threads."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 
-from node_robustness.devices import choose_device, set_threads
+from node_robustness.devices import choose_device, set_threads, set_up
 from node_robustness.errors import UserError
+
+DEFAULT = Path(__file__).parents[2] / "config" / "config.yaml"
 
 
 def present(monkeypatch, *, cuda, mps):
@@ -50,3 +55,14 @@ def test_a_gpu_that_pytorch_cannot_use_is_not_passed_over_in_silence(monkeypatch
     caplog.clear()
     choose_device("cpu")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("training", "threads"), [(False, 1), (True, 2)])
+def test_a_job_is_set_up_as_the_configuration_says(training, threads):
+    before = torch.get_num_threads()
+    configuration = yaml.safe_load(DEFAULT.read_text())
+    configuration["compute"] = {"device": "cpu", "threads": 1, "training_threads": 2}
+    compute, device = set_up(configuration, training=training)
+    assert (compute.training_threads, device) == (2, torch.device("cpu"))
+    assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from node_robustness import evaluation
-from node_robustness.attacks import NO_CLASS
 from node_robustness.errors import UserError
 from node_robustness.evaluation import evaluate
 from node_robustness.models import Classifier, Spec, solving
+from node_robustness.predictions import NO_CLASS
 from node_robustness.solvers import Status
 from node_robustness.storage import put, write_hdf5
 

@@ -416,3 +416,13 @@ def test_no_defence_without_tolerances_to_choose_from(changes):
 def test_one_tolerance_may_be_drawn_from_a_range_of_its_own():
     asked = config(tolerances=[0.1], randomisation={"low": "1e-3"})
     assert len(list(grid.randomised(asked, "e"))) == 1
+
+
+def test_what_needs_the_steps_of_every_image_leaves_out_who_is_solved_by_torchdiffeq():
+    asked = config(model_keys={"solver": {"backend": "torchdiffeq", "batch_size": 8}})
+    assert {item.model for item in grid.cells(asked, "e")} == {"M", "R"}
+    assert {item.model for item in grid.judged(asked, "e")} == {"M"}
+    assert {item.model for item in grid.audited(asked, "e")} == {"R"}
+    for stage in (grid.followed, grid.randomised, grid.detected):
+        assert list(stage(asked, "e")) == []
+        assert {item.model for item in stage(config(), "e")} == {"M"}

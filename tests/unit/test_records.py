@@ -28,7 +28,7 @@ from node_robustness.records import (
 from node_robustness.sanity import AttackChecks, BatchInvariance
 from node_robustness.storage import schema_version
 from node_robustness.tolerance_matrix import Judged
-from node_robustness.trajectories import Trajectories
+from node_robustness.trajectories.distances import Trajectories
 
 SETTINGS = {"model": "OON", "seed": 1, "tolerance": None, "epsilon": 0.1}
 WITH = {"seconds": 1.5, "device": "a processor"}

@@ -2,13 +2,16 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from node_robustness.attacks import BasicIterativeMethod, attack
-from node_robustness.models import Classifier, Spec, solving
+from node_robustness.models import Classifier, Head, Spec, solving
 from node_robustness.norms import Norm
 from node_robustness.small_batches import ROWS, at_least_some_rows, filled_up
+from node_robustness.step_control import Adaptive
 
 IMAGES = {"direct": 260, "adjoint": 40}
 
@@ -72,3 +75,49 @@ def test_an_attack_is_the_same_in_any_batch_and_order(kind, gradient, record_pro
             )
             equal = torch.equal(found.adversarials, whole.adversarials[few])
             record_property(f"bits equal in batches of {size}", equal)
+
+
+class RowsOfConvolutions(TorchFunctionMode):
+    """Notes how many rows every convolution of states is given; not those of the map of time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.conv2d, F.conv2d) and args[1].shape[1] > 1:
+            self.rows.append(len(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["RES", "MIX", "OON"])
+@pytest.mark.parametrize("gradient", ["direct", "adjoint"])
+def test_no_state_is_convolved_alone(kind, gradient):
+    """Not even where one image is attacked, or is the last of its batch still on its way."""
+    model, x = network(kind), torch.rand(3, 1, 8, 8)
+    method = BasicIterativeMethod(Norm("linf"), 0.05, 0.02, 2)
+    with solving(model, tolerance=0.1, gradient=gradient), RowsOfConvolutions() as convolutions:
+        attack(model, x, model(x).argmax(1), method, batch_size=1)
+    assert convolutions.rows
+    assert min(convolutions.rows) > 1
+
+
+@pytest.mark.parametrize("channels", [8, 64])
+def test_the_logits_of_an_image_are_the_same_bits_among_any_number_of_rows(channels):
+    torch.manual_seed(2)
+    head = Head(channels, 10, 0.0).eval()
+    h = torch.randn(70, channels, 4, 4)
+    with torch.no_grad():
+        whole = head(h)
+        assert all(torch.equal(head(h[:rows]), whole[:rows]) for rows in range(1, len(h)))
+
+
+@pytest.mark.parametrize("order", [2, 3, 5])
+def test_the_growth_of_a_step_does_not_depend_on_its_place_in_the_batch(order):
+    generator = torch.Generator().manual_seed(3)
+    ratio = 10 ** (4 * torch.rand(1031, dtype=torch.float64, generator=generator) - 2)
+    control = Adaptive(order, 0.1)
+    whole = control.growth(ratio)
+    alone = torch.cat([control.growth(one) for one in ratio.split(1)])
+    assert torch.equal(alone, whole)
+    assert torch.equal(control.growth(ratio.flip(0)).flip(0), whole)

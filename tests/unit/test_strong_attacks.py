@@ -18,12 +18,13 @@ from victims import (
     predicted,
 )
 
-from node_robustness.attacks import NO_CLASS, Streams, attack
+from node_robustness.attacks import Streams, attack
 from node_robustness.attacks.apgd import AutoPGD
 from node_robustness.attacks.carlini_wagner import CarliniWagner
 from node_robustness.attacks.fab import FAB
 from node_robustness.attacks.square import Square
 from node_robustness.norms import Norm
+from node_robustness.predictions import NO_CLASS
 
 NORMS = ["linf", "l2", "l2_rms"]
 NAMES = ["apgd-ce", "apgd-dlr", "apgd-t", "square", "fab", "cw"]

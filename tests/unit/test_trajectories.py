@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torchdiffeq import odeint
 
-from node_robustness import trajectories as module
 from node_robustness.models import Classifier, Spec, solving
-from node_robustness.trajectories import follow
+from node_robustness.trajectories import distances as module
+from node_robustness.trajectories.distances import follow
 
 TAUS = [1e-3, 0.1, 10.0]
 TIMES = 11

@@ -231,7 +231,7 @@ class TestCode:
             ),
             ("node_robustness/gradient_audit.py", jobs("audit") | SUMMARY),
             ("node_robustness/tolerance_matrix.py", jobs("judge") | SUMMARY),
-            ("node_robustness/trajectories.py", jobs("trajectory") | SUMMARY),
+            ("node_robustness/trajectories/distances.py", jobs("trajectory") | SUMMARY),
             ("node_robustness/storage.py", DATA | EVERY_MODEL_AND_AFTER),
             ("node_robustness/figures/style.py", DRAWN),
             ("node_robustness/findings.py", {"report results/tiny"}),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from node_robustness import attacks, config, devices, models
+from node_robustness import attacks, devices, models
 from node_robustness.evaluation import test_images
 from node_robustness.jobs import bar, job
 from node_robustness.memory import images_at_a_time
@@ -14,9 +14,7 @@ from node_robustness.sizes import broken_within
 from node_robustness.storage import sha256
 
 with job(snakemake.log[0]):
-    compute = config.load(snakemake.config).compute
-    devices.set_threads(compute.threads)
-    device = devices.choose_device(compute.device)
+    compute, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = test_images(Path(snakemake.input.data), snakemake.params.images, device)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
@@ -43,7 +41,7 @@ with job(snakemake.log[0]):
             index=test.index,
             seed=coordinates["seed"],
             skip=skip,
-            batch_size=images_at_a_time(compute, attacked, images),
+            batch_size=images_at_a_time(compute, attacked, images, source),
             progress=progress.update,
         )
     write_attack(

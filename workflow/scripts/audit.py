@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from node_robustness import config, devices, gradient_audit, models, sanity
+from node_robustness import devices, gradient_audit, models, sanity
 from node_robustness.attacks import Streams
 from node_robustness.evaluation import test_images
 from node_robustness.jobs import bar, job
@@ -12,9 +12,7 @@ from node_robustness.records import write_audit
 from node_robustness.storage import sha256
 
 with job(snakemake.log[0]):
-    compute = config.load(snakemake.config).compute
-    devices.set_threads(compute.threads)
-    device = devices.choose_device(compute.device)
+    compute, device = devices.set_up(snakemake.config)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, audit = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = test_images(Path(snakemake.input.data), audit["images"], device)

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from node_robustness import config, devices, models
+from node_robustness import devices, models
 from node_robustness.evaluation import evaluate, test_images
 from node_robustness.jobs import bar, job
 from node_robustness.memory import images_at_a_time
@@ -11,9 +11,7 @@ from node_robustness.records import write_clean
 from node_robustness.storage import sha256
 
 with job(snakemake.log[0]):
-    compute = config.load(snakemake.config).compute
-    devices.set_threads(compute.threads)
-    device = devices.choose_device(compute.device)
+    compute, device = devices.set_up(snakemake.config)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates = snakemake.params.coordinates
     test, images, _ = test_images(Path(snakemake.input.data), snakemake.params.images, device)

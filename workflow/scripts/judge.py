@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from node_robustness import config, devices, models
+from node_robustness import devices, models
 from node_robustness.datasets import load_rows
 from node_robustness.jobs import bar, job
 from node_robustness.memory import images_at_a_time
@@ -13,9 +13,7 @@ from node_robustness.records import read_adversarials, write_judged
 from node_robustness.tolerance_matrix import judge
 
 with job(snakemake.log[0]):
-    compute = config.load(snakemake.config).compute
-    devices.set_threads(compute.threads)
-    device = devices.choose_device(compute.device)
+    compute, device = devices.set_up(snakemake.config)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     tolerances = snakemake.params.tolerances
     attacked = read_adversarials(Path(snakemake.input.attack), successes_only=False)

@@ -9,9 +9,7 @@ from node_robustness.datasets import load_split
 from node_robustness.jobs import job
 
 with job(snakemake.log[0]):
-    compute = config.load(snakemake.config).compute
-    devices.set_threads(compute.training_threads)
-    device = devices.choose_device(compute.device)
+    _, device = devices.set_up(snakemake.config, training=True)
     data, seed = Path(snakemake.input.data), int(snakemake.wildcards.seed)
     subset = snakemake.params.subset
     splits = {name: load_split(data, name, subset[name]) for name in ("train", "validation")}

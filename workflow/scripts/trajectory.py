@@ -5,16 +5,14 @@ from pathlib import Path
 
 import torch
 
-from node_robustness import config, devices, models
+from node_robustness import devices, models
 from node_robustness.datasets import load_rows
 from node_robustness.jobs import bar, job
 from node_robustness.records import read_adversarials, write_trajectories
-from node_robustness.trajectories import follow
+from node_robustness.trajectories.distances import follow
 
 with job(snakemake.log[0]):
-    compute = config.load(snakemake.config).compute
-    devices.set_threads(compute.threads)
-    device = devices.choose_device(compute.device)
+    _, device = devices.set_up(snakemake.config)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates = snakemake.params.coordinates
     adversarials = read_adversarials(Path(snakemake.input.attack))

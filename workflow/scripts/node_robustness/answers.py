@@ -7,6 +7,7 @@ import pandas as pd
 
 from node_robustness.numbers import label
 from node_robustness.verdicts import ABSENT, HOLDS, MASKED, UNDECIDED
+from node_robustness.words import listed, percent, signed
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "root-mean-square L2"}
 _BECAUSE = {
@@ -55,14 +56,14 @@ def _robustness(verdicts: pd.DataFrame) -> list[str]:
         ]
         sentence = (
             f"{model} on {dataset}: the robustness that the paper's protocol shows "
-            f"{_joined(parts)} of {_settings(len(own))}"
+            f"{listed(parts)} of {_settings(len(own))}"
         )
         masked = own[own.verdict == MASKED]
         if len(masked):
             worst = masked.sort_values("gap").iloc[-1]
             sentence += (
-                f"; at {_where(worst)} that protocol leaves {_percent(worst.paper)} of the images, "
-                f"the strongest attack {_percent(worst.strongest)}"
+                f"; at {_where(worst)} that protocol leaves {percent(worst.paper)} of the images, "
+                f"the strongest attack {percent(worst.strongest)}"
             )
         found.append(f"{sentence}.")
     return found
@@ -96,8 +97,8 @@ def _tolerances(gains: pd.DataFrame) -> list[str]:
         ]
         largest = shown.sort_values("paper").iloc[-1]
         found.append(
-            f"{start}; this gain is {_joined(parts)}. The largest, at {_where(largest)}: "
-            f"{_signed(largest.paper)} under the paper's protocol, {_signed(largest.strongest)} "
+            f"{start}; this gain is {listed(parts)}. The largest, at {_where(largest)}: "
+            f"{signed(largest.paper)} under the paper's protocol, {signed(largest.strongest)} "
             "under the strongest attack."
         )
     return found
@@ -146,15 +147,3 @@ def _where(row: pd.Series) -> str:
 
 def _settings(n: int) -> str:
     return f"{n:,} setting" + ("s" if n != 1 else "")
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f} points".replace("-", "−")
-
-
-def _joined(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -125,14 +125,39 @@ class Dataset(Section):
         return self
 
 
+FIXED = ("euler", "midpoint", "rk4", "heun2", "heun3", "explicit_adams", "implicit_adams")
+"""Methods that take equal steps."""
+
+TORCHDIFFEQ_ONLY = ("dopri8", "heun2", "heun3", "explicit_adams", "implicit_adams")
+"""Methods that the batched backend has not."""
+
+
 class Solver(Section):
     """The ODE solver of a model."""
 
-    method: Literal["dopri5", "bosh3", "adaptive_heun", "fehlberg2", "euler", "midpoint", "rk4"] = (
-        Field(
-            "dopri5",
-            description="Runge-Kutta method (names as in torchdiffeq); the last three take `steps`",
-        )
+    backend: Literal["batched", "torchdiffeq"] = Field(
+        "batched",
+        description="batched: every image has its own steps, whatever the batch; torchdiffeq: that "
+        "library itself, `batch_size` images as one equation; such a model has no audit, "
+        "trajectories, randomisation or detection, which need the steps of every image",
+    )
+    method: Literal[
+        "dopri5",
+        "bosh3",
+        "adaptive_heun",
+        "fehlberg2",
+        "euler",
+        "midpoint",
+        "rk4",
+        "dopri8",
+        "heun2",
+        "heun3",
+        "explicit_adams",
+        "implicit_adams",
+    ] = Field(
+        "dopri5",
+        description="names as in torchdiffeq; dopri8, heun2, heun3, explicit_adams and "
+        f"implicit_adams need backend: torchdiffeq; {', '.join(FIXED)} take `steps`",
     )
     tolerance: Positive = Field(1e-3, description="tau in training: rtol and atol")
     max_steps: Count = Field(
@@ -140,13 +165,29 @@ class Solver(Section):
     )
     steps: Count | None = Field(
         None,
-        description="number of equal steps: for euler, midpoint and rk4, on which tolerance and "
-        "max_steps are without effect",
+        description="number of equal steps: for the methods that take them, on which tolerance "
+        "and max_steps are without effect (implicit_adams: tolerance bounds its iterations)",
+    )
+    batch_size: Count = Field(
+        1,
+        description="only for torchdiffeq: how many images are one equation, except in training; "
+        "with more than 1 a prediction depends on the images beside it",
     )
 
     @model_validator(mode="after")
+    def _the_backend_can_do_it(self) -> Self:
+        if self.backend == "batched" and self.method in TORCHDIFFEQ_ONLY:
+            raise ValueError(f"method {self.method} needs backend: torchdiffeq")
+        if self.backend == "batched" and self.batch_size != 1:
+            raise ValueError(
+                "batch_size is for backend: torchdiffeq; batched gives every image its own steps: "
+                "remove batch_size"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _steps_fit_the_method(self) -> Self:
-        fixed = self.method in ("euler", "midpoint", "rk4")
+        fixed = self.method in FIXED
         if fixed and self.steps is None:
             raise ValueError(f"method {self.method} needs steps, for example 20")
         if not fixed and self.steps is not None:
@@ -464,8 +505,14 @@ class Config(Section):
             for attack in experiment.attacks:
                 self._check_attack(where, experiment, attack)
             _chosen_from_the_grid(where, experiment)
-        for model in self.models:
+        for model, settings in self.models.items():
             training = self.training_of(model)
+            method = settings.solver.method
+            trained = settings.body == "ode" and settings.weights is None
+            if trained and method in TORCHDIFFEQ_ONLY and training.solver != "torchdiffeq":
+                raise ValueError(
+                    f"training, for model {model}: method {method} needs solver: torchdiffeq"
+                )
             if training.gradient == "adjoint" and training.solver != "torchdiffeq":
                 raise ValueError(
                     f"training, for model {model}: gradient: adjoint needs solver: torchdiffeq"

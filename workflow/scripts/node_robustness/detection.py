@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node_robustness.attacks import BasicIterativeMethod, attack, classes, frozen
-from node_robustness.models import Classifier, solving
+from node_robustness.attacks import BasicIterativeMethod, attack
+from node_robustness.models import Classifier, frozen, solving
+from node_robustness.predictions import classes
 
 
 def disagreement(probabilities: Tensor) -> Tensor:

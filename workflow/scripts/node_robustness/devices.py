@@ -3,11 +3,33 @@
 import logging
 import os
 import platform
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
-from node_robustness import gpu_lease
+from node_robustness import config, gpu_lease
 from node_robustness.errors import UserError
+
+
+def set_up(
+    configuration: Mapping[str, Any], *, training: bool = False
+) -> tuple[config.Compute, torch.device]:
+    """Make a job ready to compute: its threads are set and its device is chosen.
+
+    Args:
+        configuration: the whole one, as Snakemake read it.
+        training: whether the job trains, for which `compute` names threads of its own.
+
+    Returns:
+        The section `compute`, and the device.
+
+    Raises:
+        UserError: the configuration is wrong, or its device is not there.
+    """
+    compute = config.load(configuration).compute
+    set_threads(compute.training_threads if training else compute.threads)
+    return compute, choose_device(compute.device)
 
 
 def choose_device(name: str) -> torch.device:

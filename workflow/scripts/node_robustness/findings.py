@@ -12,6 +12,7 @@ import pandas as pd
 
 from node_robustness.numbers import label
 from node_robustness.statistics import Estimate, across_seeds, rate_change
+from node_robustness.words import percent
 
 _CONDITION = ["dataset", "attack", "gradient", "norm", "epsilon"]
 
@@ -175,7 +176,7 @@ def _on_clean(clean: pd.DataFrame) -> str:
     accuracy = across_seeds(clean, by, "accuracy", "accuracy")
     parts = []
     for model, group in accuracy.groupby("model", sort=False):
-        values = [f"{100 * value:.1f} %" for value in group.value]
+        values = [percent(value) for value in group.value]
         parts.append(
             f"{model} {values[0]}"
             if len(group) == 1

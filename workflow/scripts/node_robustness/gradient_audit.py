@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node_robustness.attacks import Streams, frozen
-from node_robustness.models import Classifier, solving
+from node_robustness.attacks import Streams
+from node_robustness.models import Classifier, frozen, solving
 
 STEP = torch.finfo(torch.float64).eps ** (1 / 3)
 """The step of the differences, for directions of Euclidean norm one: 6e-6.

@@ -143,6 +143,11 @@ def adaptive(model: Model) -> bool:
     return model.body == "ode" and model.solver.steps is None
 
 
+def stepped_alone(model: Model) -> bool:
+    """Whether nothing that a model computes for an image takes its steps for other images too."""
+    return model.body != "ode" or model.solver.backend == "batched"
+
+
 def trained(config: Config, name: str) -> Iterator[Trained]:
     """Every set of weights of an experiment."""
     experiment = config.experiments[name]
@@ -245,7 +250,8 @@ def _source(attack: AnyAttack, experiment: Experiment) -> str | None:
 def followed(config: Config, name: str) -> Iterator[Cell]:
     """Every attack cell of an experiment whose trajectories are to be followed.
 
-    A model without an ODE has no continuous state to follow.
+    A model without an ODE has no continuous state to follow, and what is followed are the steps of
+    every image.
     """
     follow = config.experiments[name].trajectories
     if follow is None:
@@ -253,6 +259,7 @@ def followed(config: Config, name: str) -> Iterator[Cell]:
     for cell in cells(config, name):
         if (
             config.models[cell.model].body == "ode"
+            and stepped_alone(config.models[cell.model])
             and (
                 cell.tolerance is None or cell.tolerance in (follow.tolerances or [cell.tolerance])
             )
@@ -266,7 +273,9 @@ def followed(config: Config, name: str) -> Iterator[Cell]:
 def audited(config: Config, name: str) -> Iterator[Solved]:
     """Every model at every tolerance of an experiment whose gradients are to be audited."""
     if config.experiments[name].audit is not None:
-        yield from solved(config, name)
+        for item in solved(config, name):
+            if stepped_alone(config.models[item.model]):
+                yield item
 
 
 def judged(config: Config, name: str) -> Iterator[Cell]:
@@ -310,7 +319,8 @@ def randomised(config: Config, name: str) -> Iterator[Randomised]:
     if section is None or len(set(experiment.drawn_tolerances(section))) == 1:
         return
     for item in trained(config, name):
-        if adaptive(config.models[item.model]):
+        model = config.models[item.model]
+        if adaptive(model) and stepped_alone(model):
             for norm, epsilon in perturbations(experiment, section):
                 yield Randomised(name, item.dataset, item.model, item.seed, norm, epsilon)
 
@@ -323,6 +333,8 @@ def detected(config: Config, name: str) -> Iterator[Detected]:
         return
     for item in solved(config, name):
         tau = item.tolerance
+        if not stepped_alone(config.models[item.model]):
+            continue
         if tau is not None and tau in (section.tolerances or experiment.tolerances):
             for norm, epsilon in perturbations(experiment, section):
                 yield Detected(name, item.dataset, item.model, item.seed, tau, norm, epsilon)

@@ -11,13 +11,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from node_robustness.config import Compute
-from node_robustness.models import frozen
+from node_robustness.models import ODEBody, frozen
 
 PROBES = 4
 """Images on which the need of memory is measured."""
 
 LARGEST_BATCH = 1024
-"""Beyond this many images at a time nothing gets faster (docs/performance.md)."""
+"""Most images at a time, however much memory there is.
+
+Larger batches hardly get faster: on two cores 256 at a time are 2 to 7 % faster than 128
+(docs/performance.md). Where memory is plentiful, a bound lets a job show progress.
+"""
 
 _MARGIN = 1.5  # for images that need more steps than the probes, and for the kernels' workspaces
 
@@ -68,7 +72,17 @@ def bytes_an_image(model: nn.Module, images: Tensor) -> int:
     return -(-peak // len(images))
 
 
-def images_at_a_time(compute: Compute, model: nn.Module, images: Tensor) -> int:
+def _one_equation(model: nn.Module) -> int | None:
+    """How many images a model solves as one equation; None if each is its own."""
+    for module in model.modules():
+        if isinstance(module, ODEBody) and module.settings.backend == "torchdiffeq":
+            return module.settings.batch_size
+    return None
+
+
+def images_at_a_time(
+    compute: Compute, model: nn.Module, images: Tensor, source: nn.Module | None = None
+) -> int:
     """How many images to attack, or to evaluate, which takes less, at a time.
 
     Args:
@@ -76,7 +90,14 @@ def images_at_a_time(compute: Compute, model: nn.Module, images: Tensor) -> int:
             is set: 1,000 MB on a CPU, and four fifths of what is free on a CUDA device.
         model: images to logits, with the solver settings of the attack.
         images: those of the job, float [n, C, H, W] in [0, 1], n >= 1.
+        source: another model that makes the adversarials.
+
+    Where a model solves several images as one equation, their number changes its results: it is
+    then the model's to say, and not the memory's.
     """
+    joint = _one_equation(model) or (source and _one_equation(source))
+    if joint:
+        return joint
     if compute.batch_size is not None:
         return compute.batch_size
     budget_mb: float | None = compute.memory_mb

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +25,11 @@ from node_robustness.adjoint import AdjointSettings, with_adjoint_gradient
 from node_robustness.errors import UserError
 from node_robustness.ode_function import ODEFunction, group_norm
 from node_robustness.small_batches import at_least_some_rows
-from node_robustness.solvers import Solution, solve
+from node_robustness.solvers import Solution, Status, solve
 from node_robustness.storage import atomic_path, open_hdf5, read_settings
+
+# Specs of earlier versions have not got these; their defaults say what such a model is.
+_LATER_KEYS = {"backend", "batch_size"}
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Spec:
         tolerance: tau in training.
         max_steps: attempted solver steps at most.
         steps: number of equal steps; None for steps that the tolerance allows.
+        backend: see `SolverSettings`; in training another may be chosen.
+        batch_size: images that torchdiffeq solves as one equation, except in training.
     """
 
     channels: int
@@ -61,6 +67,8 @@ class Spec:
     tolerance: float = 1e-3
     max_steps: int = 1000
     steps: int | None = None
+    backend: Literal["batched", "torchdiffeq"] = "batched"
+    batch_size: int = 1
 
     def to_json(self) -> str:
         """The spec as readable JSON."""
@@ -75,7 +83,7 @@ class Spec:
         """
         values = json.loads(text)
         names = {item.name for item in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        if not isinstance(values, dict) or not names - _LATER_KEYS <= set(values) <= names:
             raise ValueError(f"a model spec has exactly the keys {', '.join(sorted(names))}")
         values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
         return cls(**values)
@@ -86,7 +94,7 @@ class SolverSettings:
     """How an ODE body is solved.
 
     Attributes:
-        method: a name in `tableaus.TABLEAUS`.
+        method: a name in `tableaus.TABLEAUS`, or any of torchdiffeq's with that backend.
         tolerance: tau, relative and absolute; without effect if `steps` is given. Of the batched
             backend also a tensor [n], one for each image of a batch.
         max_steps: attempted steps at most; without effect if `steps` is given.
@@ -98,6 +106,8 @@ class SolverSettings:
         adjoint_norm: what steers the steps of the backward solve: `full`, the paper's (the errors
             of state, adjoint and the gradients' integrals for time and parameters), or `seminorm`
             (all but the parameters').
+        batch_size: of torchdiffeq, how many images at most are one equation, except in training;
+            None for the whole batch, whatever its size.
         checkpoint: direct gradients of the batched backend take every step a second time in the
             backward pass, instead of keeping its intermediate results.
     """
@@ -110,6 +120,7 @@ class SolverSettings:
     gradient: Literal["direct", "adjoint"] = "direct"
     adjoint_tolerance: float | Tensor | None = None
     adjoint_norm: Literal["full", "seminorm"] = "full"
+    batch_size: int | None = None
     checkpoint: bool = False
 
 
@@ -230,7 +241,12 @@ class ODEBody(nn.Module):
             times: see `solvers.solve`.
             keep_nodes: see `solvers.solve`.
             nodes: of other solves with the same settings, whose steps are to be taken again.
+
+        Raises:
+            ValueError: the backend is torchdiffeq, whose steps are not those of an image.
         """
+        if self.settings.backend != "batched":
+            raise ValueError(f"backend {self.settings.backend} has no steps of every image")
         return solve(
             self.function.bind(h),
             h,
@@ -245,7 +261,15 @@ class ODEBody(nn.Module):
         )
 
     def _torchdiffeq(self, h: Tensor) -> Tensor:
-        # Only training the paper's way needs torchdiffeq, which takes half a second to import.
+        own = None if self.training else self.settings.batch_size
+        solved = [self._one_equation(rows) for rows in h.split(own or len(h))]
+        final, nfe, status = (torch.cat(parts) for parts in zip(*solved, strict=True))
+        self.nfe, self.status = nfe, status
+        return final
+
+    def _one_equation(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The states h(1) as torchdiffeq finds them, their evaluations and their status."""
+        # Only who asks for torchdiffeq needs it, and it takes half a second to import.
         from torchdiffeq import odeint, odeint_adjoint
 
         settings, steps = self.settings, self.settings.steps
@@ -264,21 +288,47 @@ class ODEBody(nn.Module):
                 "adjoint_atol": tolerance,
                 "adjoint_options": options | norm,
             }
-        function = _Counted(self.function)
-        states = integrate(
-            function,
-            h,
-            torch.tensor([0.0, 1.0], dtype=h.dtype, device=h.device),
-            rtol=settings.tolerance,
-            atol=settings.tolerance,
-            method=settings.method,
-            options=options,
-            **adjoint,
-        )
-        self.nfe = torch.full((len(h),), function.evaluations, dtype=torch.int32, device=h.device)
-        self.status = torch.zeros(len(h), dtype=torch.int64, device=h.device)
-        final: Tensor = states[-1]
-        return final
+        function = _Counted(self._with_parameters())
+        status = Status.SUCCESS
+        try:
+            final: Tensor = integrate(
+                function,
+                h,
+                torch.tensor([0.0, 1.0], dtype=h.dtype, device=h.device),
+                rtol=settings.tolerance,
+                atol=settings.tolerance,
+                method=settings.method,
+                options=options,
+                **adjoint,
+            )[-1]
+        except AssertionError as error:
+            failed = (kind for words, kind in _FAILURES.items() if words in str(error))
+            status = next(failed, Status.SUCCESS)
+            if self.training or status == Status.SUCCESS:
+                raise
+            final = h * torch.nan
+        nfe = torch.full((len(h),), function.evaluations, dtype=torch.int32, device=h.device)
+        return final, nfe, torch.full_like(nfe, status, dtype=torch.int64)
+
+    def _with_parameters(self) -> ODEFunction:
+        """The function; for the paper's adjoint one whose parameters ask for gradients.
+
+        Torchdiffeq leaves frozen parameters out of the backward solve, and so out of the error norm
+        that steers its steps.
+        """
+        full = self.settings.gradient == "adjoint" and self.settings.adjoint_norm == "full"
+        frozen = not any(parameter.requires_grad for parameter in self.function.parameters())
+        if full and frozen and torch.is_grad_enabled():
+            return deepcopy(self.function).requires_grad_()
+        return self.function
+
+
+# What torchdiffeq says when it gives up on a batch.
+_FAILURES = {
+    "max_num_steps exceeded": Status.MAX_STEPS,
+    "underflow in dt": Status.UNDERFLOW,
+    "non-finite values": Status.NONFINITE,
+}
 
 
 def _uniform_grid(steps: int, _function: object, _state: Tensor, times: Tensor) -> Tensor:
@@ -336,7 +386,14 @@ class Classifier(nn.Module):
             if spec.downsampling == "residual"
             else nn.Conv2d(spec.channels, spec.filters, 4, 2, padding=1)
         )
-        settings = SolverSettings(spec.method, spec.tolerance, spec.max_steps, spec.steps)
+        settings = SolverSettings(
+            spec.method,
+            spec.tolerance,
+            spec.max_steps,
+            spec.steps,
+            backend=spec.backend,
+            batch_size=spec.batch_size if spec.backend == "torchdiffeq" else None,
+        )
         self.body: nn.Module = (
             ODEBody(spec.filters, settings)
             if spec.body == "ode"
@@ -376,8 +433,13 @@ class Classifier(nn.Module):
 
 @contextmanager
 def solving(model: Classifier, **changes: Any) -> Iterator[Classifier]:
-    """The model with other solver settings for a while; nothing happens without an ODE."""
+    """The model with other solver settings for a while; nothing happens without an ODE.
+
+    A `tolerance` of None leaves the model its own.
+    """
     before = model.solver
+    if changes.get("tolerance", 0) is None:
+        del changes["tolerance"]
     if before is not None:
         model.solver = replace(before, **changes)
     try:

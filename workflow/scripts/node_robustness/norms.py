@@ -34,14 +34,14 @@ class Norm:
         Zero where the gradient is zero or, because a solve failed, not finite.
         """
         finite = torch.isfinite(gradient).flatten(1).all(1)
-        gradient = torch.where(_broadcast(finite), gradient, 0.0)
+        gradient = torch.where(column(finite), gradient, 0.0)
         if self.name == "linf":
             return gradient.sign()
         # A confident model has gradients so small that their squares vanish, and attacks that
         # guard the division with an absolute constant stall there.
         largest = gradient.flatten(1).abs().amax(1).clamp(min=torch.finfo(gradient.dtype).tiny)
-        relative = gradient / _broadcast(largest)
-        unit: Tensor = relative / _broadcast(self.size(relative).clamp(min=_TINY))
+        relative = gradient / column(largest)
+        unit: Tensor = relative / column(self.size(relative).clamp(min=_TINY))
         return unit
 
     def project(self, perturbation: Tensor, epsilon: float | Tensor) -> Tensor:
@@ -53,11 +53,12 @@ class Norm:
         """
         if self.name == "linf":
             if isinstance(epsilon, Tensor):
-                return perturbation.clamp(-_broadcast(epsilon), _broadcast(epsilon))
+                return perturbation.clamp(-column(epsilon), column(epsilon))
             return perturbation.clamp(-epsilon, epsilon)
         factor = epsilon / self.size(perturbation).clamp(min=_TINY)
-        return perturbation * _broadcast(factor.clamp(max=1.0))
+        return perturbation * column(factor.clamp(max=1.0))
 
 
-def _broadcast(values: Tensor) -> Tensor:
+def column(values: Tensor) -> Tensor:
+    """One value an image, [n], shaped to meet images, [n, 1, 1, 1]."""
     return values.view(-1, 1, 1, 1)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from node_robustness.randomisation import Randomised
     from node_robustness.sanity import AttackChecks, BatchInvariance
     from node_robustness.tolerance_matrix import Judged
-    from node_robustness.trajectories import Trajectories
+    from node_robustness.trajectories.distances import Trajectories
 
 Array = npt.NDArray[Any]
 

@@ -23,6 +23,7 @@ from node_robustness.paper import ACCURACY, CITATION
 from node_robustness.statistics import Estimate, across_seeds
 from node_robustness.storage import atomic_path
 from node_robustness.verdicts import MARGIN
+from node_robustness.words import percent
 
 
 @dataclass(frozen=True)
@@ -338,7 +339,7 @@ _DETECTION: Columns = {
         "–" if pd.isna(row.auc) else f"{row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})"
     ),
     "Detected at 5 % false alarms": lambda row: (
-        "–" if pd.isna(row.detected) else f"{100 * row.detected:.1f} %"
+        "–" if pd.isna(row.detected) else percent(row.detected)
     ),
 }
 _STAGES: Columns = {
@@ -425,7 +426,7 @@ def _paper(clean: pd.DataFrame, dataset: str) -> _Table:
         "Dataset": lambda row: "–" if pd.isna(row.dataset) else row.dataset,
         "Model": lambda row: row.model,
         "τ": lambda row: _tau(row.tolerance),
-        "Paper": lambda row: f"{100 * row.paper:.1f} %",
+        "Paper": lambda row: percent(row.paper),
         "This run": lambda row: _percent((row.value, row.low, row.high)),
         "Difference": lambda row: (
             "–" if pd.isna(row.value) else _signed(100 * (row.value - row.paper))

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from node_robustness.attacks import BasicIterativeMethod, Streams, attack, classes, frozen
+from node_robustness.attacks import BasicIterativeMethod, Streams, attack
 from node_robustness.evaluation import evaluate
-from node_robustness.models import Classifier
+from node_robustness.models import Classifier, frozen
 from node_robustness.norms import Norm
+from node_robustness.predictions import classes
 
 NEIGHBOURS = 10
 """How many random neighbours of an image are classified."""

@@ -21,7 +21,7 @@ class Judged:
     """What a model says of n images at E tolerances.
 
     Attributes:
-        predictions: int64 [n, E]; `attacks.NO_CLASS` where the solve failed.
+        predictions: int64 [n, E]; `predictions.NO_CLASS` where the solve failed.
         logits: float32 [n, E, K].
         nfe: function evaluations, int32 [n, E].
     """

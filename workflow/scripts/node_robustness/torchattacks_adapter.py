@@ -10,6 +10,7 @@ Every attack takes the model, images [N, C, H, W] in [0, 1] to logits [N, K]; `n
 a time.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ from node_robustness.norms import Norm
 _EPS = 8 / 255
 
 
-class _Engine(Attack):  # type: ignore[misc]  # torchattacks has no types
+class _Engine(Attack, ABC):  # type: ignore[misc]  # torchattacks has no types
     """An attack of ours; subclasses say which."""
 
     def __init__(
@@ -46,9 +47,9 @@ class _Engine(Attack):  # type: ignore[misc]  # torchattacks has no types
         self.seed = seed
         self.batch_size = batch_size
 
+    @abstractmethod
     def method(self) -> Method:
         """The attack with its parameters as they are now."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial images [N, C, H, W] in [0, 1] for images and their labels, int64 [N]."""

@@ -266,10 +266,7 @@ def _validate(
 ) -> _Tally:
     tally = _Tally()
     model.eval()
-    with (
-        _solving(model, backend="batched"),
-        _naming_the_rate(f"validation loss is not finite after epoch {epoch}", settings),
-    ):
+    with _naming_the_rate(f"validation loss is not finite after epoch {epoch}", settings):
         batches = (torch.split(part, settings.batch_size) for part in data)
         for images, labels in zip(*batches, strict=True):
             target = labels.to(device)

@@ -19,6 +19,7 @@ from node_robustness.protocols import Attempt
 from node_robustness.sizes import Bools
 from node_robustness.statistics import SIGNIFICANCE
 from node_robustness.tables import tabulate
+from node_robustness.words import listed, percent, points, signed
 
 HOLDS, MASKED, UNDECIDED, ABSENT = "holds", "masked", "undecided", "absent"
 
@@ -198,8 +199,8 @@ def _decide(case: _Case, family: int) -> dict[str, str]:
         return _ending(
             MASKED,
             "gap",
-            f"The paper's protocol leaves {_percent(row['paper'])} of the images, the strongest "
-            f"attack {_percent(row['strongest'])}: {_points(row['gap'])} of robust accuracy are "
+            f"The paper's protocol leaves {percent(row['paper'])} of the images, the strongest "
+            f"attack {percent(row['strongest'])}: {points(row['gap'])} of robust accuracy are "
             "masked gradients.",
         )
     doubts = list(_doubts(case, gap, family))
@@ -208,8 +209,8 @@ def _decide(case: _Case, family: int) -> dict[str, str]:
     return _ending(
         HOLDS,
         "gap",
-        f"The strongest attack leaves {_percent(row['strongest'])} of the images, the paper's "
-        f"protocol {_percent(row['paper'])}: the gap is below {_points(MARGIN)}, and all checks "
+        f"The strongest attack leaves {percent(row['strongest'])} of the images, the paper's "
+        f"protocol {percent(row['paper'])}: the gap is below {points(MARGIN)}, and all checks "
         "passed.",
     )
 
@@ -220,15 +221,15 @@ def _doubts(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
     if not row["strongest_low"] > MARGIN:
         yield (
             "no_robustness",
-            f"The strongest attack leaves {_percent(row['strongest'])} "
-            f"({_percent(row['strongest_low'])} to {_percent(row['strongest_high'])}): that is no "
+            f"The strongest attack leaves {percent(row['strongest'])} "
+            f"({percent(row['strongest_low'])} to {percent(row['strongest_high'])}): that is no "
             "robustness to speak of.",
         )
     if case.missing:
         yield (
             "ladder",
             "The attacks that ran are too weak for robustness to hold: add "
-            f"{_listed(case.missing)}.",
+            f"{listed(case.missing)}.",
         )
     if case.failed:
         yield "checks", f"These checks failed: {'; '.join(case.failed)}."
@@ -236,20 +237,20 @@ def _doubts(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
         yield (
             "checks",
             f"These checks were not measured: {'; '.join(case.unmeasured)}. Turn audit on, and "
-            "add the attacks that they compare.",
+            "add the attacks that they compare; a model with backend torchdiffeq has no audit.",
         )
     if not row["p_holds"] < LEVEL:
         if gap.value > MARGIN:
             yield (
                 "images",
-                f"The gap of {_points(row['gap'])} may still be one of {_points(MARGIN)} or less: "
+                f"The gap of {points(row['gap'])} may still be one of {points(MARGIN)} or less: "
                 f"{gap.images:.0f} images are too few to tell.",
             )
         else:
             least = math.ceil(math.log(LEVEL / family) / math.log1p(-MARGIN))
             yield (
                 "images",
-                f"{gap.images:.0f} images are too few to rule out a gap of {_points(MARGIN)}; "
+                f"{gap.images:.0f} images are too few to rule out a gap of {points(MARGIN)}; "
                 f"without any gap it takes {least}.",
             )
 
@@ -359,15 +360,15 @@ def _decide_gain(row: Mapping[str, Any], verdicts: pd.DataFrame) -> dict[str, st
         return _ending(
             ABSENT,
             "no_gain",
-            f"Under the paper's protocol robust accuracy changes by {_signed(row['paper'])} "
-            f"({_signed(row['paper_low'])} to {_signed(row['paper_high'])}): no clear gain.",
+            f"Under the paper's protocol robust accuracy changes by {signed(row['paper'])} "
+            f"({signed(row['paper_low'])} to {signed(row['paper_high'])}): no clear gain.",
         )
     told = (
-        f"The paper's protocol shows a gain of {_points(row['paper'])}, the strongest attack "
-        f"a change of {_signed(row['strongest'])}"
+        f"The paper's protocol shows a gain of {points(row['paper'])}, the strongest attack "
+        f"a change of {signed(row['strongest'])}"
     )
     if row["p_masked"] < LEVEL:
-        return _ending(MASKED, "hidden", f"{told}: {_points(row['hidden'])} are masked gradients.")
+        return _ending(MASKED, "hidden", f"{told}: {points(row['hidden'])} are masked gradients.")
     cell = _cell(row, verdicts)
     remains = row["strongest"] > 0 and row["p_strongest"] < SIGNIFICANCE
     if remains and row["p_holds"] < LEVEL and cell == HOLDS:
@@ -391,19 +392,3 @@ def _cell(row: Mapping[str, Any], verdicts: pd.DataFrame) -> str:
 
 def _ending(verdict: str, because: str, reason: str) -> dict[str, str]:
     return {"verdict": verdict, "because": because, "reason": reason}
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:.1f} points"
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f} points".replace("-", "−")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -14,12 +14,9 @@ from node_robustness.attacks.pgd import ProjectedGradientDescent
 from node_robustness.attacks.square import Square
 from node_robustness.attacks.streams import Streams
 from node_robustness.attacks.transfer import Transfer
-from node_robustness.models import frozen
-from node_robustness.predictions import NO_CLASS, classes
 
 __all__ = [
     "FAB",
-    "NO_CLASS",
     "AttackResult",
     "AutoPGD",
     "BasicIterativeMethod",
@@ -36,8 +33,6 @@ __all__ = [
     "Surrogate",
     "Transfer",
     "attack",
-    "classes",
-    "frozen",
     "make",
     "with_gradient",
 ]

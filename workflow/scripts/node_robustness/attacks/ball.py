@@ -3,10 +3,8 @@
 import torch
 from torch import Tensor
 
-from node_robustness.norms import Norm
-
-SLACK = 1e-6
-"""The rounding that a perturbation's norm is allowed, relative to epsilon."""
+from node_robustness.norms import Norm, column
+from node_robustness.sizes import ROUNDING
 
 
 def into_ball(images: Tensor, moved: Tensor, norm: Norm, epsilon: float) -> Tensor:
@@ -29,9 +27,4 @@ def into_ball(images: Tensor, moved: Tensor, norm: Norm, epsilon: float) -> Tens
 
 def is_inside(sizes: Tensor, epsilon: float) -> Tensor:
     """Whether perturbations of these norms [m] count as being of norm epsilon at most, bool [m]."""
-    return sizes <= epsilon * (1 + SLACK)
-
-
-def column(values: Tensor) -> Tensor:
-    """One value an image, [m], shaped to meet images, [m, 1, 1, 1]."""
-    return values.view(-1, 1, 1, 1)
+    return sizes <= epsilon * (1 + ROUNDING)

@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from node_robustness.attacks.ball import column
 from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.norms import Norm
+from node_robustness.norms import Norm, column
 from node_robustness.predictions import NO_CLASS, classes
 
 

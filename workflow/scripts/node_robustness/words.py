@@ -1,0 +1,23 @@
+"""Rates, differences and lists in sentences."""
+
+from collections.abc import Sequence
+
+
+def percent(rate: float) -> str:
+    """A rate in [0, 1], such as `12.5 %`."""
+    return f"{100 * rate:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of two rates, such as `12.5 points`."""
+    return f"{100 * difference:.1f} points"
+
+
+def signed(difference: float) -> str:
+    """A change of a rate with its sign, such as `+12.5 points`."""
+    return f"{100 * difference:+.1f} points".replace("-", "−")
+
+
+def listed(words: Sequence[str]) -> str:
+    """One or more, such as `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
