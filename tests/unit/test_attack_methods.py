@@ -228,7 +228,7 @@ def test_progress_within_a_batch_and_not_beyond_its_end(name, norm):
     seen = passes[made:]
     assert len(seen) == made
     if made > len(x):
-        assert 0 < seen[-1]
+        assert seen[-1] > 0
         assert max(counts[:-1]) == 1
 
 
