@@ -873,3 +873,17 @@ def test_no_value_anywhere_gives_a_traceback_or_cryptic_lines(path, value, key):
 
 def test_the_full_base_is_right():
     assert load(FULL)
+
+
+def test_shards_of_images_that_are_not_counted():
+    raw = deepcopy(BASE) | {"compute": {"shard_size": 100}}
+    assert load(raw).compute.shard_size == 100
+    raw["experiments"]["e"]["datasets"] = ["d", "own"]
+    with pytest.raises(UserError) as caught:
+        load(raw)
+    assert str(caught.value) == (
+        "config: compute.shard_size: how many test images own has is known only once it is "
+        "prepared: set datasets.own.subset.test to their number, or remove shard_size"
+    )
+    raw["datasets"]["own"]["subset"] = {"test": 1000}
+    assert load(raw).compute.shard_size == 100

@@ -239,8 +239,7 @@ def test_dear_attacks_leave_out_what_attacks_by_gradients_broke_within_the_small
         where = ("dataset", "model", "seed", "tolerance", "norm")
         assert {*keys(found, *where)} <= {*keys([one], *where)}
         settings = grid.attack_settings(asked, one)
-        names = [name for name, _ in gradients]
-        expected = {"broken_by": names, "within": 0.1} if dear else None
+        expected = {"broken_by": dict(gradients), "within": 0.1} if dear else None
         assert settings.get("skips") == expected
 
 
@@ -426,3 +425,49 @@ def test_what_needs_the_steps_of_every_image_leaves_out_who_is_solved_by_torchdi
     for stage in (grid.followed, grid.randomised, grid.detected):
         assert list(stage(asked, "e")) == []
         assert {item.model for item in stage(config(), "e")} == {"M"}
+
+
+def sharded(size, images=None, solver=None, attacks=("bim",)):
+    """The grid of an experiment on some of the 359 test images of digits."""
+    asked = config(attacks=[*attacks], model_keys={"solver": solver or {}})
+    subset = {"d": {"source": "digits", "subset": {"test": images}}}
+    raw = asked.model_dump(exclude_unset=True)
+    return load(raw | {"datasets": raw["datasets"] | subset, "compute": {"shard_size": size}})
+
+
+@pytest.mark.parametrize(
+    ("size", "images", "expected"),
+    [
+        (16, 40, ["0-16", "16-32", "32-40"]),
+        (20, 40, ["0-20", "20-40"]),
+        (39, 40, ["0-39", "39-40"]),
+        (200, None, ["0-200", "200-359"]),
+    ],
+)
+def test_the_shards_of_a_cell(size, images, expected):
+    asked = sharded(size, images)
+    assert grid.is_split(asked, "d")
+    found = grid.shards(asked, cell(asked, model="M"))
+    assert [shard.name for shard in found] == expected
+    assert [grid.Shard.named(name) for name in expected] == found
+    assert sum(shard.images for shard in found) == (images or 359)
+
+
+@pytest.mark.parametrize(("size", "images"), [(40, 40), (41, 40), (359, None), (None, 40)])
+def test_what_fits_into_one_shard_is_not_split(size, images):
+    assert not grid.is_split(sharded(size, images), "d")
+
+
+@given(st.integers(1, 50), st.integers(51, 300), st.integers(1, 60))
+def test_shards_hold_every_image_once_and_cut_no_equation(size, images, joint):
+    solver = {"backend": "torchdiffeq", "batch_size": joint}
+    asked = sharded(size, images, solver, attacks=["bim", "transfer"])
+    made_on = {"M": joint, "R": 1}
+    for one in grid.cells(asked, "e"):
+        found = grid.shards(asked, one)
+        held = [row for shard in found for row in range(shard.first, shard.end)]
+        assert held == list(range(images))
+        source = grid.source(asked, one)
+        equation = max(made_on[one.model], made_on[source.model] if source else 1)
+        assert all(shard.first % equation == 0 for shard in found)
+        assert all(shard.images <= max(size + equation - 1, 1) for shard in found)

@@ -6,7 +6,13 @@ from node_robustness.plan import FOLLOWS, newest_part, param_changes, told
 
 CODE = {"attack.py": "a", "node_robustness/solvers.py": "b", "torch": "2.13.0"}
 SETTINGS = {"iterations": 12, "step": {"linf": 0.1}, "loss": "ce"}
-OLD = {"code": CODE, "settings": SETTINGS, "images": 40, "validation": 0.1}
+OLD = {
+    "code": CODE,
+    "inputs": {"sha256": "c"},
+    "settings": SETTINGS,
+    "images": 40,
+    "validation": 0.1,
+}
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,7 @@ OLD = {"code": CODE, "settings": SETTINGS, "images": 40, "validation": 0.1}
             {"code": CODE | {f"{name}.py": "e" for name in "uvwxyz"}},
             ["code changed: u.py, v.py, w.py, x.py and 2 more"],
         ),
+        ({"inputs": {"sha256": "d"}}, ["another set of inputs"]),
         ({"rest": {"entirely": "new"}}, ["no record of rest in the earlier run"]),
     ],
 )

@@ -179,7 +179,8 @@ def skipping(group, cheap, epsilon):
     attempts = [
         replace(
             one,
-            settings=one.settings | {"skips": {"broken_by": [*cheap], "within": epsilon}},
+            settings=one.settings
+            | {"skips": {"broken_by": dict.fromkeys(cheap, epsilon), "within": epsilon}},
             success=one.success & ~broken,
             claimed=one.claimed & ~broken,
             size=np.where(broken, INF, one.size),
@@ -218,7 +219,7 @@ def test_skipping_what_cheaper_attacks_broke_changes_no_verdict(correct, sizes):
 
 def test_the_ladder_of_an_attack_that_skips_is_cumulative(tmp_path):
     correct = [True, True, True, False]
-    dear = cell("apgd", epsilon=0.3) | {"skips": {"broken_by": ["bim"], "within": 0.1}}
+    dear = cell("apgd", epsilon=0.3) | {"skips": {"broken_by": {"bim": 0.1}, "within": 0.1}}
     paths = [
         write_attempt(tmp_path, cell("bim", epsilon=0.1), [0.1, INF, INF, INF], correct),
         write_attempt(

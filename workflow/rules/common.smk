@@ -1,5 +1,6 @@
 # What all rules share: the checked configuration, the paths, the wildcards.
 # Needs: the configuration. Makes: CONFIG, and the functions that name files.
+import hashlib
 import sys
 from pathlib import Path
 
@@ -21,6 +22,8 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 
+# Of these datasets attacks are made in shards, of the others in one piece.
+SPLIT = {name for name in CONFIG.datasets if grid.is_split(CONFIG, name)}
 DATA = "results/{experiment}/{dataset}/data.h5"
 TRAINED = "results/{experiment}/{dataset}/{model}/seed-{seed}"
 SOLVED = f"{TRAINED}/tau-{{tolerance}}"
@@ -93,6 +96,7 @@ wildcard_constraints:
     attack=one_of(CONFIG.attacks),
     norm="linf|l2|l2_rms",
     epsilon=one_of(EPSILONS),
+    shard=r"\d+-\d+",
 
 
 def logs(rule, path):
@@ -105,9 +109,33 @@ def benchmarks(rule, path):
     return f"results/{{experiment}}/benchmarks/{rule}/{path}.tsv"
 
 
-def code_of(script):
-    """The param by which a rule's jobs run again when the code or the libraries they use change."""
-    return lambda wildcards: code_digest.of_script(SCRIPTS / f"{script}.py")
+def code_of(*scripts):
+    """The param by which a rule's jobs run again when the code or the libraries they use change.
+
+    Rules that make the same file have the code of all of them: its record does not say which did.
+    """
+
+    def code(wildcards):
+        found = {}
+        for script in scripts:
+            found |= code_digest.of_script(SCRIPTS / f"{script}.py")
+        return found
+
+    return code
+
+
+def set_of(*inputs):
+    """The param by which a rule's jobs run again when the set of their inputs changes.
+
+    Snakemake's own trigger for that, `input`, also sees the shards of an attack, which are no reason
+    to attack again.
+    """
+
+    def digest(wildcards):
+        names = sorted(name for paths in inputs for name in paths(wildcards))
+        return {"sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]}
+
+    return digest
 
 
 def source_of(folder):
@@ -126,6 +154,8 @@ def source_of(folder):
 def coordinates(wildcards):
     """The wildcards of a cell, or of a part of one, as values."""
     values = {**wildcards, "seed": int(wildcards.seed)}
+    # A shard is attacked as its cell is, and its file says the same.
+    values.pop("shard", None)
     if "tolerance" in values:
         values["tolerance"] = TOLERANCES[wildcards.tolerance]
     if "epsilon" in values:
@@ -179,6 +209,21 @@ def cheaper_attacks(wildcards):
     """The cells whose broken images this one leaves out, if any."""
     cheaper = grid.cheaper(CONFIG, cell(wildcards))
     return [f"results/{item.folder}/attack.h5" for item in cheaper]
+
+
+def shards(wildcards):
+    """The files of the shards of this cell, in the order of their images."""
+    item = cell(wildcards)
+    return [
+        f"results/{item.folder}/attack-{shard.name}.h5"
+        for shard in grid.shards(CONFIG, item)
+    ]
+
+
+def part(wildcards):
+    """Which of the cell's images this shard has."""
+    shard = grid.Shard.named(wildcards.shard)
+    return [shard.first, shard.end]
 
 
 def audit_settings(wildcards):

@@ -2,15 +2,21 @@
 # Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json.
 
 
+COLLECTED = {
+    "clean": of_experiment(grid.solved, "clean.h5"),
+    "attacks": of_experiment(grid.cells, "attack.h5"),
+    "trajectories": of_experiment(grid.followed, "trajectory.h5"),
+    "audits": of_experiment(grid.audited, "audit.h5"),
+    "judged": of_experiment(grid.judged, "judged.h5"),
+    "randomised": of_experiment(grid.randomised, "randomised.h5"),
+    "detections": of_experiment(grid.detected, "detection.h5"),
+}
+SHOWN = of_experiment(grid.shown, "attack.h5")
+
+
 rule tables:
     input:
-        clean=of_experiment(grid.solved, "clean.h5"),
-        attacks=of_experiment(grid.cells, "attack.h5"),
-        trajectories=of_experiment(grid.followed, "trajectory.h5"),
-        audits=of_experiment(grid.audited, "audit.h5"),
-        judged=of_experiment(grid.judged, "judged.h5"),
-        randomised=of_experiment(grid.randomised, "randomised.h5"),
-        detections=of_experiment(grid.detected, "detection.h5"),
+        **COLLECTED,
     output:
         report(
             expand("results/{{experiment}}/tables/{table}.csv", table=TABLES),
@@ -27,6 +33,7 @@ rule tables:
         ENVIRONMENT
     params:
         code=code_of("tables"),
+        inputs=set_of(*COLLECTED.values()),
         paper=papers_attack,
         training_tolerances=training_tolerances,
     message:
@@ -38,7 +45,7 @@ rule tables:
 rule figures:
     input:
         tables=expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
-        attacks=of_experiment(grid.shown, "attack.h5"),
+        attacks=SHOWN,
         data=lambda wildcards: [
             f"results/{cell.experiment}/{cell.dataset}/data.h5"
             for cell in grid.shown(CONFIG, wildcards.experiment)
@@ -60,6 +67,7 @@ rule figures:
         ENVIRONMENT
     params:
         code=code_of("figures"),
+        inputs=set_of(SHOWN),
         models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
     message:
         "Drawing the figures of {wildcards.experiment}"

@@ -21,6 +21,13 @@ def attack_work(wildcards):
     return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps)
 
 
+def shard_work(wildcards):
+    """The work of an attack on the images of one shard."""
+    steps = job_sizes.attack_steps(CONFIG, wildcards.attack)
+    images = grid.Shard.named(wildcards.shard).images
+    return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps, images)
+
+
 def audit_work(wildcards):
     """The work of an audit: some attacks, and finite differences of four kinds of gradients."""
     audit = CONFIG.experiments[wildcards.experiment].audit

@@ -37,12 +37,15 @@ rule train:
         "../scripts/train.py"
 
 
+def imported(wildcards):
+    """The file that a model's weights are imported from."""
+    return grid.checkpoint(CONFIG, wildcards.model, wildcards.seed)
+
+
 rule import_weights:
     input:
         data=DATA,
-        checkpoint=lambda wildcards: grid.checkpoint(
-            CONFIG, wildcards.model, wildcards.seed
-        ),
+        checkpoint=imported,
     output:
         weights=f"{TRAINED}/model.safetensors",
         spec=f"{TRAINED}/model.json",
@@ -56,6 +59,7 @@ rule import_weights:
         ENVIRONMENT
     params:
         code=code_of("import_weights"),
+        checkpoint=imported,
         architecture=architecture,
     message:
         "Importing the weights of {wildcards.model} from {input.checkpoint}"

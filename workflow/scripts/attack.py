@@ -1,4 +1,4 @@
-"""Attack the test images in one cell of the grid."""
+"""Attack the test images in one cell of the grid, or those of one of its shards."""
 
 import time
 from pathlib import Path
@@ -17,6 +17,8 @@ with job(snakemake.log[0]):
     compute, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = test_images(Path(snakemake.input.data), snakemake.params.images, device)
+    part = slice(*snakemake.params.get("part", [None]))
+    index, images, labels = test.index[part], images[part], labels[part]
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     provenance = {"weights_sha256": sha256(snakemake.input.weights)}
     source = None
@@ -29,7 +31,8 @@ with job(snakemake.log[0]):
     skip = None
     if "skips" in settings:
         within = settings["skips"]["within"]
-        skip = torch.from_numpy(broken_within(snakemake.input.cheaper, within, test.index))
+        broken = broken_within(snakemake.input.cheaper, within, index, part)
+        skip = torch.from_numpy(broken)
     attacked = attacks.with_gradient(model, coordinates["tolerance"], settings)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
@@ -38,7 +41,7 @@ with job(snakemake.log[0]):
             images,
             labels,
             attacks.make(settings, coordinates["norm"], coordinates["epsilon"], source),
-            index=test.index,
+            index=index,
             seed=coordinates["seed"],
             skip=skip,
             batch_size=images_at_a_time(compute, attacked, images, source),
@@ -47,8 +50,8 @@ with job(snakemake.log[0]):
     write_attack(
         Path(snakemake.output.attack),
         {**coordinates, **settings, **provenance},
-        test.index,
-        test.labels,
+        index,
+        test.labels[part],
         images,
         found,
         seconds=time.perf_counter() - started,

@@ -461,6 +461,11 @@ class Compute(Section):
         description="memory for the images that are attacked at a time, in MB; if unset 1,000, or "
         "four fifths of what is free on a CUDA device",
     )
+    shard_size: Count | None = Field(
+        None,
+        description="an attack on more test images than that is split into shards of so many, each "
+        "a job of its own; if unset an attack is one job",
+    )
     threads: Count = Field(1, description="CPU threads of an evaluation, attack or trajectory job")
     training_threads: Count = Field(1, description="CPU threads of a training job")
 
@@ -486,7 +491,7 @@ class Config(Section):
     training: Training = Field(
         Training(), description="for every model that does not say otherwise"
     )
-    compute: Compute = Field(Compute(), description="device, threads and batch size")
+    compute: Compute = Field(Compute(), description="device, threads, batch and shard size")
 
     @model_validator(mode="after")
     def _no_attack_is_called_like_a_preset(self) -> Self:
@@ -517,6 +522,19 @@ class Config(Section):
                 raise ValueError(
                     f"training, for model {model}: gradient: adjoint needs solver: torchdiffeq"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _shards_can_be_counted(self) -> Self:
+        if self.compute.shard_size is not None:
+            for name in dict.fromkeys(d for e in self.experiments.values() for d in e.datasets):
+                dataset = self.datasets[name]
+                if dataset.source in _ROLES and dataset.subset.test is None:
+                    raise ValueError(
+                        f"compute.shard_size: how many test images {name} has is known only once "
+                        f"it is prepared: set datasets.{name}.subset.test to their number, or "
+                        "remove shard_size"
+                    )
         return self
 
     @property

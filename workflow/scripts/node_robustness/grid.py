@@ -18,6 +18,7 @@ from node_robustness.config_attacks import (
     Surrogate,
     Transfer,
 )
+from node_robustness.dataset_sizes import images_to_test
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
 
@@ -76,6 +77,29 @@ class Cell(Solved):
     def folder(self) -> str:
         """Its folder under `results/`."""
         return f"{super().folder}/{self.attack}/{self.norm}/eps-{token(self.epsilon)}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some of the test images of a cell: from the one at `first` up to, without, that at `end`."""
+
+    first: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        """Its part of the name of its file."""
+        return f"{self.first}-{self.end}"
+
+    @classmethod
+    def named(cls, name: str) -> "Shard":
+        """The shard of a name."""
+        return cls(*map(int, name.split("-")))
+
+    @property
+    def images(self) -> int:
+        """How many they are."""
+        return self.end - self.first
 
 
 @dataclass(frozen=True)
@@ -240,6 +264,35 @@ def cheaper(config: Config, cell: Cell) -> list[Cell]:
     ]
 
 
+def is_split(config: Config, dataset: str) -> bool:
+    """Whether attacks on a dataset are made in shards: it has more test images than one holds."""
+    size, images = config.compute.shard_size, images_to_test(config.datasets[dataset])
+    return size is not None and images is not None and images > size
+
+
+def shards(config: Config, cell: Cell) -> list[Shard]:
+    """The shards of a cell whose dataset is split, in the order of their images.
+
+    Images that are solved as one equation stay together, as their results depend on each other:
+    there a shard holds as many whole batches as `shard_size` begins.
+    """
+    size, images = config.compute.shard_size, images_to_test(config.datasets[cell.dataset])
+    assert size is not None  # see is_split
+    assert images is not None
+    joint = _joint_images(config, cell)
+    size = -(-size // joint) * joint
+    return [Shard(first, min(first + size, images)) for first in range(0, images, size)]
+
+
+def _joint_images(config: Config, cell: Cell) -> int:
+    """How many images are one equation in a cell; `memory.images_at_a_time` gives as many."""
+    made_on = source(config, cell)
+    for name in (cell.model, made_on.model) if made_on else (cell.model,):
+        if not stepped_alone(config.models[name]):
+            return config.models[name].solver.batch_size
+    return 1
+
+
 def _source(attack: AnyAttack, experiment: Experiment) -> str | None:
     if not isinstance(attack, Transfer):
         return None
@@ -377,7 +430,7 @@ def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
     spared_by = cheaper(config, cell)
     if spared_by:
         settings["skips"] = {
-            "broken_by": [other.attack for other in spared_by],
+            "broken_by": {other.attack: other.epsilon for other in spared_by},
             "within": min(config.experiments[cell.experiment].epsilons_for(cell.norm)),
         }
     return settings

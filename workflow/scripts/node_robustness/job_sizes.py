@@ -13,27 +13,10 @@ from dataclasses import dataclass
 
 from node_robustness.config import Config
 from node_robustness.config_attacks import Transfer
+from node_robustness.dataset_sizes import Size, size_of
 
-
-@dataclass(frozen=True)
-class _Size:
-    """Images for training, images for testing; channels and pixels of an image."""
-
-    train: int
-    test: int
-    channels: int
-    pixels: int
-
-
-_SIZES = {
-    "digits": _Size(1438, 359, 1, 8 * 8),
-    "mnist": _Size(60_000, 10_000, 1, 28 * 28),
-    "fashion_mnist": _Size(60_000, 10_000, 1, 28 * 28),
-    "cifar10": _Size(50_000, 10_000, 3, 32 * 32),
-    "cifar100": _Size(50_000, 10_000, 3, 32 * 32),
-}
 # A dataset of one's own is counted only once it is prepared.
-_UNKNOWN_SIZE = _Size(60_000, 10_000, 3, 32 * 32)
+_UNKNOWN_SIZE = Size(60_000, 10_000, 3, 32 * 32)
 
 _START_MINUTES = 10
 _START_MEGABYTES = 2000
@@ -131,5 +114,5 @@ def _grown(first: int, attempt: int) -> int:
     return first * int(2 ** (attempt - 1))
 
 
-def _size(config: Config, dataset: str) -> _Size:
-    return _SIZES.get(config.datasets[dataset].source, _UNKNOWN_SIZE)
+def _size(config: Config, dataset: str) -> Size:
+    return size_of(config.datasets[dataset]) or _UNKNOWN_SIZE

@@ -102,7 +102,12 @@ def param_changes(recorded: Sequence[str], params: Mapping[str, Any]) -> list[st
             changes.append(f"no record of {name} in the earlier run")
             continue
         gone.remove(before)
-        changes += _code_changes(before, value) if name == "code" else _edits(name, before, value)
+        if name == "inputs":
+            changes.append("another set of inputs")
+        elif name == "code":
+            changes += _code_changes(before, value)
+        else:
+            changes += _edits(name, before, value)
     return changes or ["a setting is gone"]
 
 
@@ -173,7 +178,8 @@ def _reason(job: Any, dag: Any, records: Any, forced: bool) -> Iterator[str]:
     elif reason.missing_output:
         path = min(map(str, reason.missing_output))
         template = str(job.rule.output[list(map(str, job.output)).index(path)])
-        yield newest_part(path, template, job.wildcards_dict) or "missing files"
+        missing = "temporary files are needed again" if job.temp_output else "missing files"
+        yield newest_part(path, template, job.wildcards_dict) or missing
     elif reason.updated_input:
         names = sorted({Path(path).name for path in reason.updated_input})
         yield f"newer inputs: {_some(names)}"

@@ -60,13 +60,19 @@ def within(sizes: Floats, epsilon: float) -> Bools:
     return counts
 
 
-def broken_within(paths: Iterable[Path | str], epsilon: float, index: NDArray[Any]) -> Bools:
+def broken_within(
+    paths: Iterable[Path | str],
+    epsilon: float,
+    index: NDArray[Any],
+    part: slice = slice(None),
+) -> Bools:
     """Which images some attack broke within an epsilon.
 
     Args:
         paths: Files of kind "attack".
         epsilon: In the norm of the files.
         index: Rows of the images in the test set, [n].
+        part: Where the images stand in the files, if these have more of them.
 
     Returns:
         bool [n].
@@ -77,10 +83,10 @@ def broken_within(paths: Iterable[Path | str], epsilon: float, index: NDArray[An
     broken = np.zeros(len(index), bool)
     for path in paths:
         with open_hdf5(path, "attack") as file:
-            if not np.array_equal(file["index"][:], index):
+            if not np.array_equal(file["index"][part], index):
                 raise UserError(
                     f"{path}: attacks other images than this cell; delete it and run snakemake "
                     "again"
                 )
-            broken |= within(read_sizes(file).size, epsilon)
+            broken |= within(read_sizes(file).size[part], epsilon)
     return broken

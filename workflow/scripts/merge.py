@@ -1,0 +1,17 @@
+"""Make the attack.h5 of a cell from its shards."""
+
+from pathlib import Path
+
+from node_robustness.jobs import job
+from node_robustness.shards import merge
+from node_robustness.storage import open_hdf5
+
+with job(snakemake.log[0]):
+    with open_hdf5(snakemake.input.data, "data") as file:
+        index = file["indices/test"][: snakemake.params.images]
+    shards = [Path(path) for path in snakemake.input.shards]
+    merge(shards, Path(snakemake.output.attack), index)
+    # Of a run that was ended before another shard_size was chosen: nothing asks for them any more.
+    for path in shards[0].parent.glob("attack-*.h5"):
+        if path not in shards:
+            path.unlink()
