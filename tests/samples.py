@@ -348,17 +348,23 @@ MANIFEST = {
 }
 
 
-def write_report(folder: Path, experiment: str, paper: str | None = None) -> Path:
-    """A report in which everything was measured, of the cells of two tiny experiments."""
+def report_of(folder: Path) -> tuple[dict, dict]:
+    """The tables and the figures of a report in which everything was measured."""
     collected, shown = collect(folder)
     (folder / "masked").mkdir()
     masked = collect_masked(folder / "masked")
     collected |= {key: masked[key] for key in masked if key not in _OF_CELLS}
     data = write_data(folder)
     charts = draw(collected, example_table([(path, data) for path in shown]))
-    specs = {key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()}
+    return collected, {
+        key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()
+    }
+
+
+def write_report(folder: Path, experiment: str, paper: str | None = None) -> Path:
+    """A report of the cells of two tiny experiments."""
     path = folder / "report.html"
-    render_report(experiment, collected, specs, MANIFEST, paper, path)
+    render_report(experiment, *report_of(folder), MANIFEST, paper, path)
     return path
 
 

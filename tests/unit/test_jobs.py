@@ -4,24 +4,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import node_robustness
 
 SCRIPTS = Path(node_robustness.__file__).parents[1]
 
 
-def run(folder, body):
-    """Run a script with this body inside a job; return its process and its log."""
-    log = folder / "logs" / "a" / "job.log"
+def script(log, body):
+    """A script with this body inside a job."""
     indented = "\n".join(f"    {line}" for line in body.splitlines())
-    script = (
+    return (
         "import sys\n"
         "from node_robustness.errors import UserError\n"
         "from node_robustness.jobs import bar, job\n"
         f"with job({str(log)!r}):\n{indented}\n"
         "print('after')\n"
     )
+
+
+def run(folder, body):
+    """Run a script with this body inside a job; return its process and its log."""
+    log = folder / "logs" / "a" / "job.log"
     process = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script(log, body)],
         env={"PYTHONPATH": str(SCRIPTS)},
         capture_output=True,
         text=True,
@@ -100,3 +106,34 @@ def test_the_log_of_an_earlier_try_is_replaced(tmp_path):
     run(tmp_path, "raise UserError('a long message of the first try')")
     _, log = run(tmp_path, "pass")
     assert log == "after\n"
+
+
+FULL = "import errno; raise OSError(errno.ENOSPC, 'No space left on device')"
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_met(tmp_path):
+    process, log = run(tmp_path, FULL)
+    assert process.returncode == 1
+    assert log == (
+        f"error: {tmp_path}/logs/a/job.log: no space left to write it; free space on that disk (or "
+        "raise the quota or file-size limit) and run snakemake again\n"
+    )
+
+
+@pytest.mark.parametrize("body", ["raise UserError('mend it')", FULL, "1 / 0"])
+def test_what_does_not_fit_into_the_log_is_told_all_the_same(body):
+    """To whoever started the job: the log is a device that is always full."""
+    process = subprocess.run(
+        [sys.executable, "-c", script("/dev/full", body)],
+        env={"PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode != 0
+    told = {
+        "raise UserError('mend it')": "error: mend it",
+        FULL: "error: /dev/full: no space left",
+        "1 / 0": "ZeroDivisionError: division by zero",
+    }
+    assert told[body] in process.stderr

@@ -11,7 +11,7 @@ from typing import Never
 
 from tqdm import tqdm
 
-from node_robustness.errors import UserError
+from node_robustness.errors import UserError, is_full, no_space
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -21,11 +21,27 @@ def job(log: str) -> Iterator[None]:
     """Send all output to the rule's log; end in failure with the reason in it.
 
     A mistake that the user can mend is one line, anything else a traceback. Snakemake points to
-    the log and, with the default profile, prints it.
+    the log and, with the default profile, prints it. Where there is no space left for the log, the
+    reason goes to where Snakemake's own output goes.
     """
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    terminal = os.dup(2)
+    try:
+        _send_output_to(Path(log))
+        yield
+    except Exception as error:
+        if is_full(error) and not isinstance(error, UserError):
+            error = no_space(getattr(error, "filename", None) or log)
+        mendable = isinstance(error, UserError)
+        _tell(f"error: {error}" if mendable else traceback.format_exc().rstrip(), terminal)
+        sys.exit(1)
+    finally:
+        os.close(terminal)
+
+
+def _send_output_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
     # At the level of file descriptors, so that the words of C libraries land in the log too.
-    with Path(log).open("w") as stream:
+    with log.open("w") as stream:
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(stream.fileno(), 1)
@@ -33,14 +49,13 @@ def job(log: str) -> Iterator[None]:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
+
+
+def _tell(what: str, terminal: int) -> None:
     try:
-        yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(1)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+        print(what, file=sys.stderr, flush=True)
+    except OSError:
+        os.write(terminal, f"{what}\n".encode())
 
 
 def bar(total: int, what: str) -> "tqdm[Never]":

@@ -5,7 +5,6 @@ Every HDF5 file carries the root attributes ``kind``, ``schema_version``, ``soft
 same bytes: no time stamps are stored.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from node_robustness import __version__
-from node_robustness.errors import UserError
+from node_robustness.errors import UserError, is_full, no_space
 
 # Of a kind whose layout was ever changed. With a new layout comes a new number: without it a reader
 # would stumble over an old file.
@@ -32,22 +31,10 @@ _CHUNK_BYTES = 2**16
 # By how much a file in memory grows at a time.
 _MEMORY_BLOCK = 2**20
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
 
 def schema_version(kind: str) -> int:
     """Return the number of the layout in which files of a kind are written and read."""
     return _SCHEMA_VERSIONS.get(kind, 1)
-
-
-def _is_full(error: Exception) -> bool:
-    """Whether an error means that the disk, the quota or the file-size limit is used up.
-
-    Writers in other languages (safetensors, Arrow) give the system's words without its number.
-    """
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    return any(os.strerror(code) in str(error) for code in _FULL)
 
 
 @contextmanager
@@ -68,19 +55,16 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         UserError: The disk, the quota or the file-size limit is used up.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except Exception as error:
-        if _is_full(error):
-            raise UserError(
-                f"{path}: no space left to write it; free space on that disk (or raise the quota "
-                "or file-size limit) and run snakemake again"
-            ) from error
+        if is_full(error):
+            raise no_space(path) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
