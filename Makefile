@@ -7,12 +7,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := --constraint requirements/lock.txt
 
-.PHONY: help demo plan slurm test check format docs lock clean
+.PHONY: help demo plan slurm test test-slow check format docs lock clean
 help:
 	@echo "make demo    make the environment, run the default experiment, say where the report is"
 	@echo "make plan    what would run, and why; ARGS='--configfile ...': arguments of snakemake"
 	@echo "make slurm   add to the environment what a SLURM cluster needs (profiles/README.md)"
 	@echo "make test    make the environment with the test tools, run the tests"
+	@echo "make test-slow  the tests that take minutes: crashes, a full disk"
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
 	@echo "make docs    regenerate the configuration's schema and documentation"
@@ -47,7 +48,10 @@ plan: $(VENV)/run
 slurm: $(VENV)/slurm
 
 test: $(VENV)/dev
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/dev
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
 
 check: $(VENV)/dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh -ec '\

@@ -108,7 +108,7 @@ class Written:
 
     def history(self, path: Path, version: int) -> None:
         row = dict.fromkeys(training.Row.__annotations__, version)
-        training.write_history([row], path)  # type: ignore[list-item]
+        training.write_history([row], path)
 
     def csv(self, path: Path, version: int) -> None:
         write_table(_frame(version), path, self.elsewhere / "table.parquet", {})

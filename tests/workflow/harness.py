@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import h5py
 import numpy as np
+import pandas as pd
 import psutil
 import yaml
 
@@ -80,6 +83,7 @@ def start(
     variables: Mapping[str, str] = MappingProxyType({}),
     program: str = "snakemake",
     snakefile: Path | None = None,
+    output: Path | None = None,
 ) -> "subprocess.Popen[str]":
     """Start Snakemake in a folder.
 
@@ -94,6 +98,8 @@ def start(
         snakefile: another one to run.
         variables: further environment variables.
         program: what to run with Snakemake's arguments: a module.
+        output: a file for what it says, at its end, instead of a pipe, which whoever kills it would
+            have to read until the last of its jobs has ended.
     """
     written = folder.with_name(f"{folder.name}.yaml")
     written.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -110,14 +116,15 @@ def start(
         environment[name] = str(folder.with_name(f"{folder.name}.home"))
     environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"
     environment |= variables
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    with nullcontext(subprocess.PIPE) if output is None else output.open("a") as stream:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def finish(process: "subprocess.Popen[str]") -> Run:
@@ -149,7 +156,7 @@ def plan(folder: Path, *targets: str, **settings: Any) -> Run:
 
 
 def scripts(folder: Path, name: str) -> Iterator[psutil.Process]:
-    """The running processes of one script of a run."""
+    """The running processes of one script of a run (its name is a regular expression)."""
     started = re.compile(rf"{re.escape(str(folder))}/\.snakemake/scripts/\w+\.{name}\.py")
     for process in psutil.process_iter(["cmdline"]):
         if any(started.fullmatch(word) for word in process.info["cmdline"] or []):
@@ -161,6 +168,29 @@ def files(folder: Path) -> set[str]:
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     kept = (p for p in paths if not {".snakemake", "logs", "benchmarks"} & set(p.parts))
     return {str(path) for path in kept}
+
+
+def untimed(path: Path) -> object:
+    """The contents of a file without the times in it, to be compared with those of another."""
+    if path.suffix == ".csv":
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return table.drop(columns="seconds", errors="ignore").to_dict("list")
+    if path.suffix != ".h5":
+        return path.read_bytes()
+    with h5py.File(path) as file:
+        contents = {name: value for name, value in file.attrs.items() if name != "seconds"}
+        file.visititems(
+            lambda name, node: contents.update(
+                {name: _values(node) if isinstance(node, h5py.Dataset) else None}
+            )
+        )
+        return contents
+
+
+def _values(node: h5py.Dataset) -> tuple[object, ...]:
+    values = node[()]
+    exact = values.tolist() if values.dtype.kind == "O" else values.tobytes()
+    return str(values.dtype), values.shape, node.chunks, exact, dict(node.attrs)
 
 
 def complaint(run: Run) -> str:

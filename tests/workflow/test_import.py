@@ -1,11 +1,13 @@
 """The authors' checkpoints: the workflow gives the logits that their formulas give."""
 
+import shutil
+
 import h5py
 import numpy as np
 import pytest
 import torch
 from authors import authors_net
-from harness import IMAGES, OON, snakemake, tiny
+from harness import IMAGES, OON, plan, snakemake, tiny
 
 
 def test_authors_checkpoint(copied):
@@ -35,3 +37,16 @@ def test_authors_checkpoint(copied):
         with h5py.File(copied / target) as clean:
             assert clean["logits"][:] == pytest.approx(expected[tau], rel=1e-4, abs=1e-5)
             np.testing.assert_array_equal(clean["predictions"][:], expected[tau].argmax(1))
+
+
+def test_weights_from_another_file(copied):
+    """Even one that is older than the model: Snakemake compares the path, not only the times."""
+    weights = copied / "results/tiny/digits/OON/seed-0/model.safetensors"
+    for name in ("a", "b"):
+        shutil.copy2(weights, copied / f"{name}.safetensors")
+    target = f"{OON}/tau-1/clean.h5"
+    run = snakemake(copied, target, config=tiny(models__OON__weights="a.safetensors"))
+    assert run.jobs == {"import_weights": 1, "evaluate": 1}
+    for name, jobs in (("a", {}), ("b", {"import_weights": 1, "evaluate": 1})):
+        config = tiny(models__OON__weights=f"{name}.safetensors")
+        assert plan(copied, target, config=config).jobs == jobs

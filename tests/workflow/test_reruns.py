@@ -38,6 +38,8 @@ STAGES = {
     "evaluate": TRAINED + "/tau-{tolerance}",
     "audit": TRAINED + "/tau-{tolerance}",
     "attack": CELL,
+    "attack_shard": CELL,
+    "merge": CELL,
     "trajectory": CELL,
     "judge": TRAINED + "/tau-{tolerance}/{attack}/" + MIDDLE,
     "detect": TRAINED + "/tau-{tolerance}/detection/" + MIDDLE,
@@ -45,7 +47,8 @@ STAGES = {
 }
 NEED_AN_ODE = {"trajectory", "judge", "detect", "randomise"}
 OF_ATTACK = ["attack", "trajectory", "judge"]
-LATER = [stage for stage in STAGES if stage != "train"]
+IN_SHARDS = ["attack_shard", "merge", "trajectory", "judge"]
+LATER = [stage for stage in STAGES if stage not in ("train", "attack_shard", "merge")]
 
 
 def wide(**changes: Any) -> dict[str, Any]:
@@ -184,6 +187,7 @@ class TestConfiguration:
                 jobs("train", *LATER, model=["OON"]) | SUMMARY,
             ),
             ({"experiments__tiny__paper": "mnist"}, {"report results/tiny"}),
+            ({"training__epochs": 2}, EVERY_MODEL_AND_AFTER),
             ({"compute__batch_size": 3, "compute__device": "cpu"}, set()),
             (
                 {
@@ -194,13 +198,65 @@ class TestConfiguration:
                 set(),
             ),
         ],
-        ids=["iterations", "epochs", "paper", "compute", "spelling"],
+        ids=["iterations", "epochs", "paper", "all epochs", "compute", "spelling"],
     )
     def test_a_setting(self, grid, change, expected):
         assert planned(grid, config=wide(**change)) == expected
 
     def test_the_order_of_keys(self, grid):
         assert planned(grid, config=backwards(wide())) == set()
+
+    @pytest.mark.parametrize(
+        ("key", "values", "expected"),
+        [
+            ("epsilons", [0.3, 0.1], set()),
+            # The figures show images of the first cell, and models in their order.
+            ("tolerances", [1, 1e-3], DRAWN),
+            ("seeds", [1, 0], DRAWN),
+            ("attacks", ["bim_adjoint", "bim"], DRAWN),
+            ("models", ["OON", "RES"], DRAWN),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_the_order_of_a_list(self, grid, key, values, expected):
+        config = wide(**{f"experiments__tiny__{key}": values})
+        assert planned(grid, config=config) == expected
+
+    def test_another_norm(self, grid):
+        new = {job.replace("linf", "l2") for job in jobs("attack")}
+        config = wide(experiments__tiny__norms=["linf", "l2"])
+        assert planned(grid, config=config) == new | SUMMARY
+
+
+class TestShards:
+    """How attacks are cut changes nothing that is there; what is not there is cut as asked."""
+
+    @pytest.mark.parametrize("size", [1, 16, 39])
+    def test_of_a_finished_run(self, grid, size):
+        assert planned(grid, config=wide(compute__shard_size=size)) == set()
+
+    def test_of_another_attack(self, grid):
+        config = wide(compute__shard_size=16, attacks__bim__iterations=5)
+        assert planned(grid, config=config) == jobs(*IN_SHARDS, attack=["bim"]) | SUMMARY
+
+    def test_of_a_new_cell(self, grid):
+        config = wide(compute__shard_size=16, experiments__tiny__epsilons=[0.1, 0.3, 0.4])
+        expected = jobs("attack_shard", "merge", "trajectory", epsilon=["0.4"])
+        assert planned(grid, config=config) == expected | SUMMARY
+
+    def test_of_a_run_in_shards(self, grid, tmp_path):
+        folder = shutil.copytree(grid, tmp_path / "run")
+        config = wide(compute__shard_size=16)
+        for row in summary(folder, config=config):
+            (folder / row["output_file"]).touch()
+        snakemake(folder, config=config, options=("--touch", "--forceall"))
+        shards = list(folder.glob("results/**/attack-*.h5"))
+        for path in shards:
+            path.unlink()
+        for size in (16, 20, None):
+            assert planned(folder, config=wide(compute__shard_size=size)) == set()
+        changed = wide(compute__shard_size=16, attacks__bim__iterations=5)
+        assert planned(folder, config=changed) == jobs(*IN_SHARDS, attack=["bim"]) | SUMMARY
 
 
 def backwards(value: Any) -> Any:
@@ -212,9 +268,10 @@ def backwards(value: Any) -> Any:
 
 class TestCode:
     def test_form_alone(self, grid, project):
-        """New times for all files, as a checkout gives them, and comments in all scripts."""
-        for path in project.rglob("*.py"):
-            path.write_text(f"# A comment.\n\n\n{path.read_text()}\n# Another.\n")
+        """New times for all files, as a checkout gives them, and comments in all code."""
+        for pattern in ("*.py", "*.smk", "Snakefile"):
+            for path in project.rglob(pattern):
+                path.write_text(f"# A comment.\n\n\n{path.read_text()}\n# Another.\n")
         for path in project.rglob("*"):
             os.utime(path, (2**32, 2**32))
         assert planned(grid, config=wide(), project=project) == set()
@@ -223,6 +280,9 @@ class TestCode:
         ("name", "expected"),
         [
             ("attack.py", jobs(*OF_ATTACK) | SUMMARY),
+            # Either script may make an attack.h5.
+            ("merge.py", jobs(*OF_ATTACK) | SUMMARY),
+            ("node_robustness/shards.py", jobs(*OF_ATTACK) | SUMMARY),
             ("evaluate.py", jobs("evaluate") | SUMMARY),
             ("node_robustness/solvers.py", EVERY_MODEL_AND_AFTER),
             (
@@ -233,7 +293,10 @@ class TestCode:
             ("node_robustness/tolerance_matrix.py", jobs("judge") | SUMMARY),
             ("node_robustness/trajectories/distances.py", jobs("trajectory") | SUMMARY),
             ("node_robustness/storage.py", DATA | EVERY_MODEL_AND_AFTER),
+            ("node_robustness/step_control.py", EVERY_MODEL_AND_AFTER),
             ("node_robustness/figures/style.py", DRAWN),
+            ("node_robustness/figures/attacks.py", DRAWN),
+            ("node_robustness/grid.py", set()),
             ("node_robustness/findings.py", {"report results/tiny"}),
             ("node_robustness/config.py", set()),
             ("node_robustness/import_me_not.py", set()),
@@ -298,6 +361,20 @@ class TestPlan:
         }
         assert lines[-2].endswith("inputs are made anew")
         assert lines[-1] == "79 jobs in all."
+
+    def test_shards(self, grid):
+        config = wide(compute__shard_size=16, attacks__bim__iterations=5)
+        assert self.lines(grid, config=config) == [
+            "36 attack_shard jobs: temporary files are needed again",
+            "12 merge jobs: settings.iterations 4 -> 5",
+            "8 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "inputs are made anew",
+            "64 jobs in all.",
+        ]
+
+    def test_fewer_inputs(self, grid):
+        first, *_ = self.lines(grid, config=wide(experiments__tiny__epsilons=[0.3]))
+        assert first == "1 tables job: another set of inputs"
 
     def test_what_is_not_there_or_not_whole(self, grid, tmp_path):
         folder = shutil.copytree(grid, tmp_path / "run")

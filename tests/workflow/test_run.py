@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from harness import IMAGES, OON, TABLES, files, plan, snakemake, tiny
+from harness import IMAGES, OON, TABLES, files, plan, snakemake, tiny, untimed
 
 from node_robustness.storage import sha256
 
@@ -262,23 +262,6 @@ def test_from_scratch_on_one_core(finished, fresh):
     assert len(compared) == 1 + 2 + 2 + 3 + 6 + 2 + sum(AUDITS.values()) + len(TABLES)
     for name in compared:
         assert untimed(fresh / name) == untimed(finished / name), name
-
-
-def untimed(path: Path) -> object:
-    """The contents of a file, but for `seconds`."""
-    if path.suffix == ".csv":
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return table.drop(columns="seconds", errors="ignore").to_dict("list")
-    if path.suffix != ".h5":
-        return path.read_bytes()
-    with h5py.File(path) as file:
-        contents = {name: value for name, value in file.attrs.items() if name != "seconds"}
-        file.visititems(
-            lambda name, node: contents.update(
-                {name: node[()].tolist() if isinstance(node, h5py.Dataset) else None}
-            )
-        )
-        return contents
 
 
 def test_other_batches(finished, copied):

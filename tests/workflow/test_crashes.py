@@ -1,0 +1,240 @@
+"""kill -9 at random moments, of jobs and of Snakemake: nothing partial counts, the end is the same.
+
+The moments are drawn from a seed and told where a test fails; what they meet depends on the machine.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from harness import files, scripts, snakemake, start, tiny, untimed
+from safetensors import safe_open
+
+from node_robustness.storage import open_hdf5
+
+pytestmark = pytest.mark.slow
+
+KILLS = 10  # in each of two tests
+EPOCHS = 30
+IN_SHARDS = tiny(training__epochs=EPOCHS, compute__shard_size=25)
+# Many times what a run takes from beginning to end.
+PATIENCE = 300
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run to which nothing happened, its attacks in one piece."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    snakemake(folder, config=tiny(training__epochs=EPOCHS))
+    return folder
+
+
+@dataclass
+class Victim:
+    """A run that is killed again and again.
+
+    Attributes:
+        folder: where it runs.
+        said: where its output is kept.
+        process: Snakemake, unless it was killed or ended.
+        groups: the process groups of all Snakemakes there were.
+    """
+
+    folder: Path
+    said: Path
+    process: "subprocess.Popen[str] | None" = None
+    groups: list[int] = field(default_factory=list)
+
+    def start(self) -> "subprocess.Popen[str]":
+        """Start Snakemake, after a crash as its users do."""
+        if self.groups:
+            snakemake(self.folder, config=IN_SHARDS, options=("--unlock",))
+        self.process = start(self.folder, config=IN_SHARDS, output=self.said)
+        self.groups.append(self.process.pid)
+        return self.process
+
+    def kill(self, what: str, draw: random.Random) -> bool:
+        """Kill a job, Snakemake alone (its jobs go on, and meet those of the next one), or both.
+
+        Returns:
+            Whether there was something to be killed.
+        """
+        assert self.process is not None
+        if what == "job":
+            running = sorted(scripts(self.folder, r"\w+"), key=lambda process: process.pid)
+            if running:
+                with suppress(ProcessLookupError):
+                    os.kill(draw.choice(running).pid, signal.SIGKILL)
+            return bool(running)
+        if what == "everything":
+            kill_group(self.process.pid)
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+        return True
+
+
+@contextmanager
+def victim(folder: Path) -> Iterator[Victim]:
+    """A run of which no process is left in the end, and whose output is shown if a test fails."""
+    folder.mkdir(exist_ok=True)
+    run = Victim(folder, folder.with_name("said"))
+    try:
+        yield run
+    except BaseException:
+        print(run.said.read_text()[-20_000:])
+        raise
+    finally:
+        for group in run.groups:
+            kill_group(group)
+
+
+def kill_group(group: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def ended(process: "subprocess.Popen[str]", seconds: float) -> bool:
+    """Whether a process ends within so many seconds."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    return process.returncode is not None
+
+
+def epochs(checkpoint: Path) -> int:
+    """How many epochs a checkpoint has behind it."""
+    with safe_open(checkpoint, framework="pt") as file:
+        return len(json.loads(file.metadata()["state"])["history"])
+
+
+class Trainings:
+    """That a killed training goes on at its checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folders = sorted(folder / f"results/tiny/digits/{m}/seed-0" for m in ("RES", "OON"))
+        # Where the next one has to go on, and what the log said before it.
+        self._due: dict[Path, tuple[int, str]] = {}
+        self.resumed = 0
+
+    def look(self, *, orphans: bool = False) -> None:
+        """See that those that began since the last look did go on.
+
+        Args:
+            orphans: whether jobs of a killed Snakemake may run on: they may end a training, and
+                remove its checkpoint, before the next Snakemake's job looks for it.
+        """
+        for folder in self._folders:
+            where = folder.relative_to(folder.parents[2])
+            log = folder.parents[2] / "logs/train" / where.with_suffix(".log")
+            text = log.read_text() if log.exists() else ""
+            epoch, before = self._due.get(folder, (0, text))
+            if text.strip() and text != before:
+                went_on = re.search(r"resuming after epoch (\d+)", text)
+                assert went_on is not None, text
+                assert int(went_on[1]) >= epoch
+                self.resumed += 1
+                del self._due[folder]
+            checkpoint = folder / "checkpoint.safetensors"
+            if orphans:
+                self._due.pop(folder, None)
+            elif checkpoint.exists():
+                with suppress(FileNotFoundError):
+                    self._due[folder] = epochs(checkpoint), text
+
+
+def check(folder: Path, expected: Path) -> None:
+    """See that every file that has its name is whole, and what it is to be in the end."""
+    for name in files(folder):
+        path = folder / name
+        if not path.name.startswith("."):
+            try:
+                check_file(path, expected / name)
+            except FileNotFoundError:
+                # Of a job that began meanwhile: Snakemake removes its outputs first.
+                assert not path.exists()
+
+
+def check_file(path: Path, expected: Path) -> None:
+    if path.name == "checkpoint.safetensors":
+        assert epochs(path) >= 1
+    elif re.fullmatch(r"attack-\d+-\d+\.h5", path.name):
+        part = slice(*map(int, path.stem.split("-")[1:]))
+        whole = expected.with_name("attack.h5")
+        with open_hdf5(path, "attack") as shard, open_hdf5(whole, "attack") as cell:
+            assert set(shard) == set(cell)
+            assert all((shard[key][:] == cell[key][part]).all() for key in shard)
+    elif path.name == "report.html":
+        assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    elif path.name == "manifest.json":
+        assert json.loads(path.read_text(encoding="utf-8"))["stages"]
+    else:
+        assert untimed(path) == untimed(expected), path
+
+
+def kill_again_and_again(run: Victim, expected: Path, draw: random.Random) -> int:
+    """Let it run for a while, kill something, look at what is there, go on.
+
+    Returns:
+        How often a training went on at its checkpoint.
+    """
+    trainings = Trainings(run.folder)
+    kills = 0
+    while kills < KILLS:
+        process = run.process or run.start()
+        pause = draw.uniform(1, 8)
+        what = draw.choice(["job", "snakemake", "everything"])
+        if ended(process, pause):
+            print(f"{kills} kills: ended with {process.returncode}")
+            assert process.returncode != 0, "there were too few kills before its end"
+            run.process = None
+            continue
+        kills += run.kill(what, draw)
+        print(f"{kills} kills: {what} after {pause:.1f} s")
+        check(run.folder, expected)
+        trainings.look(orphans=what == "snakemake")
+    return trainings.resumed
+
+
+def go_on_to_the_end(run: Victim, expected: Path) -> None:
+    """Leave it alone: if not the Snakemake of the last kill, the next one ends well."""
+    process = run.process or run.start()
+    assert ended(process, PATIENCE), "it does not end"
+    if process.returncode != 0:
+        process = run.start()
+        assert ended(process, PATIENCE), "it does not end"
+    assert process.returncode == 0
+    check(run.folder, expected)
+    there = {name for name in files(run.folder) if not Path(name).name.startswith(".")}
+    assert there == files(expected)
+    for table in expected.glob("results/tiny/tables/*"):
+        made = run.folder / table.relative_to(expected)
+        assert made.read_bytes() == table.read_bytes(), made
+
+
+def test_from_nothing(undisturbed, tmp_path):
+    with victim(tmp_path / "run") as run:
+        resumed = kill_again_and_again(run, undisturbed, random.Random(1))
+        go_on_to_the_end(run, undisturbed)
+    assert resumed
+
+
+def test_after_the_training(undisturbed, tmp_path):
+    """The stages that ten kills from nothing do not reach."""
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    kept = {"data.h5", "model.safetensors", "model.json", "history.csv", "verified.json"}
+    for name in files(folder):
+        if Path(name).name not in kept:
+            (folder / name).unlink()
+    with victim(folder) as run:
+        kill_again_and_again(run, undisturbed, random.Random(2))
+        go_on_to_the_end(run, undisturbed)

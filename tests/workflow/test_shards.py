@@ -1,0 +1,63 @@
+"""Attacks in shards: the files, tables and plans of attacks in one piece."""
+
+import shutil
+from pathlib import Path
+
+from harness import IMAGES, OON, files, plan, snakemake, tiny, untimed
+
+# What draws random numbers, or is spared images by another attack, or both.
+ATTACKS = {
+    "steps": {"method": "pgd", "iterations": 2, "restarts": 2, "relative_step": 0.3},
+    "squares": {"method": "square", "queries": 20},
+    "least": {"method": "fab", "iterations": 2, "targets": 2},
+    "weighed": {"method": "cw", "iterations": 3, "search_steps": 2},
+}
+CELLS = {
+    name: f"{OON}/tau-1/{name}/{'l2_rms' if name == 'weighed' else 'linf'}/eps-0.3/attack.h5"
+    for name in ATTACKS
+}
+SUMMARY = {"tables": 1, "figures": 1, "claim": 2, "report": 1}
+
+
+def sharded(size: int | None, **changes):
+    return tiny(**({"compute__shard_size": size} | changes))
+
+
+def test_whatever_is_drawn_is_drawn_for_the_image(finished, tmp_path):
+    own = {"attacks": ATTACKS, "experiments__tiny__attacks": list(ATTACKS)}
+    whole, pieces = (shutil.copytree(finished, tmp_path / name) for name in ("whole", "pieces"))
+    # The fifth is what spares images to the attack in the other norm.
+    assert snakemake(whole, *CELLS.values(), config=tiny(**own)).jobs == {"attack": 5}
+
+    # What an interrupted run leaves behind: a shard that is wanted, and one of another size.
+    first, stale = (Path(CELLS["steps"]).with_name(f"attack-{n}.h5") for n in ("0-25", "0-10"))
+    config = sharded(25, **own)
+    assert snakemake(pieces, str(first), config=config).jobs == {"attack_shard": 1}
+    shutil.copy(pieces / first, pieces / stale)
+    run = snakemake(pieces, *CELLS.values(), config=config)
+    assert run.jobs == {"attack_shard": 9, "merge": 5}
+    for cell in CELLS.values():
+        assert untimed(pieces / cell) == untimed(whole / cell), cell
+    # So that the equality says something of what is left out.
+    skipped = untimed(pieces / CELLS["squares"])["skipped"]
+    assert b"\x01" in skipped[3]
+    assert files(pieces) == files(whole)
+    for size in (None, 10, IMAGES):
+        assert plan(pieces, *CELLS.values(), config=sharded(size, **own)).jobs == {}
+
+
+def test_the_tables_of_a_run_are_the_same_byte_for_byte(finished, copied):
+    made = sorted(copied.glob("results/**/attack.h5"))
+    for path in made:
+        path.unlink()
+    run = snakemake(copied, config=sharded(30))
+    shards = {"attack_shard": 2 * len(made), "merge": len(made)}
+    assert run.jobs == shards | {"trajectory": 2, "judge": 2} | SUMMARY
+    assert files(copied) == files(finished)
+    for path in copied.glob("results/tiny/tables/*"):
+        name = path.relative_to(copied)
+        assert path.read_bytes() == (finished / name).read_bytes(), name
+    for path in made:
+        assert untimed(path) == untimed(finished / path.relative_to(copied))
+    for size in (None, 16):
+        assert plan(copied, config=sharded(size)).jobs == {}
