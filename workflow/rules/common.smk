@@ -170,6 +170,11 @@ def architecture(wildcards):
     return model.model_dump(exclude={"training", "weights"} | unused)
 
 
+def imported(wildcards):
+    """The file that a model's weights are imported from."""
+    return grid.checkpoint(CONFIG, wildcards.model, wildcards.seed)
+
+
 def training(wildcards):
     """The training settings of a model; a model without an ODE has no solver to set."""
     settings = CONFIG.training_of(wildcards.model).model_dump()

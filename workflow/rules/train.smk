@@ -37,11 +37,6 @@ rule train:
         "../scripts/train.py"
 
 
-def imported(wildcards):
-    """The file that a model's weights are imported from."""
-    return grid.checkpoint(CONFIG, wildcards.model, wildcards.seed)
-
-
 rule import_weights:
     input:
         data=DATA,
