@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,18 +25,25 @@ from node_robustness.storage import open_hdf5
 pytestmark = pytest.mark.slow
 
 KILLS = 10  # in each of two tests
-EPOCHS = 30
-IN_SHARDS = tiny(training__epochs=EPOCHS, compute__shard_size=25)
+# The least that has every stage, and a training of some length.
+SMALL = {
+    "experiments__tiny__models": ["OON"],
+    "experiments__tiny__norms": ["linf"],
+    "training__epochs": 20,
+}
+IN_SHARDS = tiny(**SMALL, compute__shard_size=25)
+TRAINED = "results/tiny/digits/OON/seed-0"
 # Many times what a run takes from beginning to end.
-PATIENCE = 300
+PATIENCE = 600
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run to which nothing happened, its attacks in one piece."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The folder of a run to which nothing happened, its attacks in one piece; its seconds."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    snakemake(folder, config=tiny(training__epochs=EPOCHS))
-    return folder
+    started = time.monotonic()
+    snakemake(folder, config=tiny(**SMALL))
+    return folder, time.monotonic() - started
 
 
 @dataclass
@@ -116,32 +124,30 @@ def epochs(checkpoint: Path) -> int:
         return len(json.loads(file.metadata()["state"])["history"])
 
 
-class Trainings:
+class Training:
     """That a killed training goes on at its checkpoint."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         # Where the next one has to go on, and what the log said before it.
-        self._due: dict[str, tuple[int, str]] = {}
+        self._due: tuple[int, str] | None = None
         self.resumed = 0
 
     def look(self) -> None:
-        """See that those that began since the last look did go on."""
+        """See that one that began since the last look did go on."""
+        log = self._run / "results/tiny/logs/train/digits/OON/seed-0.log"
+        text = log.read_text() if log.exists() else ""
+        # It trains: the bar is there, or the line that says where it goes on.
+        trains = re.search(r"resuming|\d%", text)
+        if self._due is not None and self._due[1] != text and trains:
+            went_on = re.search(r"resuming after epoch (\d+)", text)
+            assert went_on is not None, text
+            assert int(went_on[1]) >= self._due[0]
+            self.resumed += 1
+        # One that runs, be it of a Snakemake that is dead, may write more and may end.
+        checkpoint = self._run / TRAINED / "checkpoint.safetensors"
         running = any(scripts(self._run, "train"))
-        for model in ("RES", "OON"):
-            log = self._run / f"results/tiny/logs/train/digits/{model}/seed-0.log"
-            text = log.read_text() if log.exists() else ""
-            epoch, before = self._due.pop(model, (0, text))
-            # It trains: the bar is there, or the line that says where it goes on.
-            if text != before and re.search(r"resuming|\d%", text):
-                went_on = re.search(r"resuming after epoch (\d+)", text)
-                assert went_on is not None, text
-                assert int(went_on[1]) >= epoch
-                self.resumed += 1
-            checkpoint = self._run / f"results/tiny/digits/{model}/seed-0/checkpoint.safetensors"
-            # One that runs, be it of a Snakemake that is dead, may write more and may end.
-            if checkpoint.exists() and not running:
-                self._due[model] = epochs(checkpoint), text
+        self._due = (epochs(checkpoint), text) if checkpoint.exists() and not running else None
 
 
 def check(folder: Path, expected: Path) -> None:
@@ -173,28 +179,38 @@ def check_file(path: Path, expected: Path) -> None:
         assert untimed(path) == untimed(expected), path
 
 
-def kill_again_and_again(run: Victim, expected: Path, draw: random.Random) -> int:
+def kill_again_and_again(
+    run: Victim, expected: Path, seconds: float, draw: random.Random
+) -> int:
     """Let it run for a while, kill something, look at what is there, go on.
+
+    Args:
+        run: what is killed.
+        expected: the folder of an undisturbed run.
+        seconds: how long that took: so long a time would do without the kills, on this machine.
+        draw: for the moments and for what is killed.
 
     Returns:
         How often a training went on at its checkpoint.
     """
-    trainings = Trainings(run.folder)
+    training = Training(run.folder)
     kills = 0
     while kills < KILLS:
         process = run.process or run.start()
-        pause = draw.uniform(1, 8)
+        while process.poll() is None and not any(scripts(run.folder, r"\w+")):
+            time.sleep(0.05)
+        pause = draw.uniform(0, seconds / 6)
         what = draw.choice(["job", "snakemake", "everything"])
         if ended(process, pause):
-            print(f"{kills} kills: ended with {process.returncode}")
-            assert process.returncode != 0, "there were too few kills before its end"
+            print(f"{kills} kills: ended with {process.returncode}", flush=True)
+            assert process.returncode != 0, "it came to its end before it was killed often enough"
             run.process = None
             continue
         kills += run.kill(what, draw)
-        print(f"{kills} kills: {what} after {pause:.1f} s")
+        print(f"{kills} kills: {what} after {pause:.1f} s", flush=True)
         check(run.folder, expected)
-        trainings.look()
-    return trainings.resumed
+        training.look()
+    return training.resumed
 
 
 def go_on_to_the_end(run: Victim, expected: Path) -> None:
@@ -216,19 +232,14 @@ def go_on_to_the_end(run: Victim, expected: Path) -> None:
 
 
 def test_from_nothing(undisturbed, tmp_path):
+    expected, seconds = undisturbed
     with victim(tmp_path / "run") as run:
-        resumed = kill_again_and_again(run, undisturbed, random.Random(1))
-        go_on_to_the_end(run, undisturbed)
-    assert resumed
-
-
-def test_after_the_training(undisturbed, tmp_path):
-    """The stages that ten kills from nothing do not reach."""
-    folder = shutil.copytree(undisturbed, tmp_path / "run")
-    kept = {"data.h5", "model.safetensors", "model.json", "history.csv", "verified.json"}
-    for name in files(folder):
-        if Path(name).name not in kept:
-            (folder / name).unlink()
-    with victim(folder) as run:
-        kill_again_and_again(run, undisturbed, random.Random(2))
-        go_on_to_the_end(run, undisturbed)
+        # Once for certain while it trains.
+        process = run.start()
+        while not (run.folder / TRAINED / "checkpoint.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        run.kill("everything", random.Random(0))
+        first = epochs(run.folder / TRAINED / "checkpoint.safetensors")
+        kill_again_and_again(run, expected, seconds, random.Random(1))
+        go_on_to_the_end(run, expected)

@@ -20,7 +20,7 @@ SUMMARY = {"tables": 1, "figures": 1, "claim": 2, "report": 1}
 
 
 def sharded(size: int | None, **changes):
-    return tiny(**({"compute__shard_size": size} | changes))
+    return tiny(**changes | ({} if size is None else {"compute__shard_size": size}))
 
 
 def test_whatever_is_drawn_is_drawn_for_the_image(finished, tmp_path):
