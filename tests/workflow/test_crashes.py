@@ -180,20 +180,17 @@ def check_file(path: Path, expected: Path) -> None:
 
 
 def kill_again_and_again(
-    run: Victim, expected: Path, seconds: float, draw: random.Random
-) -> int:
+    run: Victim, training: Training, expected: Path, seconds: float, draw: random.Random
+) -> None:
     """Let it run for a while, kill something, look at what is there, go on.
 
     Args:
         run: what is killed.
+        training: of the model of the run.
         expected: the folder of an undisturbed run.
-        seconds: how long that took: so long a time would do without the kills, on this machine.
+        seconds: how long that took: the measure of time on this machine.
         draw: for the moments and for what is killed.
-
-    Returns:
-        How often a training went on at its checkpoint.
     """
-    training = Training(run.folder)
     kills = 0
     while kills < KILLS:
         process = run.process or run.start()
@@ -210,7 +207,6 @@ def kill_again_and_again(
         print(f"{kills} kills: {what} after {pause:.1f} s", flush=True)
         check(run.folder, expected)
         training.look()
-    return training.resumed
 
 
 def go_on_to_the_end(run: Victim, expected: Path) -> None:
@@ -234,12 +230,29 @@ def go_on_to_the_end(run: Victim, expected: Path) -> None:
 def test_from_nothing(undisturbed, tmp_path):
     expected, seconds = undisturbed
     with victim(tmp_path / "run") as run:
-        # Once for certain while it trains.
+        training = Training(run.folder)
+        # Once for certain in the middle of the training.
         process = run.start()
         while not (run.folder / TRAINED / "checkpoint.safetensors").exists():
             assert process.poll() is None
             time.sleep(0.05)
         run.kill("everything", random.Random(0))
-        first = epochs(run.folder / TRAINED / "checkpoint.safetensors")
-        kill_again_and_again(run, expected, seconds, random.Random(1))
+        training.look()
+        kill_again_and_again(run, training, expected, seconds, random.Random(1))
+        go_on_to_the_end(run, expected)
+        training.look()
+    assert training.resumed
+
+
+def test_after_the_training(undisturbed, tmp_path):
+    """The stages that ten kills from nothing do not reach."""
+    expected, seconds = undisturbed
+    folder = shutil.copytree(expected, tmp_path / "run")
+    kept = {"data.h5", "model.safetensors", "model.json", "history.csv", "verified.json"}
+    for name in files(folder):
+        if Path(name).name not in kept:
+            (folder / name).unlink()
+    with victim(folder) as run:
+        training = Training(folder)
+        kill_again_and_again(run, training, expected, seconds, random.Random(2))
         go_on_to_the_end(run, expected)
