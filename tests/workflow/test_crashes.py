@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,16 @@ def ended(process: "subprocess.Popen[str]", seconds: float) -> bool:
     return process.returncode is not None
 
 
+def comes_to(condition: Callable[[], bool], process: "subprocess.Popen[str]") -> bool:
+    """Whether something comes true before a process ends."""
+    patience = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < patience, "nothing happens"
+        if ended(process, 0.1):
+            return False
+    return True
+
+
 def epochs(checkpoint: Path) -> int:
     """How many epochs a checkpoint has behind it."""
     with safe_open(checkpoint, framework="pt") as file:
@@ -194,8 +204,7 @@ def kill_again_and_again(
     kills = 0
     while kills < KILLS:
         process = run.process or run.start()
-        while process.poll() is None and not any(scripts(run.folder, r"\w+")):
-            time.sleep(0.05)
+        comes_to(lambda: any(scripts(run.folder, r"\w+")), process)
         pause = draw.uniform(0, seconds / 6)
         what = draw.choice(["job", "snakemake", "everything"])
         if ended(process, pause):
@@ -233,9 +242,8 @@ def test_from_nothing(undisturbed, tmp_path):
         training = Training(run.folder)
         # Once for certain in the middle of the training.
         process = run.start()
-        while not (run.folder / TRAINED / "checkpoint.safetensors").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
+        checkpoint = run.folder / TRAINED / "checkpoint.safetensors"
+        assert comes_to(checkpoint.exists, process)
         run.kill("everything", random.Random(0))
         training.look()
         kill_again_and_again(run, training, expected, seconds, random.Random(1))
