@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 from harness import files, scripts, snakemake, start, tiny, untimed
 from safetensors import safe_open
@@ -77,18 +78,28 @@ class Victim:
             Whether there was something to be killed.
         """
         assert self.process is not None
+        running = sorted(scripts(self.folder, r"\w+"), key=lambda process: process.pid)
         if what == "job":
-            running = sorted(scripts(self.folder, r"\w+"), key=lambda process: process.pid)
-            if running:
-                with suppress(ProcessLookupError):
-                    os.kill(draw.choice(running).pid, signal.SIGKILL)
-            return bool(running)
-        if what == "everything":
-            kill_group(self.process.pid)
-        self.process.kill()
-        self.process.wait()
-        self.process = None
-        return True
+            struck = [draw.choice(running)] if running else []
+            for process in struck:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        else:
+            struck = [p for p in running if what == "everything" and self._started(p)]
+            if what == "everything":
+                kill_group(self.process.pid)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        psutil.wait_procs(struck, timeout=PATIENCE)
+        return what != "job" or bool(struck)
+
+    def _started(self, job: psutil.Process) -> bool:
+        """Whether a job is one of the Snakemake that runs, and not of a dead one."""
+        assert self.process is not None
+        with suppress(ProcessLookupError):
+            return os.getpgid(job.pid) == self.process.pid
+        return False
 
 
 @contextmanager
