@@ -8,11 +8,13 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from node_robustness import code_digest
+from node_robustness import code_digest, command_line
 from node_robustness import config as configuration
 from node_robustness import grid
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
+
+command_line.remember()
 
 try:
     CONFIG = configuration.load(config)
