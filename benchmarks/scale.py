@@ -3,10 +3,16 @@
     python benchmarks/scale.py [--cells 100 1000 10000] [--repeats 3]
                                [--output results/benchmarks/scale.json]
 
-Every dry run of the workflow stands beside one of a bare Snakefile with as many trivial jobs (no
-inputs, no parameters, one `touch`), measured in turn in this one run, the best of the repetitions
-each: wall time, CPU time and the largest memory of the process. The figures go to a JSON file and,
-as tables, to a Markdown file of the same name. Nothing else should run meanwhile.
+Every dry run of the workflow stands beside two others with as many jobs, measured in turn in this
+one run, the best of the repetitions each: wall time, CPU time, the largest memory of the process.
+
+bare      trivial jobs: no inputs, no parameters, one `touch`
+shaped    jobs with a script, three inputs, log, benchmark and message, as a cell has them at least,
+          summarised in one table, but with no function that is ours
+
+What `shaped` takes more than `bare` is Snakemake's price for the form of a cell. Figures go to a
+JSON file and, as tables, to a Markdown file of the same name. Nothing else should run meanwhile: if
+something does, CPU time tells more than wall time.
 """
 
 import argparse
@@ -21,6 +27,7 @@ import tempfile
 import textwrap
 import time
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +46,7 @@ _GRIDS = {
     10_000: {"seeds": 10, "tolerances": 10, "epsilons": 10},
 }
 _ATTACKS = ["bim_adjoint", "bim_direct", "pgd", "apgd_ce", "square"]
+_WHICH = ("attacks", "everything")
 _OPTIONAL = ("trajectories", "audit", "matrix", "randomisation", "detection")
 
 _BARE = """
@@ -48,6 +56,27 @@ _BARE = """
     rule job:
         output: "out/{i}.txt"
         shell: "touch {output}"
+    """
+_SHAPED = """
+    rule all:
+        input: "table.txt"
+
+    rule table:
+        input: expand("cell-{i}.txt", i=range(int(config["jobs"]) - 2))
+        output: "table.txt"
+        script: "job.py"
+
+    rule model:
+        output: "data.txt", "weights.txt", "spec.txt"
+        script: "job.py"
+
+    rule cell:
+        input: data="data.txt", weights="weights.txt", spec="spec.txt"
+        output: "cell-{i}.txt"
+        log: "cell-{i}.log"
+        benchmark: "cell-{i}.tsv"
+        message: "Cell {wildcards.i}"
+        script: "job.py"
     """
 _SCRIPTED = """
     rule all:
@@ -112,35 +141,31 @@ def snakemake(snakefile: Path, folder: Path, *options: str) -> list[str]:
     return [*command, "--workflow-profile", str(profile), "--directory", str(folder), *options]
 
 
-def dry_runs(sizes: list[int], repeats: int, folder: Path) -> Table:
+def dry_runs(sizes: list[int], grids: list[str], repeats: int, folder: Path) -> Table:
     """Dry runs of grids and of as many trivial jobs, in turn."""
-    bare, log = folder / "bare.smk", folder / "log.txt"
-    bare.write_text(textwrap.dedent(_BARE))
+    others, log = {}, folder / "log.txt"
+    (folder / "job.py").write_text("from pathlib import Path\nPath(snakemake.output[0]).touch()\n")
+    for name, text in {"bare": _BARE, "shaped": _SHAPED}.items():
+        others[name] = folder / f"{name}.smk"
+        others[name].write_text(textwrap.dedent(text))
     rows = []
-    for cells in sizes:
-        for everything in (False, True):
-            configfile = folder / "grid.yaml"
-            configfile.write_text(yaml.safe_dump(grid(cells, everything=everything)))
-            ours, theirs = [], []
-            for _ in range(repeats):
-                own = ["--dry-run", "--configfile", str(configfile)]
-                ours.append(measured(snakemake(ROOT / "Snakefile", folder, *own), log))
-                jobs = int(re.findall(r"^total +(\d+)$", log.read_text(), re.MULTILINE)[0])
+    for cells, which in product(sizes, grids):
+        configfile = folder / "grid.yaml"
+        configfile.write_text(yaml.safe_dump(grid(cells, everything=which == "everything")))
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in ("ours", *others)}
+        for _ in range(repeats):
+            own = ["--dry-run", "--configfile", str(configfile)]
+            runs["ours"].append(measured(snakemake(ROOT / "Snakefile", folder, *own), log))
+            jobs = int(re.findall(r"^total +(\d+)$", log.read_text(), re.MULTILINE)[0])
+            for name, snakefile in others.items():
                 # `all` is a job, too.
-                other = ["--dry-run", "--config", f"jobs={jobs - 1}"]
-                theirs.append(measured(snakemake(bare, folder, *other), log))
-            best, least = least_of(ours), least_of(theirs)
-            rows.append(
-                {
-                    "cells": cells,
-                    "grid": "everything" if everything else "attacks alone",
-                    "jobs": jobs,
-                    **best,
-                    **{f"bare_{name}": value for name, value in least.items()},
-                    "times_seconds": best["seconds"] / least["seconds"],
-                    "times_memory": best["memory_mb"] / least["memory_mb"],
-                }
-            )
+                options = ["--dry-run", "--config", f"jobs={jobs - 1}"]
+                runs[name].append(measured(snakemake(snakefile, folder, *options), log))
+        least = {name: least_of(times) for name, times in runs.items()}
+        for name, figures in least.items():
+            times = {f"times_{key}": value / least["bare"][key] for key, value in figures.items()}
+            rows.append({"cells": cells, "grid": which, "jobs": jobs, "dry_run": name})
+            rows[-1] |= figures | times
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -179,7 +204,6 @@ def starts(repeats: int, folder: Path) -> Table:
 
 def jobs_alone(repeats: int, folder: Path) -> Table:
     """What Snakemake adds to a job that does nothing: of many jobs more than of one, for each."""
-    (folder / "job.py").write_text("from pathlib import Path\nPath(snakemake.output[0]).touch()\n")
     few, many = 1, 21
     rows = []
     for name, text in {"shell": _BARE, "script": _SCRIPTED}.items():
@@ -201,6 +225,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cells", type=int, nargs="+", default=list(_GRIDS), choices=list(_GRIDS))
+    parser.add_argument("--grids", nargs="+", default=list(_WHICH), choices=list(_WHICH))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--output", type=Path, default=FOLDER / "scale.json", help="where the figures go"
@@ -209,7 +234,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tables = {
-            "Dry runs": dry_runs(arguments.cells, arguments.repeats, folder),
+            "Dry runs": dry_runs(arguments.cells, arguments.grids, arguments.repeats, folder),
             "Starts": starts(arguments.repeats, folder),
             "A job that does nothing, seconds": jobs_alone(arguments.repeats, folder),
         }
