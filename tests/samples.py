@@ -7,7 +7,9 @@ import numpy as np
 
 from node_robustness import audit_tables, comparisons, figures, protocols, tables, verdicts
 from node_robustness.checks import check_table
+from node_robustness.costs import job_costs
 from node_robustness.examples import example_table
+from node_robustness.figures.costs import cost_figure
 from node_robustness.numbers import token
 from node_robustness.report import render_report
 from node_robustness.storage import put, write_hdf5
@@ -344,8 +346,40 @@ MANIFEST = {
     "versions": {"torch": "2.0"},
     "git_commit": None,
     "config": {"datasets": {"toy": {"source": "digits"}}, "note": "</pre><b>"},
-    "stages": [{"rule": "train", "jobs": 2, "seconds": 3725.4, "max_rss_mb": None}],
+    "command_line": "snakemake --cores 2",
+    "hosts": ["node01", "node02"],
+    "stages": [
+        {
+            "rule": "train",
+            "jobs": 2,
+            "started_utc": "2020-01-02T03:04:00+00:00",
+            "seconds": 3725.4,
+            "cpu_seconds": None,
+            "max_rss_mb": None,
+        }
+    ],
 }
+
+
+def write_benchmark(path: Path, *rows: str) -> Path:
+    """A benchmark file with rows of seconds, memory and CPU seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["s\th:m:s\tmax_rss\tmax_vms\tcpu_time"]
+    lines += ["{}\t0:00:01\t{}\t1\t{}".format(*row.split()) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_benchmarks(folder: Path) -> list[Path]:
+    """Those of a few jobs of the experiment of `collect`."""
+    seconds = {
+        "prepare/toy": 1,
+        "train/toy/OON/seed-0": 60,
+        "evaluate/toy/OON/seed-0/tau-0.01": 4,
+        "attack/toy/OON/seed-0/tau-0.01/bim/linf/eps-0.1": 8,
+        "attack/toy/RES/seed-0/tau-none/bim/linf/eps-0.3": 2,
+    }
+    return [write_benchmark(folder / f"{n}.tsv", f"{s} 100 {s}") for n, s in seconds.items()]
 
 
 def report_of(folder: Path) -> tuple[dict, dict]:
@@ -355,7 +389,9 @@ def report_of(folder: Path) -> tuple[dict, dict]:
     masked = collect_masked(folder / "masked")
     collected |= {key: masked[key] for key in masked if key not in _OF_CELLS}
     data = write_data(folder)
+    collected["costs"] = job_costs(write_benchmarks(folder / "benchmarks"), collected)
     charts = draw(collected, example_table([(path, data) for path in shown]))
+    charts["costs"] = cost_figure(collected["costs"], MODELS)
     return collected, {
         key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()
     }

@@ -1,12 +1,16 @@
 """A script's output and its failures land in its log."""
 
+import platform
+import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 import node_robustness
+from node_robustness.jobs import start_and_host
 
 SCRIPTS = Path(node_robustness.__file__).parents[1]
 
@@ -77,7 +81,7 @@ def test_output_from_before_the_job_stays_where_it_was(tmp_path):
         check=True,
     )
     assert process.stdout == "before\n"
-    assert log.read_text() == "within\n"
+    assert log.read_text().startswith("within\ndone: started ")
 
 
 def test_a_users_mistake_is_one_line(tmp_path):
@@ -105,7 +109,7 @@ def test_anything_else_keeps_its_traceback(tmp_path):
 def test_the_log_of_an_earlier_try_is_replaced(tmp_path):
     run(tmp_path, "raise UserError('a long message of the first try')")
     _, log = run(tmp_path, "pass")
-    assert log == "after\n"
+    assert re.fullmatch(r"done: started .*\nafter\n", log)
 
 
 FULL = "import errno; raise OSError(errno.ENOSPC, 'No space left on device')"
@@ -137,3 +141,15 @@ def test_what_does_not_fit_into_the_log_is_told_all_the_same(body):
         "1 / 0": "ZeroDivisionError: division by zero",
     }
     assert told[body] in process.stderr
+
+
+def test_a_job_that_went_well_says_when_it_started_and_where(tmp_path):
+    log = tmp_path / "logs" / "a" / "job.log"
+    assert start_and_host(log) is None
+    run(tmp_path, "raise UserError('mend it')")
+    assert start_and_host(log) is None
+    before = datetime.now(UTC).replace(microsecond=0)
+    run(tmp_path, "print('done: started long ago on Mars')")
+    started, host = start_and_host(log)
+    assert before <= datetime.fromisoformat(started) <= datetime.now(UTC)
+    assert host == platform.node()

@@ -17,9 +17,10 @@ from samples import (
     write_report,
 )
 
-from node_robustness import findings, protocols, provenance, tables
+from node_robustness import findings, protocols, tables
 from node_robustness.answers import answers
 from node_robustness.claims import claim
+from node_robustness.costs import job_costs
 from node_robustness.examples import example_table
 from node_robustness.paper import ACCURACY
 from node_robustness.report import render_report
@@ -49,6 +50,25 @@ def test_the_page_tells_what_ran(page):
     assert "1:02:05" in page
     assert "torch 2.0" in page
     assert "not in a git checkout" in page
+    assert "<code>snakemake --cores 2</code>" in page
+    assert "node01, node02" in page
+
+
+def test_the_page_tells_what_it_cost(page):
+    assert 'id="figure-costs"' in page
+    caption = "The jobs of 5, the longest first; costs.csv beside this page has them all."
+    rows = page[page.rindex(caption) :]
+    cells = re.findall(r"<tr><td>(.*)</td></tr>", rows)[:5]
+    assert [row.split("</td><td>")[0] for row in cells] == [
+        "train",
+        "attack",
+        "evaluate",
+        "attack",
+        "prepare",
+    ]
+    attack = "attack|toy|OON|0|0.01|bim|L∞ norm|0.1|8.0|8.0|100|20.0|–"
+    assert cells[1] == attack.replace("|", "</td><td>")
+    assert cells[4].startswith("prepare</td><td>–</td><td>–")
 
 
 def test_the_answer_comes_first(page):
@@ -64,6 +84,7 @@ def test_what_was_not_measured_is_said(tmp_path):
     collected, shown = collect(tmp_path)
     charts = draw(collected, example_table([]))
     specs = {key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()}
+    collected["costs"] = job_costs([], collected)
     render_report("tiny", collected, specs, MANIFEST, None, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     line = re.search("Not measured in this run: ([^<]*)", page)[1]
@@ -74,6 +95,7 @@ def test_what_was_not_measured_is_said(tmp_path):
         "detection).",
     ]
     assert 'id="figure-audit"' not in page
+    assert 'id="figure-costs"' not in page
     assert "the paper&#39;s attack did not run (6)" in page
     assert shown
 
@@ -226,33 +248,3 @@ def test_findings_of_no_attacks(tmp_path):
         "Accuracy on 4 clean test images of toy: OON 75.0 % at τ = 0.01 and 75.0 % at τ = 1; "
         "RES 75.0 %."
     ]
-
-
-def benchmark(path: Path, *rows: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(["s\th:m:s\tmax_rss\tmax_vms", *rows]) + "\n")
-    return path
-
-
-def test_stages_sum_benchmarks_by_rule(tmp_path):
-    folder = tmp_path / "benchmarks" / "benchmarks"
-    paths = [
-        benchmark(folder / "train/b.tsv", "2.5000\t0:00:02\t100.25\t1", "1.5\t0:00:01\t300.5\t1"),
-        benchmark(folder / "train/toy/a.tsv", "1.0\t0:00:01\tNA\tNA"),
-        benchmark(folder / "attack/c.tsv", "0.25\t0:00:00\tNA\tNA"),
-    ]
-    assert provenance.stages(paths) == [
-        {"rule": "attack", "jobs": 1, "seconds": 0.25, "max_rss_mb": None},
-        {"rule": "train", "jobs": 3, "seconds": 5.0, "max_rss_mb": 300.5},
-    ]
-
-
-def test_the_manifest_describes_the_run(tmp_path):
-    found = provenance.manifest({"compute": {}}, [], "cpu (x86_64)")
-    assert found["device"] == "cpu (x86_64)"
-    assert found["stages"] == []
-    assert found["versions"]["h5py"]
-
-
-def test_no_commit_outside_a_checkout(tmp_path):
-    assert provenance.git_commit(tmp_path) is None

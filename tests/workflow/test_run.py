@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import platform
 import re
 from collections import Counter
 from pathlib import Path
@@ -84,7 +85,27 @@ class TestFiles:
 
     def test_manifest_knows_the_configuration(self, finished):
         manifest = json.loads((finished / "results/tiny/manifest.json").read_text())
-        assert '"epsilons": [0.3]' in json.dumps(manifest)
+        experiment = manifest["config"]["experiments"]["tiny"]
+        assert experiment["epsilons"] == [0.3]
+        # What the file does not say is there, too.
+        assert experiment["matrix"] == {"attacks": None, "norms": None, "epsilons": None}
+        assert manifest["command_line"].startswith("snakemake --cores 2 --snakefile ")
+
+    def test_every_job_but_the_report_has_a_cost(self, finished):
+        costs = pd.read_csv(finished / "results/tiny/costs.csv")
+        assert Counter(costs.rule) == Counter(JOBS) - Counter(report=1)
+        assert (costs.seconds > 0).all()
+        assert costs.started_utc.notna().all()
+        assert set(costs.host) == {platform.node()}
+        attacks = costs[costs.rule == "attack"]
+        assert set(attacks.model[attacks.nfe_mean.notna()]) <= {"OON"}
+        assert set(costs.model[costs.rule == "evaluate"]) == {"OON", "RES"}
+        manifest = json.loads((finished / "results/tiny/manifest.json").read_text())
+        assert manifest["hosts"] == [platform.node()]
+        stages = {stage["rule"]: stage for stage in manifest["stages"]}
+        assert stages.keys() == set(costs.rule)
+        assert stages["attack"]["seconds"] == pytest.approx(attacks.seconds.sum())
+        assert stages["train"]["started_utc"] == costs.started_utc[costs.rule == "train"].min()
 
 
 class TestCells:

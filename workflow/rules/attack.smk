@@ -40,7 +40,7 @@ rule attack:
         code=code_of("attack", "merge"),
         coordinates=coordinates,
         settings=attack_settings,
-        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
+        images=tested_images,
     message:
         "Attacking {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} "
         "by {wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"

@@ -1,7 +1,10 @@
 # What all rules share: the checked configuration, the paths, the wildcards.
 # Needs: the configuration. Makes: CONFIG, and the functions that name files.
+import gc
 import hashlib
+import inspect
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -9,11 +12,17 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from node_robustness import code_digest
+from node_robustness import code_digest, command_line
 from node_robustness import config as configuration
 from node_robustness import grid
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
+
+command_line.remember()
+
+# The objects of a plan live until its end: to look among those of thousands of jobs for garbage
+# that is not there, as often as Python does, takes a sixth of the time.
+gc.set_threshold(100_000, 50, 100)
 
 try:
     CONFIG = configuration.load(config)
@@ -109,19 +118,29 @@ def benchmarks(rule, path):
     return f"results/{{experiment}}/benchmarks/{rule}/{path}.tsv"
 
 
+def for_each_job(function):
+    """A function that Snakemake calls for every job: its signature is looked at once.
+
+    Snakemake asks for it several times a call, which takes longer than the call.
+    """
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 def code_of(*scripts):
     """The param by which a rule's jobs run again when the code or the libraries they use change.
 
     Rules that make the same file have the code of all of them: its record does not say which did.
     """
 
-    def code(wildcards):
+    @cache
+    def digest():
         found = {}
         for script in scripts:
             found |= code_digest.of_script(SCRIPTS / f"{script}.py")
         return found
 
-    return code
+    return for_each_job(lambda wildcards: digest())
 
 
 def set_of(*inputs):
@@ -151,6 +170,7 @@ def source_of(folder):
     }
 
 
+@for_each_job
 def coordinates(wildcards):
     """The wildcards of a cell, or of a part of one, as values."""
     values = {**wildcards, "seed": int(wildcards.seed)}
@@ -163,6 +183,7 @@ def coordinates(wildcards):
     return values
 
 
+@for_each_job
 def architecture(wildcards):
     """The keys of a model that fix its architecture; those that it does not use are left out."""
     model = CONFIG.models[wildcards.model]
@@ -170,11 +191,13 @@ def architecture(wildcards):
     return model.model_dump(exclude={"training", "weights"} | unused)
 
 
+@for_each_job
 def imported(wildcards):
     """The file that a model's weights are imported from."""
     return grid.checkpoint(CONFIG, wildcards.model, wildcards.seed)
 
 
+@for_each_job
 def training(wildcards):
     """The training settings of a model; a model without an ODE has no solver to set."""
     settings = CONFIG.training_of(wildcards.model).model_dump()
@@ -188,11 +211,13 @@ def cell(wildcards):
     return grid.Cell(**coordinates(wildcards))
 
 
+@for_each_job
 def attack_settings(wildcards):
     """Everything that counts of an attack in this cell."""
     return grid.attack_settings(CONFIG, cell(wildcards))
 
 
+@for_each_job
 def source_model(wildcards):
     """The weights and the spec of the model whose adversarials this cell takes, if any."""
     source = grid.source(CONFIG, cell(wildcards))
@@ -204,18 +229,33 @@ def source_model(wildcards):
     ]
 
 
+@for_each_job
+def tested_images(wildcards):
+    """How many test images are evaluated and attacked: None for all."""
+    return CONFIG.datasets[wildcards.dataset].subset.test
+
+
+@for_each_job
+def followed(wildcards):
+    """What of a trajectory is kept."""
+    section = CONFIG.experiments[wildcards.experiment].trajectories
+    return section.model_dump(include={"times", "states", "precision"})
+
+
 def images_of(section, wildcards):
     """How many test images a section of the experiment measures: never more than are attacked."""
     subset = CONFIG.datasets[wildcards.dataset].subset.test
     return section.images if subset is None else min(section.images, subset)
 
 
+@for_each_job
 def cheaper_attacks(wildcards):
     """The cells whose broken images this one leaves out, if any."""
     cheaper = grid.cheaper(CONFIG, cell(wildcards))
     return [f"results/{item.folder}/attack.h5" for item in cheaper]
 
 
+@for_each_job
 def shards(wildcards):
     """The files of the shards of this cell, in the order of their images."""
     item = cell(wildcards)
@@ -225,12 +265,14 @@ def shards(wildcards):
     ]
 
 
+@for_each_job
 def part(wildcards):
     """Which of the cell's images this shard has."""
     shard = grid.Shard.named(wildcards.shard)
     return [shard.first, shard.end]
 
 
+@for_each_job
 def audit_settings(wildcards):
     """What an audit measures, and the norm and epsilon of its attacks."""
     experiment = CONFIG.experiments[wildcards.experiment]
@@ -245,12 +287,14 @@ def audit_settings(wildcards):
     }
 
 
+@for_each_job
 def judging_tolerances(wildcards):
     """The tolerances at which adversarials are judged, from tight to loose."""
     experiment = CONFIG.experiments[wildcards.experiment]
     return sorted({grid.TIGHT_TOLERANCE, *experiment.tolerances})
 
 
+@for_each_job
 def randomisation_settings(wildcards):
     """The distribution of the tolerance, and the parameters of its attackers."""
     experiment = CONFIG.experiments[wildcards.experiment]
@@ -267,6 +311,7 @@ def randomisation_settings(wildcards):
     }
 
 
+@for_each_job
 def detection_settings(wildcards):
     """The tolerances of the detector, and the parameters of the attacks."""
     experiment = CONFIG.experiments[wildcards.experiment]

@@ -23,7 +23,7 @@ rule evaluate:
     params:
         code=code_of("evaluate"),
         coordinates=coordinates,
-        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
+        images=tested_images,
     message:
         "Evaluating {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}"
     script:

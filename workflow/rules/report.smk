@@ -1,5 +1,6 @@
 # Tables, figures, claim records and the report of an experiment.
-# Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json.
+# Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json,
+# costs.csv.
 
 
 COLLECTED = {
@@ -116,6 +117,7 @@ rule report:
             subcategory="Report",
         ),
         manifest="results/{experiment}/manifest.json",
+        costs="results/{experiment}/costs.csv",
     log:
         logs("report", "report"),
     benchmark:
@@ -125,6 +127,7 @@ rule report:
     params:
         code=code_of("report"),
         paper=lambda wildcards: CONFIG.experiments[wildcards.experiment].paper,
+        models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
     message:
         "Writing the report of {wildcards.experiment}"
     script:

@@ -62,6 +62,7 @@ def detect_work(wildcards):
 def minutes(work):
     """The function that gives `runtime` from the work of a job."""
 
+    @for_each_job
     def runtime(wildcards, threads, attempt):
         return job_sizes.minutes(
             CONFIG,
@@ -78,6 +79,7 @@ def minutes(work):
 def megabytes(work):
     """The function that gives `mem_mb` from the work of a job."""
 
+    @for_each_job
     def mem_mb(wildcards, attempt):
         return job_sizes.megabytes(
             CONFIG,

@@ -30,9 +30,7 @@ rule trajectory:
     params:
         code=code_of("trajectory"),
         coordinates=coordinates,
-        follow=lambda wildcards: CONFIG.experiments[
-            wildcards.experiment
-        ].trajectories.model_dump(include={"times", "states", "precision"}),
+        follow=followed,
     message:
         "Following h(t) of {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}: "
         "{wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"

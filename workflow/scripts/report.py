@@ -1,11 +1,12 @@
-"""Write the report of an experiment, and the manifest of what made it."""
+"""Write the report of an experiment, and the manifest and the costs of what made it."""
 
 import json
 from pathlib import Path
 
 import pandas as pd
 
-from node_robustness import config, provenance
+from node_robustness import config, costs, provenance
+from node_robustness.figures.costs import cost_figure
 from node_robustness.jobs import job
 from node_robustness.report import render_report
 from node_robustness.storage import atomic_path
@@ -17,19 +18,25 @@ with job(snakemake.log[0]):
         for folder in ("resources", f"results/{experiment}")
         for path in Path(folder, "benchmarks").rglob("*.tsv")
     ]
-    settings = config.load(snakemake.config).model_dump(mode="json", exclude_unset=True)
+    tables = {Path(path).stem: pd.read_parquet(path) for path in snakemake.input.tables}
+    charts = {
+        Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8"))
+        for path in snakemake.input.figures
+    }
+    tables["costs"] = costs.job_costs(benchmarks, tables)
+    charts["costs"] = cost_figure(tables["costs"], snakemake.params.models).to_dict()
+    settings = config.load(snakemake.config).model_dump(mode="json")
     device = provenance.devices(snakemake.input.clean)
-    manifest = provenance.manifest(settings, benchmarks, device)
+    manifest = provenance.manifest(settings, tables["costs"], device)
     render_report(
         experiment,
-        {Path(path).stem: pd.read_parquet(path) for path in snakemake.input.tables},
-        {
-            Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8"))
-            for path in snakemake.input.figures
-        },
+        tables,
+        charts,
         manifest,
         snakemake.params.paper,
         Path(snakemake.output.report),
     )
     with atomic_path(snakemake.output.manifest) as path:
         path.write_text(json.dumps(manifest, indent=2) + "\n")
+    with atomic_path(snakemake.output.costs) as path:
+        tables["costs"].to_csv(path, index=False, float_format="%.10g", lineterminator="\n")

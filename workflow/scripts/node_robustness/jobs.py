@@ -2,10 +2,13 @@
 
 import logging
 import os
+import platform
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Never
 
@@ -14,6 +17,7 @@ from tqdm import tqdm
 from node_robustness.errors import UserError, is_full, no_space
 
 _SECONDS_BETWEEN_LINES = 5.0
+_DONE = re.compile(r"^done: started (\S+) on (.*)$", re.MULTILINE)
 
 
 @contextmanager
@@ -22,12 +26,15 @@ def job(log: str) -> Iterator[None]:
 
     A mistake that the user can mend is one line, anything else a traceback. Snakemake points to
     the log and, with the default profile, prints it. Where there is no space left for the log, the
-    reason goes to where Snakemake's own output goes.
+    reason goes to where Snakemake's own output goes. A job that went well says in its last line
+    when it had started, and on which machine: `start_and_host` reads it.
     """
+    started = datetime.now(UTC).isoformat(timespec="seconds")
     terminal = os.dup(2)
     try:
         _send_output_to(Path(log))
         yield
+        print(f"done: started {started} on {platform.node()}", flush=True)
     except Exception as error:
         if is_full(error) and not isinstance(error, UserError):
             error = no_space(getattr(error, "filename", None) or log)
@@ -36,6 +43,17 @@ def job(log: str) -> Iterator[None]:
         sys.exit(1)
     finally:
         os.close(terminal)
+
+
+def start_and_host(log: Path) -> tuple[str, str] | None:
+    """When (UTC, ISO 8601) and on which machine the job with this log started.
+
+    None where the log is not there or does not say, as of a job that did not end well.
+    """
+    if not log.is_file():
+        return None
+    lines = _DONE.findall(log.read_text(encoding="utf-8", errors="replace"))
+    return lines[-1] if lines else None
 
 
 def _send_output_to(log: Path) -> None:

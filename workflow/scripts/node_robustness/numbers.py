@@ -66,6 +66,15 @@ def token(number: float) -> str:
     return _decimal(number) or _fraction(number, "over") or _full(number)
 
 
+def from_token(text: str) -> float:
+    """The number that a token stands for.
+
+    Raises:
+        ValueError: it stands for none.
+    """
+    return _quotient(text.replace("over", "/"))
+
+
 def label(number: float) -> str:
     """The canonical text of a positive number for people: `0.001`, `10`, `8/255`."""
     return _decimal(number) or _fraction(number, "/") or _full(number)

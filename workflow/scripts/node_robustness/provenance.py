@@ -3,7 +3,6 @@
 Tables hold only what the configuration determines; all that differs from run to run is here.
 """
 
-import csv
 import importlib.metadata
 import os
 import platform
@@ -13,8 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from node_robustness import costs
+from node_robustness.command_line import recall
 from node_robustness.storage import SOFTWARE, open_hdf5
-from node_robustness.tables import natural
 
 _DISTRIBUTIONS = (
     "snakemake",
@@ -33,32 +35,35 @@ _DISTRIBUTIONS = (
 )
 
 
-def manifest(config: Mapping[str, Any], benchmarks: Iterable[Path], device: str) -> dict[str, Any]:
-    """Describe this run, its machine and what it cost.
+def manifest(config: Mapping[str, Any], jobs: pd.DataFrame, device: str) -> dict[str, Any]:
+    """Describe this run, its machines and what it cost.
 
     Args:
         config: The configuration, as JSON can hold it.
-        benchmarks: Snakemake's benchmark files, ``.../benchmarks/{rule}/....tsv``.
+        jobs: Result of `costs.job_costs`.
         device: What computed, for people.
 
     Returns:
-        ``software``, ``created_utc`` (ISO 8601), ``host``, ``platform``, ``python``, ``device``,
-        ``threads`` (processors of the machine that wrote it), ``versions`` by distribution,
-        ``git_commit`` (with ``-dirty`` if files differ from it; None outside a checkout),
-        ``config``, and ``stages``: see `stages`.
+        ``software``, ``created_utc`` (ISO 8601), ``command_line`` (of the run that made the
+        report; None if it is not known), ``host``, ``platform``, ``python`` and ``threads``
+        (processors) of the machine that wrote it, ``hosts`` on which jobs ran, ``device``,
+        ``versions`` by distribution, ``git_commit`` (with ``-dirty`` if files differ from it; None
+        outside a checkout or without git), ``config``, and ``stages``: see `costs.stages`.
     """
     return {
         "software": SOFTWARE,
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command_line": recall(),
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),
+        "hosts": sorted(set(jobs.host.dropna())),
         "device": device,
         "threads": os.cpu_count(),
         "versions": versions(),
         "git_commit": git_commit(Path(__file__).parent),
         "config": dict(config),
-        "stages": stages(benchmarks),
+        "stages": costs.stages(jobs),
     }
 
 
@@ -97,34 +102,3 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.strip()
-
-
-def stages(benchmarks: Iterable[Path]) -> list[dict[str, Any]]:
-    """Sum Snakemake's benchmark files by rule.
-
-    Args:
-        benchmarks: Paths ``.../benchmarks/{rule}/....tsv``; tab-separated with a header that has
-            ``s`` (seconds) and ``max_rss`` (MB, or ``NA`` for a job too short to be measured).
-
-    Returns:
-        For every rule, in natural order: ``rule``, ``jobs``, ``seconds`` (sum of wall times) and
-        ``max_rss_mb`` (largest over the jobs; None if none was measured).
-    """
-    rows: dict[str, list[dict[str, str]]] = {}
-    for path in benchmarks:
-        # The last such folder: an experiment, or a folder above it, may bear the name too.
-        rule = path.parts[-path.parts[::-1].index("benchmarks")]
-        with path.open(newline="") as stream:
-            rows.setdefault(rule, []).extend(csv.DictReader(stream, delimiter="\t"))
-    return [
-        {
-            "rule": rule,
-            "jobs": len(rows[rule]),
-            "seconds": sum(float(row["s"]) for row in rows[rule]),
-            "max_rss_mb": max(
-                (float(row["max_rss"]) for row in rows[rule] if row["max_rss"] not in ("NA", "-")),
-                default=None,
-            ),
-        }
-        for rule in sorted(rows, key=natural)
-    ]

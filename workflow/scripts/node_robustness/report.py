@@ -36,7 +36,8 @@ class _Figure:
     """What the report says was not measured if it is left out."""
 
 
-_VERDICT = "verdicts"
+_VERDICT, _COSTS = "verdicts", "costs"
+_LONGEST = 200
 _FIGURES = {
     _VERDICT: _Figure(
         "The verdict",
@@ -134,6 +135,11 @@ _FIGURES = {
         "The first images on which the attack succeeded: clean image, perturbation and result.",
         "attacks",
     ),
+    _COSTS: _Figure(
+        "Where the time went",
+        "Wall time of the jobs of each stage, added up, by the model that they were for.",
+        _COSTS,
+    ),
 }
 
 
@@ -156,9 +162,10 @@ def render_report(
 
     Args:
         experiment: Name of the experiment.
-        tables: All tables of the experiment by name; docs/files.md lists them.
+        tables: All tables of the experiment by name, docs/files.md lists them; and as ``costs`` the
+            result of `costs.job_costs`.
         charts: Vega-Lite specifications as `figures.save_chart` writes them, by name, or some of
-            them.
+            them; ``costs`` is that of `figures.costs.cost_figure`.
         manifest: Result of `provenance.manifest`.
         paper: Dataset of the paper whose figures stand beside ours; None leaves them out.
         path: Where the page goes.
@@ -192,7 +199,7 @@ def render_report(
         sentences=findings.sentences(clean, attacks),
         answers=answers(tables["verdicts"], tables["gains"], tables["comparisons"]),
         verdict=[figure for figure in figures if figure["name"] == _VERDICT],
-        figures=[figure for figure in figures if figure["name"] != _VERDICT],
+        figures=[figure for figure in figures if figure["name"] not in (_VERDICT, _COSTS)],
         not_measured=[
             figure.missing
             for figure in _FIGURES.values()
@@ -225,11 +232,15 @@ def render_report(
             if paper is None and datasets.get(name, {}).get("source") == "digits"
         ],
         manifest=manifest,
-        stages=_table(
-            "Time by stage, summed over its jobs, and the largest memory of a job.",
-            manifest["stages"],
-            _STAGES,
-        ),
+        costs=[figure for figure in figures if figure["name"] == _COSTS],
+        cost_tables=[
+            _table(
+                "Time by stage, summed over its jobs, and the largest memory of a job.",
+                manifest["stages"],
+                _STAGES,
+            ),
+            _longest(tables[_COSTS]),
+        ],
         config=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
         vega=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
     )
@@ -345,14 +356,43 @@ _DETECTION: Columns = {
 _STAGES: Columns = {
     "Rule": lambda stage: stage["rule"],
     "Jobs": lambda stage: f"{stage['jobs']:,}",
-    "Time (h:mm:ss)": lambda stage: str(timedelta(seconds=round(stage["seconds"]))),
+    "Time (h:mm:ss)": lambda stage: _duration(stage["seconds"]),
+    "CPU time": lambda stage: _duration(stage["cpu_seconds"]),
     "Memory (MB)": lambda stage: _mean(stage["max_rss_mb"], 0),
+    "First started (UTC)": lambda stage: _moment(stage["started_utc"]),
+}
+_JOBS: Columns = {
+    "Rule": lambda job: job.rule,
+    "Dataset": lambda job: _or_dash(job.dataset),
+    "Model": lambda job: _or_dash(job.model),
+    "Seed": lambda job: _or_dash(job.seed),
+    "τ": lambda job: _tau(job.tolerance),
+    "Attack": lambda job: _or_dash(job.attack),
+    "Norm": lambda job: "–" if pd.isna(job.norm) else NORMS[job.norm],
+    "ε": lambda job: "–" if pd.isna(job.epsilon) else label(job.epsilon),
+    "Seconds": lambda job: _mean(job.seconds),
+    "CPU seconds": lambda job: _mean(job.cpu_seconds),
+    "Memory (MB)": lambda job: _mean(job.max_rss_mb, 0),
+    "Evaluations, mean": lambda job: _mean(job.nfe_mean),
+    "Started (UTC)": lambda job: _moment(job.started_utc),
 }
 
 
 def _table(caption: str, rows: Iterable[Any], columns: Columns) -> _Table:
     filled = [[cell(row) for cell in columns.values()] for row in rows]
     return _Table(caption, list(columns), filled)
+
+
+def _longest(costs: pd.DataFrame) -> _Table:
+    shown = costs.nlargest(_LONGEST, "seconds")
+    which = "The jobs" if len(shown) == len(costs) else f"The {len(shown)} longest jobs"
+    return _table(
+        f"{which} of {len(costs):,}, the longest first; costs.csv beside this page has them all. "
+        "Evaluations of the ODE function are means over images, for attacks over the adversarials "
+        "found.",
+        shown.itertuples(),
+        _JOBS,
+    )
 
 
 def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> list[_Table]:
@@ -442,6 +482,19 @@ def _paper(clean: pd.DataFrame, dataset: str) -> _Table:
 
 def _tau(tolerance: float) -> str:
     return "–" if pd.isna(tolerance) else label(float(tolerance))
+
+
+def _or_dash(value: Any) -> str:
+    return "–" if pd.isna(value) else str(value)
+
+
+def _duration(seconds: float | None) -> str:
+    return "–" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def _moment(utc: str | None) -> str:
+    """A time in ISO 8601 as a person reads it, to the second."""
+    return "–" if pd.isna(utc) else str(utc)[:19].replace("T", " ")
 
 
 def _mean(value: float | None, digits: int = 1) -> str:

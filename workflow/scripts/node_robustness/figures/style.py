@@ -16,7 +16,7 @@ from node_robustness.tables import natural
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, without its black and its yellow,
 # which vanish on a dark and on a light page.
-_MODEL_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+MODEL_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 GREY = "#8a8a8a"
 _DASHES = [[1, 0], [5, 3], [2, 2], [8, 3, 2, 3]]
 _SHAPES = ["circle", "square", "triangle-up", "diamond"]
@@ -145,7 +145,7 @@ def intervals_note(frame: pd.DataFrame) -> str:
 
 def model_colour(models: Sequence[str], *, legend: bool = True) -> alt.Color:
     """The colour of a model, the same in every figure."""
-    colours = [_MODEL_COLOURS[i % len(_MODEL_COLOURS)] for i in range(len(models))]
+    colours = [MODEL_COLOURS[i % len(MODEL_COLOURS)] for i in range(len(models))]
     return alt.Color(
         "model:N",
         title="Model",
