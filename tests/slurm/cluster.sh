@@ -161,9 +161,11 @@ SQL
 }
 
 start() {
-  # What an earlier cluster remembers, its jobs above all, must not come back.
-  if [ -s "$SLURM_CONF" ] && ! running; then rm -rf "$FOLDER"; fi
-  configure
+  if ! running; then
+    # What an earlier cluster remembers, its jobs above all, must not come back.
+    if [ -s "$SLURM_CONF" ]; then rm -rf "$FOLDER"; fi
+    configure
+  fi
   alive "$FOLDER/run/munged.pid" || munged --force --key-file="$FOLDER/munge.key" \
     --socket="$FOLDER/run/munge.socket" --pid-file="$FOLDER/run/munged.pid" \
     --log-file="$FOLDER/log/munged.log" --seed-file="$FOLDER/munge.seed"
@@ -233,7 +235,7 @@ fail() {
   for job in $(squeue --noheader --nodelist="$1" --format=%A); do
     # The steps first: they would still report how their processes ended.
     for pid in $(with "SLURM_CONF=$SLURM_CONF"); do
-      if grep -q "^slurmstepd: \[$job\." "/proc/$pid/cmdline"; then kill -KILL "$pid"; fi
+      if grep -qs "^slurmstepd: \[$job\." "/proc/$pid/cmdline"; then kill -KILL "$pid"; fi
     done
     kill -KILL $(with "SLURM_CONF=$SLURM_CONF" "SLURM_JOB_ID=$job") 2> /dev/null || true
   done

@@ -30,6 +30,7 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     keys = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
     keys["slurm-partition-config"] = str(ROOT / "tests/slurm/partitions.yaml")
     keys["resources"] = ["runtime=60", "mem_mb=8000", "gpu=1"]
+    keys["max-jobs-per-timespan"] = "100/1s"
     keys["slurm-init-seconds-before-status-checks"] = 2
     keys["latency-wait"] = 10
     folder = tmp_path_factory.mktemp("profile")

@@ -9,10 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT, Run, finish, start
+import harness
+from harness import ROOT, Run
 
 HERE = ROOT / "tests/slurm"
 Jobs = dict[str, list[dict[str, str]]]
+
+# Many times what any of them takes on two cores.
+_TIMEOUT = 600
 
 
 def slurm(*command: str) -> str:
@@ -25,9 +29,9 @@ def cluster(*command: str) -> None:
     subprocess.run([HERE / "cluster.sh", *command], check=True, timeout=120)
 
 
-def wait_for(what: Callable[[], object], seconds: int = 120) -> None:
+def wait_for(what: Callable[[], object]) -> None:
     """Wait until something holds."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + _TIMEOUT / 2
     while not what():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.2)
@@ -41,7 +45,7 @@ def begin(
     path = {"PYTHONPATH": str(HERE)} | settings.pop("variables", {})
     # Snakemake would find profiles/default by itself, but not with the Snakefiles of the tests.
     given = ("--profile", str(profile), "--workflow-profile", str(ROOT / "profiles/default"))
-    return start(
+    return harness.start(
         folder,
         *targets,
         options=given + options,
@@ -50,6 +54,11 @@ def begin(
         variables=path,
         **settings,
     )
+
+
+def finish(process: "subprocess.Popen[str]") -> Run:
+    """Wait for a run to end; end it if it takes too long."""
+    return harness.finish(process, _TIMEOUT)
 
 
 def attempt(folder: Path, profile: Path, *targets: str, **settings: Any) -> Run:

@@ -9,11 +9,12 @@ from pathlib import Path
 import harness
 import pytest
 import yaml
-from harness import ROOT, TINY, Run, files, finish
+from harness import ROOT, Run, files, tiny
 from pretend import (
     Jobs,
     attempt,
     begin,
+    finish,
     jobs,
     meanwhile,
     name_of,
@@ -22,7 +23,8 @@ from pretend import (
     wait_for,
 )
 
-ATTACKS = 6
+CONFIG = tiny(experiments__tiny__models=["OON"])
+ATTACKS = 4
 ON_CPUS = {"prepare", "tables", "figures", "claim", "report"}
 
 
@@ -30,17 +32,19 @@ ON_CPUS = {"prepare", "tables", "figures", "claim", "report"}
 def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on this machine alone."""
     folder = tmp_path_factory.mktemp("here") / "run"
-    harness.snakemake(folder)
+    folder.mkdir()
+    run = finish(harness.start(folder, config=CONFIG))
+    assert run.returncode == 0, run.output
     return folder
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory, profile: Path) -> tuple[Path, Run]:
-    """A run on the cluster that got Ctrl-C while attacks ran, and what it said."""
+    """A run on the cluster that got Ctrl-C while jobs ran, and what it said."""
     folder = tmp_path_factory.mktemp("there") / "run"
-    process = begin(folder, profile)
+    process = begin(folder, profile, config=CONFIG)
     with meanwhile(process):
-        wait_for(lambda: list(folder.glob("results/**/attack.h5")), seconds=240)
+        wait_for(lambda: list(folder.glob("results/**/clean.h5")))
         os.killpg(process.pid, signal.SIGINT)
     return folder, finish(process)
 
@@ -71,7 +75,7 @@ def test_ctrl_c_ends_the_run_and_its_jobs(interrupted: tuple[Path, Run]) -> None
 
 def test_jobs_that_compute_get_a_gpu_and_the_others_do_not(interrupted: tuple[Path, Run]) -> None:
     found = jobs(interrupted[1])
-    assert {"prepare", "train", "evaluate", "attack"} <= set(found)
+    assert {"prepare", "train", "evaluate"} <= set(found)
     assert_gpus_where_they_are_used(found)
     for rule, rows in found.items():
         assert {row["TimelimitRaw"] for row in rows} == {"10" if rule in ON_CPUS else "11"}
@@ -87,14 +91,15 @@ def test_the_rest_in_groups_gives_what_one_machine_gives(
     before = list(folder.glob("results/**/attack.h5"))
     groups = ["--groups", "attack=cells"]
     groups += [f"{rule}=summary" for rule in ("tables", "figures", "claim", "report")]
-    run = attempt(folder, profile, options=(*groups, "--group-components", "cells=3"))
+    options = (*groups, "--group-components", "cells=2")
+    run = attempt(folder, profile, config=CONFIG, options=options)
     assert run.returncode == 0, run.output
     assert tables(folder) == tables(here)
     assert {path for path in files(folder) if not path.startswith("slurm_logs/")} == files(here)
     found = jobs(run)
     assert_gpus_where_they_are_used(found)
     cells = [row for rule, rows in found.items() if rule.startswith("cells_") for row in rows]
-    assert len(cells) == -(-(ATTACKS - len(before)) // 3)
+    assert len(cells) == -(-(ATTACKS - len(before)) // 2)
     assert sum(rule.startswith("summary_") for rule in found) == 1
 
 
@@ -106,7 +111,7 @@ def test_in_one_allocation_with_an_interruption(here: Path, tmp_path: Path) -> N
     # Finished tables would make it unnecessary to have them.
     shutil.rmtree(folder / "results/tiny/tables")
     (folder / "results/tiny/report.html").unlink()
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     allocation = ["--parsable", "--partition=gpu", "--gpus-per-node=2", "--cpus-per-task=2"]
     allocation += ["--mem=8000", "--time=10", f"--output={tmp_path}/pilot.log", f"--chdir={ROOT}"]
     script = ["profiles/pilot/pilot.sh", "--directory", str(folder)]
@@ -121,7 +126,7 @@ def test_in_one_allocation_with_an_interruption(here: Path, tmp_path: Path) -> N
     slurm("scancel", "--batch", "--signal=USR1", job)
     wait_for(lambda: state() == "PENDING")
     start_now(job)
-    wait_for(lambda: state() not in ("PENDING", "RUNNING", "COMPLETING"), seconds=240)
+    wait_for(lambda: state() not in ("PENDING", "RUNNING", "COMPLETING"))
     assert state() == "COMPLETED", log.read_text()
     first, rest = (int(n) for n in re.findall(r"^attack +(\d+)$", log.read_text(), re.MULTILINE))
     assert (first, 0 < rest < first) == (ATTACKS, True)

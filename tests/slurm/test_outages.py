@@ -4,12 +4,13 @@ import os
 import signal
 from pathlib import Path
 
-from harness import ROOT, Run, finish
+from harness import ROOT, Run
 from pretend import (
     HERE,
     attempt,
     begin,
     cluster,
+    finish,
     jobs,
     meanwhile,
     name_of,
@@ -35,7 +36,7 @@ def test_slurmctld_and_a_node_that_go_away(tmp_path: Path, profile: Path) -> Non
     with meanwhile(process, alike):
         started = (folder / "patient.started", folder / "moved.started", other / "patient.started")
         wait_for(lambda: all(path.exists() for path in started))
-        cluster("restart", "8")
+        cluster("restart", "14")
         (folder / "go").touch()
         (other / "go").touch()
         wait_for(lambda: gone("patient"))

@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import Run, finish
-from pretend import HERE, Jobs, begin, jobs, meanwhile, numbers, slurm, start_now, wait_for
+from harness import Run
+from pretend import HERE, Jobs, begin, finish, jobs, meanwhile, numbers, slurm, start_now, wait_for
 
 Troubled = tuple[Path, Run, Jobs]
 

@@ -122,10 +122,10 @@ def start(
     )
 
 
-def finish(process: "subprocess.Popen[str]") -> Run:
+def finish(process: "subprocess.Popen[str]", seconds: int = _TIMEOUT) -> Run:
     """Wait for Snakemake to end; end it with all its jobs if it takes too long."""
     try:
-        output, _ = process.communicate(timeout=_TIMEOUT)
+        output, _ = process.communicate(timeout=seconds)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
