@@ -52,7 +52,7 @@ test: $(VENV)/dev
 
 test-slurm: $(VENV)/dev $(VENV)/slurm
 	@tests/slurm/cluster.sh install
-	@PATH="$(CURDIR)/$(BIN):$$PATH" timeout --kill-after=60 1200 tests/slurm/cluster.sh run python -m pytest tests/slurm
+	@PATH="$(CURDIR)/$(BIN):$$PATH" timeout --kill-after=60 1800 tests/slurm/cluster.sh run python -m pytest tests/slurm
 
 check: $(VENV)/dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh -ec '\

@@ -122,7 +122,7 @@ def test_in_one_allocation_with_an_interruption(here: Path, tmp_path: Path) -> N
     def state() -> str:
         return slurm("squeue", "-h", "--states=all", f"--jobs={job}", "-o", "%T").strip()
 
-    wait_for(lambda: list(folder.glob("results/**/attack.h5")))
+    wait_for(lambda: log.exists() and " steps (" in log.read_text())
     slurm("scancel", "--batch", "--signal=USR1", job)
     wait_for(lambda: state() == "PENDING")
     start_now(job)
