@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := --constraint requirements/lock.txt
 
-.PHONY: help demo plan slurm test test-slow check format docs lock clean
+.PHONY: help demo plan slurm test test-slow test-slurm check format docs lock clean
 help:
 	@echo "make demo    make the environment, run the default experiment, say where the report is"
 	@echo "make plan    what would run, and why; ARGS='--configfile ...': arguments of snakemake"
 	@echo "make slurm   add to the environment what a SLURM cluster needs (profiles/README.md)"
 	@echo "make test    make the environment with the test tools, run the tests"
-	@echo "make test-slow  the tests that take minutes: crashes, a full disk"
+	@echo "make test-slow   the tests that take minutes: crashes, a full disk"
+	@echo "make test-slurm  (as root) start a SLURM cluster on this machine, test on it, stop it"
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
 	@echo "make docs    regenerate the configuration's schema and documentation"
@@ -53,6 +54,10 @@ test: $(VENV)/dev
 # One at a time: they kill processes and fill disks.
 test-slow: $(VENV)/dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
+
+test-slurm: $(VENV)/dev $(VENV)/slurm
+	@tests/slurm/cluster.sh install
+	@PATH="$(CURDIR)/$(BIN):$$PATH" timeout --kill-after=60 1800 tests/slurm/cluster.sh run python -m pytest tests/slurm
 
 check: $(VENV)/dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh -ec '\

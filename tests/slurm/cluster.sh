@@ -1,29 +1,32 @@
 #!/usr/bin/env bash
-# A SLURM cluster on one machine, for the tests: two nodes with two pretend GPUs each, and accounting.
+# A SLURM cluster on one machine, for the tests: nodes with pretend GPUs, preemption, and accounting.
 #
-#   cluster.sh install    the packages (Debian or Ubuntu, as root)
-#   cluster.sh start      munged, mariadbd, slurmdbd, slurmctld and a slurmd for each node, as root
-#   cluster.sh stop       all of them, and their jobs
-#   cluster.sh restart    slurmctld alone: away for the seconds given, say `restart 15`
-#   cluster.sh env        the variables that its users need: eval "$(tests/slurm/cluster.sh env)"
+#   cluster.sh install       the packages (Debian or Ubuntu, as root)
+#   cluster.sh run COMMAND   start, run the command there, and stop, however the command ends
+#   cluster.sh start         munged, mariadbd, slurmdbd, slurmctld and a slurmd for each node, as root
+#   cluster.sh stop          all of them, and their jobs
+#   cluster.sh env           the variables that its users need: eval "$(tests/slurm/cluster.sh env)"
+#   cluster.sh restart 15    slurmctld alone, which is away for so many seconds
+#   cluster.sh fail node1    a power cut: the node's slurmd and all that its jobs run; `start` mends it
 #
 # Nothing outside its folder is touched: neither /etc/slurm and /etc/munge nor their daemons.
 set -euo pipefail
 
 FOLDER=${NODE_ROBUSTNESS_CLUSTER:-/tmp/node-robustness-cluster}
-PORT=${NODE_ROBUSTNESS_CLUSTER_PORT:-36810} # and the four after it
+PORT=${NODE_ROBUSTNESS_CLUSTER_PORT:-36810} # and the five after it
 HOST=$(hostname -s)
-NODES=(node1 node2)
+NODES=(node1 node2 node3)
 export SLURM_CONF=$FOLDER/slurm.conf
 
 install() {
+  if type munged slurmctld slurmd slurmdbd srun mariadbd > /dev/null 2>&1; then return; fi
   apt-get update -q
   DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
     munge slurmctld slurmd slurmdbd slurm-client mariadb-server < /dev/null
 }
 
 configure() {
-  mkdir -p "$FOLDER"/{bin,log,run,state,database} "$FOLDER"/spool/{node1,node2}
+  mkdir -p "$FOLDER"/{bin,log,run,state,database} "$FOLDER"/spool/{node1,node2,node3}
   chmod 755 "$FOLDER"
   chown mysql: "$FOLDER/database"
   chmod 1777 "$FOLDER/run"
@@ -31,7 +34,8 @@ configure() {
     (umask 077 && head -c 128 /dev/urandom > "$FOLDER/munge.key")
   fi
   # Memory is a consumable, and a job that uses more than it asked for is killed. A node has more
-  # CPUs than the machine. What preempts: partition `urgent` preempts `spot`.
+  # CPUs than the machine. On node3 partition `urgent` preempts `spot`, whose jobs run again, and
+  # `lost`, whose jobs do not.
   cat > "$SLURM_CONF" <<CONF
 ClusterName=pretend
 SlurmctldHost=$HOST(127.0.0.1)
@@ -73,15 +77,19 @@ SlurmdParameters=config_overrides
 KillWait=2
 NodeName=node1 NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((PORT + 3)) CPUs=8 RealMemory=16000 Gres=gpu:pretend:2
 NodeName=node2 NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((PORT + 4)) CPUs=8 RealMemory=16000 Gres=gpu:pretend:2
-PartitionName=cpu Nodes=ALL Default=YES MaxTime=60 PreemptMode=OFF
-PartitionName=gpu Nodes=ALL MaxTime=60 PreemptMode=OFF
-PartitionName=spot Nodes=node1 MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE
-PartitionName=urgent Nodes=node1 MaxTime=60 PriorityTier=9 PreemptMode=OFF
+NodeName=node3 NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((PORT + 5)) CPUs=8 RealMemory=16000
+PartitionName=cpu Nodes=node[1-2] Default=YES MaxTime=60 PreemptMode=OFF
+PartitionName=gpu Nodes=node[1-2] MaxTime=60 PreemptMode=OFF
+PartitionName=spot Nodes=node3 MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=lost Nodes=node3 MaxTime=60 PriorityTier=1 PreemptMode=CANCEL
+PartitionName=urgent Nodes=node3 MaxTime=60 PriorityTier=9 PreemptMode=OFF
 CONF
-  # A GPU must have a character device, which nobody opens.
+  # A GPU must have a character device, which nobody opens; every machine has these two.
+  ln -sf /dev/null "$FOLDER/gpu0"
+  ln -sf /dev/zero "$FOLDER/gpu1"
   cat > "$FOLDER/gres.conf" <<CONF
 AutoDetect=off
-NodeName=node[1-2] Name=gpu Type=pretend File=/dev/tty[0-1]
+NodeName=node[1-2] Name=gpu Type=pretend File=$FOLDER/gpu[0-1]
 CONF
   cat > "$FOLDER/slurmdbd.conf" <<CONF
 AuthType=auth/munge
@@ -121,10 +129,18 @@ await() {
     if timeout 5 "$@" > /dev/null 2>&1; then return; fi
     sleep 0.1
   done
-  echo "waited 30 s in vain for: $*; see $FOLDER/log" >&2
+  echo "waited 30 s in vain for: $*" >&2
+  tail --lines=5 "$FOLDER"/log/*.log >&2
   exit 1
 }
 
+running() {
+  local daemon
+  for daemon in "${NODES[@]}" slurmctld slurmdbd mariadbd munged; do
+    if alive "$FOLDER/run/$daemon.pid"; then return; fi
+  done
+  return 1
+}
 
 database() {
   local data=$FOLDER/database
@@ -145,7 +161,11 @@ SQL
 }
 
 start() {
-  configure
+  if ! running; then
+    # What an earlier cluster remembers, its jobs above all, must not come back.
+    if [ -s "$SLURM_CONF" ]; then rm -rf "$FOLDER"; fi
+    configure
+  fi
   alive "$FOLDER/run/munged.pid" || munged --force --key-file="$FOLDER/munge.key" \
     --socket="$FOLDER/run/munge.socket" --pid-file="$FOLDER/run/munged.pid" \
     --log-file="$FOLDER/log/munged.log" --seed-file="$FOLDER/munge.seed"
@@ -161,7 +181,8 @@ start() {
   for node in "${NODES[@]}"; do
     alive "$FOLDER/run/$node.pid" || slurmd -N "$node"
   done
-  await srun --nodes=${#NODES[@]} --time=1 true
+  await srun --partition=cpu --nodes=2 --mem=100 --time=1 true
+  await srun --partition=urgent --mem=100 --time=1 true
 }
 
 end() {
@@ -176,28 +197,54 @@ end() {
   kill -KILL "$pid"
 }
 
+# The processes in whose environment all these lines stand.
+with() {
+  local process line
+  for process in /proc/[0-9]*; do
+    for line in "$@"; do
+      grep -qzx "$line" "$process/environ" 2> /dev/null || continue 2
+    done
+    echo "${process#/proc/}"
+  done
+}
+
 stop() {
   if alive "$FOLDER/run/slurmctld.pid"; then
-    scancel --user="$(id -un)" || true
+    timeout 10 scancel --user="$(id -un)" || true
     for ((i = 0; i < 50; i++)); do
-      [ -n "$(squeue --noheader)" ] || break
+      [ -n "$(timeout 10 squeue --noheader)" ] || break
       sleep 0.1
     done
   fi
   for daemon in "${NODES[@]}" slurmctld slurmdbd mariadbd munged; do
     end "$FOLDER/run/$daemon.pid"
   done
-  # Without control groups a job that was requeued may leave the process of its first run behind.
-  for process in /proc/[0-9]*; do
-    if grep -qzFx "SLURM_CONF=$SLURM_CONF" "$process/environ" 2> /dev/null &&
-      grep -qz '^SLURM_JOB_ID=' "$process/environ" 2> /dev/null; then
-      kill -KILL "${process#/proc/}" || true
-    fi
+  # What a command that was killed leaves; and, without control groups, a job that was requeued.
+  kill -KILL $(with "INSIDE=$FOLDER") $(with "SLURM_CONF=$SLURM_CONF" "SLURM_JOB_ID=.*") 2> /dev/null || true
+}
+
+inside() {
+  trap stop EXIT
+  start
+  env "INSIDE=$FOLDER" "NODE_ROBUSTNESS_CLUSTER=$FOLDER" "PATH=$FOLDER/bin:$PATH" "$@"
+}
+
+fail() {
+  local pid job
+  kill -KILL "$(cat "$FOLDER/run/$1.pid")"
+  for job in $(squeue --noheader --nodelist="$1" --format=%A); do
+    # The steps first: they would still report how their processes ended.
+    for pid in $(with "SLURM_CONF=$SLURM_CONF"); do
+      if grep -qs "^slurmstepd: \[$job\." "/proc/$pid/cmdline"; then kill -KILL "$pid"; fi
+    done
+    kill -KILL $(with "SLURM_CONF=$SLURM_CONF" "SLURM_JOB_ID=$job") 2> /dev/null || true
   done
+  scontrol update "nodename=$1" state=down reason=failed # as SLURM does itself after SlurmdTimeout
 }
 
 case ${1:-} in
   install) install ;;
+  run) inside "${@:2}" ;;
   start) start ;;
   stop) stop ;;
   restart)
@@ -205,9 +252,10 @@ case ${1:-} in
     sleep "${2:-0}"
     slurmctld
     ;;
-  env) echo "export SLURM_CONF=$SLURM_CONF PATH=$FOLDER/bin:\$PATH" ;;
+  fail) fail "$2" ;;
+  env) echo "export NODE_ROBUSTNESS_CLUSTER=$FOLDER SLURM_CONF=$SLURM_CONF PATH=$FOLDER/bin:\$PATH" ;;
   *)
-    sed -n 's/^# \?//; 2,9p' "$0"
+    sed -n 's/^# \?//; 2,11p' "$0"
     exit 2
     ;;
 esac

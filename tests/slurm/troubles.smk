@@ -4,7 +4,10 @@
 
 rule all:
     input:
-        expand("{rule}.done", rule=["time", "memory", "cancelled", "preempted", "broken"]),
+        expand(
+            "{rule}.done",
+            rule=["time", "memory", "cancelled", "preempted", "lost", "broken"],
+        ),
 
 
 def tries(wildcards, attempt):
@@ -27,9 +30,9 @@ rule memory:
     log:
         "memory.log",
     resources:
-        mem_mb=lambda wildcards, attempt: 1000 * attempt,
+        mem_mb=lambda wildcards, attempt: 600 * attempt,
     shell:
-        "python3 -c 'import time; x = b\"1\" * 1_100_000_000; time.sleep(4)' 2> {log}; touch {output}"
+        "python3 -c 'import time; x = b\"1\" * 600_000_000; time.sleep(4)' 2> {log}; touch {output}"
 
 
 rule cancelled:
@@ -48,6 +51,15 @@ rule preempted:
         slurm_partition="spot",
     shell:
         "echo >> preempted.started; [ $(wc -l < preempted.started) = 2 ] || sleep 500; touch {output}"
+
+
+rule lost:
+    output:
+        "lost.done",
+    resources:
+        slurm_partition="lost",
+    shell:
+        "echo >> lost.started; [ $(wc -l < lost.started) = 2 ] || sleep 500; touch {output}"
 
 
 rule broken:

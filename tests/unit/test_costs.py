@@ -70,6 +70,20 @@ def test_evaluations_are_those_of_the_tables(tmp_path, tables):
     assert math.isnan(found["judge", "OON"])
 
 
+def test_the_shards_of_a_cell_are_its_jobs(tmp_path, tables):
+    names = [ATTACK.replace("attack", "attack_shard") + part for part in ("/0-2", "/2-4")]
+    merged = ATTACK.replace("attack", "merge")
+    found = of_jobs(tmp_path, tables, **dict.fromkeys([*names, merged], ["1 1 1"]))
+    assert found.rule.tolist() == ["attack_shard", "attack_shard", "merge"]
+    assert (found.attack == "bim").all()
+    assert (found.epsilon == 0.1).all()
+    # Evaluations are those of the whole cell.
+    assert found.nfe_mean.tolist()[2] == 20
+    assert found.nfe_mean.isna().tolist() == [True, True, False]
+    gone = names[0].replace("0.1", "0.25")
+    assert of_jobs(tmp_path / "other", tables, **{gone: ["1 1 1"]}).empty
+
+
 @pytest.mark.parametrize(
     "gone",
     [

@@ -77,7 +77,7 @@ def start(
     *targets: str,
     config: dict[str, Any] = TINY,
     options: tuple[str, ...] = (),
-    cores: int = 2,
+    cores: int | None = 2,
     file_kilobytes: int | None = None,
     project: Path = ROOT,
     variables: Mapping[str, str] = MappingProxyType({}),
@@ -92,7 +92,7 @@ def start(
         *targets: files or rules; the whole run if there are none.
         config: the configuration.
         options: further options.
-        cores: how many.
+        cores: how many; None: as the profile says.
         file_kilobytes: the largest file that the run may write.
         project: the folder with the Snakefile.
         snakefile: another one to run.
@@ -103,7 +103,9 @@ def start(
     """
     written = folder.with_name(f"{folder.name}.yaml")
     written.write_text(yaml.safe_dump(config, sort_keys=False))
-    command = [sys.executable, "-m", program, *targets, "--cores", str(cores), *options]
+    command = [sys.executable, "-m", program, *targets, *options]
+    if cores is not None:
+        command += ["--cores", str(cores)]
     command += ["--snakefile", str(snakefile or project / "Snakefile"), "--directory", str(folder)]
     command += ["--configfile", str(written)]
     if file_kilobytes is not None:
@@ -127,10 +129,10 @@ def start(
         )
 
 
-def finish(process: "subprocess.Popen[str]") -> Run:
+def finish(process: "subprocess.Popen[str]", seconds: int = _TIMEOUT) -> Run:
     """Wait for Snakemake to end; end it with all its jobs if it takes too long."""
     try:
-        output, _ = process.communicate(timeout=_TIMEOUT)
+        output, _ = process.communicate(timeout=seconds)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

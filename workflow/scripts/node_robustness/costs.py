@@ -31,13 +31,15 @@ COLUMNS = {
 }
 """The columns of `job_costs` and their types."""
 
-# Of a job on a model; the names of other jobs say nothing that the rule does not.
+# Of a job on a model, or on a shard of a cell; the names of other jobs say nothing that the rule
+# does not.
 _NAME = re.compile(
     r"(?P<dataset>[^/]+)/(?P<model>[^/]+)/seed-(?P<seed>\d+)"
     r"(/tau-(?P<tolerance>[^/]+))?"
-    r"((/(?P<attack>[^/]+))?/(?P<norm>[^/]+)/eps-(?P<epsilon>[^/]+))?"
+    r"((/(?P<attack>[^/]+))?/(?P<norm>[^/]+)/eps-(?P<epsilon>[^/]+)(/\d+-\d+)?)?"
 )
 _NO_TOLERANCE = "none"
+_WITH_NFE = ("evaluate", "attack", "merge")
 _NOT_MEASURED = ("NA", "-")
 
 Place = tuple[str | None, ...]
@@ -71,7 +73,7 @@ def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) ->
         if place is None:
             rows.append({"rule": rule, **_cost(path)})
         elif place in nfe:
-            solved = {"nfe_mean": nfe[place]} if rule in ("evaluate", "attack") else {}
+            solved = {"nfe_mean": nfe[place]} if rule in _WITH_NFE else {}
             rows.append({"rule": rule, **_numbers(place), **_cost(path), **solved})
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values(["rule", *_KEYS], ignore_index=True)

@@ -1,0 +1,21 @@
+"""One machine with several GPUs: `--resources gpu=N` gives each job a device of its own."""
+
+import re
+
+from harness import snakemake, tiny
+
+
+def test_each_job_has_a_device_of_its_own(copied, tmp_path):
+    """Two pretended devices and four cores: no third job starts while both devices are held."""
+    config = tiny(attacks__bim__iterations=40)  # long enough for jobs to meet
+    targets = [str(path.relative_to(copied)) for path in copied.rglob("attack.h5")]
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    variables = {"CUDA_VISIBLE_DEVICES": "3,5", "TMPDIR": str(locks)}
+    options = ("--resources", "gpu=2")
+    run = snakemake(copied, *targets, config=config, cores=4, options=options, variables=variables)
+    assert run.jobs["attack"] == len(targets) > 2
+    logs = [path.read_text() for path in copied.glob("results/tiny/logs/attack/**/*.log")]
+    assert {re.findall(r"VISIBLE_DEVICES=(\S+)\)", text)[0] for text in logs} == {"3", "5"}
+    # A job that found no free device would have taken the second place on one: `3.1`.
+    assert {path.name for path in locks.glob("node-robustness-gpus-*/*")} == {"3.0", "5.0"}
