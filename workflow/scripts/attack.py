@@ -26,11 +26,14 @@ with job(snakemake.log[0]):
             models.load(weights, spec).to(device), settings["source"]["tolerance"], settings["by"]
         )
         provenance["source_weights_sha256"] = sha256(weights)
+    dearest = attacked = attacks.with_gradient(model, coordinates["tolerance"], settings)
+    if "drawn" in settings:
+        source = attacks.at_drawn_tolerances(model, settings)
+        dearest = attacks.Solved(model, tolerance=settings["drawn"]["low"])
     skip = None
     if "skips" in settings:
         within = settings["skips"]["within"]
         skip = torch.from_numpy(broken_within(snakemake.input.cheaper, within, test.index))
-    attacked = attacks.with_gradient(model, coordinates["tolerance"], settings)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
         found = attacks.attack(
@@ -41,7 +44,7 @@ with job(snakemake.log[0]):
             index=test.index,
             seed=coordinates["seed"],
             skip=skip,
-            batch_size=images_at_a_time(compute, attacked, images, source),
+            batch_size=images_at_a_time(compute, dearest, images, source),
             progress=progress.update,
         )
     write_attack(
