@@ -167,6 +167,7 @@ def write_audit(folder: Path, n: int = 8, **where) -> Path:
         "sign_agreement": np.full((n, s, s), 0.9, np.float32),
         "gradient_norm": np.ones((n, s)),
         "zero_share": np.zeros((n, s)),
+        "precision_cosine": np.ones((n, s), np.float32),
         "derivative": np.repeat(differences[:, None], s, 1),
         "finite_difference": 1.001 * differences,
         "finite_difference_frozen": differences,
