@@ -1,6 +1,6 @@
 """Our strongest attack beside other implementations, and verdicts on nets whose truth is known.
 
-    python benchmarks/reference.py [--norm linf] [--images 300] [--output ...]
+    python benchmarks/reference.py [--norm linf] [--images 200] [--models RES OON ...]
 
 Small nets on scikit-learn's digits (`known.py`): RES and OON without a defence, the latter at a
 loose tolerance; HARDENED, trained on adversarial images; SATURATED and QUANTISED, whose gradients
@@ -49,6 +49,7 @@ DESIGNS = {
     "OON": {"body": "ode"},
     "HARDENED": {"body": "residual", "epsilon": EPSILONS["linf"]},
 }
+MASKS = {"SATURATED": known.saturated, "QUANTISED": known.Quantised.of}
 EPOCHS = 10
 FOLDER = known.ROOT / "results" / "benchmarks"
 EXPECTED = {
@@ -188,13 +189,15 @@ def compare(
     )
 
 
-def nets() -> dict[str, known.Classifier]:
-    """All nets, trained now."""
+def nets(names: list[str]) -> dict[str, known.Classifier]:
+    """The nets of these names, trained now; RES, from which adversarials are transferred, too."""
     made = {}
     for name, design in tqdm(DESIGNS.items(), "training"):
-        made[name] = known.trained(seed=0, epochs=EPOCHS, **design)
-    made["SATURATED"] = known.saturated(made["RES"])
-    made["QUANTISED"] = known.Quantised.of(made["RES"])
+        if name in ("RES", *names):
+            made[name] = known.trained(seed=0, epochs=EPOCHS, **design)
+    for name, mask in MASKS.items():
+        if name in names:
+            made[name] = mask(made["RES"])
     return made
 
 
@@ -263,14 +266,16 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--norm", choices=list(EPSILONS), default="linf")
-    parser.add_argument("--images", type=int, default=300, help="of 500")
+    parser.add_argument("--images", type=int, default=200, help="of 500")
+    every = [*DESIGNS, *MASKS]
+    parser.add_argument("--models", nargs="+", choices=every, default=every)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, help="results/benchmarks/reference-{norm}.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     _, (images, labels) = known.digits()
     images, labels = images[: arguments.images], labels[: arguments.images]
-    models = nets()
+    models = nets(arguments.models)
     config = configuration(models, arguments.norm, len(labels))
     with tempfile.TemporaryDirectory() as folder, tqdm(desc="our cells") as progress:
 

@@ -78,8 +78,7 @@ def test_a_failed_draw_has_no_gradient_and_the_largest_loss():
     torch.testing.assert_close(gradients[1], alone[1])
 
 
-@pytest.mark.parametrize("loss", ["ce", "margin"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("norm", "loss"), [("linf", "ce"), ("l2", "margin")])
 def test_every_step_is_that_of_a_plain_loop(norm, loss):
     """Image by image and draw by draw, in words; success is judged at one tolerance, 0.1."""
     model, x = network(dtype=torch.float64), images(4).double()
