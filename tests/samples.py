@@ -169,6 +169,7 @@ def write_audit(folder: Path, n: int = 8, **where) -> Path:
         "sign_agreement": np.full((n, s, s), 0.9, np.float32),
         "gradient_norm": np.ones((n, s)),
         "zero_share": np.zeros((n, s)),
+        "precision_cosine": np.ones((n, s), np.float32),
         "derivative": np.repeat(differences[:, None], s, 1),
         "finite_difference": 1.001 * differences,
         "finite_difference_frozen": differences,
@@ -295,7 +296,8 @@ def collect_masked(folder: Path, n: int = 150, seeds=(0,)) -> dict:
             where = {"model": model, "tolerance": tolerance, "seed": seed}
             files["clean"].append(write_evaluation(folder, n, **where))
             files["attacks"] += write_ladder(folder, n, paper, strongest, **where)
-            files["audits"].append(write_audit(folder, **where))
+            astray = {"cosine": np.full((8, 3, 3), 0.3, np.float32)} if tolerance == 1.0 else {}
+            files["audits"].append(write_audit(folder, changes=astray, **where))
             if tolerance is not None:
                 files["judged"].append(
                     write_judged(

@@ -99,7 +99,7 @@ def built_in(name, norm, epsilon, source=None):
                 "e": {
                     "datasets": ["d"],
                     "models": ["R", "S"],
-                    "tolerances": [1],
+                    "tolerances": [1, 2],
                     "attacks": [name],
                     "norms": [norm],
                     "epsilons": [epsilon],

@@ -50,3 +50,29 @@ def test_its_convolutions_are_those_of_the_model(speed):
     work, operations = convolutions(lambda: model(image))
     work()
     assert operations == 2 * 5 * 3 * 8 * 8 * 2 * 9
+
+
+def test_what_others_return_counts_within_epsilon_and_as_an_image():
+    import reference
+
+    class Mean(torch.nn.Module):
+        """Class 1 where the mean of the pixels is above 0.45."""
+
+        def forward(self, x):
+            mean = x.flatten(1).mean(1)
+            return torch.stack([torch.full_like(mean, 0.45), mean], dim=1)
+
+    images, labels = torch.full((4, 1, 2, 2), 0.4), torch.tensor([0, 0, 0, 1])
+
+    def steps(*sizes):
+        def attack(model, images, labels, norm, epsilon):
+            assert (len(images), norm, epsilon) == (3, "linf", 0.1)
+            for size in sizes:
+                yield images + torch.tensor(size).view(3, 1, 1, 1)
+
+        return reference.broken(Mean(), images, labels, "linf", 0.1, attack).tolist()
+
+    # The last image is misclassified as it is.
+    assert steps([0.06, 0.2, 0.01]) == [True, False, False, False]
+    assert steps([0.06, 0.2, 0.01], [0.01, 0.1, 0.01]) == [True, True, False, False]
+    assert steps([-0.5, 0.7, 0.04]) == [False] * 4

@@ -46,6 +46,7 @@ def test_a_sound_evaluation_passes(tmp_path):
     [
         ("gradients_exist", {"gradient_norm": np.repeat([[0.0], [1.0]], 4, 0) * np.ones(3)}),
         ("gradients_exist", {"gradient_norm": np.full((8, 3), np.nan)}),
+        ("gradients_precise", {"precision_cosine": np.full((8, 3), 0.5)}),
         ("gradients_computed", {"finite_difference_frozen": np.ones((8, 3))}),
         ("gradients_describe", {"finite_difference": -np.ones((8, 3))}),
         ("adjoint_agrees", {"cosine": np.full((8, 3, 3), 0.2)}),

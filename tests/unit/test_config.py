@@ -19,8 +19,8 @@ NOT_WHOLE = "is not a whole number (write for example 100)"
 NOT_A_NAME = "does not fit: write letters, digits and underscores, beginning with a letter"
 NORMS = "choose from 'linf', 'l2' or 'l2_rms'"
 METHODS = (
-    "choose from 'fgsm', 'bim', 'pgd', 'bisection', 'apgd', 'fab', 'cw', 'square', 'transfer' or "
-    "'noise'"
+    "choose from 'fgsm', 'bim', 'pgd', 'eot_pgd', 'bisection', 'apgd', 'fab', 'cw', 'square', "
+    "'transfer' or 'noise'"
 )
 SOURCES = "'digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100', 'idx' or 'cifar_binary'"
 A_LIST = "must be a list, such as [a, b]"
@@ -515,6 +515,13 @@ WRONG: list[tuple[str, object, str]] = [
     ),
     (
         "attacks.bim",
+        {"method": "eot_pgd", "relative_step": 0.1, "gradient": "surrogate"}
+        | {"surrogate": {"tolerance": 1}},
+        "attacks.bim: method eot_pgd draws the tolerances of its gradients and takes no surrogate: "
+        "give gradient direct or adjoint",
+    ),
+    (
+        "attacks.bim",
         {"method": "transfer", "by": "gpd"},
         "attacks.bim.by: 'gpd' is not defined under attacks (there is: "
         f"{', '.join([*BUILT_IN, 'bim'])})",
@@ -729,6 +736,24 @@ def test_an_attack_of_a_preset_may_know_none_of_the_norms_but_one_that_is_named_
     line = "experiments.e.attacks: cw knows none of the norms linf: remove it, or add l2 or l2_rms"
     told = mistakes(with_attacks(["bim", "cw"], norms=["linf"]))
     assert told == [f"config: {line} to norms"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"randomisation": None}, {"tolerances": [1]}], ids=["null", "one tolerance"]
+)
+def test_drawn_tolerances_need_a_distribution(changes):
+    told = mistakes(with_attacks(["bim", "eot_pgd"], **changes))
+    assert told == [
+        "config: experiments.e.attacks: eot_pgd averages gradients over drawn tolerances, and "
+        "there is no distribution of them: give experiments.e.randomisation a low and a high, or "
+        "remove eot_pgd"
+    ]
+    drawn = {"tolerances": [1], "randomisation": {"low": "1e-3", "high": 10}}
+    assert load(with_attacks(["eot_pgd"], **drawn)).experiments["e"].distribution == {
+        "distribution": "log_uniform",
+        "low": 1e-3,
+        "high": 10,
+    }
 
 
 def test_the_attack_that_a_transfer_uses_needs_a_step_for_every_norm():

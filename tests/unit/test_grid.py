@@ -341,6 +341,30 @@ def test_settings_of_a_transfer_are_those_of_the_attack_on_the_source():
     assert found["source"] == {"model": "M", "seed": 0, "tolerance": 1e-3}
 
 
+def test_drawn_tolerances_are_those_of_the_experiments_distribution():
+    asked = config(attacks=["eot_pgd", "square"], randomisation={"high": 30})
+    found = settings_of(asked, attack="eot_pgd", model="M", tolerance=1.0)
+    assert found["drawn"] == {"distribution": "log_uniform", "low": 1e-3, "high": 30}
+    assert (found["draws"], found["gradient"], found["step"]) == (5, "direct", 0.125 * 0.1)
+    # One gradient alone, which is that of the model.
+    without = settings_of(asked, attack="eot_pgd", model="R")
+    assert not {"drawn", "draws"} & set(without)
+    steps = {"solver": {"method": "rk4", "steps": 9}}
+    assert "drawn" not in settings_of(config(attacks=["eot_pgd"], model_keys=steps), model="M")
+
+
+def test_no_tolerances_are_drawn_for_images_that_share_their_steps():
+    joint = {"solver": {"backend": "torchdiffeq"}}
+    asked = config(attacks=["eot_pgd", "square"], model_keys=joint)
+    assert {(c.model, c.attack) for c in grid.cells(asked, "e")} == {
+        ("M", "square"),
+        ("R", "square"),
+        ("R", "eot_pgd"),
+    }
+    assert spared_by(asked, attack="square", model="M") == []
+    assert spared_by(asked, attack="square", model="R") == [("eot_pgd", 8 / 255)]
+
+
 def test_images_are_shown_of_the_middle_epsilon_where_there_is_one():
     asked = config(attacks=["bisection", "bim"], epsilons=[0.1, 0.2, 0.3])
     assert keys(grid.shown(asked, "e"), "model", "attack", "norm", "epsilon") == [

@@ -1,22 +1,12 @@
 """Attacks on a tolerance that is drawn, against single gradients and the basic iterative method."""
 
-import math
-
-import pytest
 import torch
-import torch.nn.functional as F
 
-from node_robustness.attacks import BasicIterativeMethod, Streams, attack
+from node_robustness.attacks import AtTolerances, BasicIterativeMethod, Streams, attack
+from node_robustness.attacks.expectation import log_uniform
 from node_robustness.models import Classifier, Spec, solving
 from node_robustness.norms import Norm
-from node_robustness.randomisation import (
-    Ascent,
-    attack_randomised,
-    climb,
-    expected_gradient,
-    log_uniform,
-    misclassified,
-)
+from node_robustness.randomisation import Ascent, attack_randomised, climb, misclassified
 
 ASCENT = Ascent(Norm("linf"), 0.03, 0.01, 4)
 
@@ -52,52 +42,13 @@ def randomised(model, x, y, rows, **changes):
     )
 
 
-def test_draws_are_log_uniform():
-    drawn = log_uniform(1e-3, 10.0)(Streams.of(0, range(50)), 40)
-    assert drawn.shape == (50, 40)
-    assert drawn.dtype == torch.float64
-    logarithms = drawn.log10().flatten()
-    assert logarithms.min() >= -3
-    assert logarithms.max() <= 1
-    counts = torch.histc(logarithms, 4, min=-3, max=1)
-    assert (counts - 500).abs().max() < 4 * math.sqrt(2000 * 0.25 * 0.75)
-
-
-def test_the_expected_gradient_is_the_mean_of_single_ones():
-    model, x = network(dtype=torch.float64), images(3).double()
-    y, taus = torch.arange(3), log_uniform(1e-3, 10.0)(Streams.of(1, range(3)), 4)
-    losses, gradients = expected_gradient(model, x, y, taus)
-    for image in range(3):
-        single_losses, single_gradients = [], []
-        for tau in taus[image].tolist():
-            at = x[image : image + 1].clone().requires_grad_()
-            with solving(model, tolerance=tau):
-                loss = F.cross_entropy(model(at), y[image : image + 1])
-            single_losses.append(loss.item())
-            single_gradients.append(torch.autograd.grad(loss, at)[0][0])
-        assert losses[image].item() == pytest.approx(sum(single_losses) / 4, rel=1e-10)
-        mean = torch.stack(single_gradients).mean(0)
-        torch.testing.assert_close(gradients[image], mean, rtol=1e-8, atol=1e-12)
-    assert (gradients[0] - single_gradients[0]).abs().max() > 0
-
-
-def test_a_failed_draw_has_no_gradient_and_the_largest_loss():
-    model, x, y = network(), images(2), torch.arange(2)
-    taus = torch.tensor([[1e-6, 10.0], [10.0, 10.0]], dtype=torch.float64)
-    with solving(model, max_steps=6):
-        losses, gradients = expected_gradient(model, x, y, taus)
-    assert losses[0] == math.inf
-    assert torch.isfinite(losses[1])
-    _, alone = expected_gradient(model, x, y, taus[:, 1:])
-    torch.testing.assert_close(gradients[0], alone[0] / 2)
-    torch.testing.assert_close(gradients[1], alone[1])
-
-
 def test_one_known_tolerance_is_the_basic_iterative_method():
     """With two classes the iterate of the largest loss is adversarial where any is."""
     model, x = network(classes=2), images(8)
     y, tau = labels(model, x), 0.1
-    made = climb(model, x, y, ASCENT, lambda: torch.full((8, 1), tau, dtype=torch.float64))
+    made = climb(
+        AtTolerances(model), x, y, ASCENT, lambda: torch.full((8, 1), tau, dtype=torch.float64)
+    )
     with solving(model, tolerance=tau):
         y_there = labels(model, x)
         method = BasicIterativeMethod(Norm("linf"), 0.03, 0.01, 4, early_stop=False)
@@ -112,7 +63,7 @@ def test_one_known_tolerance_is_the_basic_iterative_method():
 def test_misclassified_at_tolerances_of_ones_own():
     model, x = network(), images(6)
     y, taus = labels(model, x), log_uniform(1e-3, 10.0)(Streams.of(2, range(6)), 5)
-    found = misclassified(model, x, y, taus)
+    found = misclassified(AtTolerances(model), x, y, taus)
     for image in range(6):
         for draw in range(5):
             with solving(model, tolerance=taus[image, draw].item()):

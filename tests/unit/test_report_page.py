@@ -140,7 +140,10 @@ def test_a_claim_travels_with_what_it_rests_on(tmp_path):
     (gain,) = record["gains"]
     assert gain["verdict"] == "masked"
     failed = [check for check in record["checks"] if check["outcome"] == "failed"]
-    assert [(c["check"], c["tolerance"]) for c in failed] == [("adversarials_confirmed", 1.0)]
+    assert [(c["check"], c["tolerance"]) for c in failed] == [
+        ("adjoint_agrees", 1.0),
+        ("adversarials_confirmed", 1.0),
+    ]
 
 
 def test_digits_are_not_in_the_paper(page):

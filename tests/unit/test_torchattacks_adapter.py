@@ -11,10 +11,12 @@ from torch import nn
 import node_robustness
 from node_robustness.attacks import (
     FAB,
+    AtTolerances,
     AutoPGD,
     BasicIterativeMethod,
     Bisection,
     CarliniWagner,
+    ExpectationOverTolerances,
     FastGradientSign,
     Noise,
     ProjectedGradientDescent,
@@ -22,11 +24,14 @@ from node_robustness.attacks import (
     Transfer,
     attack,
 )
+from node_robustness.attacks.expectation import log_uniform
+from node_robustness.models import Classifier, Spec
 from node_robustness.norms import Norm
 from node_robustness.torchattacks_adapter import (
     AutoProjectedGradient,
     BasicIterative,
     CarliniWagnerL2,
+    ExpectationOverDrawnTolerances,
     FastAdaptiveBoundary,
     FastGradient,
     ProjectedGradient,
@@ -150,6 +155,22 @@ def test_a_transferred_attack_is_made_on_its_own_model(model, images, labels):
     expected = attack(model, images, labels, Transfer(other, by.method())).adversarials
     assert torch.equal(Transferred(model, by)(images, labels), expected)
     assert bool((expected[:12] != images[:12]).any())
+
+
+def test_drawn_tolerances_are_handed_on(images):
+    torch.manual_seed(2)
+    ode = Classifier(Spec(3, 4, (0.5,) * 3, (0.3,) * 3, "convolution", "ode", 8)).eval()
+    labels = ode(images).argmax(1)
+    arguments = (0.01, 0.002, 3, 2, "margin")
+    method = ExpectationOverTolerances(
+        LINF, *arguments, draws=2, source=AtTolerances(ode), draw=log_uniform(1e-2, 10)
+    )
+    adversary = ExpectationOverDrawnTolerances(
+        ode, 1e-2, 10, "linf", *arguments, draws=2, seed=7, batch_size=5
+    )
+    expected = attack(ode, images, labels, method, seed=7).adversarials
+    assert bool((expected != images).any())
+    assert torch.equal(adversary(images, labels), expected)
 
 
 def test_fgsm_is_torchattacks_fgsm(model, images, labels):

@@ -15,13 +15,17 @@ from node_robustness.storage import sha256
 
 ATTACKS = {
     "moved": {"method": "transfer", "by": "steps"},
+    "back": {"method": "transfer", "by": "steps", "source": "OON"},
     "steps": {"method": "pgd", "iterations": 3, "relative_step": 0.5, "loss": "margin"},
     "smallest": {"method": "bisection", "iterations": 3, "halvings": 4},
     "stand_in": {"method": "bim", "iterations": 3, "relative_step": 0.5, "gradient": "surrogate"}
     | {"surrogate": {"method": "rk4", "steps": 4}},
+    "averaged": {"method": "eot_pgd", "iterations": 2, "relative_step": 0.5, "draws": 2},
 }
-NAMES = ["moved", "smallest", "stand_in"]
-CELLS = {name: f"{OON}/tau-1/{name}/linf/eps-0.3/attack.h5" for name in NAMES}
+RES = "results/tiny/digits/RES/seed-0"
+NAMES = ["moved", "back", "smallest", "stand_in", "averaged"]
+CELLS = {name: f"{OON}/tau-1/{name}/linf/eps-0.3/attack.h5" for name in NAMES if name != "back"}
+CELLS["back"] = f"{RES}/tau-none/back/linf/eps-0.3/attack.h5"
 
 
 def configured(**changes):
@@ -34,7 +38,7 @@ def configured(**changes):
 def ladder(finished, tmp_path_factory):
     folder = shutil.copytree(finished, tmp_path_factory.mktemp("ladder") / "run")
     run = snakemake(folder, *CELLS.values(), config=configured())
-    assert run.jobs == {"attack": 3}
+    assert run.jobs == {"attack": len(CELLS)}
     return folder
 
 
@@ -55,28 +59,46 @@ def test_cells_hold_what_they_say(ladder):
     assert settings["by"]["early_stop"] is False
     weights = ladder / "results/tiny/digits/RES/seed-0/model.safetensors"
     assert settings["source_weights_sha256"] == sha256(weights)
+    settings, _ = found["back"]
+    assert settings["source"] == {"model": "OON", "seed": 0, "tolerance": 1e-3}
+    assert settings["source_weights_sha256"] == sha256(ladder / OON / "model.safetensors")
     settings, sizes = found["smallest"]
     assert settings["halvings"] == 4
     assert (sizes < 0.3).all()
     assert found["stand_in"][0]["surrogate"] == {"method": "rk4", "steps": 4}
+    drawn = {"distribution": "log_uniform", "low": 1e-3, "high": 1}
+    assert found["averaged"][0]["drawn"] == drawn
 
 
 def test_the_cells_of_a_run(ladder):
     """OON at two tolerances and RES at none, two norms, two epsilons, less what is left out."""
     run = plan(ladder, config=configured())
-    transfers, smallest, stand_in = 2 * 2 * 2, 3 * 2, 3 * 2 * 2
-    assert run.jobs["attack"] == transfers + smallest + stand_in - len(CELLS)
+    transfers, smallest, others = (2 + 1) * 2 * 2, 3 * 2, 2 * 3 * 2 * 2
+    assert run.jobs["attack"] == transfers + smallest + others - len(CELLS)
+
+
+def test_every_seed_is_attacked_from_the_source_of_its_own_seed(ladder):
+    cell = CELLS["moved"].replace("seed-0", "seed-1")
+    run = plan(ladder, cell, config=configured(experiments__tiny__seeds=[0, 1]))
+    assert run.jobs == {"train": 2, "attack": 1}
+
+
+def test_another_distribution_runs_the_attack_that_draws_again(ladder):
+    drawn = {"randomisation": {"high": 2, "images": 8}}
+    changed = {f"experiments__tiny__{key}": value for key, value in drawn.items()}
+    assert plan(ladder, *CELLS.values(), config=configured(**changed)).jobs == {"attack": 1}
 
 
 def test_another_attack_on_the_source_runs_the_transfer_again(ladder):
     run = plan(ladder, *CELLS.values(), config=configured(attacks__steps__iterations=4))
-    assert run.jobs == {"attack": 1}
+    assert run.jobs == {"attack": 2}
     assert "by moved" in run.output
+    assert "by back" in run.output
 
 
 def test_other_weights_of_the_source_run_the_transfer_again(ladder):
     changed = configured(models__RES__training={"epochs": 2})
-    run = plan(ladder, *CELLS.values(), config=changed)
+    run = plan(ladder, CELLS["moved"], CELLS["smallest"], config=changed)
     assert run.jobs == {"train": 1, "attack": 1}
 
 

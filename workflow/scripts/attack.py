@@ -28,12 +28,15 @@ with job(snakemake.log[0]):
             models.load(weights, spec).to(device), settings["source"]["tolerance"], settings["by"]
         )
         provenance["source_weights_sha256"] = sha256(weights)
+    dearest = attacked = attacks.with_gradient(model, coordinates["tolerance"], settings)
+    if "drawn" in settings:
+        source = attacks.at_drawn_tolerances(model, settings)
+        dearest = attacks.Solved(model, tolerance=settings["drawn"]["low"])
     skip = None
     if "skips" in settings:
         within = settings["skips"]["within"]
         broken = broken_within(snakemake.input.cheaper, within, index, part)
         skip = torch.from_numpy(broken)
-    attacked = attacks.with_gradient(model, coordinates["tolerance"], settings)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
         found = attacks.attack(
@@ -44,7 +47,7 @@ with job(snakemake.log[0]):
             index=index,
             seed=coordinates["seed"],
             skip=skip,
-            batch_size=images_at_a_time(compute, attacked, images, source),
+            batch_size=images_at_a_time(compute, dearest, images, source),
             progress=progress.update,
         )
     write_attack(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from node_robustness import devices, models
 from node_robustness.attacks import Streams
+from node_robustness.attacks.expectation import log_uniform
 from node_robustness.evaluation import test_images
 from node_robustness.jobs import bar, job
 from node_robustness.memory import images_at_a_time
 from node_robustness.norms import Norm
-from node_robustness.randomisation import Ascent, attack_randomised, log_uniform
+from node_robustness.randomisation import Ascent, attack_randomised
 from node_robustness.records import write_randomised
 from node_robustness.storage import sha256
 

@@ -13,6 +13,7 @@ _NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "root-mean-square L2"}
 _BECAUSE = {
     "no_paper": "the paper's attack did not run",
     "no_robustness": "the strongest attack leaves too little for robustness to hold",
+    "weak_attack": "the paper's attack is weak, though its gradients are sound",
     "ladder": "the attacks that ran are too weak to show that robustness holds",
     "checks": "a check failed or was not measured",
     "images": "there are too few images",

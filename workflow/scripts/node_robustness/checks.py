@@ -182,6 +182,14 @@ def _adjoint_cosine(evidence: Evidence) -> float:
     return float(np.median(known)) if len(known) else math.nan
 
 
+def _precision_cosine(evidence: Evidence) -> float:
+    cosines = _of_direct(evidence, "precision_cosine")
+    if cosines is None:
+        return math.nan
+    known = cosines[np.isfinite(cosines)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
 def _neighbours(evidence: Evidence) -> float:
     return _mean(evidence.of_correct("neighbours_changed"))
 
@@ -256,6 +264,16 @@ CHECKS = (
         0.01,
         "On this share of the images there is no gradient to follow, so that attacks by gradients "
         "fail whether or not the model is robust.",
+    ),
+    Check(
+        "gradients_precise",
+        "Gradients do not drown in rounding",
+        _precision_cosine,
+        "at least",
+        0.9,
+        "The median cosine between gradients in single and in double precision is this low: where "
+        "a model is very confident, the cross-entropy has no digits left for its gradient.",
+        supports=False,
     ),
     Check(
         "gradients_computed",

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from node_robustness import provenance
+from node_robustness.causes import SMALL
 from node_robustness.protocols import Attacked
 from node_robustness.statistics import SIGNIFICANCE
 from node_robustness.storage import SOFTWARE
@@ -61,6 +62,7 @@ def claim(
         "attacks": _attacks(attacked),
         "rules": {
             "margin": MARGIN,
+            "margin_of_gains": SMALL,
             "level_of_each_error": LEVEL,
             "multiplicity": "Holm, over all cells of the experiment",
             "confidence_level": 1 - SIGNIFICANCE,

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from node_robustness.config_attacks import METHOD, METHODS, Attack, SteppedAttack, Transfer
+from node_robustness.config_attacks import EOTPGD, METHOD, METHODS, Attack, SteppedAttack, Transfer
 from node_robustness.config_values import (
     FILE_NAME,
     MAP,
@@ -440,6 +440,17 @@ class Experiment(Section):
         high = max(self.tolerances) if drawn.high is None else drawn.high
         return low, high
 
+    @property
+    def distribution(self) -> dict[str, Any] | None:
+        """The kind and the bounds of the tolerances that are drawn; None if none are."""
+        drawn = self.randomisation
+        if drawn is None:
+            return None
+        low, high = self.drawn_tolerances(drawn)
+        if low == high:
+            return None
+        return {"distribution": drawn.distribution, "low": low, "high": high}
+
     def epsilons_for(self, norm: str) -> list[float]:
         """The epsilons of one norm."""
         if isinstance(self.epsilons, dict):
@@ -548,6 +559,12 @@ class Config(Section):
             _check_step(name, attack, experiment.norms)
         if isinstance(attack, Transfer):
             self._check_transfer(where, experiment, name, attack)
+        if isinstance(attack, EOTPGD) and experiment.distribution is None:
+            raise ValueError(
+                f"{where}.attacks: {name} averages gradients over drawn tolerances, and there is "
+                f"no distribution of them: give {where}.randomisation a low and a high, or remove "
+                f"{name}"
+            )
         # A preset is made of what is possible; who names an attack wants to have it.
         named = not from_preset(name, experiment.attacks)
         if named and not set(attack.NORMS) & set(experiment.norms):

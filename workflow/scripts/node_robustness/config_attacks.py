@@ -17,6 +17,7 @@ METHODS = (
     "fgsm",
     "bim",
     "pgd",
+    "eot_pgd",
     "bisection",
     "apgd",
     "fab",
@@ -134,16 +135,41 @@ class BIM(SteppedAttack):
     method: Literal["bim"] = Field(description="bim")
 
 
-class PGD(SteppedAttack):
-    """Projected gradient descent: BIM from random points of the ball."""
+class RandomStart(SteppedAttack):
+    """What attacks from random points of the ball have."""
 
-    method: Literal["pgd"] = Field(description="pgd")
     restarts: Count = Field(1, description="runs, each for the images that still stand")
     loss: Literal["ce", "margin"] = Field(
         "ce",
         description="what the steps raise; ce: cross-entropy; margin: the largest other logit "
         "minus the label's, whose gradient does not vanish where the model is confident",
     )
+
+
+class PGD(RandomStart):
+    """Projected gradient descent: BIM from random points of the ball."""
+
+    method: Literal["pgd"] = Field(description="pgd")
+
+
+class EOTPGD(RandomStart):
+    """PGD by the mean gradient over drawn tolerances (expectation over transformation).
+
+    The distribution is that of the experiment's `randomisation`. What is found is judged at the
+    cell's tolerance.
+    """
+
+    method: Literal["eot_pgd"] = Field(description="eot_pgd")
+    draws: Count = Field(5, description="draws over which the gradient of one step is averaged")
+
+    @model_validator(mode="after")
+    def _tolerances_are_drawn(self) -> Self:
+        if self.gradient == "surrogate":
+            raise ValueError(
+                "method eot_pgd draws the tolerances of its gradients and takes no surrogate: "
+                "give gradient direct or adjoint"
+            )
+        return self
 
 
 class APGD(GradientAttack):
@@ -249,6 +275,7 @@ Attack = Annotated[
     Annotated[FGSM, Tag(f"{METHOD}fgsm")]
     | Annotated[BIM, Tag(f"{METHOD}bim")]
     | Annotated[PGD, Tag(f"{METHOD}pgd")]
+    | Annotated[EOTPGD, Tag(f"{METHOD}eot_pgd")]
     | Annotated[Bisection, Tag(f"{METHOD}bisection")]
     | Annotated[APGD, Tag(f"{METHOD}apgd")]
     | Annotated[FAB, Tag(f"{METHOD}fab")]

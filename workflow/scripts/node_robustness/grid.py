@@ -12,6 +12,7 @@ from typing import Any
 
 from node_robustness.config import Config, Detection, Experiment, Model, Randomisation
 from node_robustness.config_attacks import (
+    EOTPGD,
     AnyAttack,
     GradientAttack,
     SteppedAttack,
@@ -191,14 +192,17 @@ def solved(config: Config, name: str) -> Iterator[Solved]:
 def cells(config: Config, name: str) -> Iterator[Cell]:
     """Every attack cell of an experiment.
 
-    An attack has no cell of a norm that it does not know, and one that transfers adversarials has
-    none of its own source.
+    An attack has no cell of a norm that it does not know, one that transfers adversarials has none
+    of its own source, and one that draws tolerances has none of a model whose images cannot have
+    each their own.
     """
     experiment = config.experiments[name]
     for item in solved(config, name):
         for attack, norm in product(experiment.attacks, experiment.norms):
             settings = config.attacks[attack]
-            if norm not in settings.NORMS or item.model == _source(settings, experiment):
+            if item.model == _source(settings, experiment):
+                continue
+            if not _can_run(settings, config.models[item.model], norm):
                 continue
             for epsilon in epsilons(settings, experiment, norm):
                 yield Cell(
@@ -211,6 +215,11 @@ def cells(config: Config, name: str) -> Iterator[Cell]:
                     norm,
                     epsilon,
                 )
+
+
+def _can_run(attack: AnyAttack, model: Model, norm: str) -> bool:
+    """Whether an attack knows a norm and, where it draws tolerances, finds each image its own."""
+    return norm in attack.NORMS and (not isinstance(attack, EOTPGD) or stepped_alone(model))
 
 
 def epsilons(attack: AnyAttack, experiment: Experiment, norm: str) -> list[float]:
@@ -260,7 +269,9 @@ def cheaper(config: Config, cell: Cell) -> list[Cell]:
     return [
         replace(cell, attack=name, epsilon=min(epsilons(attack, experiment, cell.norm)))
         for name, attack in every
-        if isinstance(attack, GradientAttack) and not attack.DEAR and cell.norm in attack.NORMS
+        if isinstance(attack, GradientAttack)
+        and not attack.DEAR
+        and _can_run(attack, config.models[cell.model], cell.norm)
     ]
 
 
@@ -369,7 +380,7 @@ def randomised(config: Config, name: str) -> Iterator[Randomised]:
     """Every model of an experiment that is attacked while its tolerance is drawn."""
     experiment = config.experiments[name]
     section = experiment.randomisation
-    if section is None or len(set(experiment.drawn_tolerances(section))) == 1:
+    if section is None or experiment.distribution is None:
         return
     for item in trained(config, name):
         model = config.models[item.model]
@@ -427,6 +438,11 @@ def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
             "seed": made_on.seed,
             "tolerance": made_on.tolerance,
         }
+    if isinstance(attack, EOTPGD):
+        if adaptive(config.models[cell.model]):
+            settings["drawn"] = config.experiments[cell.experiment].distribution
+        else:
+            del settings["draws"]
     spared_by = cheaper(config, cell)
     if spared_by:
         settings["skips"] = {

@@ -39,6 +39,13 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         "gradient": "surrogate",
         "surrogate": {"tolerance": 1e-4},
     },
+    "eot_pgd": {
+        "method": "eot_pgd",
+        "iterations": 20,
+        "relative_step": 0.125,
+        "loss": "margin",
+        "draws": 5,
+    },
     "bisection": {"method": "bisection", "iterations": 10, "relative_step": 0.25, "halvings": 6},
     "apgd_ce": {"method": "apgd", "loss": "ce", "iterations": 100},
     "apgd_t": {"method": "apgd", "loss": "dlr", "iterations": 100, "targets": 9},

@@ -1,38 +1,21 @@
 """A tolerance that is drawn anew for every image and every pass, as a defence, and its attackers.
 
 Randomness makes a gradient noisy, and attackers who take it for exact fail. Those who average it
-over what is random do not: expectation over transformation (Athalye, Engstrom, Ilyas and Kwok,
-Synthesizing Robust Adversarial Examples, 2018; as an attack on randomised defences: Athalye,
-Carlini and Wagner, Obfuscated Gradients Give a False Sense of Security, 2018, section 4.2).
+over what is random do not (`attacks.expectation`).
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from node_robustness.attacks import Streams
-from node_robustness.models import Classifier, frozen, solving
+from node_robustness.attacks import AtTolerances, Streams
+from node_robustness.attacks.expectation import Draw, expected_gradient
+from node_robustness.models import Classifier, frozen
 from node_robustness.norms import Norm
 from node_robustness.predictions import classes
-
-Draw = Callable[[Streams, int], Tensor]
-"""Tolerances for the images of some streams, k for each: float64 [n, k] on the CPU."""
-
-
-def log_uniform(low: float, high: float) -> Draw:
-    """Tolerances whose logarithms are uniformly distributed between two bounds."""
-    start, length = math.log(low), math.log(high) - math.log(low)
-
-    def draw(streams: Streams, count: int) -> Tensor:
-        like = torch.empty((), dtype=torch.float64)
-        return torch.exp(start + length * streams.uniform((count,), like))
-
-    return draw
 
 
 @dataclass(frozen=True)
@@ -103,20 +86,21 @@ def attack_randomised(
     judges = draw(streams("evaluation"), evaluation_draws)
     fresh, eot = streams("fresh"), streams("eot")
     parts = []
-    with frozen(model), solving(model, gradient="direct"):
+    solved = AtTolerances(model, gradient="direct")
+    with frozen(model):
         for rows in torch.split(torch.arange(len(images)), max(1, batch_size // draws)):
             batch, answers = images[rows], labels[rows]
             made = {
                 "clean": batch,
-                "fixed": climb(model, batch, answers, ascent, partial(known.__getitem__, rows)),
-                "fresh": climb(model, batch, answers, ascent, partial(draw, fresh[rows], 1)),
-                "eot": climb(model, batch, answers, ascent, partial(draw, eot[rows], draws)),
+                "fixed": climb(solved, batch, answers, ascent, partial(known.__getitem__, rows)),
+                "fresh": climb(solved, batch, answers, ascent, partial(draw, fresh[rows], 1)),
+                "eot": climb(solved, batch, answers, ascent, partial(draw, eot[rows], draws)),
             }
             wrong = {
-                name: misclassified(model, attacked, answers, judges[rows]).float().mean(1)
+                name: misclassified(solved, attacked, answers, judges[rows]).float().mean(1)
                 for name, attacked in made.items()
             }
-            own = misclassified(model, made["fixed"], answers, known[rows])
+            own = misclassified(solved, made["fixed"], answers, known[rows])
             parts.append((wrong, own.squeeze(1)))
             if progress is not None:
                 progress(len(rows))
@@ -128,7 +112,7 @@ def attack_randomised(
 
 
 def climb(
-    model: Classifier,
+    model: AtTolerances,
     images: Tensor,
     labels: Tensor,
     ascent: Ascent,
@@ -156,28 +140,10 @@ def climb(
     return best
 
 
-def expected_gradient(
-    model: Classifier, images: Tensor, labels: Tensor, tolerances: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The mean over tolerances [n, k] of the loss, [n], and of its gradient, [n, C, H, W].
-
-    A solve that fails has an infinite loss and no gradient.
-    """
-    count = tolerances.shape[1]
-    at = images.repeat_interleave(count, 0).requires_grad_()
-    with solving(model, tolerance=tolerances.flatten()):
-        losses = F.cross_entropy(model(at), labels.repeat_interleave(count), reduction="none")
-        (gradient,) = torch.autograd.grad(losses.sum(), at)
-    losses = losses.detach().nan_to_num(nan=torch.inf).view(-1, count)
-    gradient = torch.where(torch.isfinite(gradient), gradient, 0.0)
-    return losses.mean(1), gradient.unflatten(0, (-1, count)).mean(1)
-
-
 @torch.no_grad()
-def misclassified(model: Classifier, images: Tensor, labels: Tensor, tolerances: Tensor) -> Tensor:
+def misclassified(
+    model: AtTolerances, images: Tensor, labels: Tensor, tolerances: Tensor
+) -> Tensor:
     """Whether images are misclassified at tolerances of their own, both [n, m]."""
-    found = []
-    for column in tolerances.unbind(1):
-        with solving(model, tolerance=column):
-            found.append(classes(model(images)) != labels)
+    found = [classes(model(images, column)) != labels for column in tolerances.unbind(1)]
     return torch.stack(found, dim=1)

@@ -42,9 +42,9 @@ _FIGURES = {
     _VERDICT: _Figure(
         "The verdict",
         "Holds: no attack leaves clearly less than the paper's protocol, the attacks are strong "
-        "enough to tell, and the checks passed. Masked: the strongest attack leaves at least "
-        f"{100 * MARGIN:.0f} points less. Undecided: neither is shown. Point at a field for its "
-        "reason.",
+        "enough to tell, and the checks passed. Masked: the strongest attack leaves more than "
+        f"{100 * MARGIN:.0f} points less, and nothing shows that the gradients of the paper's are "
+        "sound. Undecided: neither is shown. Point at a field for its reason.",
         "verdicts",
     ),
     "protocols": _Figure(

@@ -18,10 +18,12 @@ from torchattacks.attack import Attack
 
 from node_robustness.attacks import (
     FAB,
+    AtTolerances,
     AutoPGD,
     BasicIterativeMethod,
     Bisection,
     CarliniWagner,
+    ExpectationOverTolerances,
     FastGradientSign,
     Method,
     Noise,
@@ -30,6 +32,8 @@ from node_robustness.attacks import (
     Transfer,
     attack,
 )
+from node_robustness.attacks.expectation import log_uniform
+from node_robustness.models import Classifier
 from node_robustness.norms import Norm
 
 _EPS = 8 / 255
@@ -158,6 +162,52 @@ class ProjectedGradient(_Engine):
             self.restarts,
             self.loss,
             self.early_stop,
+        )
+
+
+class ExpectationOverDrawnTolerances(_Engine):
+    """PGD by the mean direct gradient over `draws` tolerances, log-uniform from `low` to `high`.
+
+    The model, which must be a `models.Classifier` with an ODE, is judged at its own tolerance.
+    The rest is as in `ProjectedGradient`.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        low: float,
+        high: float,
+        norm: str = "linf",
+        eps: float = _EPS,
+        alpha: float = 2 / 255,
+        steps: int = 10,
+        restarts: int = 1,
+        loss: str = "ce",
+        draws: int = 5,
+        seed: int = 0,
+        batch_size: int = 128,
+    ) -> None:
+        super().__init__(model, norm, eps, seed=seed, batch_size=batch_size)
+        self.low = low
+        self.high = high
+        self.alpha = alpha
+        self.steps = steps
+        self.restarts = restarts
+        self.loss = loss
+        self.draws = draws
+
+    def method(self) -> Method:
+        """See `attacks.ExpectationOverTolerances`."""
+        return ExpectationOverTolerances(
+            Norm(self.norm),
+            self.eps,
+            self.alpha,
+            self.steps,
+            self.restarts,
+            self.loss,
+            draws=self.draws,
+            source=AtTolerances(self.model, gradient="direct"),
+            draw=log_uniform(self.low, self.high),
         )
 
 

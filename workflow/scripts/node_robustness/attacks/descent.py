@@ -26,6 +26,10 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": cross_entropy, "m
 """The losses that an attack raises, by their names in the configuration."""
 
 
+Gradient = Callable[[Tensor, Tensor], Tensor]
+"""For rows [k] and iterates of the images there, [k, C, H, W]: the loss's gradients at these."""
+
+
 class Record:
     """The best that is known of each of m images so far.
 
@@ -89,16 +93,24 @@ class Descent:
     early_stop: bool = True
 
     def follow(
-        self, model: nn.Module, start: Pass, record: Record, rows: Tensor, before: int = 0
+        self,
+        model: nn.Module,
+        start: Pass,
+        record: Record,
+        rows: Tensor,
+        before: int = 0,
+        gradient: Gradient | None = None,
     ) -> None:
-        """Step on from a differentiable pass and note every iterate.
+        """Step on from a pass and note every iterate.
 
         Args:
             model: images to logits.
-            start: a pass over starting points of the images at `rows`.
+            start: a pass over starting points of the images at `rows`; differentiable unless
+                gradients come from elsewhere.
             record: holds all m images, and takes note.
             rows: which of them to attack, int64 [k].
             before: gradient steps that were taken earlier.
+            gradient: where gradients come from; from the passes themselves if None.
         """
         passed = start
         for iteration in range(self.iterations + 1):
@@ -108,9 +120,10 @@ class Descent:
             if iteration == self.iterations or not bool(stay.any()):
                 break
             passed, rows, losses = passed[stay], rows[stay], losses[stay]
-            current = self._step(record.images[rows], passed.images, passed.gradient(losses), rows)
+            uphill = passed.gradient(losses) if gradient is None else gradient(rows, passed.images)
+            current = self._step(record.images[rows], passed.images, uphill, rows)
             more = iteration + 1 < self.iterations
-            passed = Pass.over(model, current, differentiable=more)
+            passed = Pass.over(model, current, differentiable=more and gradient is None)
 
     def _step(self, images: Tensor, current: Tensor, gradient: Tensor, rows: Tensor) -> Tensor:
         """One step up the loss, back into the ball around the image, back into [0, 1]."""

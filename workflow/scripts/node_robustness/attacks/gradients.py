@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from node_robustness.attacks.expectation import AtTolerances
 from node_robustness.models import Classifier, solving
 
 
@@ -89,12 +90,24 @@ def with_gradient(
         settings: `gradient` (`direct`, `adjoint`, or `surrogate` with the solver settings
             `surrogate`); for `adjoint` also `adjoint_tolerance` and `adjoint_norm`.
     """
-    match settings.get("gradient"):
-        case "adjoint":
-            kind = {key: settings[key] for key in ("gradient", "adjoint_tolerance", "adjoint_norm")}
-            return Solved(model, tolerance=tolerance, **kind)
-        case "surrogate":
-            true = Solved(model, tolerance=tolerance, gradient="direct")
-            return Surrogate(true, Solved(model, gradient="direct", **settings["surrogate"]))
-        case _:
-            return Solved(model, tolerance=tolerance, gradient="direct")
+    if settings.get("gradient") == "surrogate":
+        true = Solved(model, tolerance=tolerance, gradient="direct")
+        return Surrogate(true, Solved(model, gradient="direct", **settings["surrogate"]))
+    return Solved(model, tolerance=tolerance, **_kind(settings))
+
+
+def at_drawn_tolerances(model: Classifier, settings: Mapping[str, Any]) -> AtTolerances:
+    """The model solved at tolerances to be drawn, with the gradient that an attack asks for.
+
+    Args:
+        model: with an ODE whose steps the tolerance bounds.
+        settings: as for `with_gradient`, but `surrogate`.
+    """
+    return AtTolerances(model, **_kind(settings))
+
+
+def _kind(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The solver settings of direct or adjoint gradients."""
+    if settings.get("gradient") != "adjoint":
+        return {"gradient": "direct"}
+    return {key: settings[key] for key in ("gradient", "adjoint_tolerance", "adjoint_norm")}

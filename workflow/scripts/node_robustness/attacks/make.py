@@ -10,6 +10,7 @@ from node_robustness.attacks.apgd import AutoPGD
 from node_robustness.attacks.bim import BasicIterativeMethod, FastGradientSign
 from node_robustness.attacks.bisection import Bisection
 from node_robustness.attacks.carlini_wagner import CarliniWagner
+from node_robustness.attacks.expectation import ExpectationOverTolerances, log_uniform
 from node_robustness.attacks.fab import FAB
 from node_robustness.attacks.method import Method
 from node_robustness.attacks.noise import Noise
@@ -22,6 +23,7 @@ METHODS: dict[str, Any] = {
     "fgsm": FastGradientSign,
     "bim": BasicIterativeMethod,
     "pgd": ProjectedGradientDescent,
+    "eot_pgd": ExpectationOverTolerances,
     "bisection": Bisection,
     "apgd": AutoPGD,
     "fab": FAB,
@@ -41,13 +43,17 @@ def make(
         settings: of `grid.attack_settings`.
         norm: `linf`, `l2` or `l2_rms`.
         epsilon: largest norm of a perturbation.
-        source: for method `transfer`: the model that makes the adversarials.
+        source: for method `transfer`: the model that makes the adversarials; for `eot_pgd`, where
+            tolerances are `drawn`: an `AtTolerances`, which gives the gradients.
     """
-    if source is not None:
+    if settings["method"] == "transfer":
+        assert source is not None
         return Transfer(source, make(settings["by"], norm, epsilon))
     method = METHODS[settings["method"]]
     named = {item.name for item in fields(method)} & settings.keys()
-    made: Method = method(
-        norm=Norm(norm), epsilon=epsilon, **{name: settings[name] for name in named}
-    )
+    parameters = {name: settings[name] for name in named}
+    if "drawn" in settings:
+        low, high = (settings["drawn"][name] for name in ("low", "high"))
+        parameters |= {"source": source, "draw": log_uniform(low, high)}
+    made: Method = method(norm=Norm(norm), epsilon=epsilon, **parameters)
     return made

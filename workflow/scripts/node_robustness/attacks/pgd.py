@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from node_robustness.attacks.ball import into_ball
-from node_robustness.attacks.descent import Descent, Record
+from node_robustness.attacks.descent import Descent, Gradient, Record
 from node_robustness.attacks.method import Found, Pass
 from node_robustness.attacks.streams import Streams
 from node_robustness.norms import Norm
@@ -43,6 +43,17 @@ class ProjectedGradientDescent:
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
         """See `Method.search`."""
+        return self.follow(None, model, images, labels, streams)
+
+    def follow(
+        self,
+        gradient: Gradient | None,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        streams: Streams,
+    ) -> Found:
+        """Search along gradients from elsewhere, or along the model's own if None."""
         record = Record(images, labels)
         descent = Descent(
             self.norm, self.epsilon, self.step, self.iterations, self.loss, self.early_stop
@@ -52,8 +63,9 @@ class ProjectedGradientDescent:
             if not len(rows):
                 break
             points = self._random_points(images[rows], streams[rows])
-            start = Pass.over(model, points, differentiable=True)
-            descent.follow(model, start, record, rows, before=restart * self.iterations)
+            start = Pass.over(model, points, differentiable=gradient is None)
+            before = restart * self.iterations
+            descent.follow(model, start, record, rows, before, gradient)
         return record.found()
 
     def _random_points(self, images: Tensor, streams: Streams) -> Tensor:
