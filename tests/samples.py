@@ -5,7 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from node_robustness import audit_tables, comparisons, figures, protocols, tables, verdicts
+from node_robustness import (
+    audit_tables,
+    comparisons,
+    figures,
+    protocols,
+    tables,
+    trajectory_summary,
+    trajectory_tables,
+    verdicts,
+)
 from node_robustness.checks import check_table
 from node_robustness.examples import example_table
 from node_robustness.numbers import token
@@ -75,16 +84,92 @@ def write_attack(
     return write(path, "attack", settings, arrays)
 
 
-def write_trajectory(folder: Path, settings: dict, l2: list[list[float]], times: list[float]):
-    values = np.array(l2, np.float32).reshape(len(l2), len(times))
-    arrays = {
-        "success": np.ones(len(l2), bool),
-        "t": np.array(times),
-        "distance/l2": values,
-        "distance/relative_l2": values / 2,
-        "distance/cosine": 1 - values / 8,
+INTERVALS = [(a / 4, b / 4) for a in range(4) for b in range(a + 1, 5)]
+
+
+def write_trajectory(folder: Path, settings: dict, success: list[bool], times=None, **changes):
+    """Paths of images, half of them with kept states: an attack grows more than noise does.
+
+    Every adversarial is repaired by any interval that has all of the third quarter of t, and flips
+    at 0.75; `changes` replaces arrays, `__` standing for `/` in their names.
+    """
+    n, solved = len(success), settings["tolerance"] is not None
+    t = np.linspace(0, 1, 5) if times is None else np.array(times)
+    won, each = np.array(success, bool), 1 + np.arange(n)[:, None] / max(n, 1)
+    arrays: dict[str, np.ndarray] = {
+        "index": np.arange(n),
+        "labels": np.arange(n) % 3,
+        "success": won,
+        "clean_predictions": np.arange(n) % 3,
+        "t": t,
+        "clean/margin/head": each * (1 + 2 * t),
+        "clean/margin/probe": each * (2 + t),
+        "lyapunov_largest": np.full(n, 3.0),
     }
+    for pair, rate in (("attack", 2.0), ("noise", 0.5)):
+        growth = each * rate * (1 + np.sin(np.pi * t))
+        distance = each * np.exp(rate * t)
+        reaches = (won if pair == "attack" else np.zeros(n, bool))[:, None]
+        left = np.where(reaches, 0.75 - t, 1.0) * each
+        arrays |= {
+            f"{pair}/distance/l2": distance,
+            f"{pair}/distance/relative_l2": distance / 10,
+            f"{pair}/distance/cosine": 1 - distance / 40,
+            f"{pair}/growth/rate": growth if solved else np.where(t > 0, growth, np.nan),
+            f"{pair}/growth/jacobian": 0.8 * growth,
+            f"{pair}/growth/log_norm_upper": growth + 5,
+            f"{pair}/growth/log_norm_lower": growth - 9,
+            f"{pair}/lyapunov_along": np.full(n, rate),
+            f"{pair}/margin/head": 2 * left,
+            f"{pair}/margin/probe": left,
+            f"{pair}/flip_time/head": np.where(reaches[:, 0], 0.75, np.nan),
+            f"{pair}/flip_time/probe": np.where(reaches[:, 0], 0.5, np.nan),
+        }
+    if solved:
+        arrays |= _steps_of("clean", [0, 0.5, 1], n)
+        arrays |= _steps_of("attack", [0, 0.25, 0.75, 1.25], n)
+        arrays |= _steps_of("noise", [0, 0.5, 1], n)
+        arrays["attack/tight/l2"] = 1.1 * arrays["attack/distance/l2"]
+        arrays |= _patches_of(won)
+    m = (n + 1) // 2
+    states = np.linspace(-1, 1, m * len(t) * 8 * 4).reshape(m, len(t), 8, 2, 2)
+    arrays |= {
+        "states/clean": states,
+        "states/attack": states + arrays["attack/distance/l2"][:m, :, None, None, None] / 10,
+    }
+    if solved:
+        arrays["causal/channels"] = np.linspace(-0.2, 1, m * 8).reshape(m, 8)
+        arrays["causal/places"] = np.linspace(-0.2, 1, m * 4).reshape(m, 2, 2)
+    arrays |= {name.replace("__", "/"): np.asarray(values) for name, values in changes.items()}
     return write(folder / f"trajectory-{name(settings)}.h5", "trajectory", settings, arrays)
+
+
+def _steps_of(run: str, nodes: list[float], n: int) -> dict[str, np.ndarray]:
+    """The steps of a run that are those of the first image, but for their number of evaluations."""
+    found = {
+        f"{run}/nfe": 6 * len(nodes) + np.arange(n) % 3,
+        f"{run}/accepted": np.full(n, len(nodes) - 1),
+        f"{run}/rejected": np.zeros(n, int),
+        f"{run}/nodes/t": np.tile(nodes, n),
+        f"{run}/nodes/offsets": len(nodes) * np.arange(n + 1),
+    }
+    if run != "clean":
+        distance = np.tile(np.exp(np.array(nodes)), n)
+        found |= {f"{run}/nodes/l2": distance, f"{run}/nodes/relative_l2": distance / 10}
+    return found
+
+
+def _patches_of(won: np.ndarray) -> dict[str, np.ndarray]:
+    """Patches that decide where they have the whole third quarter of t."""
+    decides = [a <= 0.5 and b >= 0.75 for a, b in INTERVALS]
+    outcome = np.where(won[:, None], np.array(decides, int), -1)
+    return {
+        "causal/intervals": np.array(INTERVALS),
+        "causal/repaired": outcome,
+        "causal/inserted": outcome,
+        "causal/random_repaired": np.where(won, np.arange(len(won)) % 4 == 0, -1),
+        "causal/responsible": np.where(won[:, None], [0.5, 0.75], np.nan),
+    }
 
 
 def write_attempt(folder: Path, settings: dict, sizes, correct=None, **changes) -> Path:
@@ -246,9 +331,7 @@ def collect(folder: Path, seeds=(0,)) -> tuple[dict, list[Path]]:
                 attacks.append(write_attack(folder, settings, [True, True, True, False], success))
                 if tolerance is None:
                     shown.append(attacks[-1])
-                else:
-                    curves = [[1.0, 2.0], [2.0, 4.0]]
-                    trajectories.append(write_trajectory(folder, settings, curves, [0.0, 1.0]))
+                trajectories.append(write_trajectory(folder, settings, success))
     return tables_of(clean, attacks, trajectories), shown
 
 
@@ -261,11 +344,16 @@ def tables_of(
     items = comparisons.replicated(attacked)
     checked = check_table(clean, attacked, audits, judged)
     found = verdicts.verdict_table(items, checked, paper)
+    followed = trajectory_tables.image_table(trajectories)
     return {
         "clean": tables.clean_table(clean),
         "nfe": tables.nfe_table(clean),
         "attacks": tables.attack_table(attacks),
-        "trajectories": tables.trajectory_table(trajectories),
+        "trajectories": trajectory_tables.trajectory_table(trajectories),
+        "trajectory_images": followed,
+        "trajectory_summary": trajectory_summary.summary_table(followed),
+        "trajectory_roc": trajectory_summary.roc_table(followed),
+        "responsible": trajectory_tables.responsible_table(trajectories),
         "examples": protocols.example_sizes(attacked, paper),
         "ladder": protocols.ladder_table(attacked),
         "protocols": protocols.protocol_table(attacked, paper),

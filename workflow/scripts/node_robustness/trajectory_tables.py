@@ -1,0 +1,354 @@
+"""Tables of the paths of hidden states: bands along t, one row an image, and repaired intervals.
+
+Pure functions of the files, like those of `tables`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from node_robustness.storage import open_hdf5, read_settings
+from node_robustness.tables import CELL, collect, place, rate, tabulate
+
+RUNS = ("clean", "attack", "noise")
+"""What is followed of every image: itself, its adversarial (or what the attack ended with), and
+the image with random noise of the same norm and size."""
+
+PAIRS = ("attack", "noise")
+"""The runs that are compared with the clean one."""
+
+Array = NDArray[Any]
+Rows = Iterator[dict[str, Any]]
+
+_DISTANCES = ("l2", "relative_l2", "cosine")
+_GROWTH = ("rate", "jacobian", "nonlinear", "log_norm_lower", "log_norm_upper")
+_READERS = ("head", "probe")
+_QUARTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}
+_TAILS = {"q05": 0.05, "q95": 0.95}
+_BANDS = {
+    **{name: ("mean", *_QUARTILES, *_TAILS) for name in _DISTANCES},
+    **{name: ("mean", *_QUARTILES) for name in (*_GROWTH, "margin_head", "margin_probe")},
+    **{name: tuple(_QUARTILES) for name in ("tight_l2", "step")},
+}
+_TRAJECTORIES = {
+    **CELL,
+    **{"group": "str", "t": "float64", "n": "int64"},
+    **{f"{name}_{part}": "float64" for name, parts in _BANDS.items() for part in parts},
+    **dict.fromkeys(["flipped_head", "flipped_probe", "nodes", "responsible"], "float64"),
+}
+_OF_PAIR = (
+    "amplification",
+    "peak_growth",
+    "peak_t",
+    "lyapunov_along",
+    "flip_head",
+    "flip_probe",
+)
+_OF_RUN = ("nfe", "accepted", "rejected", "first_step")
+_IMAGES = {
+    **CELL,
+    **{"group": "str", **dict.fromkeys(["index", "label", "clean_prediction"], "int64")},
+    **{f"{name}_{pair}": "float64" for name in _OF_PAIR for pair in PAIRS},
+    **dict.fromkeys(
+        ["lyapunov_largest", "responsible_start", "responsible_end", "repaired", "random_repaired"],
+        "float64",
+    ),
+    **{f"{name}_{run}": "float64" for name in _OF_RUN for run in RUNS},
+}
+_PATCHES = ("repaired", "inserted")
+_RESPONSIBLE = {
+    **CELL,
+    **dict.fromkeys(["start", "end"], "float64"),
+    **{
+        column: kind
+        for patch in _PATCHES
+        for column, kind in {
+            f"{patch}_of": "int64",
+            patch: "int64",
+            **{f"{patch}_{part}": "float64" for part in ("rate", "low", "high")},
+        }.items()
+    },
+    "chosen": "int64",
+}
+
+
+def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Summarise over images how paths part along the ODE, or along the blocks of a residual body.
+
+    Args:
+        paths: Files of kind "trajectory".
+
+    Returns:
+        One row for every file, ``t`` in [0, 1] and ``group`` of ``n`` images: ``clean``, ``success``
+        (adversarials), ``failed`` (what an attack ended with that found none) and ``noise``
+        (random, of the same norm and size, of all images). Mean, median and quantiles (``q25``:
+        25 %) over the images for which there is a value:
+
+        - of the distance from the clean state (``l2``), that over the clean state's norm
+          (``relative_l2``), the ``cosine`` between the two, and the distance at a tight tolerance
+          (``tight_l2``);
+        - of the ``rate`` d/dt log |delta|, its part by the Jacobian (``jacobian``), the rest
+          (``nonlinear``) and the bounds of that part (``log_norm_lower``, ``log_norm_upper``);
+        - of the margin of the clean decision as the ``head`` and as a ``probe`` of that time read
+          it, also of ``clean``;
+        - of the size of the accepted ``step`` that covers t, also of ``clean``.
+
+        ``flipped_head``, ``flipped_probe``: share whose decision has left the clean one for good;
+        ``nodes``: accepted steps an image that end behind the row before and no later than this
+        one; ``responsible``: share of the adversarials whose responsible interval covers t. NaN
+        where there is nothing to summarise.
+
+    Raises:
+        UserError: A file is missing, damaged, of another kind or of another schema version.
+    """
+    return collect(paths, "trajectory", _band_rows, _TRAJECTORIES)
+
+
+def image_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate what became of every image that was followed.
+
+    Args:
+        paths: Files of kind "trajectory".
+
+    Returns:
+        One row an image and file, in the order of the file, with its ``group`` (``success`` or
+        ``failed``). For the perturbations by the ``_attack`` and by ``_noise``: by which factor the
+        distance grew from t = 0 to 1 (``amplification``), the largest rate of growth and its time
+        (``peak_growth``, ``peak_t``), the finite-time exponent of the linearised flow
+        (``lyapunov_along``), and the times from which the decision differs for good, as ``head``
+        and probe read it (``flip_*``; NaN: it does not). ``lyapunov_largest`` of the clean path.
+        ``responsible_start``, ``responsible_end``: the shortest interval whose repair restores
+        the decision (NaN: none); ``repaired``: 1 where there is one, 0 where not, NaN where that was
+        not tried; ``random_repaired``: the same of one random interval of that length. With an
+        ODE for every run evaluations (``nfe``), ``accepted`` and ``rejected`` steps and the
+        ``first_step``.
+
+    Raises:
+        UserError: A file is missing, damaged, of another kind or of another schema version.
+    """
+    frames = []
+    for path in paths:
+        with open_hdf5(path, "trajectory") as file:
+            settings = read_settings(file)
+            where = {name: settings[name] for name in CELL}
+            frames.append((place(where), tabulate([where], CELL).merge(_images(file), "cross")))
+    # Whole frames: of rows as dicts, a hundred thousand images would take gigabytes.
+    ordered = [frame for _, frame in sorted(frames, key=lambda item: item[0])]
+    table = pd.concat([tabulate([], _IMAGES), *ordered], ignore_index=True)
+    return table.reindex(columns=list(_IMAGES)).astype(_IMAGES)
+
+
+def responsible_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate what patching an interval of t does to the decision on adversarials.
+
+    Args:
+        paths: Files of kind "trajectory".
+
+    Returns:
+        One row a file and interval from ``start`` to ``end``: of how many adversarials
+        (``repaired_of``, those for which the test could be made) undoing what this interval adds to
+        the perturbation restores the decision (``repaired``, as a ``_rate`` with 95 % Wilson bounds);
+        of how many clean images putting it in takes the decision away (``inserted``, likewise); and
+        how many adversarials have this one as their responsible interval (``chosen``).
+
+    Raises:
+        UserError: A file is missing, damaged, of another kind or of another schema version.
+    """
+    return collect(paths, "trajectory", _interval_rows, _RESPONSIBLE)
+
+
+def _groups(file: h5py.File) -> dict[str, tuple[str, Array]]:
+    """The groups of images: which run they are taken from, and which rows they are."""
+    success = file["success"][:]
+    every = np.ones(len(success), bool)
+    return {
+        "clean": ("clean", every),
+        "success": ("attack", success),
+        "failed": ("attack", ~success),
+        "noise": ("noise", every),
+    }
+
+
+def _band_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
+    times = file["t"][:]
+    for group, (run, rows) in _groups(file).items():
+        n = int(rows.sum())
+        columns: dict[str, Array] = {}
+        for name, values in _along(file, run, times).items():
+            columns |= _statistics(name, values[rows])
+        if f"{run}/nodes" in file:
+            columns["nodes"] = _ends_of_steps(_nodes(file, run), rows, times)
+        for reader in _READERS:
+            if n and f"{run}/flip_time/{reader}" in file:
+                flips = file[f"{run}/flip_time/{reader}"][:][rows]
+                columns[f"flipped_{reader}"] = (flips[:, None] <= times).mean(axis=0)
+        if group == "success" and "causal/repaired" in file:
+            columns["responsible"] = _covered(file, times)
+        for position, t in enumerate(times):
+            yield (
+                {"group": group, "t": float(t), "n": n}
+                | {name: float(values[position]) for name, values in columns.items()}
+            )
+
+
+def _along(file: h5py.File, run: str, times: Array) -> dict[str, Array]:
+    """What is known of a run at every time: values [N, T] by name."""
+    names = {name: f"distance/{name}" for name in _DISTANCES}
+    names |= {name: f"growth/{name}" for name in _GROWTH}
+    names |= {f"margin_{reader}": f"margin/{reader}" for reader in _READERS}
+    names["tight_l2"] = "tight/l2"
+    found = {
+        name: file[f"{run}/{path}"][:].astype(float)
+        for name, path in names.items()
+        if f"{run}/{path}" in file
+    }
+    if "rate" in found and "jacobian" in found:
+        found["nonlinear"] = found["rate"] - found["jacobian"]
+    if f"{run}/nodes" in file:
+        found["step"] = _steps(_nodes(file, run), times)
+    return found
+
+
+def _statistics(name: str, values: Array) -> dict[str, Array]:
+    """Mean and quantiles over the images that have a value, at each time."""
+    # Unlike NumPy's, these take no notice of a time at which no image has a value.
+    frame = pd.DataFrame(np.where(np.isfinite(values), values, np.nan))
+    parts = {part: q for part, q in (_QUARTILES | _TAILS).items() if part in _BANDS[name]}
+    quantiles = frame.quantile(list(parts.values()))
+    found = {
+        f"{name}_{part}": row for part, row in zip(parts, quantiles.to_numpy(float), strict=True)
+    }
+    if "mean" in _BANDS[name]:
+        found[f"{name}_mean"] = frame.mean().to_numpy(float)
+    return found
+
+
+def _nodes(file: h5py.File, run: str) -> list[Array]:
+    """The accepted nodes of every image, from 0 to 1 or beyond."""
+    ends = file[f"{run}/nodes/offsets"][:]
+    return np.split(file[f"{run}/nodes/t"][:], ends[1:-1]) if len(ends) > 1 else []
+
+
+def _steps(nodes: list[Array], times: Array) -> Array:
+    """The size of the step that covers each time, [N, T]; NaN where the solve did not get there."""
+    found = np.full((len(nodes), len(times)), math.nan)
+    for row, own in zip(found, nodes, strict=True):
+        # The last node may lie at 1 itself, or beyond.
+        end = np.searchsorted(own, times, side="right").clip(max=len(own) - 1)
+        known = (end > 0) & (times <= own[-1] if len(own) else False)
+        row[known] = (own[end] - own[end - 1])[known]
+    return found
+
+
+def _ends_of_steps(nodes: list[Array], rows: Array, times: Array) -> Array:
+    """How many accepted steps an image end between the time before and each time, that included."""
+    own = [nodes[i][1:] for i in np.flatnonzero(rows)]
+    if not own:
+        return np.full(len(times), math.nan)
+    place = np.searchsorted(times, np.concatenate(own), side="left").clip(max=len(times) - 1)
+    return np.bincount(place, minlength=len(times)) / len(own)
+
+
+def _covered(file: h5py.File, times: Array) -> Array:
+    """The share of the adversarials whose responsible interval covers each time."""
+    tried = _tried(file)
+    start, end = file["causal/responsible"][:][tried].T
+    if not tried.any():
+        return np.full(len(times), math.nan)
+    inside: Array = (start[:, None] <= times) & (times <= end[:, None])
+    return inside.mean(axis=0)
+
+
+def _tried(file: h5py.File) -> Array:
+    """The images for which the repair of intervals could be tried."""
+    tried: Array = (file["causal/repaired"][:] >= 0).any(axis=1)
+    return tried
+
+
+def _images(file: h5py.File) -> pd.DataFrame:
+    """What the table has of the images of a file, without the coordinates of their cell."""
+    success = file["success"][:]
+    columns = {
+        "index": file["index"][:],
+        "label": file["labels"][:],
+        "clean_prediction": file["clean_predictions"][:],
+        "group": np.where(success, "success", "failed"),
+    }
+    times = file["t"][:]
+    for pair in PAIRS:
+        columns |= {f"{name}_{pair}": values for name, values in _of_pair(file, pair, times).items()}
+    for run in RUNS:
+        columns |= {f"{name}_{run}": values for name, values in _of_run(file, run).items()}
+    if "lyapunov_largest" in file:
+        columns["lyapunov_largest"] = file["lyapunov_largest"][:]
+    if "causal/repaired" in file:
+        columns |= _causal(file)
+    return pd.DataFrame(columns)
+
+
+def _of_pair(file: h5py.File, pair: str, times: Array) -> dict[str, Array]:
+    distance = file[f"{pair}/distance/l2"][:].astype(float)
+    growth = file[f"{pair}/growth/rate"][:].astype(float)
+    known = np.isfinite(growth)
+    peak = np.where(known, growth, -np.inf).argmax(axis=1) if len(growth) else np.empty(0, int)
+    there = known.any(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        amplification = distance[:, -1] / distance[:, 0]
+    found = {
+        # A perturbation that is nothing at t = 0 has no factor.
+        "amplification": np.where(np.isfinite(amplification), amplification, math.nan),
+        "peak_growth": np.where(there, growth[np.arange(len(growth)), peak], math.nan),
+        "peak_t": np.where(there, times[peak], math.nan),
+    }
+    if f"{pair}/lyapunov_along" in file:
+        found["lyapunov_along"] = file[f"{pair}/lyapunov_along"][:]
+    for reader in _READERS:
+        if f"{pair}/flip_time/{reader}" in file:
+            found[f"flip_{reader}"] = file[f"{pair}/flip_time/{reader}"][:]
+    return found
+
+
+def _of_run(file: h5py.File, run: str) -> dict[str, Array]:
+    found = {
+        name: file[f"{run}/{name}"][:]
+        for name in ("nfe", "accepted", "rejected")
+        if f"{run}/{name}" in file
+    }
+    if f"{run}/nodes" in file:
+        nodes = _nodes(file, run)
+        found["first_step"] = np.array(
+            [own[1] - own[0] if len(own) > 1 else math.nan for own in nodes], float
+        )
+    return found
+
+
+def _causal(file: h5py.File) -> dict[str, Array]:
+    start, end = file["causal/responsible"][:].T
+    tried, random = _tried(file), file["causal/random_repaired"][:].astype(float)
+    return {
+        "responsible_start": start,
+        "responsible_end": end,
+        "repaired": np.where(tried, np.isfinite(start), math.nan),
+        "random_repaired": np.where(random >= 0, random, math.nan),
+    }
+
+
+def _interval_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
+    if "causal/repaired" not in file:
+        return
+    chosen = file["causal/responsible"][:]
+    outcomes = {patch: file[f"causal/{patch}"][:] for patch in _PATCHES}
+    for i, (start, end) in enumerate(file["causal/intervals"][:]):
+        row: dict[str, Any] = {"start": float(start), "end": float(end)}
+        for patch, outcome in outcomes.items():
+            tried, changed = int((outcome[:, i] >= 0).sum()), int((outcome[:, i] == 1).sum())
+            row |= {f"{patch}_of": tried, patch: changed}
+            row |= rate(patch, f"{patch}_rate", changed, tried)
+        row["chosen"] = int(np.isclose(chosen, [start, end]).all(axis=1).sum())
+        yield row
