@@ -116,30 +116,33 @@ def write_trajectory(folder: Path, settings: dict, success: list[bool], times=No
             f"{pair}/distance/relative_l2": distance / 10,
             f"{pair}/distance/cosine": 1 - distance / 40,
             f"{pair}/growth/rate": growth if solved else np.where(t > 0, growth, np.nan),
-            f"{pair}/growth/jacobian": 0.8 * growth,
-            f"{pair}/growth/log_norm_upper": growth + 5,
-            f"{pair}/growth/log_norm_lower": growth - 9,
+            f"{pair}/growth/jacobian": 0.8 * growth if solved else np.full_like(growth, np.nan),
             f"{pair}/lyapunov_along": np.full(n, rate),
             f"{pair}/margin/head": 2 * left,
             f"{pair}/margin/probe": left,
             f"{pair}/flip_time/head": np.where(reaches[:, 0], 0.75, np.nan),
             f"{pair}/flip_time/probe": np.where(reaches[:, 0], 0.5, np.nan),
         }
+    bounds = {"lower": each - 9 + t, "upper": each + 9 + t}
+    for side, bound in bounds.items():
+        arrays[f"growth/log_norm_{side}"] = bound if solved else np.full_like(bound, np.nan)
     if solved:
         arrays |= _steps_of("clean", [0, 0.5, 1], n)
         arrays |= _steps_of("attack", [0, 0.25, 0.75, 1.25], n)
         arrays |= _steps_of("noise", [0, 0.5, 1], n)
-        arrays["attack/tight/l2"] = 1.1 * arrays["attack/distance/l2"]
-        arrays |= _patches_of(won)
-    m = (n + 1) // 2
+        for distance in ("l2", "relative_l2"):
+            for pair in ("attack", "noise"):
+                arrays[f"{pair}/tight/{distance}"] = 1.1 * arrays[f"{pair}/distance/{distance}"]
+    kept = np.sort(np.argsort(~won, kind="stable")[: (n + 1) // 2])
+    m = len(kept)
     states = np.linspace(-1, 1, m * len(t) * 8 * 4).reshape(m, len(t), 8, 2, 2)
-    arrays |= {
+    arrays |= _patches_of(won) | {
+        "kept": kept,
         "states/clean": states,
-        "states/attack": states + arrays["attack/distance/l2"][:m, :, None, None, None] / 10,
+        "states/attack": states + arrays["attack/distance/l2"][kept, :, None, None, None] / 10,
+        "causal/channels": np.linspace(-0.2, 1, m * 8).reshape(m, 8),
+        "causal/places": np.linspace(-0.2, 1, m * 4).reshape(m, 2, 2),
     }
-    if solved:
-        arrays["causal/channels"] = np.linspace(-0.2, 1, m * 8).reshape(m, 8)
-        arrays["causal/places"] = np.linspace(-0.2, 1, m * 4).reshape(m, 2, 2)
     arrays |= {name.replace("__", "/"): np.asarray(values) for name, values in changes.items()}
     return write(folder / f"trajectory-{name(settings)}.h5", "trajectory", settings, arrays)
 
@@ -167,7 +170,7 @@ def _patches_of(won: np.ndarray) -> dict[str, np.ndarray]:
         "causal/intervals": np.array(INTERVALS),
         "causal/repaired": outcome,
         "causal/inserted": outcome,
-        "causal/random_repaired": np.where(won, np.arange(len(won)) % 4 == 0, -1),
+        "causal/random_repaired": np.where(won, 0.0, np.nan),
         "causal/responsible": np.where(won[:, None], [0.5, 0.75], np.nan),
     }
 

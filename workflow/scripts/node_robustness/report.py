@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from node_robustness import findings
 from node_robustness.answers import answers
-from node_robustness.figures import NORMS
+from node_robustness.figures import NORMS, still
 from node_robustness.numbers import label
 from node_robustness.paper import ACCURACY, CITATION
 from node_robustness.statistics import Estimate, across_seeds
@@ -239,8 +239,7 @@ def render_report(
 
 def _still(chart: dict[str, Any]) -> str:
     """The chart as an image, for readers without JavaScript."""
-    svg = vl_convert.vegalite_to_svg(json.dumps(chart), allowed_base_urls=[])
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(still(chart).encode()).decode()
 
 
 _DIRECTIONS = {-1: "lower", 0: "no clear change", 1: "higher"}

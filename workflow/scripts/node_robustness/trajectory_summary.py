@@ -34,10 +34,10 @@ _SUMMARY = {
     **{f"{name}{part}": "float64" for name in (*_MEDIANS, "over_noise") for part in _PARTS},
     "flipped": "int64",
     **{f"flipped{part}": "float64" for part in ("_rate", "_low", "_high")},
-    **dict.fromkeys(["tried", "repaired", "random_tried", "random_repaired"], "int64"),
+    **dict.fromkeys(["tried", "repaired", "random_tried"], "int64"),
     **{
         f"{name}{part}": "float64"
-        for name in ("repaired", "random_repaired")
+        for name in ("repaired", "random")
         for part in ("_rate", "_low", "_high")
     },
     **{
@@ -68,8 +68,9 @@ def summary_table(images: pd.DataFrame) -> pd.DataFrame:
         the amplification by the attack and that of the noise; ``flipped`` of the images leave the
         clean decision for good, as the head reads it, and ``flip_*`` is over these. Of the
         adversarials ``tried``, an interval of t that restores the decision was found for
-        ``repaired``, and ``random_repaired`` of ``random_tried`` random ones of the same lengths do
-        so too, as rates with Wilson bounds; ``responsible_*``: medians of the intervals found.
+        ``repaired`` (``repaired_rate``); a random other interval of the length of the shortest one
+        restores it with ``random_rate``, a mean over the ``random_tried`` that have others; both
+        with Wilson bounds; ``responsible_*``: medians of the intervals found.
         ``nfe_auc``, ``first_step_auc``: area under the ROC curve of a detector that suspects more
         evaluations, or a shorter first step, against the clean runs of all images. NaN without
         values, and for bounds of medians of fewer than six images.
@@ -126,7 +127,7 @@ def _summary(cell: pd.DataFrame, group: str) -> dict[str, Any]:
         row |= _parts(name, median_with_interval(own[f"{name}_{run}"]))
     flipped = int(own[f"flip_head_{run}"].notna().sum())
     row |= {"flipped": flipped} | rate("flipped", "flipped_rate", flipped, len(own))
-    row |= dict.fromkeys(["tried", "repaired", "random_tried", "random_repaired"], 0)
+    row |= dict.fromkeys(["tried", "repaired", "random_tried"], 0)
     if run == "attack":
         over = own.amplification_attack / own.amplification_noise
         row |= _parts("over_noise", median_with_interval(over))
@@ -137,9 +138,13 @@ def _summary(cell: pd.DataFrame, group: str) -> dict[str, Any]:
             ("length", lengths),
         ):
             row |= _parts(f"responsible_{name}", median_with_interval(values))
-        for name, count in (("repaired", "tried"), ("random_repaired", "random_tried")):
-            tried, restored = int(own[name].notna().sum()), int(own[name].sum())
-            row |= {count: tried, name: restored} | rate(name, f"{name}_rate", restored, tried)
+        tried, restored = int(own.repaired.notna().sum()), int(own.repaired.sum())
+        row |= {"tried": tried, "repaired": restored}
+        row |= rate("repaired", "repaired_rate", restored, tried)
+        # An image's share varies less than a single answer: Wilson's is wide enough.
+        others = own.random_repaired.dropna()
+        row |= {"random_tried": len(others)}
+        row |= rate("random", "random_rate", float(others.sum()), len(others))
     for score in SCORES:
         clean, suspect = _scores(cell, group, score)
         if len(clean) and len(suspect):

@@ -23,18 +23,22 @@ the image with random noise of the same norm and size."""
 PAIRS = ("attack", "noise")
 """The runs that are compared with the clean one."""
 
+# Times that are the same may differ by this: some are kept in single precision.
+_ROUNDING = 1e-6
+
 Array = NDArray[Any]
 Rows = Iterator[dict[str, Any]]
 
 _DISTANCES = ("l2", "relative_l2", "cosine")
-_GROWTH = ("rate", "jacobian", "nonlinear", "log_norm_lower", "log_norm_upper")
+_PARTS = ("rate", "jacobian", "nonlinear")
+_BOUNDS = ("log_norm_lower", "log_norm_upper")
 _READERS = ("head", "probe")
 _QUARTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}
 _TAILS = {"q05": 0.05, "q95": 0.95}
 _BANDS = {
     **{name: ("mean", *_QUARTILES, *_TAILS) for name in _DISTANCES},
-    **{name: ("mean", *_QUARTILES) for name in (*_GROWTH, "margin_head", "margin_probe")},
-    **{name: tuple(_QUARTILES) for name in ("tight_l2", "step")},
+    **{name: ("mean", *_QUARTILES) for name in (*_PARTS, "margin_head", "margin_probe")},
+    **{name: tuple(_QUARTILES) for name in (*_BOUNDS, "tight_l2", "tight_relative_l2", "step")},
 }
 _TRAJECTORIES = {
     **CELL,
@@ -91,10 +95,11 @@ def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         25 %) over the images for which there is a value:
 
         - of the distance from the clean state (``l2``), that over the clean state's norm
-          (``relative_l2``), the ``cosine`` between the two, and the distance at a tight tolerance
-          (``tight_l2``);
+          (``relative_l2``), the ``cosine`` between the two, and the distances at a tight tolerance
+          (``tight_*``);
         - of the ``rate`` d/dt log |delta|, its part by the Jacobian (``jacobian``), the rest
-          (``nonlinear``) and the bounds of that part (``log_norm_lower``, ``log_norm_upper``);
+          (``nonlinear``), and the bounds of the former by the logarithmic norm at the clean state
+          (``log_norm_lower``, ``log_norm_upper``);
         - of the margin of the clean decision as the ``head`` and as a ``probe`` of that time read
           it, also of ``clean``;
         - of the size of the accepted ``step`` that covers t, also of ``clean``.
@@ -125,8 +130,8 @@ def image_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         and probe read it (``flip_*``; NaN: it does not). ``lyapunov_largest`` of the clean path.
         ``responsible_start``, ``responsible_end``: the shortest interval whose repair restores
         the decision (NaN: none); ``repaired``: 1 where there is one, 0 where not, NaN where that was
-        not tried; ``random_repaired``: the same of one random interval of that length. With an
-        ODE for every run evaluations (``nfe``), ``accepted`` and ``rejected`` steps and the
+        not tried; ``random_repaired``: which share of the other intervals of that length do. With
+        an ODE for every run evaluations (``nfe``), ``accepted`` and ``rejected`` steps and the
         ``first_step``.
 
     Raises:
@@ -185,10 +190,10 @@ def _band_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
         if f"{run}/nodes" in file:
             columns["nodes"] = _ends_of_steps(_nodes(file, run), rows, times)
         for reader in _READERS:
-            if n and f"{run}/flip_time/{reader}" in file:
+            if n and run in PAIRS:
                 flips = file[f"{run}/flip_time/{reader}"][:][rows]
-                columns[f"flipped_{reader}"] = (flips[:, None] <= times).mean(axis=0)
-        if group == "success" and "causal/repaired" in file:
+                columns[f"flipped_{reader}"] = (flips[:, None] <= times + _ROUNDING).mean(axis=0)
+        if group == "success":
             columns["responsible"] = _covered(file, times)
         for position, t in enumerate(times):
             yield (
@@ -199,16 +204,15 @@ def _band_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
 
 def _along(file: h5py.File, run: str, times: Array) -> dict[str, Array]:
     """What is known of a run at every time: values [N, T] by name."""
-    names = {name: f"distance/{name}" for name in _DISTANCES}
-    names |= {name: f"growth/{name}" for name in _GROWTH}
-    names |= {f"margin_{reader}": f"margin/{reader}" for reader in _READERS}
-    names["tight_l2"] = "tight/l2"
+    names = {name: f"{run}/distance/{name}" for name in _DISTANCES}
+    names |= {name: f"{run}/growth/{name}" for name in _PARTS}
+    names |= {name: f"growth/{name}" for name in _BOUNDS}
+    names |= {f"margin_{reader}": f"{run}/margin/{reader}" for reader in _READERS}
+    names |= {f"tight_{name}": f"{run}/tight/{name}" for name in ("l2", "relative_l2")}
     found = {
-        name: file[f"{run}/{path}"][:].astype(float)
-        for name, path in names.items()
-        if f"{run}/{path}" in file
+        name: file[path][:].astype(float) for name, path in names.items() if path in file
     }
-    if "rate" in found and "jacobian" in found:
+    if run in PAIRS:
         found["nonlinear"] = found["rate"] - found["jacobian"]
     if f"{run}/nodes" in file:
         found["step"] = _steps(_nodes(file, run), times)
@@ -261,8 +265,9 @@ def _covered(file: h5py.File, times: Array) -> Array:
     start, end = file["causal/responsible"][:][tried].T
     if not tried.any():
         return np.full(len(times), math.nan)
-    inside: Array = (start[:, None] <= times) & (times <= end[:, None])
-    return inside.mean(axis=0)
+    inside = (start[:, None] <= times + _ROUNDING) & (times <= end[:, None] + _ROUNDING)
+    covered: Array = inside.mean(axis=0)
+    return covered
 
 
 def _tried(file: h5py.File) -> Array:
@@ -285,11 +290,8 @@ def _images(file: h5py.File) -> pd.DataFrame:
         columns |= {f"{name}_{pair}": values for name, values in _of_pair(file, pair, times).items()}
     for run in RUNS:
         columns |= {f"{name}_{run}": values for name, values in _of_run(file, run).items()}
-    if "lyapunov_largest" in file:
-        columns["lyapunov_largest"] = file["lyapunov_largest"][:]
-    if "causal/repaired" in file:
-        columns |= _causal(file)
-    return pd.DataFrame(columns)
+    columns["lyapunov_largest"] = file["lyapunov_largest"][:]
+    return pd.DataFrame(columns | _causal(file))
 
 
 def _of_pair(file: h5py.File, pair: str, times: Array) -> dict[str, Array]:
@@ -305,13 +307,11 @@ def _of_pair(file: h5py.File, pair: str, times: Array) -> dict[str, Array]:
         "amplification": np.where(np.isfinite(amplification), amplification, math.nan),
         "peak_growth": np.where(there, growth[np.arange(len(growth)), peak], math.nan),
         "peak_t": np.where(there, times[peak], math.nan),
+        "lyapunov_along": file[f"{pair}/lyapunov_along"][:],
     }
-    if f"{pair}/lyapunov_along" in file:
-        found["lyapunov_along"] = file[f"{pair}/lyapunov_along"][:]
-    for reader in _READERS:
-        if f"{pair}/flip_time/{reader}" in file:
-            found[f"flip_{reader}"] = file[f"{pair}/flip_time/{reader}"][:]
-    return found
+    return found | {
+        f"flip_{reader}": file[f"{pair}/flip_time/{reader}"][:] for reader in _READERS
+    }
 
 
 def _of_run(file: h5py.File, run: str) -> dict[str, Array]:
@@ -330,18 +330,15 @@ def _of_run(file: h5py.File, run: str) -> dict[str, Array]:
 
 def _causal(file: h5py.File) -> dict[str, Array]:
     start, end = file["causal/responsible"][:].T
-    tried, random = _tried(file), file["causal/random_repaired"][:].astype(float)
     return {
         "responsible_start": start,
         "responsible_end": end,
-        "repaired": np.where(tried, np.isfinite(start), math.nan),
-        "random_repaired": np.where(random >= 0, random, math.nan),
+        "repaired": np.where(_tried(file), np.isfinite(start), math.nan),
+        "random_repaired": file["causal/random_repaired"][:],
     }
 
 
 def _interval_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
-    if "causal/repaired" not in file:
-        return
     chosen = file["causal/responsible"][:]
     outcomes = {patch: file[f"causal/{patch}"][:] for patch in _PATCHES}
     for i, (start, end) in enumerate(file["causal/intervals"][:]):
