@@ -17,6 +17,7 @@ from node_robustness import (
 )
 from node_robustness.checks import check_table
 from node_robustness.examples import example_table
+from node_robustness.image_pages import Pages, image_pages
 from node_robustness.numbers import token
 from node_robustness.report import render_report
 from node_robustness.storage import put, write_hdf5
@@ -404,7 +405,17 @@ def collect_masked(folder: Path, n: int = 150, seeds=(0,)) -> dict:
     return tables_of(**files)
 
 
-def draw(collected: dict, examples) -> dict:
+def pages_in(folder: Path) -> Pages:
+    """The pages of all trajectories in a folder, beside which their attacks lie."""
+    paths = sorted(folder.glob("trajectory-*.h5"))
+    attacks = [path.with_name(path.name.replace("trajectory", "attack", 1)) for path in paths]
+    data = [write_data(folder)] * len(paths)
+    return image_pages(zip(paths, attacks, data, strict=True))
+
+
+def draw(collected: dict, examples, pages: Pages | None = None) -> dict:
+    names = ("responsible", "trajectories", "trajectory_summary", "trajectory_images")
+    responsible, trajectories, summary, images = (collected[name] for name in names)
     return {
         "verdicts": figures.verdict_figure(collected["verdicts"], MODELS),
         "protocols": figures.protocol_figure(collected["verdicts"], MODELS),
@@ -419,7 +430,14 @@ def draw(collected: dict, examples) -> dict:
         "nfe": figures.nfe_figure(collected["nfe"], MODELS),
         "success": figures.success_figure(collected["attacks"], MODELS),
         "robust": figures.robust_figure(collected["attacks"], collected["clean"], MODELS),
-        "trajectories": figures.trajectory_figure(collected["trajectories"], MODELS),
+        "trajectories": figures.trajectory_figure(trajectories, MODELS),
+        "growth": figures.growth_figure(trajectories, MODELS),
+        "margins": figures.margin_figure(trajectories, MODELS),
+        "responsible": figures.responsible_figure(responsible, trajectories, summary, MODELS),
+        "adaptive_cost": figures.adaptive_cost_figure(
+            images, trajectories, collected["trajectory_roc"], MODELS
+        ),
+        "images": figures.image_figure(image_pages([]) if pages is None else pages, MODELS),
         "examples": figures.example_figure(examples, MODELS),
     }
 
@@ -446,11 +464,13 @@ def write_report(folder: Path, experiment: str, paper: str | None = None) -> Pat
     masked = collect_masked(folder / "masked")
     collected |= {key: masked[key] for key in masked if key not in _OF_CELLS}
     data = write_data(folder)
-    charts = draw(collected, example_table([(path, data) for path in shown]))
+    examples = example_table([(path, data) for path in shown])
+    charts = draw(collected, examples, pages_in(folder))
     specs = {key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()}
     path = folder / "report.html"
     render_report(experiment, collected, specs, MANIFEST, paper, path)
     return path
 
 
-_OF_CELLS = ("clean", "nfe", "attacks", "trajectories")
+_DYNAMICS = ("trajectory_images", "trajectory_summary", "trajectory_roc", "responsible")
+_OF_CELLS = ("clean", "nfe", "attacks", "trajectories", *_DYNAMICS)

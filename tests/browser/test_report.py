@@ -16,8 +16,9 @@ CHROMIUM = next(
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 FIGURES = [
-    *("verdicts", "protocols", "ladder", "curves", "audit", "matrix", "randomisation"),
-    *("detection", "checks", "clean", "nfe", "success", "robust", "trajectories", "examples"),
+    *("verdicts", "trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"),
+    *("protocols", "ladder", "curves", "audit", "matrix", "randomisation"),
+    *("detection", "checks", "clean", "nfe", "success", "robust", "examples"),
 ]
 FLAGS = [
     "--no-sandbox",

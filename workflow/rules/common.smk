@@ -30,6 +30,10 @@ TABLES = [
     "nfe",
     "attacks",
     "trajectories",
+    "trajectory_images",
+    "trajectory_summary",
+    "trajectory_roc",
+    "responsible",
     "examples",
     "ladder",
     "protocols",
@@ -59,6 +63,11 @@ FIGURES = [
     "success",
     "robust",
     "trajectories",
+    "growth",
+    "margins",
+    "responsible",
+    "adaptive_cost",
+    "images",
     "examples",
 ]
 ENVIRONMENT = "../envs/node-robustness.yaml"

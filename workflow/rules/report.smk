@@ -43,6 +43,12 @@ rule figures:
             f"results/{cell.experiment}/{cell.dataset}/data.h5"
             for cell in grid.shown(CONFIG, wildcards.experiment)
         ],
+        trajectories=of_experiment(grid.followed, "trajectory.h5"),
+        followed_attacks=of_experiment(grid.followed, "attack.h5"),
+        followed_data=lambda wildcards: [
+            f"results/{cell.experiment}/{cell.dataset}/data.h5"
+            for cell in grid.followed(CONFIG, wildcards.experiment)
+        ],
     output:
         report(
             expand("results/{{experiment}}/figures/{figure}.svg", figure=FIGURES),
@@ -52,6 +58,7 @@ rule figures:
         ),
         expand("results/{{experiment}}/figures/{figure}.png", figure=FIGURES),
         expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
+        images=directory("results/{experiment}/figures/images"),
     log:
         logs("figures", "figures"),
     benchmark:

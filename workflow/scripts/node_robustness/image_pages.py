@@ -12,13 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from node_robustness.examples import diverging, picture
+from node_robustness.grid import Cell
 from node_robustness.storage import open_hdf5, read_settings
 from node_robustness.tables import CELL
 
 Array = NDArray[Any]
 
 _IMAGES = [
-    *(*CELL, "page", "index", "group", "headline"),
+    *(*CELL, "page", "name", "index", "group", "headline"),
     *("responsible_start", "responsible_end", "flip_head", "flip_probe", "channels", "states"),
 ]
 _PICTURES = ["page", "part", "url", "caption"]
@@ -35,16 +36,17 @@ class Pages:
     """Pages of images, numbered by `page` from 1.
 
     Attributes:
-        images: one row a page: coordinates of its cell, ``index`` in the test set, ``group``
+        images: one row a page: coordinates of its cell, ``name`` (the cell's folder and the image),
+            ``index`` in the test set, ``group``
             (``success`` or ``failed``), ``headline``; times from which the decision differs and the
             responsible interval (NaN: none); ``states``: a picture of how far the adversarial state
             is from the clean one, channels downwards by t in [0, 1] to the right, of ``channels``
             channels.
         pictures: four rows a page: ``part``, ``url`` (PNG as ``data:`` address) and ``caption``.
-        curves: one row a page and t: distances of the states by attack and noise, that of the attack
-            at a ``tight`` tolerance, and margins of the clean decision by head and probe.
-        nodes: one row a page and accepted node of the adversarial's solve: its ``t``, at most 1, and
-            the distance there.
+        curves: one row a page and t: distances of the states by attack and noise, that by the
+            attack at a ``tight`` tolerance, and margins of the clean decision by head and probe.
+        nodes: one row a page and accepted node of the adversarial's solve: its ``t``, at most 1,
+            and the distance there.
         channels: one row a page and channel: ``share`` of the margin that its repair restores.
     """
 
@@ -86,12 +88,17 @@ def image_pages(files: Iterable[tuple[Path | str, Path | str, Path | str]]) -> P
         ):
             settings = read_settings(file)
             where = {name: settings[name] for name in CELL}
+            place = {field.name: settings[field.name] for field in fields(Cell)}
+            folder = Cell(**place).folder.removeprefix(f"{where['experiment']}/")
             for kept, i in enumerate(file["kept"][:]):
                 page = len(images) + 1
                 image, own = _image(file, attack, data, kept, i)
-                images.append(where | {"page": page} | image)
+                name = f"{folder}/image-{image['index']}"
+                images.append(where | {"page": page, "name": name} | image)
                 pictures += [{"page": page} | row for row in own]
-                parts.append({name: frame.assign(page=page) for name, frame in _along(file, kept, i)})
+                parts.append(
+                    {name: frame.assign(page=page) for name, frame in _along(file, kept, i)}
+                )
     return Pages(
         pd.DataFrame(images, columns=_IMAGES).astype({"tolerance": float}),
         pd.DataFrame(pictures, columns=_PICTURES),

@@ -75,11 +75,7 @@ def summary_table(images: pd.DataFrame) -> pd.DataFrame:
         evaluations, or a shorter first step, against the clean runs of all images. NaN without
         values, and for bounds of medians of fewer than six images.
     """
-    rows = [
-        where | _summary(cell, group)
-        for where, cell in _cells(images)
-        for group in _GROUPS
-    ]
+    rows = [where | _summary(cell, group) for where, cell in _cells(images) for group in _GROUPS]
     return tabulate(rows, _SUMMARY)
 
 

@@ -36,9 +36,9 @@ _READERS = ("head", "probe")
 _QUARTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}
 _TAILS = {"q05": 0.05, "q95": 0.95}
 _BANDS = {
-    **{name: ("mean", *_QUARTILES, *_TAILS) for name in _DISTANCES},
-    **{name: ("mean", *_QUARTILES) for name in (*_PARTS, "margin_head", "margin_probe")},
-    **{name: tuple(_QUARTILES) for name in (*_BOUNDS, "tight_l2", "tight_relative_l2", "step")},
+    **dict.fromkeys(_DISTANCES, ("mean", *_QUARTILES, *_TAILS)),
+    **dict.fromkeys((*_PARTS, "margin_head", "margin_probe"), ("mean", *_QUARTILES)),
+    **dict.fromkeys((*_BOUNDS, "tight_l2", "tight_relative_l2", "step"), tuple(_QUARTILES)),
 }
 _TRAJECTORIES = {
     **CELL,
@@ -89,10 +89,10 @@ def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         paths: Files of kind "trajectory".
 
     Returns:
-        One row for every file, ``t`` in [0, 1] and ``group`` of ``n`` images: ``clean``, ``success``
-        (adversarials), ``failed`` (what an attack ended with that found none) and ``noise``
-        (random, of the same norm and size, of all images). Mean, median and quantiles (``q25``:
-        25 %) over the images for which there is a value:
+        One row for every file, ``t`` in [0, 1] and ``group`` of ``n`` images: ``clean``,
+        ``success`` (adversarials), ``failed`` (what an attack ended with that found none) and
+        ``noise`` (random, of the same norm and size, of all images). Mean, median and
+        quantiles (``q25``: 25 %) over the images for which there is a value:
 
         - of the distance from the clean state (``l2``), that over the clean state's norm
           (``relative_l2``), the ``cosine`` between the two, and the distances at a tight tolerance
@@ -129,10 +129,10 @@ def image_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         (``lyapunov_along``), and the times from which the decision differs for good, as ``head``
         and probe read it (``flip_*``; NaN: it does not). ``lyapunov_largest`` of the clean path.
         ``responsible_start``, ``responsible_end``: the shortest interval whose repair restores
-        the decision (NaN: none); ``repaired``: 1 where there is one, 0 where not, NaN where that was
-        not tried; ``random_repaired``: which share of the other intervals of that length do. With
-        an ODE for every run evaluations (``nfe``), ``accepted`` and ``rejected`` steps and the
-        ``first_step``.
+        the decision (NaN: none); ``repaired``: 1 where there is one, 0 where not, NaN where that
+        was not tried; ``random_repaired``: which share of the other intervals of that length do.
+        With an ODE for every run evaluations (``nfe``), ``accepted`` and ``rejected`` steps and
+        the ``first_step``.
 
     Raises:
         UserError: A file is missing, damaged, of another kind or of another schema version.
@@ -158,9 +158,10 @@ def responsible_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Returns:
         One row a file and interval from ``start`` to ``end``: of how many adversarials
         (``repaired_of``, those for which the test could be made) undoing what this interval adds to
-        the perturbation restores the decision (``repaired``, as a ``_rate`` with 95 % Wilson bounds);
-        of how many clean images putting it in takes the decision away (``inserted``, likewise); and
-        how many adversarials have this one as their responsible interval (``chosen``).
+        the perturbation restores the decision (``repaired``, as a ``_rate`` with 95 % Wilson
+        bounds); of how many clean images putting it in takes the decision away (``inserted``,
+        likewise); and how many adversarials have this one as their responsible interval
+        (``chosen``).
 
     Raises:
         UserError: A file is missing, damaged, of another kind or of another schema version.
@@ -209,9 +210,7 @@ def _along(file: h5py.File, run: str, times: Array) -> dict[str, Array]:
     names |= {name: f"growth/{name}" for name in _BOUNDS}
     names |= {f"margin_{reader}": f"{run}/margin/{reader}" for reader in _READERS}
     names |= {f"tight_{name}": f"{run}/tight/{name}" for name in ("l2", "relative_l2")}
-    found = {
-        name: file[path][:].astype(float) for name, path in names.items() if path in file
-    }
+    found = {name: file[path][:].astype(float) for name, path in names.items() if path in file}
     if run in PAIRS:
         found["nonlinear"] = found["rate"] - found["jacobian"]
     if f"{run}/nodes" in file:
@@ -287,7 +286,9 @@ def _images(file: h5py.File) -> pd.DataFrame:
     }
     times = file["t"][:]
     for pair in PAIRS:
-        columns |= {f"{name}_{pair}": values for name, values in _of_pair(file, pair, times).items()}
+        columns |= {
+            f"{name}_{pair}": values for name, values in _of_pair(file, pair, times).items()
+        }
     for run in RUNS:
         columns |= {f"{name}_{run}": values for name, values in _of_run(file, run).items()}
     columns["lyapunov_largest"] = file["lyapunov_largest"][:]
@@ -309,9 +310,7 @@ def _of_pair(file: h5py.File, pair: str, times: Array) -> dict[str, Array]:
         "peak_t": np.where(there, times[peak], math.nan),
         "lyapunov_along": file[f"{pair}/lyapunov_along"][:],
     }
-    return found | {
-        f"flip_{reader}": file[f"{pair}/flip_time/{reader}"][:] for reader in _READERS
-    }
+    return found | {f"flip_{reader}": file[f"{pair}/flip_time/{reader}"][:] for reader in _READERS}
 
 
 def _of_run(file: h5py.File, run: str) -> dict[str, Array]:

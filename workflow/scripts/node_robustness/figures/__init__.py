@@ -21,8 +21,9 @@ from node_robustness.figures.clean import clean_figure, nfe_figure
 from node_robustness.figures.growth import growth_figure
 from node_robustness.figures.image_pages import image_figure, single_pages
 from node_robustness.figures.margins import margin_figure
+from node_robustness.figures.menus import GROUPS
 from node_robustness.figures.responsible import responsible_figure
-from node_robustness.figures.style import NORMS, save_chart, still
+from node_robustness.figures.style import NORMS, save_chart, save_still, still
 from node_robustness.figures.trajectories import trajectory_figure
 from node_robustness.figures.verdicts import (
     check_figure,
@@ -33,6 +34,7 @@ from node_robustness.figures.verdicts import (
 )
 
 __all__ = [
+    "GROUPS",
     "NORMS",
     "adaptive_cost_figure",
     "audit_figure",
@@ -53,6 +55,7 @@ __all__ = [
     "responsible_figure",
     "robust_figure",
     "save_chart",
+    "save_still",
     "single_pages",
     "still",
     "success_figure",

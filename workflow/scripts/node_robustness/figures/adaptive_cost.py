@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from node_robustness.figures.menus import (
@@ -59,7 +60,7 @@ def adaptive_cost_figure(
     column = alt.Column("model:N", title=None, sort=solved)
     steps = trajectories[trajectories.step_median.notna()].merge(where)
     curves = roc[roc.group == "success"].merge(where)
-    return with_menus(
+    chart = with_menus(
         [
             _evaluations(frame).facet(
                 data=inline(_costs(frame)), column=column, title="Evaluations of the ODE function"
@@ -85,7 +86,9 @@ def adaptive_cost_figure(
             "Median over images with quartiles. On the grey line a detector does no better than "
             "chance."
         ],
-    ).resolve_scale(color="independent", strokeDash="independent")
+    )
+    joined: alt.VConcatChart = chart.resolve_scale(color="independent", strokeDash="independent")
+    return joined
 
 
 _ROC = ["condition", "model", "seed", "tau", "score", "false_positive_rate", "true_positive_rate"]
@@ -102,7 +105,7 @@ def _costs(frame: pd.DataFrame) -> pd.DataFrame:
     every = pd.concat([clean, frame.assign(nfe=frame.nfe_attack), noise])
     by = ["condition", "model", "tolerance", "group"]
     groups = every.groupby(by, sort=False).nfe
-    found = groups.quantile([0.25, 0.5, 0.75]).unstack().reset_index()
+    found = groups.quantile(np.array([0.25, 0.5, 0.75])).unstack().reset_index()
     found.columns = [*by, "q25", "median", "q75"]
     counts = groups.count().reset_index(name="n")
     found = found.merge(counts, on=by)

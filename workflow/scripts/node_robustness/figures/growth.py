@@ -123,7 +123,9 @@ def _curves() -> list[alt.Chart]:
         base.transform_filter(alt.FieldEqualPredicate(field="part", equal="rate"))
         .mark_area(opacity=0.13, color=_COLOURS[0])
         .encode(y=alt.Y("q25:Q", title="d/dt log |δ|"), y2="q75:Q"),
-        base.mark_rule(color=GREY, strokeWidth=1).encode(x=alt.datum(0), x2=alt.datum(1), y=alt.datum(0)),
+        base.mark_rule(color=GREY, strokeWidth=1).encode(
+            x=alt.datum(0), x2=alt.datum(1), y=alt.datum(0)
+        ),
         base.mark_line().encode(y=y, color=colour, strokeDash=dash),
         base.mark_point(filled=True, opacity=0, size=60).encode(
             y=y,

@@ -33,10 +33,10 @@ _PICTURE = 120
 _WIDE, _HIGH = 2 * PANEL, 0.85 * PANEL
 _PARTS = ["clean", "perturbation", "adversarial", "attack failed", "places"]
 _NOTES = [
-    "Orange: attack; green: random noise of the same size; blue: clean. Dots: accepted steps; dashed: "
-    "at a tight tolerance (distance), by the probe (margin).",
+    "Orange: attack; green: random noise of the same size; blue: clean. Dots: accepted steps; "
+    "dashed: at a tight tolerance (distance), by the probe (margin).",
     "Shaded: the responsible interval; vertical line: from here on the head decides otherwise.",
-    "Places, channels: share of the margin that is restored when only they are repaired, over all t.",
+    "Places, channels: share of the margin that returns when only they are repaired, over all t.",
     "Channels along t: how far the attack moves each of them (white: not at all).",
 ]
 _RUNS = {"clean": "#0072B2", "attack": "#D55E00", "noise": "#009E73"}
@@ -75,38 +75,41 @@ def image_figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
         menus[3] = Menu("image", "Image", indices, menus[3].names, int(first["index"].iloc[0]))
     notes = list(_NOTES)
     if total > len(frame):
-        notes.append(f"{len(frame)} of {total} pages; the folder images/ beside has all of them.")
+        notes.append(f"{len(frame)} of {total} pages; figures/images/ has all of them.")
     chart = alt.vconcat(
         *_rows(chosen, _FILTER),
         data=inline(chosen.curves),
         spacing=14,
-        params=[*(menu.parameter for menu in menus), alt.param(name="page", expr=_page_of(frame)).param],
+        params=[
+            *(menu.parameter for menu in menus),
+            alt.param(name="page", expr=_page_of(frame)).param,
+        ],
     )
     headlines = dict(zip(map(str, frame.page), frame.headline, strict=True))
     told = f"{json.dumps(headlines, ensure_ascii=False)}[toString(page)]"
-    missing = "Nothing was kept of this image here: choose another one"
+    missing = "Nothing was kept of this image here" + ("" if total == 0 else ": choose another one")
     return styled(chart, alt.ExprRef(f"isValid(page) ? {told} : {json.dumps(missing)}"), notes)
 
 
-def single_pages(pages: Pages) -> Iterator[tuple[int, alt.VConcatChart]]:
+def single_pages(pages: Pages) -> Iterator[tuple[str, alt.VConcatChart]]:
     """Draw every page as a figure of its own.
 
     Args:
         pages: Result of `image_pages.image_pages`.
 
     Yields:
-        The index of the image in the test set, and its page.
+        The page's name, with slashes, and its chart.
     """
-    for row in pages.images.rename(columns={"index": "index_"}).itertuples():
-        tau = tau_label(row.tolerance)
+    for row in pages.images.to_dict("records"):
+        tau = tau_label(row["tolerance"])
         where = [
-            *(str(row.dataset), str(row.model), f"seed {row.seed}"),
-            *(tau if tau == NO_ODE else f"τ = {tau}", str(row.attack)),
-            *(NORMS[str(row.norm)], epsilon_label(float(row.epsilon))),
+            *(row["dataset"], row["model"], f"seed {row['seed']}"),
+            *(tau if tau == NO_ODE else f"τ = {tau}", row["attack"]),
+            *(NORMS[row["norm"]], epsilon_label(row["epsilon"])),
         ]
-        own = pages.only([int(row.page)])
+        own = pages.only([row["page"]])
         chart = alt.vconcat(*_rows(own, "true"), data=inline(own.curves), spacing=14)
-        yield int(row.index_), styled(chart, str(row.headline), [", ".join(where), *_NOTES])
+        yield row["name"], styled(chart, row["headline"], [", ".join(where), *_NOTES])
 
 
 def _chosen(pages: Pages) -> Pages:
@@ -122,14 +125,12 @@ def _chosen(pages: Pages) -> Pages:
 def _page_of(frame: pd.DataFrame) -> str:
     """An expression: the page that the menus choose; a model without an ODE has no tolerance."""
     pages = {
-        f"{row.model}|{row.tau}|{row.condition}|{row.index_}": int(row.page)
-        for row in frame.rename(columns={"index": "index_"}).itertuples()
+        f"{row['model']}|{row['tau']}|{row['condition']}|{row['index']}": row["page"]
+        for row in frame.to_dict("records")
     }
-    tail = "'|' + condition + '|' + image"
-    known = json.dumps(pages, ensure_ascii=False)
-    return (
-        f"{known}[model + '|' + tau + {tail}] || {known}[model + '|{NO_ODE}|' + condition + '|' + image]"
-    )
+    known, where = json.dumps(pages, ensure_ascii=False), "'|' + condition + '|' + image"
+    keys = f"model + '|' + tau + {where}", f"model + '|{NO_ODE}' + {where}"
+    return " || ".join(f"{known}[{key}]" for key in keys)
 
 
 def _rows(pages: Pages, chosen: str) -> list[Layers | alt.HConcatChart]:
@@ -196,14 +197,12 @@ def _distance(pages: Pages, marks: alt.InlineData, chosen: str) -> Layers:
 
 
 def _margin(marks: alt.InlineData, chosen: str) -> Layers:
-    curves = [f"{reader}_{run}" for reader in _READERS for run in _RUNS]
+    curves: list[str | alt.FieldName] = [f"{reader}_{run}" for reader in _READERS for run in _RUNS]
     each = (
         alt.Chart()
         .transform_filter(chosen)
         .transform_fold(curves, ["curve", "margin"])
-        .transform_calculate(
-            reader="split(datum.curve, '_')[0]", run="split(datum.curve, '_')[1]"
-        )
+        .transform_calculate(reader="split(datum.curve, '_')[0]", run="split(datum.curve, '_')[1]")
     )
     return alt.layer(
         *_marked(marks, chosen),
@@ -225,7 +224,9 @@ def _margin(marks: alt.InlineData, chosen: str) -> Layers:
 
 def _states(images: pd.DataFrame, chosen: str) -> Layers:
     frame = inline(images[["page", "states", "channels"]])
-    base = alt.Chart(frame).transform_filter(chosen).transform_calculate(middle="datum.channels / 2")
+    base = (
+        alt.Chart(frame).transform_filter(chosen).transform_calculate(middle="datum.channels / 2")
+    )
     scale = alt.Scale(reverse=True, nice=False, zero=True)
     title = "Channel"
     return alt.layer(
@@ -244,7 +245,11 @@ def _channels(channels: pd.DataFrame, chosen: str) -> Layers:
     base = base.transform_calculate(end="datum.channel + 1")
     return alt.layer(
         base.mark_rect().encode(
-            x=alt.X("share:Q", title="Share of the margin restored", axis=alt.Axis(format="~%")),
+            x=alt.X(
+                "share:Q",
+                title="Share of the margin restored",
+                axis=alt.Axis(format="~%", tickCount=6),
+            ),
             x2=alt.datum(0),
             y=alt.Y("channel:Q", title="Channel", scale=alt.Scale(reverse=True, nice=False)),
             y2="end:Q",

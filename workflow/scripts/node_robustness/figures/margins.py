@@ -17,7 +17,7 @@ from node_robustness.figures.menus import (
     time_axis,
     with_menus,
 )
-from node_robustness.figures.style import GREY, PANEL, inline, rate_axis, tau_label
+from node_robustness.figures.style import GREY, PANEL, Layers, inline, rate_axis, tau_label
 
 _READERS = ("head", "probe")
 _STATISTICS = ["median", "q25", "q75"]
@@ -68,8 +68,8 @@ def margin_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VCon
         [
             "Margin: logit of the clean decision less the largest other; below zero the decision "
             "differs.",
-            "Median over images, band between the quartiles. The head was trained on states of t = 1 "
-            "alone,",
+            "Median over images, band between the quartiles. The head was trained on states of "
+            "t = 1 alone,",
             "a probe is a linear classifier of the states of its own t.",
         ],
     )
@@ -86,9 +86,7 @@ def _flipped(frame: pd.DataFrame, reader: str) -> pd.DataFrame:
 
 def _means(frame: pd.DataFrame, reader: str, columns: list[str]) -> pd.DataFrame:
     means = over_seeds(frame, ["condition", "model", "tolerance", "group", "t"], columns)
-    return means.assign(
-        reader=reader, tau=means.tolerance.map(tau_label)
-    ).drop(columns="tolerance")
+    return means.assign(reader=reader, tau=means.tolerance.map(tau_label)).drop(columns="tolerance")
 
 
 def _margins(groups: Sequence[str]) -> list[alt.Chart]:
@@ -117,7 +115,7 @@ def _margins(groups: Sequence[str]) -> list[alt.Chart]:
     ]
 
 
-def _shares(groups: Sequence[str]) -> alt.LayerChart:
+def _shares(groups: Sequence[str]) -> Layers:
     base = alt.Chart().encode(x=time_axis(), y=rate_axis("Images", field="share"))
     return alt.layer(
         base.mark_line(interpolate="step-after").encode(

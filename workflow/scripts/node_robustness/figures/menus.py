@@ -1,8 +1,9 @@
-"""Drop-down lists that choose what a figure of paths shows, and what such figures have in common."""
+"""Drop-down lists that choose what a figure of paths shows, and what such figures share."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -49,7 +50,7 @@ class Menu:
     chosen: str | int
 
     @property
-    def parameter(self) -> alt.TopLevelParameter:
+    def parameter(self) -> Any:
         """The Vega-Lite parameter."""
         bind = alt.binding_select(
             options=list(self.values), labels=list(self.names), name=f"{self.label}: "
@@ -97,7 +98,7 @@ def tau_menu(frame: pd.DataFrame) -> Menu:
 
 
 def option_menu(name: str, label: str, options: dict[str, str]) -> Menu:
-    """Let the reader choose one of some values, given with their names; it begins with the first."""
+    """Let the reader choose one of some values, given with their names, the first to begin with."""
     return Menu(name, label, list(options), list(options.values()), next(iter(options)))
 
 
@@ -146,7 +147,7 @@ def _in_words(field: str) -> str:
     return f"{json.dumps(GROUPS)}[datum.{field}]"
 
 
-def _scale(groups: Sequence[str], marks: Sequence[object]) -> alt.Scale:
+def _scale(groups: Sequence[str], marks: Sequence[Any]) -> alt.Scale:
     known = dict(zip(GROUPS, marks, strict=True))
     return alt.Scale(domain=list(groups), range=[known[group] for group in groups])
 

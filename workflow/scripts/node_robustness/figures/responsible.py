@@ -83,7 +83,9 @@ def responsible_figure(
         .transform_filter(OF_CONDITION)
         .properties(width=1.1 * PANEL, height=0.6 * PANEL)
         .facet(
-            data=inline(covered), column=column, title="Adversarials whose responsible interval has t"
+            data=inline(covered),
+            column=column,
+            title="Adversarials whose responsible interval has t",
         ),
         _compared(taus)
         .transform_filter(OF_CONDITION)

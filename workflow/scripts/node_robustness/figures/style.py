@@ -114,6 +114,13 @@ def _is_unseen(part: Any) -> bool:
     return isinstance(mark, dict) and mark.get("opacity") == 0
 
 
+def save_still(chart: alt.VConcatChart, svg: Path | str) -> None:
+    """Write a chart as SVG alone."""
+    drawing = still(chart.to_dict())
+    with atomic_path(svg) as path:
+        path.write_text(drawing, encoding="utf-8")
+
+
 def in_order(values: Iterable[str]) -> list[str]:
     """The values without repetition, in natural order."""
     return sorted(set(values), key=natural)
