@@ -128,9 +128,9 @@ _FIGURES = {
         "How far the paths part",
         "How far the state of a perturbed image lies from that of its clean image while the ODE "
         "runs from t = 0 to 1, or from block to block of a residual body: for adversarials, for "
-        "what attacks ended with that failed, and for random noise of the same norm and size. At loose "
-        "tolerances a solve may take only a few steps, and the curve between them is the solver's "
-        "interpolation.",
+        "what attacks ended with that failed, and for random noise of the same norm and size. At "
+        "loose tolerances a solve may take only a few steps, and the curve between them is the "
+        "solver's interpolation.",
         "trajectories",
         section=_DYNAMICS,
     ),

@@ -121,8 +121,8 @@ def _limits(summary: pd.DataFrame, success: pd.DataFrame, trajectories: pd.DataF
         if len(empty) > _NAMED:
             named.append(f"and {len(empty) - _NAMED} more")
         found.append(
-            f"No adversarial was found in {len(empty)} of {_settings(len(cells))} that were "
-            f"followed, and of these nothing is said above: {'; '.join(named)}."
+            f"In {len(empty)} of {len(cells):,} followed settings no adversarial was found, and "
+            f"nothing is said of them here: {'; '.join(named)}."
         )
     if success.empty:
         return found
