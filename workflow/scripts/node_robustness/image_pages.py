@@ -45,8 +45,8 @@ class Pages:
         pictures: four rows a page: ``part``, ``url`` (PNG as ``data:`` address) and ``caption``.
         curves: one row a page and t: distances of the states by attack and noise, that by the
             attack at a ``tight`` tolerance, and margins of the clean decision by head and probe.
-        nodes: one row a page and accepted node of the adversarial's solve: its ``t``, at most 1,
-            and the distance there.
+        nodes: one row a page and accepted node of the adversarial's solve, or end of a block: its
+            ``t``, at most 1, and the distance there.
         channels: one row a page and channel: ``share`` of the margin that its repair restores.
     """
 
@@ -195,7 +195,8 @@ def _along(file: h5py.File, kept: int, i: int) -> list[tuple[str, pd.DataFrame]]
     for reader in _READERS:
         for run in ("clean", "attack", "noise"):
             curves[f"{reader}_{run}"] = file[f"{run}/margin/{reader}"][i]
-    nodes: dict[str, Array] = {"t": np.empty(0), "l2": np.empty(0)}
+    # The steps of a residual body are its blocks.
+    nodes = {"t": curves["t"], "l2": curves["l2_attack"]}
     if "attack/nodes" in file:
         own = slice(*file["attack/nodes/offsets"][i : i + 2])
         # The last step may end beyond 1, where the solution is then interpolated.

@@ -191,7 +191,8 @@ def _band_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
         if f"{run}/nodes" in file:
             columns["nodes"] = _ends_of_steps(_nodes(file, run), rows, times)
         for reader in _READERS:
-            if n and run in PAIRS:
+            # Of a reader that there is not, all margins are NaN.
+            if run in PAIRS and np.isfinite(file[f"{run}/margin/{reader}"][:][rows]).any():
                 flips = file[f"{run}/flip_time/{reader}"][:][rows]
                 columns[f"flipped_{reader}"] = (flips[:, None] <= times + _ROUNDING).mean(axis=0)
         if group == "success":

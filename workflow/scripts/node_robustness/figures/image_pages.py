@@ -43,8 +43,10 @@ _RUNS = {"clean": "#0072B2", "attack": "#D55E00", "noise": "#009E73"}
 _COLOUR = alt.Color(
     "run:N", legend=None, scale=alt.Scale(domain=list(_RUNS), range=list(_RUNS.values()))
 )
+_DISTANCES = {"l2_attack": [1, 0], "l2_noise": [1, 0], "tight": [4, 3]}
 _READERS = {"head": [1, 0], "probe": [4, 3]}
-_FILTER = "datum.page === page"
+# Vega-Lite reads numbers in CSV as such only where they are drawn.
+_FILTER = "toNumber(datum.page) === page"
 
 
 def image_figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
@@ -143,7 +145,7 @@ def _rows(pages: Pages, chosen: str) -> list[Layers | alt.HConcatChart]:
             _distance(pages, marks, chosen).properties(title="Distance |h_adv(t) − h(t)|"),
             _margin(marks, chosen).properties(title="Margin of the clean decision"),
             spacing=40,
-        ),
+        ).resolve_scale(strokeDash="independent"),
         alt.hconcat(
             _states(images, chosen).properties(title="Channels along t"),
             _channels(pages.channels, chosen).properties(title="Channels, over all t"),
@@ -178,17 +180,24 @@ def _marked(marks: alt.InlineData, chosen: str) -> list[alt.Chart]:
 
 
 def _distance(pages: Pages, marks: alt.InlineData, chosen: str) -> Layers:
-    base = alt.Chart().transform_filter(chosen).encode(x=time_axis())
-    each = base.transform_fold(["l2_attack", "l2_noise"], ["curve", "distance"])
-    title = "L2 distance"
+    title, names = "L2 distance", list(_DISTANCES)
+    lines = (
+        alt.Chart()
+        .transform_filter(chosen)
+        .transform_fold(list(_DISTANCES), ["curve", "distance"])
+        .transform_filter("isValid(datum.distance)")
+        .transform_calculate(run="datum.curve === 'l2_noise' ? 'noise' : 'attack'")
+        .mark_line()
+    )
+    dash = alt.Scale(domain=names, range=list(_DISTANCES.values()))
     return alt.layer(
         *_marked(marks, chosen),
-        base.transform_filter("isValid(datum.tight)")
-        .mark_line(strokeDash=[4, 3], strokeWidth=1.2, color=_RUNS["attack"])
-        .encode(y=alt.Y("tight:Q", title=title)),
-        each.transform_calculate(run="split(datum.curve, '_')[1]")
-        .mark_line()
-        .encode(y=alt.Y("distance:Q", title=title), color=_COLOUR),
+        lines.encode(
+            x=time_axis(),
+            y=alt.Y("distance:Q", title=title),
+            color=_COLOUR,
+            strokeDash=alt.StrokeDash("curve:N", scale=dash, legend=None),
+        ),
         alt.Chart(inline(pages.nodes))
         .transform_filter(chosen)
         .mark_point(filled=True, opacity=1, size=40, color=_RUNS["attack"])
