@@ -80,9 +80,9 @@ def write_trajectory(folder: Path, settings: dict, l2: list[list[float]], times:
     arrays = {
         "success": np.ones(len(l2), bool),
         "t": np.array(times),
-        "distance/l2": values,
-        "distance/relative_l2": values / 2,
-        "distance/cosine": 1 - values / 8,
+        "attack/distance/l2": values,
+        "attack/distance/relative_l2": values / 2,
+        "attack/distance/cosine": 1 - values / 8,
     }
     return write(folder / f"trajectory-{name(settings)}.h5", "trajectory", settings, arrays)
 

@@ -496,7 +496,8 @@ class _Integration:
             if self.tableau.middle:
                 weights = quartic(self.tableau, share, self.direction * active.step[index])
                 sources += stages
-            used = weights.any(1).tolist()
+            # At the very start of a step nothing counts but the state there.
+            used = [True, *weights[1:].any(1).tolist()]
             sources = [source for source, is_used in zip(sources, used, strict=True) if is_used]
             weights = weights[used].to(new[0].dtype).to(new[0].device, non_blocking=True)
             base = active.state

@@ -120,7 +120,7 @@ def attack_table(paths: Iterable[Path | str]) -> pd.DataFrame:
 
 
 def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
-    """Summarise how far adversarial states lie from clean ones along the ODE.
+    """Summarise how far adversarial states lie from clean ones along the ODE, or the blocks.
 
     Args:
         paths: Files of kind "trajectory".
@@ -280,7 +280,7 @@ def _trajectory_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
     n, times = int(success.sum()), file["t"][:]
     statistics: dict[str, NDArray[np.float64]] = {}
     for distance in _DISTANCES:
-        values = file[f"distance/{distance}"][:][success].astype(float)
+        values = file[f"attack/distance/{distance}"][:][success].astype(float)
         if n:
             statistics[f"{distance}_mean"] = values.mean(axis=0)
             quantiles = np.quantile(values, list(_QUANTILES.values()), axis=0)
