@@ -190,6 +190,17 @@ def cheaper_attacks(wildcards):
     return [f"results/{item.folder}/attack.h5" for item in cheaper]
 
 
+def follow_settings(wildcards):
+    """What is followed in a cell, and the tolerance of its reference curve."""
+    follow = CONFIG.experiments[wildcards.experiment].trajectories
+    return {
+        **follow.model_dump(
+            exclude={"attacks", "norms", "epsilons", "tolerances", "probe"}
+        ),
+        "tight_tolerance": grid.TIGHT_TOLERANCE,
+    }
+
+
 def audit_settings(wildcards):
     """What an audit measures, and the norm and epsilon of its attacks."""
     experiment = CONFIG.experiments[wildcards.experiment]
