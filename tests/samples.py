@@ -145,7 +145,16 @@ def write_trajectory(folder: Path, settings: dict, success: list[bool], times=No
         "causal/places": np.linspace(-0.2, 1, m * 4).reshape(m, 2, 2),
     }
     arrays |= {name.replace("__", "/"): np.asarray(values) for name, values in changes.items()}
-    return write(folder / f"trajectory-{name(settings)}.h5", "trajectory", settings, arrays)
+    path = folder / f"trajectory-{name(settings)}.h5"
+    return write(path, "trajectory", settings, arrays, axis="time" if solved else "depth")
+
+
+def write_probe(folder: Path, settings: dict, times=(0.0, 0.25, 0.5, 0.75, 1.0)) -> Path:
+    """Probes that are right at every t, where the head is the better the later it reads."""
+    t = np.array(times)
+    arrays = {"t": t, "accuracy": np.full(len(t), 0.9), "ece": np.full(len(t), 0.05)}
+    arrays |= {"head_accuracy": 0.1 + 0.8 * t, "head_ece": 0.5 - 0.4 * t}
+    return write(folder / f"probe-{name(settings)}.h5", "probe", settings, arrays)
 
 
 def _steps_of(run: str, nodes: list[float], n: int) -> dict[str, np.ndarray]:
@@ -323,12 +332,13 @@ MODELS = ["RES", "OON"]
 
 def collect(folder: Path, seeds=(0,)) -> tuple[dict, list[Path]]:
     """The tables of a tiny experiment, and the attack files that examples may come from."""
-    clean, attacks, trajectories, shown = [], [], [], []
+    clean, attacks, trajectories, probes, shown = [], [], [], [], []
     for seed in seeds:
         for model, tolerance in [("RES", None), ("OON", 0.01), ("OON", 1.0)]:
             where = {"model": model, "tolerance": tolerance, "seed": seed}
             nfe = None if tolerance is None else [8, 8, 14, 20]
             clean.append(write_clean(folder, solved(**where), [0, 1, 2, 0], nfe))
+            probes.append(write_probe(folder, solved(**where)))
             for epsilon in (0.1, 0.3):
                 settings = cell(epsilon=epsilon, **where)
                 success = [True, epsilon > 0.2, seed == 1, False]
@@ -336,11 +346,11 @@ def collect(folder: Path, seeds=(0,)) -> tuple[dict, list[Path]]:
                 if tolerance is None:
                     shown.append(attacks[-1])
                 trajectories.append(write_trajectory(folder, settings, success))
-    return tables_of(clean, attacks, trajectories), shown
+    return tables_of(clean, attacks, trajectories, probes), shown
 
 
 def tables_of(
-    clean, attacks, trajectories=(), audits=(), judged=(), randomised=(), detections=()
+    clean, attacks, trajectories=(), probes=(), audits=(), judged=(), randomised=(), detections=()
 ) -> dict:
     """All tables of an experiment."""
     paper, trained = "bim_adjoint", {"OON": 0.01}
@@ -357,6 +367,7 @@ def tables_of(
         "trajectory_images": followed,
         "trajectory_summary": trajectory_summary.summary_table(followed),
         "trajectory_roc": trajectory_summary.roc_table(followed),
+        "probes": trajectory_tables.probe_table(probes),
         "responsible": trajectory_tables.responsible_table(trajectories),
         "examples": protocols.example_sizes(attacked, paper),
         "ladder": protocols.ladder_table(attacked),
@@ -432,7 +443,7 @@ def draw(collected: dict, examples, pages: Pages | None = None) -> dict:
         "robust": figures.robust_figure(collected["attacks"], collected["clean"], MODELS),
         "trajectories": figures.trajectory_figure(trajectories, MODELS),
         "growth": figures.growth_figure(trajectories, MODELS),
-        "margins": figures.margin_figure(trajectories, MODELS),
+        "margins": figures.margin_figure(trajectories, collected["probes"], MODELS),
         "responsible": figures.responsible_figure(responsible, trajectories, summary, MODELS),
         "adaptive_cost": figures.adaptive_cost_figure(
             images, trajectories, collected["trajectory_roc"], MODELS
@@ -472,5 +483,7 @@ def write_report(folder: Path, experiment: str, paper: str | None = None) -> Pat
     return path
 
 
-_DYNAMICS = ("trajectory_images", "trajectory_summary", "trajectory_roc", "responsible")
-_OF_CELLS = ("clean", "nfe", "attacks", "trajectories", *_DYNAMICS)
+_OF_CELLS = (
+    *("clean", "nfe", "attacks", "trajectories", "trajectory_images", "trajectory_summary"),
+    *("trajectory_roc", "probes", "responsible"),
+)

@@ -70,10 +70,10 @@ def test_accepted_nodes_are_dots_on_the_curves(tmp_path):
 
 
 def test_stills_are_without_what_nobody_sees(cells):
-    chart = figures.margin_figure(cells[0]["trajectories"], MODELS)
+    chart = figures.margin_figure(cells[0]["trajectories"], cells[0]["probes"], MODELS)
     assert "mark-symbol role-mark" not in figures.still(chart.to_dict())
     # The figure itself has it, for the tooltips.
-    assert json.dumps(chart.to_dict()).count('"opacity": 0,') == 2
+    assert json.dumps(chart.to_dict()).count('"opacity": 0,') == 3
 
 
 def test_the_map_of_intervals_tells_their_shares(tmp_path):

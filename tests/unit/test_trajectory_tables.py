@@ -72,7 +72,7 @@ def test_steps_cover_the_times_up_to_the_end_of_the_solve(tmp_path):
     changes = {"attack__nodes__t": nodes, "attack__nodes__offsets": [0, 4, 7]}
     path = write_trajectory(tmp_path, cell(), [True, True], **changes)
     won = bands(path, "success")
-    steps = np.array([[0.2, 0.55, 0.55, 0.5, 0.5], [0.3, 0.3, 0.3, np.nan, np.nan]])
+    steps = np.array([[0.2, 0.55, 0.55, 0.55, 0.5], [0.3, 0.3, 0.3, np.nan, np.nan]])
     np.testing.assert_allclose(won.step_median, np.nanmedian(steps, axis=0))
     # Ends at .2 | .3 | .6, .75 | 1.25: the last ones lie at or beyond the last time.
     np.testing.assert_allclose(won.nodes, [0, 0.5, 0.5, 1, 0.5])
@@ -103,7 +103,8 @@ def test_an_empty_cell_keeps_its_times(tmp_path):
     table = trajectory_tables.trajectory_table([path])
     assert table.groupby("group").t.apply(list).tolist() == [[0, 0.25, 0.5, 0.75, 1]] * 4
     assert (table.n == 0).all()
-    assert table.drop(columns=[*tables.CELL, "group", "t", "n"]).isna().all(axis=None)
+    known = [*tables.CELL, "group", "t", "n", "n_split"]
+    assert table.drop(columns=known).isna().all(axis=None)
     assert trajectory_tables.image_table([path]).empty
     intervals = trajectory_tables.responsible_table([path])
     assert (intervals.repaired_of == 0).all()

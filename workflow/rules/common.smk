@@ -33,6 +33,7 @@ TABLES = [
     "trajectory_images",
     "trajectory_summary",
     "trajectory_roc",
+    "probes",
     "responsible",
     "examples",
     "ladder",
@@ -259,6 +260,17 @@ def of_experiment(cells, name):
         ]
 
     return paths
+
+
+def probes(wildcards):
+    """The probes of all models and tolerances that are followed, if there are any."""
+    section = CONFIG.experiments[wildcards.experiment].trajectories
+    if section is None or not section.probe:
+        return []
+    followed = grid.followed(CONFIG, wildcards.experiment)
+    return list(
+        dict.fromkeys(f"results/{cell.solved_folder}/probe.h5" for cell in followed)
+    )
 
 
 def papers_attack(wildcards):

@@ -7,6 +7,7 @@ rule tables:
         clean=of_experiment(grid.solved, "clean.h5"),
         attacks=of_experiment(grid.cells, "attack.h5"),
         trajectories=of_experiment(grid.followed, "trajectory.h5"),
+        probes=probes,
         audits=of_experiment(grid.audited, "audit.h5"),
         judged=of_experiment(grid.judged, "judged.h5"),
         randomised=of_experiment(grid.randomised, "randomised.h5"),

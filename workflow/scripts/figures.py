@@ -38,7 +38,7 @@ with job(snakemake.log[0]):
         "robust": figures.robust_figure(published, tables["clean"], models),
         "trajectories": figures.trajectory_figure(tables["trajectories"], models),
         "growth": figures.growth_figure(tables["trajectories"], models),
-        "margins": figures.margin_figure(tables["trajectories"], models),
+        "margins": figures.margin_figure(tables["trajectories"], tables["probes"], models),
         "responsible": figures.responsible_figure(
             *(tables[name] for name in ("responsible", "trajectories", "trajectory_summary")),
             models,

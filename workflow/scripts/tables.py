@@ -32,6 +32,7 @@ with job(snakemake.log[0]):
         "trajectory_images": followed,
         "trajectory_summary": trajectory_summary.summary_table(followed),
         "trajectory_roc": trajectory_summary.roc_table(followed),
+        "probes": trajectory_tables.probe_table(cells.probes),
         "responsible": trajectory_tables.responsible_table(cells.trajectories),
         "examples": protocols.example_sizes(attacked, paper),
         "ladder": protocols.ladder_table(attacked),

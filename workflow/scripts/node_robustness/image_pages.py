@@ -190,7 +190,7 @@ def _along(file: h5py.File, kept: int, i: int) -> list[tuple[str, pd.DataFrame]]
     """The curves, nodes and channels of image i, the kept one of that number."""
     curves = {"t": file["t"][:]}
     curves |= {f"l2_{pair}": file[f"{pair}/distance/l2"][i] for pair in ("attack", "noise")}
-    if "attack/tight/l2" in file:
+    if "attack/tight" in file:
         curves["tight"] = file["attack/tight/l2"][i]
     for reader in _READERS:
         for run in ("clean", "attack", "noise"):

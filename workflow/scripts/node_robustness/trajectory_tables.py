@@ -14,14 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from node_robustness.storage import open_hdf5, read_settings
-from node_robustness.tables import CELL, collect, place, rate, tabulate
-
-RUNS = ("clean", "attack", "noise")
-"""What is followed of every image: itself, its adversarial (or what the attack ended with), and
-the image with random noise of the same norm and size."""
-
-PAIRS = ("attack", "noise")
-"""The runs that are compared with the clean one."""
+from node_robustness.tables import CELL, SOLVED, collect, place, rate, tabulate
+from node_robustness.trajectories.reader import PAIRS, RUNS, Trajectory
 
 # Times that are the same may differ by this: some are kept in single precision.
 _ROUNDING = 1e-6
@@ -30,6 +24,7 @@ Array = NDArray[Any]
 Rows = Iterator[dict[str, Any]]
 
 _DISTANCES = ("l2", "relative_l2", "cosine")
+_TIGHT = ("l2", "relative_l2")
 _PARTS = ("rate", "jacobian", "nonlinear")
 _BOUNDS = ("log_norm_lower", "log_norm_upper")
 _READERS = ("head", "probe")
@@ -38,11 +33,11 @@ _TAILS = {"q05": 0.05, "q95": 0.95}
 _BANDS = {
     **dict.fromkeys(_DISTANCES, ("mean", *_QUARTILES, *_TAILS)),
     **dict.fromkeys((*_PARTS, "margin_head", "margin_probe"), ("mean", *_QUARTILES)),
-    **dict.fromkeys((*_BOUNDS, "tight_l2", "tight_relative_l2", "step"), tuple(_QUARTILES)),
+    **dict.fromkeys((*_BOUNDS, *(f"tight_{name}" for name in _TIGHT), "step"), tuple(_QUARTILES)),
 }
 _TRAJECTORIES = {
     **CELL,
-    **{"group": "str", "t": "float64", "n": "int64"},
+    **{"group": "str", "t": "float64", "n": "int64", "n_split": "int64"},
     **{f"{name}_{part}": "float64" for name, parts in _BANDS.items() for part in parts},
     **dict.fromkeys(["flipped_head", "flipped_probe", "nodes", "responsible"], "float64"),
 }
@@ -65,6 +60,8 @@ _IMAGES = {
     ),
     **{f"{name}_{run}": "float64" for name in _OF_RUN for run in RUNS},
 }
+_QUALITY = ("accuracy", "ece", "head_accuracy", "head_ece")
+_PROBES = {**SOLVED, "t": "float64", **dict.fromkeys(_QUALITY, "float64")}
 _PATCHES = ("repaired", "inserted")
 _RESPONSIBLE = {
     **CELL,
@@ -95,11 +92,12 @@ def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         quantiles (``q25``: 25 %) over the images for which there is a value:
 
         - of the distance from the clean state (``l2``), that over the clean state's norm
-          (``relative_l2``), the ``cosine`` between the two, and the distances at a tight tolerance
-          (``tight_*``);
+          (``relative_l2``), and the ``cosine`` between the two;
+        - of the ratio of the distance at a tight tolerance to that at the cell's (``tight_*``);
         - of the ``rate`` d/dt log |delta|, its part by the Jacobian (``jacobian``), the rest
           (``nonlinear``), and the bounds of the former by the logarithmic norm at the clean state
-          (``log_norm_lower``, ``log_norm_upper``);
+          (``log_norm_lower``, ``log_norm_upper``); all but the rate, like the ratio, of the
+          ``n_split`` images alone whose growth was taken apart;
         - of the margin of the clean decision as the ``head`` and as a ``probe`` of that time read
           it, also of ``clean``;
         - of the size of the accepted ``step`` that covers t, also of ``clean``.
@@ -149,6 +147,28 @@ def image_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     return table.reindex(columns=list(_IMAGES)).astype(_IMAGES)
 
 
+def probe_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate how well the state at each t is read, by the head and by a probe of that t.
+
+    Args:
+        paths: Files of kind "probe".
+
+    Returns:
+        One row a file and ``t``: ``accuracy`` and expected calibration error (``ece``) of the
+        probe, and of the head (``head_*``), on validation images that the probe was not fitted to.
+
+    Raises:
+        UserError: A file is missing, damaged, of another kind or of another schema version.
+    """
+    return collect(paths, "probe", _probe_rows, _PROBES)
+
+
+def _probe_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
+    columns = {name: file[name][:] for name in ("t", *_QUALITY)}
+    for position in range(len(columns["t"])):
+        yield {name: float(values[position]) for name, values in columns.items()}
+
+
 def responsible_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     """Tabulate what patching an interval of t does to the decision on adversarials.
 
@@ -169,27 +189,20 @@ def responsible_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     return collect(paths, "trajectory", _interval_rows, _RESPONSIBLE)
 
 
-def _groups(file: h5py.File) -> dict[str, tuple[str, Array]]:
-    """The groups of images: which run they are taken from, and which rows they are."""
-    success = file["success"][:]
-    every = np.ones(len(success), bool)
-    return {
-        "clean": ("clean", every),
-        "success": ("attack", success),
-        "failed": ("attack", ~success),
-        "noise": ("noise", every),
-    }
-
-
 def _band_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
-    times = file["t"][:]
-    for group, (run, rows) in _groups(file).items():
+    trajectory = Trajectory(file)
+    times = trajectory.t
+    every = np.ones(len(file["success"]), bool)
+    for group, (run, rows) in ({"clean": ("clean", every)} | trajectory.groups()).items():
         n = int(rows.sum())
         columns: dict[str, Array] = {}
-        for name, values in _along(file, run, times).items():
+        for name, values in _along(trajectory, run).items():
             columns |= _statistics(name, values[rows])
+            if name == "jacobian":
+                columns["n_split"] = np.isfinite(values[rows]).sum(axis=0)
         if f"{run}/nodes" in file:
-            columns["nodes"] = _ends_of_steps(_nodes(file, run), rows, times)
+            nodes = trajectory.nodes(f"{run}/nodes/t")
+            columns["nodes"] = _ends_of_steps([nodes[i] for i in np.flatnonzero(rows)], times)
         for reader in _READERS:
             # Of a reader that there is not, all margins are NaN.
             if run in PAIRS and np.isfinite(file[f"{run}/margin/{reader}"][:][rows]).any():
@@ -199,23 +212,27 @@ def _band_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
             columns["responsible"] = _covered(file, times)
         for position, t in enumerate(times):
             yield (
-                {"group": group, "t": float(t), "n": n}
+                {"group": group, "t": float(t), "n": n, "n_split": 0}
                 | {name: float(values[position]) for name, values in columns.items()}
             )
 
 
-def _along(file: h5py.File, run: str, times: Array) -> dict[str, Array]:
+def _along(trajectory: Trajectory, run: str) -> dict[str, Array]:
     """What is known of a run at every time: values [N, T] by name."""
-    names = {name: f"{run}/distance/{name}" for name in _DISTANCES}
-    names |= {name: f"{run}/growth/{name}" for name in _PARTS}
+    file = trajectory.file
+    names = {f"margin_{reader}": f"{run}/margin/{reader}" for reader in _READERS}
     names |= {name: f"growth/{name}" for name in _BOUNDS}
-    names |= {f"margin_{reader}": f"{run}/margin/{reader}" for reader in _READERS}
-    names |= {f"tight_{name}": f"{run}/tight/{name}" for name in ("l2", "relative_l2")}
-    found = {name: file[path][:].astype(float) for name, path in names.items() if path in file}
     if run in PAIRS:
-        found["nonlinear"] = found["rate"] - found["jacobian"]
+        names |= {name: f"{run}/distance/{name}" for name in _DISTANCES}
+        names |= {name: f"{run}/growth/{name}" for name in ("rate", "jacobian")}
+    found = {name: file[path][:].astype(float) for name, path in names.items()}
+    if run in PAIRS:
+        found["nonlinear"] = trajectory.nonlinear_rate(run).astype(float)
+    for name in _TIGHT if f"{run}/tight" in file else ():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found[f"tight_{name}"] = file[f"{run}/tight/{name}"][:] / found[name]
     if f"{run}/nodes" in file:
-        found["step"] = _steps(_nodes(file, run), times)
+        found["step"] = trajectory.step_sizes(run)
     return found
 
 
@@ -233,30 +250,13 @@ def _statistics(name: str, values: Array) -> dict[str, Array]:
     return found
 
 
-def _nodes(file: h5py.File, run: str) -> list[Array]:
-    """The accepted nodes of every image, from 0 to 1 or beyond."""
-    ends = file[f"{run}/nodes/offsets"][:]
-    return np.split(file[f"{run}/nodes/t"][:], ends[1:-1]) if len(ends) > 1 else []
-
-
-def _steps(nodes: list[Array], times: Array) -> Array:
-    """The size of the step that covers each time, [N, T]; NaN where the solve did not get there."""
-    found = np.full((len(nodes), len(times)), math.nan)
-    for row, own in zip(found, nodes, strict=True):
-        # The last node may lie at 1 itself, or beyond.
-        end = np.searchsorted(own, times, side="right").clip(max=len(own) - 1)
-        known = (end > 0) & (times <= own[-1] if len(own) else False)
-        row[known] = (own[end] - own[end - 1])[known]
-    return found
-
-
-def _ends_of_steps(nodes: list[Array], rows: Array, times: Array) -> Array:
+def _ends_of_steps(nodes: list[Array], times: Array) -> Array:
     """How many accepted steps an image end between the time before and each time, that included."""
-    own = [nodes[i][1:] for i in np.flatnonzero(rows)]
-    if not own:
+    if not nodes:
         return np.full(len(times), math.nan)
-    place = np.searchsorted(times, np.concatenate(own), side="left").clip(max=len(times) - 1)
-    return np.bincount(place, minlength=len(times)) / len(own)
+    ends = np.concatenate([own[1:] for own in nodes])
+    place = np.searchsorted(times, ends, side="left").clip(max=len(times) - 1)
+    return np.bincount(place, minlength=len(times)) / len(nodes)
 
 
 def _covered(file: h5py.File, times: Array) -> Array:
@@ -321,7 +321,7 @@ def _of_run(file: h5py.File, run: str) -> dict[str, Array]:
         if f"{run}/{name}" in file
     }
     if f"{run}/nodes" in file:
-        nodes = _nodes(file, run)
+        nodes = Trajectory(file).nodes(f"{run}/nodes/t")
         found["first_step"] = np.array(
             [own[1] - own[0] if len(own) > 1 else math.nan for own in nodes], float
         )

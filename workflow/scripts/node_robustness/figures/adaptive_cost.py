@@ -60,7 +60,7 @@ def adaptive_cost_figure(
     column = alt.Column("model:N", title=None, sort=solved)
     steps = trajectories[trajectories.step_median.notna()].merge(where)
     curves = roc[roc.group == "success"].merge(where)
-    chart = with_menus(
+    return with_menus(
         [
             _evaluations(frame).facet(
                 data=inline(_costs(frame)), column=column, title="Evaluations of the ODE function"
@@ -86,9 +86,9 @@ def adaptive_cost_figure(
             "Median over images with quartiles. On the grey line a detector does no better than "
             "chance."
         ],
+        color="independent",
+        strokeDash="independent",
     )
-    joined: alt.VConcatChart = chart.resolve_scale(color="independent", strokeDash="independent")
-    return joined
 
 
 _ROC = ["condition", "model", "seed", "tau", "score", "false_positive_rate", "true_positive_rate"]

@@ -20,22 +20,27 @@ from node_robustness.figures.menus import (
 from node_robustness.figures.style import GREY, PANEL, Layers, inline, rate_axis, tau_label
 
 _READERS = ("head", "probe")
+_DASHES = [[1, 0], [5, 3]]
 _STATISTICS = ["median", "q25", "q75"]
 
 
-def margin_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
+def margin_figure(
+    trajectories: pd.DataFrame, probes: pd.DataFrame, models: Sequence[str]
+) -> alt.VConcatChart:
     """Draw the margin of the clean decision along the ODE, and when decisions leave it.
 
     Args:
         trajectories: Result of `trajectory_tables.trajectory_table`.
+        probes: Result of `trajectory_tables.probe_table`.
         models: All models of the experiment.
 
     Returns:
         A column a model: the margin of the clean run's class over the next one as the head and as
         linear probes read the state, for clean images, adversarials, what a failed attack ended
         with and random noise, medians and quartiles over images, averaged over seeds; below, the
-        share of the images whose decision has left the clean one for good. Lists choose the
-        tolerance, and dataset, attack, norm and epsilon.
+        share of the images whose decision has left the clean one for good, and the accuracy of
+        head and probes on clean validation images. Lists choose the tolerance, and dataset, attack,
+        norm and epsilon.
     """
     frame, menu = condition_menu(trajectories[trajectories.n > 0])
     groups = groups_in(frame)
@@ -45,7 +50,7 @@ def margin_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VCon
     column = alt.Column("model:N", title=None, sort=list(models))
     row = alt.Row("reader:N", title=None, sort=list(_READERS))
     chosen = f"{OF_CONDITION} && {OF_TAU}"
-    charts = [
+    charts: list[Layers] = [
         alt.layer(*_margins(groups))
         .transform_filter(chosen)
         .properties(width=1.3 * PANEL, height=0.75 * PANEL)
@@ -61,6 +66,18 @@ def margin_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VCon
         )
         .properties(title="Decisions that have left the clean one for good"),
     ]
+    if len(probes):
+        quality = _quality(probes, frame)
+        charts.append(
+            _accuracy()
+            .transform_filter(chosen)
+            .properties(width=1.3 * PANEL, height=0.5 * PANEL)
+            .facet(
+                data=inline(quality),
+                column=alt.Column("model:N", title=None, sort=list(models)),
+                title="What the state at t tells of a clean image, on validation images",
+            )
+        )
     return with_menus(
         charts,
         [tau_menu(frame), menu],
@@ -72,6 +89,8 @@ def margin_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VCon
             "t = 1 alone,",
             "a probe is a linear classifier of the states of its own t.",
         ],
+        color="independent",
+        strokeDash="independent",
     )
 
 
@@ -128,5 +147,34 @@ def _shares(groups: Sequence[str]) -> Layers:
                 alt.Tooltip("t:Q", title="Time t", format=".2f"),
                 alt.Tooltip("share:Q", title="Have left by then", format=".1%"),
             ],
+        ),
+    )
+
+
+def _quality(probes: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy by reader, the mean over seeds, for every condition of the model and tolerance."""
+    by = ["dataset", "model", "tolerance", "t"]
+    names = {"accuracy": "probe", "head_accuracy": "head"}
+    means = probes.groupby(by, sort=False, as_index=False, dropna=False)[list(names)].mean()
+    long = means.rename(columns=names).melt(by, list(names.values()), "reader", "accuracy")
+    where = frame[["condition", "dataset", "model", "tolerance"]].drop_duplicates()
+    found = long.merge(where, on=["dataset", "model", "tolerance"])
+    return found.assign(tau=found.tolerance.map(tau_label)).drop(columns=["dataset", "tolerance"])
+
+
+def _accuracy() -> Layers:
+    base = alt.Chart().encode(x=time_axis(), y=rate_axis("Accuracy", field="accuracy"))
+    scale = alt.Scale(domain=list(_READERS), range=_DASHES)
+    return alt.layer(
+        base.mark_line(color=GREY).encode(
+            strokeDash=alt.StrokeDash("reader:N", title="Read by", scale=scale)
+        ),
+        base.mark_point(filled=True, opacity=0, size=60).encode(
+            tooltip=[
+                alt.Tooltip("model:N", title="Model"),
+                alt.Tooltip("reader:N", title="Read by"),
+                alt.Tooltip("t:Q", title="Time t", format=".2f"),
+                alt.Tooltip("accuracy:Q", title="Accuracy", format=".1%"),
+            ]
         ),
     )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
@@ -167,12 +167,23 @@ def with_menus(
     menus: Sequence[Menu],
     title: str,
     notes: list[str],
+    **scales: Literal["independent", "shared"],
 ) -> alt.VConcatChart:
-    """Join the parts of a figure and give it its menus; the title tells what they chose."""
+    """Join the parts of a figure and give it its menus; the title tells what they chose.
+
+    Args:
+        charts: the parts, from above.
+        menus: in the order in which the title names their choices.
+        title: what stands before these.
+        notes: lines below the title.
+        **scales: by channel, whether each part has its own.
+    """
     told = " + ', ' + ".join(
         f"'τ = ' + {menu.title}" if menu.name == "tau" else menu.title for menu in menus
     )
     chart = alt.vconcat(*charts, spacing=18, params=[menu.parameter for menu in menus])
+    if scales:
+        chart = chart.resolve_scale(**scales)
     return styled(chart, alt.ExprRef(f"{json.dumps(f'{title}: ')} + {told}"), notes)
 
 

@@ -86,7 +86,7 @@ def _of_distance(frame: pd.DataFrame, distance: str) -> pd.DataFrame:
     return means.assign(
         distance=distance,
         tau=means.tolerance.map(tau_label),
-        tight=means.get("tight"),
+        tight=means["median"] * means["tight"] if "tight" in means else None,
     ).drop(columns="tolerance")
 
 
