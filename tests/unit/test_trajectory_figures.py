@@ -134,7 +134,8 @@ def test_menus_choose_a_page_by_model_tolerance_condition_and_image(cells):
     known = json.loads(re.match(r"{.*?}", page)[0])
     assert known["OON|1|1|0"] in set(cells[1].images.page)
     assert known["RES|no ODE|0|0"] == cells[1].images.page[cells[1].images.model == "RES"].min()
-    assert any(text.startswith("Test image 0: zero taken for one") for text in texts(chart))
+    title = "RES, no ODE. Test image 0: zero taken for one"
+    assert any(text.startswith(title) for text in texts(chart))
 
 
 def test_the_report_has_no_more_pages_than_it_can_hold(cells, monkeypatch):

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from samples import cell, write_trajectory
+from samples import cell, solved, write_probe, write_trajectory
 
 from node_robustness import trajectory_summary
 from node_robustness.statistics import auc_with_interval, median_with_interval, wilson
 from node_robustness.tables import CELL
 from node_robustness.trajectory_findings import sentences
-from node_robustness.trajectory_tables import image_table, trajectory_table
+from node_robustness.trajectory_tables import image_table, probe_table, trajectory_table
 
 N = 8
 
@@ -90,12 +90,13 @@ def test_nothing_followed():
     images = image_table([])
     assert trajectory_summary.summary_table(images).empty
     assert trajectory_summary.roc_table(images).empty
-    assert sentences(trajectory_summary.summary_table(images), trajectory_table([])) == []
+    summary = trajectory_summary.summary_table(images)
+    assert sentences(summary, trajectory_table([]), probe_table([])) == []
 
 
-def told(*paths) -> str:
+def told(*paths, probes=()) -> str:
     table = trajectory_summary.summary_table(image_table(paths))
-    return "\n".join(sentences(table, trajectory_table(paths)))
+    return "\n".join(sentences(table, trajectory_table(paths), probe_table(probes)))
 
 
 def test_findings_say_what_the_tables_hold(tmp_path):
@@ -112,10 +113,19 @@ def test_findings_say_what_the_tables_hold(tmp_path):
         "at random, restores 0.0 % (0.0 % to 35.4 %) of the 7 that have others.",
         "better than chance by more evaluations in 1 of 1 setting (area under the ROC curve at "
         "most 1 (0.74 to 1)",
-        "The head was trained on states of t = 1 alone",
+        "what it reads before is not a decision of the network, and no probes were fitted",
         "a median of 2 at τ = 0.1 accepted steps",
     ):
         assert part in text
+
+
+def test_findings_say_how_well_each_t_is_read(tmp_path):
+    probes = [write_probe(tmp_path, solved(tolerance=tau)) for tau in (0.1, 1.0)]
+    text = told(write_trajectory(tmp_path, cell(), [True] * 7), probes=probes)
+    assert (
+        "read at t = 0 it is right on 10.0 % to 10.0 % of held-out validation images, linear "
+        "probes fitted to states of t = 0 on 90.0 % to 90.0 %." in text
+    )
 
 
 def test_findings_call_no_difference_clear_that_is_none(tmp_path):

@@ -236,7 +236,7 @@ def render_report(
         verdict=[figure for figure in figures if figure["section"] == _VERDICT],
         dynamics=[figure for figure in figures if figure["section"] == _DYNAMICS],
         dynamics_sentences=trajectory_findings.sentences(
-            tables["trajectory_summary"], tables["trajectories"]
+            *(tables[name] for name in ("trajectory_summary", "trajectories", "probes"))
         ),
         figures=[figure for figure in figures if figure["section"] == "figures"],
         not_measured=[

@@ -16,12 +16,13 @@ _NAMED = 3
 _DETECTORS = {"nfe": "more evaluations", "first_step": "a shorter first step"}
 
 
-def sentences(summary: pd.DataFrame, trajectories: pd.DataFrame) -> list[str]:
+def sentences(summary: pd.DataFrame, trajectories: pd.DataFrame, probes: pd.DataFrame) -> list[str]:
     """Say where perturbations grow, when decisions leave, what is responsible, and what it costs.
 
     Args:
         summary: Result of `trajectory_summary.summary_table`.
         trajectories: Result of `trajectory_tables.trajectory_table`.
+        probes: Result of `trajectory_tables.probe_table`.
 
     Returns:
         Plain sentences with numbers and with the limits of what was measured; none if nothing was
@@ -40,7 +41,7 @@ def sentences(summary: pd.DataFrame, trajectories: pd.DataFrame) -> list[str]:
             *_responsible(name, own),
             *_detected(name, own),
         ]
-    return found + _limits(summary, success, trajectories)
+    return found + _limits(summary, success, trajectories, probes)
 
 
 def _growth(name: str, success: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
@@ -112,7 +113,12 @@ def _detected(name: str, success: pd.DataFrame) -> list[str]:
     return [f"{name}: the solver gives adversarials away better than chance {listed(parts)}."]
 
 
-def _limits(summary: pd.DataFrame, success: pd.DataFrame, trajectories: pd.DataFrame) -> list[str]:
+def _limits(
+    summary: pd.DataFrame,
+    success: pd.DataFrame,
+    trajectories: pd.DataFrame,
+    probes: pd.DataFrame,
+) -> list[str]:
     found = []
     cells = trajectories[trajectories.group == "success"].drop_duplicates(list(CELL))
     empty = cells[cells.n == 0]
@@ -128,7 +134,7 @@ def _limits(summary: pd.DataFrame, success: pd.DataFrame, trajectories: pd.DataF
         return found
     found.append(
         "The head was trained on states of t = 1 alone: what it reads before is not a decision of "
-        "the network. The probes are linear classifiers trained on validation images at each t."
+        f"the network{_readers(probes)}."
     )
     if (success.tried > 0).any():
         found.append(
@@ -147,6 +153,21 @@ def _limits(summary: pd.DataFrame, success: pd.DataFrame, trajectories: pd.DataF
             "between these the curves are the solver's interpolation."
         )
     return found
+
+
+def _readers(probes: pd.DataFrame) -> str:
+    """How well head and probes read the states of t = 0, over models and tolerances."""
+    if probes.empty:
+        return ", and no probes were fitted to compare it with"
+    start = probes[probes.t == probes.t.min()]
+    told = [
+        f"{percent(values.min())} to {percent(values.max())}"
+        for values in (start.head_accuracy, start.accuracy)
+    ]
+    return (
+        f"; read at t = 0 it is right on {told[0]} of held-out validation images, linear probes "
+        f"fitted to states of t = 0 on {told[1]}"
+    )
 
 
 def _largest(rows: pd.DataFrame, column: str = "n") -> pd.Series:

@@ -87,7 +87,10 @@ def image_figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
             alt.param(name="page", expr=_page_of(frame)).param,
         ],
     )
-    headlines = dict(zip(map(str, frame.page), frame.headline, strict=True))
+    headlines = {
+        str(row["page"]): f"{row['model']}, {_tau(row['tolerance'])}. {row['headline']}"
+        for row in frame.to_dict("records")
+    }
     told = f"{json.dumps(headlines, ensure_ascii=False)}[toString(page)]"
     missing = "Nothing was kept of this image here" + ("" if total == 0 else ": choose another one")
     return styled(chart, alt.ExprRef(f"isValid(page) ? {told} : {json.dumps(missing)}"), notes)
@@ -103,15 +106,19 @@ def single_pages(pages: Pages) -> Iterator[tuple[str, alt.VConcatChart]]:
         The page's name, with slashes, and its chart.
     """
     for row in pages.images.to_dict("records"):
-        tau = tau_label(row["tolerance"])
         where = [
             *(row["dataset"], row["model"], f"seed {row['seed']}"),
-            *(tau if tau == NO_ODE else f"τ = {tau}", row["attack"]),
+            *(_tau(row["tolerance"]), row["attack"]),
             *(NORMS[row["norm"]], epsilon_label(row["epsilon"])),
         ]
         own = pages.only([row["page"]])
         chart = alt.vconcat(*_rows(own, "true"), data=inline(own.curves), spacing=14)
         yield row["name"], styled(chart, row["headline"], [", ".join(where), *_NOTES])
+
+
+def _tau(tolerance: float) -> str:
+    told = tau_label(tolerance)
+    return told if told == NO_ODE else f"τ = {told}"
 
 
 def _chosen(pages: Pages) -> Pages:
