@@ -21,7 +21,12 @@ from node_robustness import figures
 from node_robustness.figures import image_pages as drawn_pages
 from node_robustness.image_pages import image_pages
 from node_robustness.trajectory_summary import summary_table
-from node_robustness.trajectory_tables import image_table, responsible_table, trajectory_table
+from node_robustness.trajectory_tables import (
+    image_table,
+    probe_table,
+    responsible_table,
+    trajectory_table,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -74,6 +79,15 @@ def test_stills_are_without_what_nobody_sees(cells):
     assert "mark-symbol role-mark" not in figures.still(chart.to_dict())
     # The figure itself has it, for the tooltips.
     assert json.dumps(chart.to_dict()).count('"opacity": 0,') == 3
+
+
+def test_margins_are_drawn_without_probes(tmp_path):
+    nothing = np.full((2, 5), np.nan)
+    changes = {f"{run}__margin__probe": nothing for run in ("clean", "attack", "noise")}
+    path = write_trajectory(tmp_path, cell(), [True, False], **changes)
+    found = texts(figures.margin_figure(trajectory_table([path]), probe_table([]), ["OON"]))
+    assert "head" in found
+    assert "probe" not in found
 
 
 def test_the_map_of_intervals_tells_their_shares(tmp_path):

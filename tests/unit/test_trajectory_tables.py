@@ -2,7 +2,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from samples import INTERVALS, cell, write_trajectory
+from samples import INTERVALS, cell, solved, write_probe, write_trajectory
 
 from node_robustness import tables, trajectory_tables
 from node_robustness.errors import UserError
@@ -53,6 +53,36 @@ def test_what_is_not_a_number_is_left_out(tmp_path):
     np.testing.assert_array_equal(won.jacobian_mean, [np.nan, 0.25])
     # The rest is that of each image, not of the means.
     np.testing.assert_array_equal(won.nonlinear_mean, [np.nan, 0.5])
+
+
+def test_what_was_measured_of_some_images_is_told_with_their_number(tmp_path):
+    nan = np.nan
+    changes = {
+        "attack__growth__jacobian": [[1.0, 1.0], [nan, nan], [nan, nan]],
+        "attack__distance__l2": [[2.0, 4.0], [1.0, 1.0], [0.0, 1.0]],
+        # A perturbation that is nothing has no ratio.
+        "attack__tight__l2": [[3.0, 4.0], [nan, nan], [0.0, 3.0]],
+    }
+    won = bands(write_trajectory(tmp_path, cell(), [True] * 3, TIMES, **changes), "success")
+    assert won.n.tolist() == [3, 3]
+    assert won.n_split.tolist() == [1, 1]
+    assert won.tight_l2_median.tolist() == [1.5, 2]
+
+
+def test_a_reader_that_there_is_not_has_seen_no_decision_leave(tmp_path):
+    changes = {f"{run}__margin__probe": np.full((2, 2), np.nan) for run in ("attack", "noise")}
+    changes["attack__flip_time__probe"] = [np.nan, np.nan]
+    won = bands(write_trajectory(tmp_path, cell(), [True] * 2, TIMES, **changes), "success")
+    assert won.flipped_probe.isna().all()
+    assert won.flipped_head.tolist() == [0, 1]
+
+
+def test_probes_are_told_at_every_time(tmp_path):
+    paths = [write_probe(tmp_path, solved(tolerance=tau)) for tau in (10.0, 0.1)]
+    table = trajectory_tables.probe_table(paths)
+    assert table.tolerance.tolist() == [0.1] * 5 + [10] * 5
+    assert table.head_accuracy[:5].tolist() == pytest.approx([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert (table.accuracy == 0.9).all()
 
 
 def test_decisions_have_left_from_their_flip_time_on(tmp_path):
@@ -155,14 +185,14 @@ def test_one_row_an_interval(tmp_path):
     assert table.chosen[1] == 1
 
 
-MAKE = [
+OF_TRAJECTORIES = [
     trajectory_tables.trajectory_table,
     trajectory_tables.image_table,
     trajectory_tables.responsible_table,
 ]
 
 
-@pytest.mark.parametrize("make", MAKE)
+@pytest.mark.parametrize("make", OF_TRAJECTORIES)
 def test_rows_do_not_depend_on_the_order_of_the_paths(make, tmp_path):
     paths = [
         write_trajectory(tmp_path, cell(model=model, tolerance=tau), [True, False])
@@ -174,7 +204,7 @@ def test_rows_do_not_depend_on_the_order_of_the_paths(make, tmp_path):
     assert table.tolerance.dropna().drop_duplicates().tolist() == [1, 0.001, 10]
 
 
-@pytest.mark.parametrize("make", MAKE)
+@pytest.mark.parametrize("make", [*OF_TRAJECTORIES, trajectory_tables.probe_table])
 def test_of_no_files_they_are_empty_and_typed(make, tmp_path):
     table = make([])
     tables.write_table(table, tmp_path / "t.csv", tmp_path / "t.parquet", {})
@@ -182,7 +212,7 @@ def test_of_no_files_they_are_empty_and_typed(make, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), table)
 
 
-@pytest.mark.parametrize("make", MAKE)
+@pytest.mark.parametrize("make", OF_TRAJECTORIES)
 def test_another_schema_version_is_refused(make, tmp_path):
     path = write_trajectory(tmp_path, cell(), [True])
     with h5py.File(path, "r+") as file:

@@ -47,6 +47,7 @@ def margin_figure(
     margins = pd.concat([_read(frame, reader, f"margin_{reader}") for reader in _READERS])
     margins = margins.dropna(subset="median")
     flips = pd.concat(_flipped(frame[frame.group != "clean"], reader) for reader in _READERS)
+    flips = flips.dropna(subset="share")
     column = alt.Column("model:N", title=None, sort=list(models))
     row = alt.Row("reader:N", title=None, sort=list(_READERS))
     chosen = f"{OF_CONDITION} && {OF_TAU}"
