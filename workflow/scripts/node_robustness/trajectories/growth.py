@@ -15,9 +15,7 @@ The Jacobians are never formed: their products with vectors come from forward (j
 within.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,10 +23,8 @@ from torch import Tensor
 from node_robustness.models import ODEBody, ResidualBody
 from node_robustness.parts import Parts
 from node_robustness.solvers import Status, solve_parts
+from node_robustness.trajectories.linearisation import Linearisation, Map, by_autograd, linearise
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs
-
-Map = Callable[[Tensor], Tensor]
-"""A map of states [n, C, H, W], sample by sample."""
 
 LANCZOS_STEPS = 20
 POWER_ITERATIONS = 20
@@ -47,7 +43,7 @@ def rates(body: ODEBody | ResidualBody, runs: Runs) -> dict[str, Tensor]:
     function = body.function.bind(clean[0])
     found: dict[str, list[Tensor]] = {name: [] for name in runs.perturbed}
     for k, time in enumerate(runs.times):
-        t = time.to(clean.dtype).to(clean.device).expand(clean.shape[1])
+        t = _at(time, clean)
         slope = function(t, clean[k])
         for name, collected in found.items():
             moved = runs.states[name][k]
@@ -68,14 +64,12 @@ def _between_blocks(runs: Runs, name: str) -> Tensor:
 def jacobian_quotients(body: ODEBody, runs: Runs) -> dict[str, Tensor]:
     """What the Jacobian explains of the rates, <d, J d> / <d, d>, by name of run: [n, T]."""
     clean = runs.states[CLEAN]
-    function = body.function.bind(clean[0])
     found: dict[str, list[Tensor]] = {name: [] for name in runs.perturbed}
     for k, time in enumerate(runs.times):
-        t = time.to(clean.dtype).to(clean.device).expand(clean.shape[1])
+        push = linearise(body.function, _at(time, clean), clean[k]).push
         for name, collected in found.items():
             d = runs.states[name][k] - clean[k]
-            _, product = _derivative(partial(function, t), clean[k], d)
-            collected.append(_quotient(d, product))
+            collected.append(_quotient(d, push(d)))
     return {name: torch.stack(collected, dim=1) for name, collected in found.items()}
 
 
@@ -88,28 +82,16 @@ def logarithmic_norms(body: ODEBody, runs: Runs, start: Tensor) -> tuple[Tensor,
         start: where the Krylov spaces begin, [n, C, H, W], not zero, best random.
     """
     clean = runs.states[CLEAN]
-    function = body.function.bind(clean[0])
     found = []
     for k, time in enumerate(runs.times):
-        t = time.to(clean.dtype).to(clean.device).expand(clean.shape[1])
-        found.append(extreme_eigenvalues(_symmetric_part(partial(function, t), clean[k]), start))
+        near = linearise(body.function, _at(time, clean), clean[k])
+
+        def symmetric_part(v: Tensor, near: Linearisation = near) -> Tensor:
+            return (near.push(v) + near.pull(v)) / 2
+
+        found.append(extreme_eigenvalues(symmetric_part, start))
     smallest, largest = zip(*found, strict=True)
     return torch.stack(list(smallest), dim=1), torch.stack(list(largest), dim=1)
-
-
-def _symmetric_part(function: Map, at: Tensor) -> Map:
-    """The map v -> (J v + J^T v) / 2, J the Jacobian of a function of states at some states."""
-    with torch.enable_grad():
-        asking = at.detach().requires_grad_()
-        value = function(asking)
-
-    def apply(v: Tensor) -> Tensor:
-        (backward,) = torch.autograd.grad(value, asking, v, retain_graph=True)
-        _, forward = _derivative(function, at, v)
-        symmetric: Tensor = (forward + backward) / 2
-        return symmetric
-
-    return apply
 
 
 def extreme_eigenvalues(
@@ -190,14 +172,14 @@ class Flow:
     def push(self, v: Tensor) -> Tensor:
         """M v, [n, C, H, W]: one solve of h together with v."""
         if isinstance(self.body, ResidualBody):
-            return _derivative(self.body.forward, self.start, v)[1]
-        function = self.body.function.bind(self.start)
+            return by_autograd(self.body, self.start).push(v)
+        function, method = self.body.function, self.body.settings.method
 
         def coupled(t: Tensor, parts: Parts) -> Parts:
             h, w = parts
-            return _derivative(partial(function, t), h, w)
+            near = linearise(function, t, h)
+            return near.value, near.push(w)
 
-        method = self.body.settings.method
         solution = solve_parts(
             coupled, (self.start, v), (0.0, 1.0), method=method, nodes=self.nodes
         )
@@ -239,11 +221,9 @@ class Flow:
         return torch.where(self.failed | ~torch.isfinite(values), torch.nan, values)
 
 
-def _derivative(function: Map, at: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """A function of states at some states, and its derivative there along v."""
-    both: Any = torch.func.jvp(function, (at,), (v,))
-    value, product = both
-    return value, product
+def _at(time: Tensor, states: Tensor) -> Tensor:
+    """One time for all of n samples of states [T, n, ...], [n]."""
+    return time.to(states.dtype).to(states.device).expand(states.shape[1])
 
 
 def _quotient(d: Tensor, image: Tensor) -> Tensor:
