@@ -214,24 +214,41 @@ class TestTables:
         assert not table
 
     def test_trajectories(self, finished):
-        table = self.table(finished, "trajectories", [*CELL, "t"])
+        table = self.table(finished, "trajectories", [*CELL, "group", "t"])
         for path in cells(finished, "trajectory"):
             where = tuple(settings(path)[key] for key in CELL)
             with h5py.File(path) as file, h5py.File(path.with_name("attack.h5")) as attack:
                 followed = attack["index"][:][attack["attacked"][:]]
                 np.testing.assert_array_equal(file["index"][:], followed)
-                success = file["success"][:]
-                times, distances = file["t"][:], file["attack/distance/l2"][:].astype(float)
-                axis = file.attrs["axis"]
+                success, times, axis = file["success"][:], file["t"][:], file.attrs["axis"]
+                attacked, noisy = (
+                    file[f"{pair}/distance/l2"][:].astype(float) for pair in ("attack", "noise")
+                )
             assert axis == ("depth" if "RES" in where else "time")
             assert times.tolist() == ([0, 1] if axis == "depth" else [0, 0.25, 0.5, 0.75, 1])
-            for position, t in enumerate(times):
-                row = table.pop((*where, t))
-                assert row["n"] == success.sum()
-                if success.any():
-                    median = np.median(distances[success, position])
-                    assert row["l2_median"] == pytest.approx(median, rel=1e-9)
+            groups = {"success": attacked[success], "failed": attacked[~success], "noise": noisy}
+            for group, distances in groups.items():
+                for position, t in enumerate(times):
+                    row = table.pop((*where, group, t))
+                    assert row["n"] == len(distances)
+                    if len(distances):
+                        median = np.median(distances[:, position])
+                        assert row["l2_median"] == pytest.approx(median, rel=1e-9)
+            for t in times:
+                assert table.pop((*where, "clean", t))["n"] == len(followed)
         assert not table
+
+    def test_every_kept_image_has_a_page(self, finished):
+        found = 0
+        for path in cells(finished, "trajectory"):
+            with h5py.File(path) as file:
+                kept = file["index"][:][file["kept"][:]]
+            folder = path.parent.relative_to(finished / "results/tiny")
+            for index in kept:
+                page = finished / "results/tiny/figures/images" / folder / f"image-{index}.svg"
+                assert f"Test image {index}:" in page.read_text()
+                found += 1
+        assert found == len(list(finished.glob("results/tiny/figures/images/**/*.svg"))) > 0
 
 
 class TestVerdict:

@@ -76,17 +76,19 @@ def growth_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VCon
         "Growth of perturbations",
         [
             "Rate d/dt log |δ|, median over images and a band between the quartiles of the whole "
-            "rate.",
-            "Above zero the perturbation grows. Without an ODE: from block to block, per unit of "
-            "depth.",
+            "rate; above zero",
+            "the perturbation grows. Without an ODE: from block to block, per unit of depth. Parts "
+            "and bounds are of",
+            "the first images alone, whose number the tooltip tells.",
         ],
     )
 
 
 def _part(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows of one part of the rate that have a value."""
+    own = frame if name == "rate" else frame.assign(n=frame.n_split)
     columns = {f"{name}_{part}": part for part in _STATISTICS}
-    means = _means(frame.rename(columns=columns), _STATISTICS).dropna(subset="median")
+    means = _means(own.rename(columns=columns), _STATISTICS).dropna(subset="median")
     return means.assign(part=name)
 
 
