@@ -70,8 +70,8 @@ def trajectory_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.
         [
             "Median over images, band between the quartiles. Dots: where accepted steps end, the "
             "larger the more;",
-            "between them the solver interpolates. Dashed: where a tight tolerance would put it, by "
-            "the first images.",
+            "between them the solver interpolates. Dashed: where a tight tolerance would put it, "
+            "by the first images.",
             "Grey: block by block.",
         ],
     )
