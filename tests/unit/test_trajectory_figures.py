@@ -78,7 +78,7 @@ def test_stills_are_without_what_nobody_sees(cells):
     chart = figures.margin_figure(cells[0]["trajectories"], cells[0]["probes"], MODELS)
     assert "mark-symbol role-mark" not in figures.still(chart.to_dict())
     # The figure itself has it, for the tooltips.
-    assert json.dumps(chart.to_dict()).count('"opacity": 0,') == 3
+    assert json.dumps(chart.to_dict()).count('"opacity": 0,') == 4
 
 
 def test_margins_are_drawn_without_probes(tmp_path):
@@ -148,7 +148,8 @@ def test_menus_choose_a_page_by_model_tolerance_condition_and_image(cells):
     known = json.loads(re.match(r"{.*?}", page)[0])
     assert known["OON|1|1|0"] in set(cells[1].images.page)
     assert known["RES|no ODE|0|0"] == cells[1].images.page[cells[1].images.model == "RES"].min()
-    title = "RES, no ODE. Test image 0: zero taken for one"
+    # It begins with an adversarial of an ODE.
+    title = "OON, τ = 0.01. Test image 0: zero taken for one"
     assert any(text.startswith(title) for text in texts(chart))
 
 

@@ -20,7 +20,8 @@ Array = NDArray[Any]
 
 _IMAGES = [
     *(*CELL, "page", "name", "index", "group", "headline"),
-    *("responsible_start", "responsible_end", "flip_head", "flip_probe", "channels", "states"),
+    *("responsible_start", "responsible_end", "flip_head", "flip_probe"),
+    *("channels", "states", "most"),
 ]
 _PICTURES = ["page", "part", "url", "caption"]
 _CURVES = [
@@ -40,8 +41,8 @@ class Pages:
             ``index`` in the test set, ``group``
             (``success`` or ``failed``), ``headline``; times from which the decision differs and the
             responsible interval (NaN: none); ``states``: a picture of how far the adversarial state
-            is from the clean one, channels downwards by t in [0, 1] to the right, of ``channels``
-            channels.
+            is from the clean one, the root mean square over places of ``channels`` channels
+            downwards by t in [0, 1] to the right; full colour is ``most``.
         pictures: four rows a page: ``part``, ``url`` (PNG as ``data:`` address) and ``caption``.
         curves: one row a page and t: distances of the states by attack and noise, that by the
             attack at a ``tight`` tolerance, and margins of the clean decision by head and probe.
@@ -136,6 +137,7 @@ def _image(
         "responsible_end": end,
         **flips,
         "channels": len(moved),
+        "most": float(moved.max()),
         "states": picture(diverging(_along_t(moved, file["t"][:])[None] / (moved.max() or 1.0))),
     }
     return image, [

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -9,7 +11,6 @@ import pandas as pd
 from node_robustness.figures.menus import (
     Menu,
     condition_menu,
-    option_menu,
     tau_menu,
     time_axis,
 )
@@ -64,17 +65,16 @@ def image_figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
     chosen, total = _chosen(pages), len(pages.images)
     frame, condition = condition_menu(chosen.images)
     frame = frame.assign(tau=frame.tolerance.map(tau_label))
-    used = {model: model for model in models if model in set(frame.model)} or {"": "none"}
+    first = _first(frame[frame.condition == condition.chosen])
+    used = [model for model in models if model in set(frame.model)] or [""]
     indices = sorted(set(frame["index"])) or [0]
+    taus = tau_menu(frame)
     menus = [
-        option_menu("model", "Model", used),
-        tau_menu(frame),
+        Menu("model", "Model", used, used, first.get("model", used[0])),
+        replace(taus, chosen=first["tau"]) if first.get("tau") in taus.values else taus,
         condition,
-        Menu("image", "Image", indices, [str(index) for index in indices], indices[0]),
+        Menu("image", "Image", indices, list(map(str, indices)), first.get("index", indices[0])),
     ]
-    first = frame[(frame.condition == condition.chosen) & (frame.model == menus[0].chosen)]
-    if len(first):
-        menus[3] = Menu("image", "Image", indices, menus[3].names, int(first["index"].iloc[0]))
     notes = list(_NOTES)
     if total > len(frame):
         notes.append(f"{len(frame)} of {total} pages; figures/images/ has all of them.")
@@ -114,6 +114,14 @@ def single_pages(pages: Pages) -> Iterator[tuple[str, alt.VConcatChart]]:
         own = pages.only([row["page"]])
         chart = alt.vconcat(*_rows(own, "true"), data=inline(own.curves), spacing=14)
         yield row["name"], styled(chart, row["headline"], [", ".join(where), *_NOTES])
+
+
+def _first(frame: pd.DataFrame) -> dict[str, Any]:
+    """The page to begin with: if possible an adversarial of an ODE whose repair is known."""
+    doubts = frame[["responsible_start", "tolerance"]].isna().astype(int)
+    order = doubts.responsible_start + doubts.tolerance + (frame.group != "success")
+    pages = frame.loc[order.sort_values(kind="stable").index].to_dict("records")
+    return {str(name): value for name, value in pages[0].items()} if pages else {}
 
 
 def _tau(tolerance: float) -> str:
@@ -239,7 +247,7 @@ def _margin(marks: alt.InlineData, chosen: str) -> Layers:
 
 
 def _states(images: pd.DataFrame, chosen: str) -> Layers:
-    frame = inline(images[["page", "states", "channels"]])
+    frame = inline(images[["page", "states", "channels", "most"]])
     base = (
         alt.Chart(frame).transform_filter(chosen).transform_calculate(middle="datum.channels / 2")
     )
@@ -249,6 +257,9 @@ def _states(images: pd.DataFrame, chosen: str) -> Layers:
         base.mark_image(width=_WIDE, height=_HIGH, aspect=False).encode(
             x=alt.value(_WIDE / 2), y=alt.Y("middle:Q", title=title, scale=scale), url="states:N"
         ),
+        base.transform_calculate(scale="'full red: ' + format(toNumber(datum.most), '.2~g')")
+        .mark_text(align="right", baseline="bottom", fill="currentColor")
+        .encode(x=alt.value(_WIDE), y=alt.value(-4), text="scale:N"),
         # Nothing to be seen: it spans the axes, from 0 to the number of channels.
         base.transform_calculate(t="0")
         .mark_rule(strokeOpacity=0)

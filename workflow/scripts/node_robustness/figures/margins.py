@@ -19,7 +19,7 @@ from node_robustness.figures.menus import (
 )
 from node_robustness.figures.style import GREY, PANEL, Layers, inline, rate_axis, tau_label
 
-_READERS = ("head", "probe")
+_READERS = {"head": "read by the head", "probe": "read by a linear probe of each t"}
 _DASHES = [[1, 0], [5, 3]]
 _STATISTICS = ["median", "q25", "q75"]
 
@@ -44,29 +44,31 @@ def margin_figure(
     """
     frame, menu = condition_menu(trajectories[trajectories.n > 0])
     groups = groups_in(frame)
-    margins = pd.concat([_read(frame, reader, f"margin_{reader}") for reader in _READERS])
-    margins = margins.dropna(subset="median")
-    flips = pd.concat(_flipped(frame[frame.group != "clean"], reader) for reader in _READERS)
-    flips = flips.dropna(subset="share")
-    column = alt.Column("model:N", title=None, sort=list(models))
-    row = alt.Row("reader:N", title=None, sort=list(_READERS))
     chosen = f"{OF_CONDITION} && {OF_TAU}"
-    charts: list[Layers] = [
-        alt.layer(*_margins(groups))
-        .transform_filter(chosen)
-        .properties(width=1.3 * PANEL, height=0.75 * PANEL)
-        .facet(data=inline(margins), column=column, row=row, spacing=16),
+    column = alt.Column("model:N", title=None, sort=list(models))
+    charts: list[Layers] = []
+    for reader, title in _READERS.items():
+        margins = _read(frame, reader)
+        if len(margins):
+            charts.append(
+                alt.layer(*_margins(groups))
+                .transform_filter(chosen)
+                .properties(width=1.3 * PANEL, height=0.75 * PANEL)
+                .facet(data=inline(margins), column=column, title=f"Margin, {title}")
+            )
+    flips = pd.concat(_flipped(frame[frame.group != "clean"], reader) for reader in _READERS)
+    charts.append(
         _shares(groups)
         .transform_filter(chosen)
         .properties(width=1.3 * PANEL, height=0.5 * PANEL)
         .facet(
-            data=inline(flips),
+            data=inline(flips.dropna(subset="share")),
             column=column,
-            row=row,
+            row=alt.Row("reader:N", title=None, sort=list(_READERS)),
             spacing=16,
+            title="Decisions that have left the clean one for good",
         )
-        .properties(title="Decisions that have left the clean one for good"),
-    ]
+    )
     if len(probes):
         quality = _quality(probes, frame)
         charts.append(
@@ -75,8 +77,8 @@ def margin_figure(
             .properties(width=1.3 * PANEL, height=0.5 * PANEL)
             .facet(
                 data=inline(quality),
-                column=alt.Column("model:N", title=None, sort=list(models)),
-                title="What the state at t tells of a clean image, on validation images",
+                column=column,
+                title="Accuracy on clean validation images: head (solid), probes (dashed)",
             )
         )
     return with_menus(
@@ -90,14 +92,13 @@ def margin_figure(
             "t = 1 alone,",
             "a probe is a linear classifier of the states of its own t.",
         ],
-        color="independent",
-        strokeDash="independent",
     )
 
 
-def _read(frame: pd.DataFrame, reader: str, name: str) -> pd.DataFrame:
-    columns = {f"{name}_{part}": part for part in _STATISTICS}
-    return _means(frame.rename(columns=columns), reader, _STATISTICS)
+def _read(frame: pd.DataFrame, reader: str) -> pd.DataFrame:
+    columns = {f"margin_{reader}_{part}": part for part in _STATISTICS}
+    means = _means(frame.rename(columns=columns), reader, _STATISTICS)
+    return means.dropna(subset="median").drop(columns="reader")
 
 
 def _flipped(frame: pd.DataFrame, reader: str) -> pd.DataFrame:
@@ -110,7 +111,7 @@ def _means(frame: pd.DataFrame, reader: str, columns: list[str]) -> pd.DataFrame
 
 
 def _margins(groups: Sequence[str]) -> list[alt.Chart]:
-    base, colour = alt.Chart().encode(x=time_axis(None)), group_colour(groups)
+    base, colour = alt.Chart().encode(x=time_axis()), group_colour(groups)
     y = alt.Y("median:Q", title="Margin")
     return [
         base.mark_area(opacity=0.12).encode(
@@ -165,17 +166,18 @@ def _quality(probes: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _accuracy() -> Layers:
     base = alt.Chart().encode(x=time_axis(), y=rate_axis("Accuracy", field="accuracy"))
-    scale = alt.Scale(domain=list(_READERS), range=_DASHES)
-    return alt.layer(
-        base.mark_line(color=GREY).encode(
-            strokeDash=alt.StrokeDash("reader:N", title="Read by", scale=scale)
-        ),
-        base.mark_point(filled=True, opacity=0, size=60).encode(
-            tooltip=[
-                alt.Tooltip("model:N", title="Model"),
-                alt.Tooltip("reader:N", title="Read by"),
-                alt.Tooltip("t:Q", title="Time t", format=".2f"),
-                alt.Tooltip("accuracy:Q", title="Accuracy", format=".1%"),
-            ]
-        ),
+    lines = [
+        base.transform_filter(alt.FieldEqualPredicate(field="reader", equal=reader)).mark_line(
+            color=GREY, strokeDash=dash
+        )
+        for reader, dash in zip(_READERS, _DASHES, strict=True)
+    ]
+    points = base.mark_point(filled=True, opacity=0, size=60).encode(
+        tooltip=[
+            alt.Tooltip("model:N", title="Model"),
+            alt.Tooltip("reader:N", title="Read by"),
+            alt.Tooltip("t:Q", title="Time t", format=".2f"),
+            alt.Tooltip("accuracy:Q", title="Accuracy", format=".1%"),
+        ]
     )
+    return alt.layer(*lines, points)

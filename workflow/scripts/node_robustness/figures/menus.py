@@ -121,7 +121,7 @@ def group_colour(groups: Sequence[str], symbol: str = "stroke") -> alt.Color:
         title="Images",
         sort=list(groups),
         scale=_scale(groups, _GROUP_COLOURS),
-        legend=alt.Legend(labelExpr=_in_words("label"), symbolType=symbol, symbolSize=260),
+        legend=alt.Legend(labelExpr=_in_words("label"), symbolType=symbol),
     )
 
 
@@ -132,7 +132,7 @@ def group_dash(groups: Sequence[str]) -> alt.StrokeDash:
         title="Images",
         sort=list(groups),
         scale=_scale(groups, _GROUP_DASHES),
-        legend=alt.Legend(labelExpr=_in_words("label"), symbolType="stroke", symbolSize=260),
+        legend=alt.Legend(labelExpr=_in_words("label"), symbolType="stroke"),
     )
 
 
