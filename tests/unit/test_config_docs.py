@@ -193,7 +193,7 @@ def test_default_follows_only_some_of_its_cells():
     config = load(shipped("config"))
     # Seven columns of seven attacks at two epsilons and one at the largest; RES transfers to six.
     assert len(list(grid.cells(config, "digits"))) == 7 * (6 * 2 + 1) + 6 * 2
-    assert len(list(grid.followed(config, "digits"))) == 4
+    assert len(list(grid.followed(config, "digits"))) == 5
 
 
 @pytest.mark.parametrize(
