@@ -5,11 +5,21 @@ from pathlib import Path
 
 import numpy as np
 
-from node_robustness import audit_tables, comparisons, figures, protocols, tables, verdicts
+from node_robustness import (
+    audit_tables,
+    comparisons,
+    figures,
+    protocols,
+    tables,
+    trajectory_summary,
+    trajectory_tables,
+    verdicts,
+)
 from node_robustness.checks import check_table
 from node_robustness.costs import job_costs
 from node_robustness.examples import example_table
 from node_robustness.figures.costs import cost_figure
+from node_robustness.image_pages import Pages, image_pages
 from node_robustness.numbers import token
 from node_robustness.report import render_report
 from node_robustness.storage import put, write_hdf5
@@ -77,16 +87,104 @@ def write_attack(
     return write(path, "attack", settings, arrays)
 
 
-def write_trajectory(folder: Path, settings: dict, l2: list[list[float]], times: list[float]):
-    values = np.array(l2, np.float32).reshape(len(l2), len(times))
-    arrays = {
-        "success": np.ones(len(l2), bool),
-        "t": np.array(times),
-        "distance/l2": values,
-        "distance/relative_l2": values / 2,
-        "distance/cosine": 1 - values / 8,
+INTERVALS = [(a / 4, b / 4) for a in range(4) for b in range(a + 1, 5)]
+
+
+def write_trajectory(folder: Path, settings: dict, success: list[bool], times=None, **changes):
+    """Paths of images, half of them with kept states: an attack grows more than noise does.
+
+    Every adversarial is repaired by any interval that has all of the third quarter of t, and flips
+    at 0.75; `changes` replaces arrays, `__` standing for `/` in their names.
+    """
+    n, solved = len(success), settings["tolerance"] is not None
+    t = np.linspace(0, 1, 5) if times is None else np.array(times)
+    won, each = np.array(success, bool), 1 + np.arange(n)[:, None] / max(n, 1)
+    arrays: dict[str, np.ndarray] = {
+        "index": np.arange(n),
+        "labels": np.arange(n) % 3,
+        "success": won,
+        "clean_predictions": np.arange(n) % 3,
+        "t": t,
+        "clean/margin/head": each * (1 + 2 * t),
+        "clean/margin/probe": each * (2 + t),
+        "lyapunov_largest": np.full(n, 3.0),
     }
-    return write(folder / f"trajectory-{name(settings)}.h5", "trajectory", settings, arrays)
+    for pair, rate in (("attack", 2.0), ("noise", 0.5)):
+        growth = each * rate * (1 + np.sin(np.pi * t))
+        distance = each * np.exp(rate * t)
+        reaches = (won if pair == "attack" else np.zeros(n, bool))[:, None]
+        left = np.where(reaches, 0.75 - t, 1.0) * each
+        arrays |= {
+            f"{pair}/distance/l2": distance,
+            f"{pair}/distance/relative_l2": distance / 10,
+            f"{pair}/distance/cosine": 1 - distance / 40,
+            f"{pair}/growth/rate": growth if solved else np.where(t > 0, growth, np.nan),
+            f"{pair}/growth/jacobian": 0.8 * growth if solved else np.full_like(growth, np.nan),
+            f"{pair}/lyapunov_along": np.full(n, rate),
+            f"{pair}/margin/head": 2 * left,
+            f"{pair}/margin/probe": left,
+            f"{pair}/flip_time/head": np.where(reaches[:, 0], 0.75, np.nan),
+            f"{pair}/flip_time/probe": np.where(reaches[:, 0], 0.5, np.nan),
+        }
+    bounds = {"lower": each - 9 + t, "upper": each + 9 + t}
+    for side, bound in bounds.items():
+        arrays[f"growth/log_norm_{side}"] = bound if solved else np.full_like(bound, np.nan)
+    if solved:
+        arrays |= _steps_of("clean", [0, 0.5, 1], n)
+        arrays |= _steps_of("attack", [0, 0.25, 0.75, 1.25], n)
+        arrays |= _steps_of("noise", [0, 0.5, 1], n)
+        for distance in ("l2", "relative_l2"):
+            for pair in ("attack", "noise"):
+                arrays[f"{pair}/tight/{distance}"] = 1.1 * arrays[f"{pair}/distance/{distance}"]
+    kept = np.sort(np.argsort(~won, kind="stable")[: (n + 1) // 2])
+    m = len(kept)
+    states = np.linspace(-1, 1, m * len(t) * 8 * 4).reshape(m, len(t), 8, 2, 2)
+    arrays |= _patches_of(won) | {
+        "kept": kept,
+        "states/clean": states,
+        "states/attack": states + arrays["attack/distance/l2"][kept, :, None, None, None] / 10,
+        "causal/channels": np.linspace(-0.2, 1, m * 8).reshape(m, 8),
+        "causal/places": np.linspace(-0.2, 1, m * 4).reshape(m, 2, 2),
+    }
+    arrays |= {name.replace("__", "/"): np.asarray(values) for name, values in changes.items()}
+    path = folder / f"trajectory-{name(settings)}.h5"
+    return write(path, "trajectory", settings, arrays, axis="time" if solved else "depth")
+
+
+def write_probe(folder: Path, settings: dict, times=(0.0, 0.25, 0.5, 0.75, 1.0)) -> Path:
+    """Probes that are right at every t, where the head is the better the later it reads."""
+    t = np.array(times)
+    arrays = {"t": t, "accuracy": np.full(len(t), 0.9), "ece": np.full(len(t), 0.05)}
+    arrays |= {"head_accuracy": 0.1 + 0.8 * t, "head_ece": 0.5 - 0.4 * t}
+    return write(folder / f"probe-{name(settings)}.h5", "probe", settings, arrays)
+
+
+def _steps_of(run: str, nodes: list[float], n: int) -> dict[str, np.ndarray]:
+    """The steps of a run that are those of the first image, but for their number of evaluations."""
+    found = {
+        f"{run}/nfe": 6 * len(nodes) + np.arange(n) % 3,
+        f"{run}/accepted": np.full(n, len(nodes) - 1),
+        f"{run}/rejected": np.zeros(n, int),
+        f"{run}/nodes/t": np.tile(nodes, n),
+        f"{run}/nodes/offsets": len(nodes) * np.arange(n + 1),
+    }
+    if run != "clean":
+        distance = np.tile(np.exp(np.array(nodes)), n)
+        found |= {f"{run}/nodes/l2": distance, f"{run}/nodes/relative_l2": distance / 10}
+    return found
+
+
+def _patches_of(won: np.ndarray) -> dict[str, np.ndarray]:
+    """Patches that decide where they have the whole third quarter of t."""
+    decides = [a <= 0.5 and b >= 0.75 for a, b in INTERVALS]
+    outcome = np.where(won[:, None], np.array(decides, int), -1)
+    return {
+        "causal/intervals": np.array(INTERVALS),
+        "causal/repaired": outcome,
+        "causal/inserted": outcome,
+        "causal/random_repaired": np.where(won, 0.0, np.nan),
+        "causal/responsible": np.where(won[:, None], [0.5, 0.75], np.nan),
+    }
 
 
 def write_attempt(folder: Path, settings: dict, sizes, correct=None, **changes) -> Path:
@@ -237,26 +335,25 @@ MODELS = ["RES", "OON"]
 
 def collect(folder: Path, seeds=(0,)) -> tuple[dict, list[Path]]:
     """The tables of a tiny experiment, and the attack files that examples may come from."""
-    clean, attacks, trajectories, shown = [], [], [], []
+    clean, attacks, trajectories, probes, shown = [], [], [], [], []
     for seed in seeds:
         for model, tolerance in [("RES", None), ("OON", 0.01), ("OON", 1.0)]:
             where = {"model": model, "tolerance": tolerance, "seed": seed}
             nfe = None if tolerance is None else [8, 8, 14, 20]
             clean.append(write_clean(folder, solved(**where), [0, 1, 2, 0], nfe))
+            probes.append(write_probe(folder, solved(**where)))
             for epsilon in (0.1, 0.3):
                 settings = cell(epsilon=epsilon, **where)
                 success = [True, epsilon > 0.2, seed == 1, False]
                 attacks.append(write_attack(folder, settings, [True, True, True, False], success))
                 if tolerance is None:
                     shown.append(attacks[-1])
-                else:
-                    curves = [[1.0, 2.0], [2.0, 4.0]]
-                    trajectories.append(write_trajectory(folder, settings, curves, [0.0, 1.0]))
-    return tables_of(clean, attacks, trajectories), shown
+                trajectories.append(write_trajectory(folder, settings, success))
+    return tables_of(clean, attacks, trajectories, probes), shown
 
 
 def tables_of(
-    clean, attacks, trajectories=(), audits=(), judged=(), randomised=(), detections=()
+    clean, attacks, trajectories=(), probes=(), audits=(), judged=(), randomised=(), detections=()
 ) -> dict:
     """All tables of an experiment."""
     paper, trained = "bim_adjoint", {"OON": 0.01}
@@ -264,11 +361,17 @@ def tables_of(
     items = comparisons.replicated(attacked)
     checked = check_table(clean, attacked, audits, judged)
     found = verdicts.verdict_table(items, checked, paper)
+    followed = trajectory_tables.image_table(trajectories)
     return {
         "clean": tables.clean_table(clean),
         "nfe": tables.nfe_table(clean),
         "attacks": tables.attack_table(attacks),
-        "trajectories": tables.trajectory_table(trajectories),
+        "trajectories": trajectory_tables.trajectory_table(trajectories),
+        "trajectory_images": followed,
+        "trajectory_summary": trajectory_summary.summary_table(followed),
+        "trajectory_roc": trajectory_summary.roc_table(followed),
+        "probes": trajectory_tables.probe_table(probes),
+        "responsible": trajectory_tables.responsible_table(trajectories),
         "examples": protocols.example_sizes(attacked, paper),
         "ladder": protocols.ladder_table(attacked),
         "protocols": protocols.protocol_table(attacked, paper),
@@ -317,7 +420,17 @@ def collect_masked(folder: Path, n: int = 150, seeds=(0,)) -> dict:
     return tables_of(**files)
 
 
-def draw(collected: dict, examples) -> dict:
+def pages_in(folder: Path) -> Pages:
+    """The pages of all trajectories in a folder, beside which their attacks lie."""
+    paths = sorted(folder.glob("trajectory-*.h5"))
+    attacks = [path.with_name(path.name.replace("trajectory", "attack", 1)) for path in paths]
+    data = [write_data(folder)] * len(paths)
+    return image_pages(zip(paths, attacks, data, strict=True))
+
+
+def draw(collected: dict, examples, pages: Pages | None = None) -> dict:
+    names = ("responsible", "trajectories", "trajectory_summary", "trajectory_images")
+    responsible, trajectories, summary, images = (collected[name] for name in names)
     return {
         "verdicts": figures.verdict_figure(collected["verdicts"], MODELS),
         "protocols": figures.protocol_figure(collected["verdicts"], MODELS),
@@ -332,7 +445,14 @@ def draw(collected: dict, examples) -> dict:
         "nfe": figures.nfe_figure(collected["nfe"], MODELS),
         "success": figures.success_figure(collected["attacks"], MODELS),
         "robust": figures.robust_figure(collected["attacks"], collected["clean"], MODELS),
-        "trajectories": figures.trajectory_figure(collected["trajectories"], MODELS),
+        "trajectories": figures.trajectory_figure(trajectories, MODELS),
+        "growth": figures.growth_figure(trajectories, MODELS),
+        "margins": figures.margin_figure(trajectories, collected["probes"], MODELS),
+        "responsible": figures.responsible_figure(responsible, trajectories, summary, MODELS),
+        "adaptive_cost": figures.adaptive_cost_figure(
+            images, trajectories, collected["trajectory_roc"], MODELS
+        ),
+        "images": figures.image_figure(image_pages([]) if pages is None else pages, MODELS),
         "examples": figures.example_figure(examples, MODELS),
     }
 
@@ -392,7 +512,8 @@ def report_of(folder: Path) -> tuple[dict, dict]:
     collected |= {key: masked[key] for key in masked if key not in _OF_CELLS}
     data = write_data(folder)
     collected["costs"] = job_costs(write_benchmarks(folder / "benchmarks"), collected)
-    charts = draw(collected, example_table([(path, data) for path in shown]))
+    examples = example_table([(path, data) for path in shown])
+    charts = draw(collected, examples, pages_in(folder))
     charts["costs"] = cost_figure(collected["costs"], MODELS)
     return collected, {
         key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()
@@ -406,4 +527,7 @@ def write_report(folder: Path, experiment: str, paper: str | None = None) -> Pat
     return path
 
 
-_OF_CELLS = ("clean", "nfe", "attacks", "trajectories")
+_OF_CELLS = (
+    *("clean", "nfe", "attacks", "trajectories", "trajectory_images", "trajectory_summary"),
+    *("trajectory_roc", "probes", "responsible"),
+)

@@ -16,8 +16,9 @@ CHROMIUM = next(
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 FIGURES = [
-    *("verdicts", "protocols", "ladder", "curves", "audit", "matrix", "randomisation"),
-    *("detection", "checks", "clean", "nfe", "success", "robust", "trajectories", "examples"),
+    *("verdicts", "trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"),
+    *("protocols", "ladder", "curves", "audit", "matrix", "randomisation"),
+    *("detection", "checks", "clean", "nfe", "success", "robust", "examples"),
 ]
 FLAGS = [
     "--no-sandbox",
@@ -89,17 +90,62 @@ def test_the_verdict_is_on_the_first_screen_with_its_reason(browser, report):
     assert "Because" in tooltip.inner_text()
 
 
-def test_menu_changes_the_trajectories(browser, report):
-    page, events = opened(browser, report)
-    chart = page.locator("[data-chart=trajectories]")
-    before = chart.locator("svg.marks").inner_html()
-    page.locator("#menu-trajectories select").select_option(index=0)
+MENUS = {
+    "trajectories": ["Distance", "Show"],
+    "growth": ["Tolerance τ", "Show"],
+    "margins": ["Tolerance τ", "Show"],
+    "responsible": ["Patch", "Show"],
+    "adaptive_cost": ["Tolerance τ", "Show"],
+    "images": ["Model", "Tolerance τ", "Show", "Image"],
+}
+
+
+def choose(page, name: str, menu: str, choice: str | None = None) -> None:
+    """Choose from a list of a figure, if not told another one than is chosen, and wait for it."""
+    chart = f"[data-chart={name}] svg.marks"
+    before = page.locator(chart).inner_html()
+    item = page.locator(f"#menu-{name} label", has_text=f"{menu}: ").locator("select")
+    labels = [option.inner_text() for option in item.locator("option").all()]
+    chosen = item.evaluate("select => select.options[select.selectedIndex].text")
+    item.select_option(label=choice or next(text for text in labels if text != chosen))
     page.wait_for_function(
-        "before => document.querySelector('[data-chart=trajectories] svg.marks').innerHTML"
-        " !== before",
-        arg=before,
+        "([chart, before]) => document.querySelector(chart).innerHTML !== before",
+        arg=[chart, before],
     )
+
+
+@pytest.mark.parametrize("name", MENUS)
+def test_every_menu_changes_its_figure(browser, report, name):
+    page, events = opened(browser, report)
+    labels = page.locator(f"#menu-{name} label").all()
+    assert [label.inner_text().split(":")[0] for label in labels] == MENUS[name]
+    # From the last: a model without an ODE, which is then chosen, has no tolerance.
+    for menu in reversed(MENUS[name]):
+        choose(page, name, menu)
     assert events == [report.as_uri()]
+
+
+def test_the_page_of_an_image_is_chosen_by_model_tolerance_condition_and_image(browser, report):
+    page, events = opened(browser, report)
+    chart = page.locator("[data-chart=images] svg.marks")
+    assert "Test image 0: zero taken for one" in chart.text_content()
+    choose(page, "images", "Image", "1")
+    assert "Test image 1: one taken for two" in chart.text_content()
+    # At the smaller epsilon that image stays what it is, and in both models.
+    choose(page, "images", "Show", "toy, bim, L∞ norm, ε = 0.1")
+    choose(page, "images", "Tolerance τ", "1")
+    assert "OON, τ = 1. Test image 1: one stays so" in chart.text_content()
+    choose(page, "images", "Model", "RES")
+    assert "RES, no ODE. Test image 1: one stays so" in chart.text_content()
+    assert chart.locator("image").count() == 5
+    assert events == [report.as_uri()]
+
+
+def test_the_section_on_the_dynamics_is_told_in_sentences(browser, report):
+    page, _ = opened(browser, report)
+    section = page.locator("section[aria-labelledby=dynamics]")
+    assert "restores the decision on" in section.locator("ul").inner_text()
+    assert section.locator("[data-chart]").count() == len(MENUS)
 
 
 @pytest.mark.parametrize("width", [400, 1280])

@@ -193,6 +193,28 @@ WRONG: list[tuple[str, object, str]] = [
         "experiments.e.trajectories.times: 1 must be 2 or more",
     ),
     (
+        "experiments.e.trajectories.times",
+        [0, 0.5, 1.5],
+        "experiments.e.trajectories.times[2]: 1.5 must be 1 or less",
+    ),
+    (
+        "experiments.e.trajectories.times",
+        [-0.1, 1],
+        "experiments.e.trajectories.times[0]: -0.1 must be 0 or more",
+    ),
+    (
+        "experiments.e.trajectories.times",
+        [0, 0.7, 0.5, 1],
+        "experiments.e.trajectories.times: must rise from 0 to 1, both included "
+        "(given: [0.0, 0.7, 0.5, 1.0])",
+    ),
+    (
+        "experiments.e.trajectories.times",
+        [0, 0.5],
+        "experiments.e.trajectories.times: must rise from 0 to 1, both included "
+        "(given: [0.0, 0.5])",
+    ),
+    (
         "experiments.e.trajectories.states",
         -1,
         "experiments.e.trajectories.states: -1 must be 0 or more",

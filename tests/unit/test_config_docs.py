@@ -193,7 +193,7 @@ def test_default_follows_only_some_of_its_cells():
     config = load(shipped("config"))
     # Seven columns of seven attacks at two epsilons and one at the largest; RES transfers to six.
     assert len(list(grid.cells(config, "digits"))) == 7 * (6 * 2 + 1) + 6 * 2
-    assert len(list(grid.followed(config, "digits"))) == 4
+    assert len(list(grid.followed(config, "digits"))) == 5
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_the_mirror_example_of_the_readme_works():
 
 def test_the_yaml_examples_of_the_readme_load():
     blocks = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         raw = shipped("config")
         example = yaml.safe_load(block.replace("<64 hexadecimal digits>", "a" * 64))

@@ -73,7 +73,7 @@ def test_evaluations_are_those_of_the_tables(tmp_path, tables):
 def test_the_shards_of_a_cell_are_its_jobs(tmp_path, tables):
     names = [ATTACK.replace("attack", "attack_shard") + part for part in ("/0-2", "/2-4")]
     merged = ATTACK.replace("attack", "merge")
-    found = of_jobs(tmp_path, tables, **dict.fromkeys([*names, merged], ["1 1 1"]))
+    found = of_jobs(tmp_path, tables, **{name: ["1 1 1"] for name in [*names, merged]})
     assert found.rule.tolist() == ["attack_shard", "attack_shard", "merge"]
     assert (found.attack == "bim").all()
     assert (found.epsilon == 0.1).all()

@@ -1,6 +1,7 @@
 """The files of a cell, read back with h5py alone."""
 
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -23,12 +24,10 @@ from node_robustness.records import (
     write_detection,
     write_judged,
     write_randomised,
-    write_trajectories,
 )
 from node_robustness.sanity import AttackChecks, BatchInvariance
 from node_robustness.storage import schema_version
 from node_robustness.tolerance_matrix import Judged
-from node_robustness.trajectories.distances import Trajectories
 
 SETTINGS = {"model": "OON", "seed": 1, "tolerance": None, "epsilon": 0.1}
 WITH = {"seconds": 1.5, "device": "a processor"}
@@ -59,21 +58,6 @@ def attacked(success=(False, True, True), with_ode=True, skipped=False):
         iterations=torch.tensor([0, 4, 10]),
         nfe_clean=cost if with_ode else None,
         nfe_adversarial=cost + 6 if with_ode else None,
-    )
-
-
-def followed(pairs, states):
-    generator = np.random.default_rng(0)
-    nodes = [np.linspace(0, 1, 3 + i) for i in range(pairs)]
-    return Trajectories(
-        times=np.linspace(0, 1, 5),
-        l2=generator.random((pairs, 5), np.float32),
-        relative_l2=generator.random((pairs, 5), np.float32),
-        cosine=generator.random((pairs, 5), np.float32),
-        clean_nodes=nodes,
-        adversarial_nodes=[np.append(times, 1.5) for times in nodes],
-        clean_states=generator.random((states, 5, 2, 3, 3)).astype(np.float16),
-        adversarial_states=generator.random((states, 5, 2, 3, 3)).astype(np.float16),
     )
 
 
@@ -153,19 +137,23 @@ def test_attack(tmp_path, with_ode):
     assert found["adversarials"].dtype == sizes["perturbation_l2"].dtype == np.float32
 
 
-def test_the_adversarials_of_an_attack(tmp_path):
+def test_the_images_that_were_attacked(tmp_path):
     path = tmp_path / "attack.h5"
-    write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked(), **WITH)
-    found = read_adversarials(path)
+    write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked((False, True, False)), **WITH)
+    found = read_adversarials(path, attacked_only=True)
     assert found.index.tolist() == [2, 9]
+    assert found.success.tolist() == [True, False]
+    assert found.clean_predictions.tolist() == [1, 2]
     np.testing.assert_array_equal(found.images, attacked().adversarials[1:])
     assert found.settings == SETTINGS
+    first = read_adversarials(path, attacked_only=True, count=1)
+    assert first.index.tolist() == [2]
 
 
 def test_everything_that_an_attack_left(tmp_path):
     path = tmp_path / "attack.h5"
     write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked(), **WITH)
-    found = read_adversarials(path, successes_only=False)
+    found = read_adversarials(path)
     np.testing.assert_array_equal(found.index, INDEX)
     np.testing.assert_array_equal(found.labels, LABELS)
     np.testing.assert_array_equal(found.success, [False, True, True])
@@ -175,14 +163,14 @@ def test_everything_that_an_attack_left(tmp_path):
 def test_an_image_that_was_skipped_is_no_adversarial(tmp_path):
     path = tmp_path / "attack.h5"
     write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked(skipped=True), **WITH)
-    assert read_adversarials(path, successes_only=False).index.tolist() == [2, 9]
+    assert read_adversarials(path).index.tolist() == [2, 9]
 
 
-def test_an_attack_without_a_success_has_no_adversarials(tmp_path):
+def test_an_attack_on_no_image(tmp_path):
     path = tmp_path / "attack.h5"
-    result = attacked(success=(False, False, False))
+    result = replace(attacked(), attacked=torch.zeros(3, dtype=torch.bool))
     write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, result, **WITH)
-    found = read_adversarials(path)
+    found = read_adversarials(path, attacked_only=True)
     assert found.index.shape == (0,)
     assert found.images.shape == (0, 2, 4, 4)
     assert found.images.dtype == np.float32
@@ -199,50 +187,16 @@ def test_the_adversarials_of_another_file(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("pairs", "states"), [(3, 2), (1, 1), (3, 0), (0, 0)])
-def test_trajectories(tmp_path, pairs, states):
-    path, result = tmp_path / "trajectory.h5", followed(pairs, states)
-    write_trajectories(path, SETTINGS, INDEX[:pairs], result, **WITH)
-    found = read(path, "trajectory")
-    for side, nodes in (
-        ("clean", result.clean_nodes),
-        ("adversarial", result.adversarial_nodes),
-    ):
-        times, offsets = found.pop(f"nodes/{side}/t"), found.pop(f"nodes/{side}/offsets")
-        assert times.dtype == np.float64
-        assert offsets.dtype == np.int64
-        assert offsets.shape == (pairs + 1,)
-        assert offsets[-1] == len(times)
-        for i, expected in enumerate(nodes):
-            np.testing.assert_array_equal(times[offsets[i] : offsets[i + 1]], expected)
-    check(
-        found,
-        {
-            "index": INDEX[:pairs],
-            "success": [True] * pairs,
-            "t": result.times,
-            "distance/l2": result.l2,
-            "distance/relative_l2": result.relative_l2,
-            "distance/cosine": result.cosine,
-            "states/clean": result.clean_states,
-            "states/adversarial": result.adversarial_states,
-        },
-    )
-    assert found["success"].dtype == bool
-    assert found["states/clean"].dtype == np.float16
-
-
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     def write_all():
         write_clean(
             tmp_path / "clean.h5", SETTINGS, INDEX, LABELS, evaluation(with_ode=True), **WITH
         )
         write_attack(tmp_path / "attack.h5", SETTINGS, INDEX, LABELS, IMAGES, attacked(), **WITH)
-        write_trajectories(tmp_path / "trajectory.h5", SETTINGS, INDEX, followed(3, 2), **WITH)
 
     write_all()
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    assert len(before) == 3
+    assert len(before) == 2
     original = records.put
 
     def put_three(file, *arguments, **keywords):
@@ -254,7 +208,6 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     for write in (
         lambda path: write_clean(path, SETTINGS, INDEX, LABELS, evaluation(with_ode=False), **WITH),
         lambda path: write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked(), **WITH),
-        lambda path: write_trajectories(path, SETTINGS, INDEX, followed(3, 1), **WITH),
     ):
         for path in (*before, tmp_path / "new.h5"):
             with pytest.raises(KeyError):
@@ -334,7 +287,7 @@ def test_judged(tmp_path):
         for shift in (0, 10)
     )
     success = np.array([True, False, True])
-    images = Adversarials(INDEX, LABELS, IMAGES.numpy(), success, SETTINGS)
+    images = Adversarials(INDEX, LABELS, IMAGES.numpy(), success, LABELS, SETTINGS)
     write_judged(path, SETTINGS, images, [1e-5, 1.0], clean, adversarial, **WITH)
     check(
         read(path, "judged"),

@@ -244,6 +244,46 @@ def test_nodes_cover_the_interval_and_grow():
         assert (nodes[1:] > nodes[:-1]).all()
 
 
+def test_every_sample_may_have_its_own_output_times():
+    dynamics, state = Network(0).double(), torch.linspace(-1, 1, 18).double().view(3, 6)
+    own = torch.tensor([[0, 0.1, 0.7, 1], [0, 0.5, 0.5, 1], [0, 0, 1, 1]], dtype=torch.float64)
+    with_own = solve(dynamics, state, own, tolerance=1e-4, keep_nodes=True)
+    for sample, times in enumerate(own):
+        for position, time in enumerate(times.tolist()):
+            common = (0.0, time, 1.0) if 0 < time < 1 else (0.0, 1.0)
+            expected = solve(dynamics, state, common, tolerance=1e-4)
+            index = common.index(time)
+            found = with_own.states[position, sample]
+            torch.testing.assert_close(found, expected.states[index, sample], rtol=0, atol=1e-14)
+            assert expected.nfe[sample] == with_own.nfe[sample]
+
+
+def test_states_at_the_nodes():
+    dynamics, state = Network(0).double(), torch.linspace(-1, 1, 18).double().view(3, 6)
+    found = solve(
+        dynamics, state, (0.0, 1.0), tolerance=1e-5, keep_nodes=True, keep_node_states=True
+    )
+    for sample, (nodes, states) in enumerate(zip(found.nodes, found.node_states, strict=True)):
+        assert len(nodes) == len(states) == found.accepted[sample] + 1
+        inside = tuple(nodes[nodes < 1].tolist())
+        expected = solve(dynamics, state, (*inside, 1.0), tolerance=1e-5).states[:-1, sample]
+        torch.testing.assert_close(states[: len(inside)], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [[0.0, 0.5, 1.0]],
+        [[0.0, 0.5, 1.0], [0.0, 0.5, 0.9]],
+        [[0.0, 0.6, 1.0], [0.0, -0.5, 1.0]],
+        [[0.0], [0.0]],
+    ],
+)
+def test_bad_output_times_of_samples(times):
+    with pytest.raises(ValueError, match="times"):
+        solve(lambda t, y: -y, torch.ones(2, 1), torch.tensor(times), tolerance=1e-3)
+
+
 def test_one_bad_sample_does_not_take_down_its_batch():
     """Sample 1 blows up in finite time, sample 2 turns into NaN; the others are as if alone."""
 

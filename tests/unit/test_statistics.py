@@ -10,6 +10,7 @@ from node_robustness.statistics import (
     across_seeds,
     auc_with_interval,
     mean_over_seeds,
+    median_with_interval,
     rate_change,
     roc,
     wilson,
@@ -31,6 +32,21 @@ def test_wilson_takes_arrays():
     low, high = wilson([0, 8, 10, 0], [10, 10, 10, 0])
     np.testing.assert_allclose(low, [0, 0.490162, 0.722467, NAN], atol=1e-6)
     np.testing.assert_allclose(high, [0.277533, 0.943318, 1, NAN], atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(6, 1), (10, 2), (20, 6), (50, 18)])
+def test_a_median_lies_between_the_values_of_the_binomial_distribution(n, rank):
+    # P(fewer than `rank` of n fair coins show heads) is at most 0.025, that of one more is not.
+    below = [sum(math.comb(n, k) for k in range(r)) / 2**n for r in (rank, rank + 1)]
+    assert below[0] <= 0.025 < below[1]
+    values = np.random.default_rng(0).permutation(np.arange(1, n + 1) ** 2)
+    assert median_with_interval(values) == (np.median(values), rank**2, (n + 1 - rank) ** 2)
+
+
+def test_a_median_of_few_values_has_no_interval():
+    assert median_with_interval([1, NAN, 3, math.inf])[0] == 2
+    assert np.isnan(median_with_interval([1, 2, 3, 4, 5])[1:]).all()
+    assert np.isnan(median_with_interval([NAN])).all()
 
 
 @pytest.mark.parametrize("counts", [(-1, 2), (3, 2)])

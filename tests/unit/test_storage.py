@@ -15,11 +15,13 @@ from hypothesis.extra import numpy as hnp
 from node_robustness.errors import UserError
 from node_robustness.storage import (
     SOFTWARE,
+    Rows,
     atomic_path,
     open_hdf5,
     put,
     read_settings,
     sha256,
+    stream_hdf5,
     write_hdf5,
 )
 
@@ -145,6 +147,76 @@ class TestWriteHdf5:
         assert list(tmp_path.iterdir()) == []
         write_example(path)
         assert path.is_file()
+
+
+def stream(path, values, *, size=10**6, batch=7, error=None):
+    """Write rows of numbers batch by batch, and one number more for each."""
+    with stream_hdf5(path, "clean", {"seed": 0}, size=size, axis="time") as file:
+        fixed = Rows(
+            file, "a/rows", values.shape[1:], values.dtype, len(values), units="1", description="x"
+        )
+        growing = Rows(file, "ragged", (), "float64", None, units="1", description="y")
+        for first in range(0, len(values), batch):
+            fixed.append(values[first : first + batch])
+            growing.append(np.arange(2.0 * len(values[first : first + batch])))
+        if error is not None:
+            raise error
+        fixed.close()
+        growing.close()
+
+
+class TestStreamHdf5:
+    @pytest.mark.parametrize(("rows", "batch"), [(100, 7), (100, 1), (100, 1000), (3, 2), (0, 1)])
+    @pytest.mark.parametrize("width", [2, 9000])
+    def test_round_trip(self, tmp_path, rows, batch, width):
+        values = np.random.default_rng(0).normal(size=(rows, width)).astype(np.float32)
+        stream(tmp_path / "a.h5", values, batch=batch, size=2 * 10**7)
+        with open_hdf5(tmp_path / "a.h5", "clean") as file:
+            np.testing.assert_array_equal(file["a/rows"][:], values)
+            assert file["a/rows"].dtype == np.float32
+            assert file["ragged"].shape == (2 * rows,)
+            assert file.attrs["axis"] == "time"
+            assert dict(file["a/rows"].attrs) == {"units": "1", "description": "x"}
+            if rows:
+                assert file["a/rows"].compression == "gzip"
+                assert file["a/rows"].chunks[0] == max(1, min(rows, 2**16 // (4 * width)))
+
+    def test_space_that_is_not_needed_is_given_back(self, tmp_path):
+        stream(tmp_path / "a.h5", np.zeros((10, 3)), size=10**7)
+        assert (tmp_path / "a.h5").stat().st_size < 50_000
+
+    def test_bytes_are_reproducible(self, tmp_path):
+        values = np.random.default_rng(0).normal(size=(500, 40))
+        for name in ("a.h5", "b.h5"):
+            stream(tmp_path / name, values)
+        assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+    def test_a_chunk_is_written_once(self, tmp_path):
+        """Small batches do not make the file larger, as rewritten chunks would."""
+        values = np.random.default_rng(0).normal(size=(5000, 16))
+        sizes = []
+        for batch in (1, 5000):
+            stream(tmp_path / "a.h5", values, batch=batch)
+            sizes.append((tmp_path / "a.h5").stat().st_size)
+        assert sizes[0] <= 1.1 * sizes[1]
+
+    def test_nothing_is_left_after_a_failure(self, tmp_path):
+        with pytest.raises(KeyError):
+            stream(tmp_path / "a.h5", np.zeros((10, 3)), error=KeyError("half-way"))
+        assert list(tmp_path.iterdir()) == []
+
+    def test_no_room_is_known_before_anything_is_computed(self, tmp_path):
+        with (
+            pytest.raises(UserError, match=r"a\.h5: needs up to 1,000,000,000\.0 MB"),
+            stream_hdf5(tmp_path / "a.h5", "clean", {}, size=10**15),
+        ):
+            pytest.fail("nothing should be computed")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_limit_of_the_file_size_is_known_beforehand_too(self, tmp_path, small_files_only):
+        with pytest.raises(UserError, match=r"a\.h5: needs up to"):
+            stream(tmp_path / "a.h5", np.zeros((10, 3)), size=30_000)
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestPut:

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from samples import cell, solved, write_attack, write_clean, write_trajectory
+from samples import cell, solved, write_attack, write_clean
 
 from node_robustness import tables
 from node_robustness.errors import UserError
@@ -102,31 +102,7 @@ def test_attack_table_without_successes_or_attacked_images(tmp_path):
     np.testing.assert_array_equal(table.nfe_clean_mean, [np.nan] * 3)
 
 
-def test_trajectory_table(tmp_path):
-    curves = [[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0], [4.0, 10.0]]
-    table = tables.trajectory_table([write_trajectory(tmp_path, cell(), curves, [0.0, 1.0])])
-    assert table.t.tolist() == [0, 1]
-    assert table.n.tolist() == [5, 5]
-    assert table.l2_mean.tolist() == [2, 4]
-    assert table.l2_median.tolist() == [2, 3]
-    assert table.l2_q25.tolist() == [1, 2]
-    assert table.l2_q75.tolist() == [3, 4]
-    np.testing.assert_allclose(table.l2_q05, [0.2, 1.2])
-    np.testing.assert_allclose(table.l2_q95, [3.8, 8.8])
-    assert table.relative_l2_mean.tolist() == [1, 2]
-    assert table.cosine_mean.tolist() == [0.75, 0.5]
-
-
-def test_trajectory_table_of_no_success_keeps_its_times(tmp_path):
-    table = tables.trajectory_table([write_trajectory(tmp_path, cell(), [], [0.0, 0.5, 1.0])])
-    assert table.t.tolist() == [0, 0.5, 1]
-    assert table.n.tolist() == [0, 0, 0]
-    assert table.filter(regex="l2|cosine").isna().all(axis=None)
-
-
-@pytest.mark.parametrize(
-    "make", [tables.clean_table, tables.nfe_table, tables.attack_table, tables.trajectory_table]
-)
+@pytest.mark.parametrize("make", [tables.clean_table, tables.nfe_table, tables.attack_table])
 def test_tables_of_no_files_are_empty_and_typed(make, tmp_path):
     table = make([])
     tables.write_table(table, tmp_path / "t.csv", tmp_path / "t.parquet", {})

@@ -40,12 +40,13 @@ STAGES = {
     "attack": CELL,
     "attack_shard": CELL,
     "merge": CELL,
+    "probe": TRAINED + "/tau-{tolerance}",
     "trajectory": CELL,
     "judge": TRAINED + "/tau-{tolerance}/{attack}/" + MIDDLE,
     "detect": TRAINED + "/tau-{tolerance}/detection/" + MIDDLE,
     "randomise": TRAINED + "/randomised/" + MIDDLE,
 }
-NEED_AN_ODE = {"trajectory", "judge", "detect", "randomise"}
+NEED_AN_ODE = {"judge", "detect", "randomise"}
 OF_ATTACK = ["attack", "trajectory", "judge"]
 IN_SHARDS = ["attack_shard", "merge", "trajectory", "judge"]
 LATER = [stage for stage in STAGES if stage not in ("train", "attack_shard", "merge")]
@@ -139,7 +140,7 @@ class TestConfiguration:
                 "tolerances",
                 [1e-3, 1, 0.1],
                 # Adversarials are judged at every tolerance, and the detector compares them all.
-                jobs("evaluate", "audit", "attack", "trajectory", tolerance=["0.1"])
+                jobs("evaluate", "audit", "attack", "probe", "trajectory", tolerance=["0.1"])
                 | jobs("judge", "detect", tolerance=["0.001", "0.1", "1"]),
             ),
             ("seeds", [0, 1, 2], jobs("train", *LATER, seed=[2])),
@@ -289,7 +290,7 @@ class TestCode:
             ),
             ("node_robustness/gradient_audit.py", jobs("audit") | SUMMARY),
             ("node_robustness/tolerance_matrix.py", jobs("judge") | SUMMARY),
-            ("node_robustness/trajectories/distances.py", jobs("trajectory") | SUMMARY),
+            ("node_robustness/trajectories/distances.py", jobs("probe", "trajectory") | SUMMARY),
             ("node_robustness/storage.py", DATA | EVERY_MODEL_AND_AFTER),
             ("node_robustness/figures/style.py", DRAWN),
             ("node_robustness/findings.py", {"report results/tiny"}),
@@ -350,8 +351,8 @@ class TestPlan:
         assert set(lines[:-1]) == {
             "6 evaluate, 12 attack jobs: images 40 -> None",
             "12 attack jobs: settings.iterations 4 -> 5; images 40 -> None",
-            "12 attack, 8 trajectory jobs: epsilon 90over255 is new",
-            "16 trajectory, 8 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "12 attack, 12 trajectory jobs: epsilon 90over255 is new",
+            "24 trajectory, 8 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
             "inputs are made anew",
         }
         assert lines[-2].endswith("inputs are made anew")

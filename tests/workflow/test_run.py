@@ -23,7 +23,8 @@ JOBS = {
     "train": 2,
     "evaluate": 3,
     "attack": 6,
-    "trajectory": 2,
+    "probe": 3,
+    "trajectory": 3,
     **AUDITS,
     "tables": 1,
     "figures": 1,
@@ -109,12 +110,14 @@ class TestFiles:
 
 
 class TestCells:
-    @pytest.mark.parametrize("kind", ["data", "clean", "attack", "trajectory"])
+    @pytest.mark.parametrize("kind", ["data", "clean", "attack", "probe", "trajectory"])
     def test_plain_h5py_reads_everything(self, finished, kind):
         for path in cells(finished, kind):
             with h5py.File(path) as file:
                 assert file.attrs["kind"] == kind
-                assert file.attrs["schema_version"] == (2 if kind == "attack" else 1)
+                assert file.attrs["schema_version"] == (
+                    2 if kind in ("attack", "trajectory") else 1
+                )
                 assert file.attrs["software"].startswith("node-robustness ")
                 datasets = []
                 file.visititems(lambda _, node, into=datasets: into.append(node))
@@ -232,21 +235,41 @@ class TestTables:
         assert not table
 
     def test_trajectories(self, finished):
-        table = self.table(finished, "trajectories", [*CELL, "t"])
+        table = self.table(finished, "trajectories", [*CELL, "group", "t"])
         for path in cells(finished, "trajectory"):
             where = tuple(settings(path)[key] for key in CELL)
             with h5py.File(path) as file, h5py.File(path.with_name("attack.h5")) as attack:
-                followed = attack["index"][:][attack["success"][:]]
+                followed = attack["index"][:][attack["attacked"][:]]
                 np.testing.assert_array_equal(file["index"][:], followed)
-                times, distances = file["t"][:], file["distance/l2"][:].astype(float)
-            assert times.tolist() == [0, 0.25, 0.5, 0.75, 1]
-            for position, t in enumerate(times):
-                row = table.pop((*where, t))
-                assert row["n"] == len(followed)
-                if len(followed):
-                    median = np.median(distances[:, position])
-                    assert row["l2_median"] == pytest.approx(median, rel=1e-9)
+                success, times, axis = file["success"][:], file["t"][:], file.attrs["axis"]
+                attacked, noisy = (
+                    file[f"{pair}/distance/l2"][:].astype(float) for pair in ("attack", "noise")
+                )
+            assert axis == ("depth" if "RES" in where else "time")
+            assert times.tolist() == ([0, 1] if axis == "depth" else [0, 0.25, 0.5, 0.75, 1])
+            groups = {"success": attacked[success], "failed": attacked[~success], "noise": noisy}
+            for group, distances in groups.items():
+                for position, t in enumerate(times):
+                    row = table.pop((*where, group, t))
+                    assert row["n"] == len(distances)
+                    if len(distances):
+                        median = np.median(distances[:, position])
+                        assert row["l2_median"] == pytest.approx(median, rel=1e-9)
+            for t in times:
+                assert table.pop((*where, "clean", t))["n"] == len(followed)
         assert not table
+
+    def test_every_kept_image_has_a_page(self, finished):
+        found = 0
+        for path in cells(finished, "trajectory"):
+            with h5py.File(path) as file:
+                kept = file["index"][:][file["kept"][:]]
+            folder = path.parent.relative_to(finished / "results/tiny")
+            for index in kept:
+                page = finished / "results/tiny/figures/images" / folder / f"image-{index}.svg"
+                assert f"Test image {index}:" in page.read_text()
+                found += 1
+        assert found == len(list(finished.glob("results/tiny/figures/images/**/*.svg"))) > 0
 
 
 class TestVerdict:
@@ -348,24 +371,29 @@ class TestAgain:
             ({"experiments__tiny__paper": "mnist"}, {"report": 1}),
             (
                 {"experiments__tiny__trajectories": {"norms": ["linf"], "times": 7}},
-                {"trajectory": 2},
+                {"probe": 3, "trajectory": 3},
             ),
-            ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 2, "judge": 2}),
+            (
+                {"experiments__tiny__trajectories": {"norms": ["linf"], "times": 5, "states": 3}},
+                {"trajectory": 3},
+            ),
+            ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 3, "judge": 2}),
             (
                 {"datasets__digits__subset__test": 41},
-                {"evaluate": 3, "attack": 6, "trajectory": 2, "judge": 2},
+                {"evaluate": 3, "attack": 6, "trajectory": 3, "judge": 2},
             ),
             (
                 {"models__RES__training": {"epochs": 2}},
-                {"train": 1, "evaluate": 1, "attack": 2, "audit": 1},
+                {"train": 1, "evaluate": 1, "attack": 2, "probe": 1, "trajectory": 1, "audit": 1},
             ),
             (
                 {"datasets__digits__subset__validation": 65},
-                {"train": 2, "evaluate": 3, "attack": 6, "trajectory": 2} | AUDITS,
+                {"train": 2, "evaluate": 3, "attack": 6, "probe": 3, "trajectory": 3} | AUDITS,
             ),
             (
                 {"datasets__digits__split_seed": 1},
-                {"prepare": 1, "train": 2, "evaluate": 3, "attack": 6, "trajectory": 2} | AUDITS,
+                {"prepare": 1, "train": 2, "evaluate": 3, "attack": 6, "probe": 3, "trajectory": 3}
+                | AUDITS,
             ),
         ],
         ids=lambda value: next(iter(value), None),
@@ -376,9 +404,9 @@ class TestAgain:
 
     def test_one_more_epsilon(self, finished):
         run = plan(finished, config=tiny(experiments__tiny__epsilons=[0.3, "1/10"]))
-        assert run.jobs == {"attack": 6, "trajectory": 2} | SUMMARY
+        assert run.jobs == {"attack": 6, "trajectory": 3} | SUMMARY
         told = re.findall(r"(?:Attacking|Following).* epsilon (\S+)$", run.output, re.M)
-        assert told == ["0.1"] * 8
+        assert told == ["0.1"] * 9
 
     def test_one_more_seed(self, finished):
         run = plan(finished, config=tiny(experiments__tiny__seeds=[0, 1]))

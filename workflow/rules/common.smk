@@ -42,6 +42,11 @@ TABLES = [
     "nfe",
     "attacks",
     "trajectories",
+    "trajectory_images",
+    "trajectory_summary",
+    "trajectory_roc",
+    "probes",
+    "responsible",
     "examples",
     "ladder",
     "protocols",
@@ -71,6 +76,11 @@ FIGURES = [
     "success",
     "robust",
     "trajectories",
+    "growth",
+    "margins",
+    "responsible",
+    "adaptive_cost",
+    "images",
     "examples",
 ]
 ENVIRONMENT = "../envs/node-robustness.yaml"
@@ -235,13 +245,6 @@ def tested_images(wildcards):
     return CONFIG.datasets[wildcards.dataset].subset.test
 
 
-@for_each_job
-def followed(wildcards):
-    """What of a trajectory is kept."""
-    section = CONFIG.experiments[wildcards.experiment].trajectories
-    return section.model_dump(include={"times", "states", "precision"})
-
-
 def images_of(section, wildcards):
     """How many test images a section of the experiment measures: never more than are attacked."""
     subset = CONFIG.datasets[wildcards.dataset].subset.test
@@ -270,6 +273,16 @@ def part(wildcards):
     """Which of the cell's images this shard has."""
     shard = grid.Shard.named(wildcards.shard)
     return [shard.first, shard.end]
+
+
+@for_each_job
+def follow_settings(wildcards):
+    """What is followed in a cell, and the tolerance of its reference curve."""
+    follow = CONFIG.experiments[wildcards.experiment].trajectories
+    return {
+        **follow.model_dump(exclude={"attacks", "norms", "epsilons", "tolerances"}),
+        "tight_tolerance": grid.TIGHT_TOLERANCE,
+    }
 
 
 @for_each_job
@@ -334,6 +347,17 @@ def of_experiment(cells, name):
         ]
 
     return paths
+
+
+def probes(wildcards):
+    """The probes of all models and tolerances that are followed, if there are any."""
+    section = CONFIG.experiments[wildcards.experiment].trajectories
+    if section is None or not section.probe:
+        return []
+    followed = grid.followed(CONFIG, wildcards.experiment)
+    return list(
+        dict.fromkeys(f"results/{cell.solved_folder}/probe.h5" for cell in followed)
+    )
 
 
 def papers_attack(wildcards):

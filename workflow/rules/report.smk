@@ -2,11 +2,11 @@
 # Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json,
 # costs.csv.
 
-
 COLLECTED = {
     "clean": of_experiment(grid.solved, "clean.h5"),
     "attacks": of_experiment(grid.cells, "attack.h5"),
     "trajectories": of_experiment(grid.followed, "trajectory.h5"),
+    "probes": probes,
     "audits": of_experiment(grid.audited, "audit.h5"),
     "judged": of_experiment(grid.judged, "judged.h5"),
     "randomised": of_experiment(grid.randomised, "randomised.h5"),
@@ -51,6 +51,12 @@ rule figures:
             f"results/{cell.experiment}/{cell.dataset}/data.h5"
             for cell in grid.shown(CONFIG, wildcards.experiment)
         ],
+        trajectories=COLLECTED["trajectories"],
+        followed_attacks=of_experiment(grid.followed, "attack.h5"),
+        followed_data=lambda wildcards: [
+            f"results/{cell.experiment}/{cell.dataset}/data.h5"
+            for cell in grid.followed(CONFIG, wildcards.experiment)
+        ],
     output:
         report(
             expand("results/{{experiment}}/figures/{figure}.svg", figure=FIGURES),
@@ -60,6 +66,7 @@ rule figures:
         ),
         expand("results/{{experiment}}/figures/{figure}.png", figure=FIGURES),
         expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
+        images=directory("results/{experiment}/figures/images"),
     log:
         logs("figures", "figures"),
     benchmark:
@@ -68,7 +75,7 @@ rule figures:
         ENVIRONMENT
     params:
         code=code_of("figures"),
-        inputs=set_of(SHOWN),
+        inputs=set_of(SHOWN, COLLECTED["trajectories"]),
         models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
     message:
         "Drawing the figures of {wildcards.experiment}"

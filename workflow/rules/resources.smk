@@ -11,8 +11,17 @@ def training_work(wildcards):
 
 
 def evaluation_work(wildcards):
-    """The work of one pass over the test images, which an evaluation or a trajectory is."""
+    """The work of one pass over the test images, which an evaluation or a set of probes is."""
     return job_sizes.evaluation_work(CONFIG, wildcards.dataset, 1)
+
+
+def trajectory_work(wildcards):
+    """The work of three runs of every image, of taking growth apart, and of patches."""
+    experiment = CONFIG.experiments[wildcards.experiment]
+    steps = job_sizes.trajectory_steps(experiment.trajectories)
+    return job_sizes.evaluation_work(
+        CONFIG, wildcards.dataset, steps, experiment.trajectories.images
+    )
 
 
 def attack_work(wildcards):

@@ -1,5 +1,37 @@
-# The hidden states of clean and adversarial images along the ODE block.
-# Needs: data.h5, a model, attack.h5. Makes: trajectory.h5.
+# The hidden states of clean, attacked and noisy images along the body, and which part is to blame.
+# Needs: data.h5, a model, attack.h5. Makes: probe.h5, trajectory.h5.
+
+
+rule probe:
+    input:
+        data=DATA,
+        weights=f"{TRAINED}/model.safetensors",
+        spec=f"{TRAINED}/model.json",
+    output:
+        probe=f"{SOLVED}/probe.h5",
+    log:
+        logs("probe", "{dataset}/{model}/seed-{seed}/tau-{tolerance}"),
+    benchmark:
+        benchmarks("probe", "{dataset}/{model}/seed-{seed}/tau-{tolerance}")
+    conda:
+        ENVIRONMENT
+    threads: CONFIG.compute.threads
+    resources:
+        gpu=GPUS,
+        mem_mb=megabytes(evaluation_work),
+        runtime=minutes(evaluation_work),
+    params:
+        code=code_of("probe"),
+        coordinates=coordinates,
+        settings=lambda wildcards: {
+            "times": CONFIG.experiments[wildcards.experiment].trajectories.times,
+            "images": CONFIG.datasets[wildcards.dataset].subset.validation,
+        },
+    message:
+        "Fitting probes of h(t) of {wildcards.model} (seed {wildcards.seed}) at tau "
+        "{wildcards.tolerance}"
+    script:
+        "../scripts/probe.py"
 
 
 rule trajectory:
@@ -8,6 +40,11 @@ rule trajectory:
         weights=f"{TRAINED}/model.safetensors",
         spec=f"{TRAINED}/model.json",
         attack=f"{CELL}/attack.h5",
+        probe=lambda wildcards: (
+            f"results/{cell(wildcards).solved_folder}/probe.h5"
+            if CONFIG.experiments[wildcards.experiment].trajectories.probe
+            else []
+        ),
     output:
         trajectory=f"{CELL}/trajectory.h5",
     log:
@@ -25,12 +62,12 @@ rule trajectory:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(evaluation_work),
-        runtime=minutes(evaluation_work),
+        mem_mb=megabytes(trajectory_work),
+        runtime=minutes(trajectory_work),
     params:
         code=code_of("trajectory"),
         coordinates=coordinates,
-        follow=followed,
+        follow=follow_settings,
     message:
         "Following h(t) of {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}: "
         "{wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"

@@ -16,7 +16,7 @@ with job(snakemake.log[0]):
     compute, device = devices.set_up(snakemake.config)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     tolerances = snakemake.params.tolerances
-    attacked = read_adversarials(Path(snakemake.input.attack), successes_only=False)
+    attacked = read_adversarials(Path(snakemake.input.attack))
     images = (
         torch.from_numpy(load_rows(Path(snakemake.input.data), attacked.index)).to(device) / 255
     )

@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from node_robustness import audit_tables, comparisons, protocols, tables, verdicts
+from node_robustness import (
+    audit_tables,
+    comparisons,
+    protocols,
+    tables,
+    trajectory_summary,
+    trajectory_tables,
+    verdicts,
+)
 from node_robustness.checks import check_table
 from node_robustness.jobs import job
 from node_robustness.storage import SOFTWARE
@@ -14,12 +22,18 @@ with job(snakemake.log[0]):
     attacked = protocols.read_attacked(cells.attacks)
     items = comparisons.replicated(attacked)
     checks = check_table(cells.clean, attacked, cells.audits, cells.judged)
+    followed = trajectory_tables.image_table(cells.trajectories)
     judged = verdicts.verdict_table(items, checks, paper)
     collected = {
         "clean": tables.clean_table(cells.clean),
         "nfe": tables.nfe_table(cells.clean),
         "attacks": tables.attack_table(cells.attacks),
-        "trajectories": tables.trajectory_table(cells.trajectories),
+        "trajectories": trajectory_tables.trajectory_table(cells.trajectories),
+        "trajectory_images": followed,
+        "trajectory_summary": trajectory_summary.summary_table(followed),
+        "trajectory_roc": trajectory_summary.roc_table(followed),
+        "probes": trajectory_tables.probe_table(cells.probes),
+        "responsible": trajectory_tables.responsible_table(cells.trajectories),
         "examples": protocols.example_sizes(attacked, paper),
         "ladder": protocols.ladder_table(attacked),
         "protocols": protocols.protocol_table(attacked, paper),

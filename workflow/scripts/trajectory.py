@@ -1,43 +1,65 @@
-"""Follow h(t) of the clean and adversarial images of one cell."""
+"""Follow clean, attacked and noisy images of one cell along the body, and find what is to blame."""
 
+import logging
 import time
 from pathlib import Path
-
-import torch
 
 from node_robustness import devices, models
 from node_robustness.datasets import load_rows
 from node_robustness.jobs import bar, job
-from node_robustness.records import read_adversarials, write_trajectories
-from node_robustness.trajectories.distances import follow
+from node_robustness.norms import Norm
+from node_robustness.records import read_adversarials
+from node_robustness.trajectories import dump, probes
+from node_robustness.trajectories.instrument import Choice, Images, Instrument
+from node_robustness.trajectories.runs import grid
 
 with job(snakemake.log[0]):
     _, device = devices.set_up(snakemake.config)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
-    coordinates = snakemake.params.coordinates
-    adversarials = read_adversarials(Path(snakemake.input.attack))
-    clean = load_rows(Path(snakemake.input.data), adversarials.index)
-    started = time.perf_counter()
-    with (
-        models.solving(model, tolerance=coordinates["tolerance"]),
-        bar(len(clean), "followed") as progress,
-    ):
-        found = follow(
-            model,
-            torch.from_numpy(clean).to(device) / 255,
-            torch.from_numpy(adversarials.images).to(device),
-            **snakemake.params.follow,
-            progress=progress.update,
-        )
-    settings = {
-        **adversarials.settings,
-        **snakemake.params.follow,
-    }
-    write_trajectories(
-        Path(snakemake.output.trajectory),
-        settings,
-        adversarials.index,
-        found,
-        seconds=time.perf_counter() - started,
-        device=devices.describe(device),
+    coordinates, settings = snakemake.params.coordinates, snakemake.params.follow
+    found = read_adversarials(
+        Path(snakemake.input.attack), attacked_only=True, count=settings["images"]
     )
+    clean = load_rows(Path(snakemake.input.data), found.index)
+    images = Images(
+        found.index, found.labels, clean, found.images, found.success, found.clean_predictions
+    )
+    choice = Choice.of(
+        found.success, **{key: settings[key] for key in ("states", "growth", "causal")}
+    )
+    started = time.perf_counter()
+    with models.solving(model, tolerance=coordinates["tolerance"]):
+        instrument = Instrument(
+            model,
+            grid(settings["times"]),
+            settings["intervals"],
+            Norm(coordinates["norm"]),
+            coordinates["seed"],
+            settings["tight_tolerance"],
+            probes.read(Path(snakemake.input.probe)) if snakemake.input.probe else None,
+        )
+        sizes = instrument.sizes(
+            len(found.index), len(choice.kept), clean.shape[1:], settings["precision"]
+        )
+        logging.info(
+            "%d images of %.1f kB each and the states of %d more of %.1f kB: %.1f MB at most",
+            sizes.images,
+            sizes.bytes_an_image / 1e3,
+            sizes.kept,
+            sizes.bytes_a_kept_image / 1e3,
+            sizes.total_bytes / 1e6,
+        )
+        with (
+            dump.writing(
+                Path(snakemake.output.trajectory),
+                {**found.settings, **settings},
+                sizes,
+                instrument.axis,
+                instrument.grid,
+                instrument.intervals,
+                device=devices.describe(device),
+            ) as written,
+            bar(len(clean), "followed") as progress,
+        ):
+            instrument.record(images, choice, written, progress=progress.update)
+            written.file.attrs["seconds"] = time.perf_counter() - started

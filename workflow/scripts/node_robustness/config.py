@@ -39,9 +39,10 @@ from node_robustness.config_values import (
     Positive,
     Section,
     Seeds,
+    Times,
 )
 from node_robustness.errors import UserError
-from node_robustness.numbers import label, parse_whole
+from node_robustness.numbers import label
 from node_robustness.presets import BUILT_IN, PAPER_ATTACK, PRESETS, expand, from_preset
 
 
@@ -272,11 +273,32 @@ class Trajectories(Section):
     norms: Norms | None = Field(None, description="norms to follow; all if unset")
     epsilons: Numbers | None = Field(None, description="epsilons to follow; all if unset")
     tolerances: Numbers | None = Field(None, description="tolerances to follow; all if unset")
-    times: Annotated[int, Field(ge=2), BeforeValidator(parse_whole)] = Field(
-        51, description="equally spaced times in [0, 1], both ends included"
+    images: Count | None = Field(
+        None, description="images that are followed, the first that were attacked; all if unset"
+    )
+    times: Times = Field(
+        51,
+        description="where h(t) is looked at: so many equally spaced times in [0, 1], or a list "
+        "that rises from 0 to 1; a model without an ODE is followed block by block",
     )
     states: Natural = Field(4, description="images whose full states are kept")
     precision: Literal["float16", "float32"] = Field("float16", description="of the kept states")
+    growth: Natural = Field(
+        16,
+        description="images whose growth is split into what the Jacobian explains and the rest, "
+        "with exponents, bounds and a tight reference curve",
+    )
+    causal: Natural = Field(
+        100, description="adversarials in which intervals are repaired, to see which are to blame"
+    )
+    intervals: Count = Field(
+        10,
+        description="equal parts of [0, 1]: every run of neighbouring ones is repaired by itself; "
+        "a model without an ODE has its blocks",
+    )
+    probe: bool = Field(
+        True, description="fit a linear probe of h(t) at every time to validation images"
+    )
 
 
 class Audit(Section):

@@ -1,5 +1,6 @@
 """The values that configuration keys take: numbers, names, norms, and lists of them."""
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -70,6 +71,11 @@ def _form(value: object) -> str:
     return MAP if isinstance(value, dict) else ONE
 
 
+def _one_or_many(value: object) -> str:
+    """Whether one number was written or a list of them."""
+    return MAP if isinstance(value, list) else ONE
+
+
 Numbers = Annotated[list[Positive], Field(min_length=1), BeforeValidator(_spelt_once)]
 NumbersByNorm = Annotated[
     Annotated[Numbers, Tag(ONE)] | Annotated[dict[Norm, Numbers], Tag(MAP)],
@@ -78,6 +84,21 @@ NumbersByNorm = Annotated[
 NumberByNorm = Annotated[
     Annotated[Positive, Tag(ONE)] | Annotated[dict[Norm, Positive], Tag(MAP)],
     Discriminator(_form),
+]
+
+
+def _a_grid(times: list[float]) -> list[float]:
+    rising = all(early < late for early, late in pairwise(times))
+    if not rising or times[0] != 0 or times[-1] != 1:
+        raise ValueError(f"must rise from 0 to 1, both included (given: {times})")
+    return times
+
+
+_Moment = Annotated[float, Field(ge=0, le=1), BeforeValidator(parse_number)]
+Times = Annotated[
+    Annotated[Annotated[int, Field(ge=2), BeforeValidator(parse_whole)], Tag(ONE)]
+    | Annotated[Annotated[list[_Moment], Field(min_length=2), AfterValidator(_a_grid)], Tag(MAP)],
+    Discriminator(_one_or_many),
 ]
 Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
 Norms = Annotated[list[Norm], Field(min_length=1), AfterValidator(_unique)]

@@ -64,7 +64,7 @@ def example_table(files: Iterable[tuple[Path | str, Path | str]], each: int = 4)
                         "row": row,
                         "index": int(index[row]),
                         "clean": picture(c),
-                        "perturbation": picture(_diverging((a - c) / scale)),
+                        "perturbation": picture(diverging((a - c) / scale)),
                         "adversarial": picture(a),
                         "clean_caption": before[row],
                         "perturbation_caption": f"±{scale:.2g}",
@@ -74,8 +74,8 @@ def example_table(files: Iterable[tuple[Path | str, Path | str]], each: int = 4)
     return pd.DataFrame(rows, columns=_COLUMNS).astype({"tolerance": float})
 
 
-def _diverging(change: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colours [3,H,W] of changes [C,H,W] in [-1, 1]: none is white, or grey in colour images."""
+def diverging(change: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give changes [C,H,W] in [-1, 1] colours [3,H,W]: none is white, or grey in colour images."""
     if len(change) != 1:
         return 0.5 + change / 2
     amount, ends = np.abs(change), np.where(change > 0, _RED[:, None, None], _BLUE[:, None, None])

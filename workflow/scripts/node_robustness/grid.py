@@ -75,6 +75,11 @@ class Cell(Solved):
     epsilon: float
 
     @property
+    def solved_folder(self) -> str:
+        """The folder of its model at its tolerance under `results/`."""
+        return super().folder
+
+    @property
     def folder(self) -> str:
         """Its folder under `results/`."""
         return f"{super().folder}/{self.attack}/{self.norm}/eps-{token(self.epsilon)}"
@@ -314,16 +319,14 @@ def _source(attack: AnyAttack, experiment: Experiment) -> str | None:
 def followed(config: Config, name: str) -> Iterator[Cell]:
     """Every attack cell of an experiment whose trajectories are to be followed.
 
-    A model without an ODE has no continuous state to follow, and what is followed are the steps of
-    every image.
+    What is followed are the steps of every image, or the blocks of a model without an ODE.
     """
     follow = config.experiments[name].trajectories
     if follow is None:
         return
     for cell in cells(config, name):
         if (
-            config.models[cell.model].body == "ode"
-            and stepped_alone(config.models[cell.model])
+            stepped_alone(config.models[cell.model])
             and (
                 cell.tolerance is None or cell.tolerance in (follow.tolerances or [cell.tolerance])
             )

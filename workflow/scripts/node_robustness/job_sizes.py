@@ -11,7 +11,7 @@ That a GPU is worth ten such cores is an assumption, on the low side.
 import math
 from dataclasses import dataclass
 
-from node_robustness.config import Config
+from node_robustness.config import Config, Trajectories
 from node_robustness.config_attacks import Transfer
 from node_robustness.dataset_sizes import Size, size_of
 
@@ -30,6 +30,8 @@ _BUDGETS = ("iterations", "restarts", "targets", "search_steps", "halvings", "qu
 _DEFAULT_MEGABYTES = 1000  # for the images of a batch, as in `memory`
 _MAPS = 100  # feature maps of the body's size that a gradient keeps, for an image in a batch
 _BYTES = 4
+_RUNS = 3  # clean, attacked and noisy
+_GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,15 @@ def attack_steps(config: Config, name: str) -> int:
     budget = attack.model_dump(include=set(_BUDGETS), exclude_none=True)
     steps: int = math.prod(budget.values())
     return steps + 1
+
+
+def trajectory_steps(follow: Trajectories) -> int:
+    """The passes over the images that following them takes, as if each had the dearest analysis."""
+    times = follow.times if isinstance(follow.times, int) else len(follow.times)
+    intervals = follow.intervals * (follow.intervals + 1) // 2
+    return (
+        _RUNS + times + (4 * intervals if follow.causal else 0) + (_GROWTH if follow.growth else 0)
+    )
 
 
 def minutes(

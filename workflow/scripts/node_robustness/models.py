@@ -178,6 +178,10 @@ class ResidualBody(nn.Sequential):
         """[n, C, H, W] to [n, C, H, W]."""
         return at_least_some_rows(super().forward, h)
 
+    def block(self, number: int, h: Tensor) -> Tensor:
+        """One block alone, [n, C, H, W] to [n, C, H, W]."""
+        return at_least_some_rows(self[number], h)
+
 
 class ODEBody(nn.Module):
     """h(1) from h(0) by solving dh/dt = f(t, h) at given solver settings.
@@ -230,8 +234,9 @@ class ODEBody(nn.Module):
     def solve(
         self,
         h: Tensor,
-        times: tuple[float, ...],
+        times: tuple[float, ...] | Tensor,
         keep_nodes: bool = False,
+        keep_node_states: bool = False,
         nodes: Sequence[Tensor] | None = None,
     ) -> Solution:
         """The states at the given times, [T, n, C, H, W], with per-image cost and status.
@@ -240,6 +245,7 @@ class ODEBody(nn.Module):
             h: states at the first of the times, [n, C, H, W].
             times: see `solvers.solve`.
             keep_nodes: see `solvers.solve`.
+            keep_node_states: see `solvers.solve`.
             nodes: of other solves with the same settings, whose steps are to be taken again.
 
         Raises:
@@ -257,6 +263,7 @@ class ODEBody(nn.Module):
             nodes=nodes,
             max_steps=self.settings.max_steps,
             keep_nodes=keep_nodes,
+            keep_node_states=keep_node_states,
             checkpoint=self.settings.checkpoint,
         )
 
@@ -359,9 +366,17 @@ class Head(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(channels, classes)
 
+    def features(self, h: Tensor) -> Tensor:
+        """[n, C, H, W] to what the last layer reads, [n, C]."""
+        features: Tensor = self.dropout(F.relu_(self.norm(h)).mean((2, 3)))
+        return features
+
     def forward(self, h: Tensor) -> Tensor:
         """[n, C, H, W] to logits [n, K]."""
-        features: Tensor = self.dropout(F.relu_(self.norm(h)).mean((2, 3)))
+        return self.classify(self.features(h))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """[n, C] to logits [n, K]."""
         # Row by row: a matrix product rounds differently in a batch of ten than in one of twenty.
         return (features[:, None] * self.linear.weight).sum(2) + self.linear.bias
 

@@ -16,6 +16,35 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(MAX_GROUPS, channels), channels)
 
 
+_Map = Callable[[Tensor], Tensor]
+
+
+class _Standardised:
+    """States [n, C, H, W] of mean zero and variance one in each group.
+
+    Attributes:
+        value: the states.
+    """
+
+    def __init__(self, h: Tensor, norm: nn.GroupNorm) -> None:
+        self._groups = norm.num_groups
+        grouped = self._grouped(h)
+        variance, mean = torch.var_mean(grouped, dim=2, correction=0, keepdim=True)
+        self._rate = (variance + norm.eps).rsqrt()
+        self._unit = (grouped - mean) * self._rate
+        self.value = self._unit.view_as(h)
+
+    def _grouped(self, h: Tensor) -> Tensor:
+        return h.reshape(len(h), self._groups, -1)
+
+    def derivative(self, v: Tensor) -> Tensor:
+        """Its derivative along v, which as a map of v is symmetric."""
+        grouped = self._grouped(v)
+        along = (grouped * self._unit).mean(2, keepdim=True)
+        change = grouped - grouped.mean(2, keepdim=True)
+        return change.addcmul_(self._unit, along, value=-1).mul_(self._rate).view_as(v)
+
+
 class ODEFunction(nn.Module):
     """GN, ReLU, conv3x3 of [t, h], GN, ReLU, conv3x3 of [t, h], GN.
 
@@ -55,6 +84,52 @@ class ODEFunction(nn.Module):
             return out
 
         return function
+
+    @torch.no_grad()
+    def linearise(self, t: Tensor, h: Tensor) -> tuple[Tensor, _Map, _Map]:
+        """The value, and the products with the Jacobian J = df/dh there, as often as one likes.
+
+        Each product costs about as much as an evaluation: what depends on h alone is kept.
+
+        Args:
+            t: times, [n].
+            h: states, [n, C, H, W].
+
+        Returns:
+            f(t, h), the map v -> J v, and the map w -> J^T w, of tensors like h.
+        """
+        n = len(h)
+        t, h = filled_up(t), filled_up(h)
+        state1, time1 = _split(self.conv1, h)
+        state2, time2 = _split(self.conv2, h)
+        time = t.view(-1, 1, 1, 1)
+        unit1 = _Standardised(h, self.norm1)
+        pre1 = _affine(unit1.value, self.norm1)
+        out1 = F.conv2d(F.relu(pre1), state1, self.conv1.bias, padding=1).addcmul_(time, time1)
+        unit2 = _Standardised(out1, self.norm2)
+        pre2 = _affine(unit2.value, self.norm2)
+        out2 = F.conv2d(F.relu(pre2), state2, self.conv2.bias, padding=1).addcmul_(time, time2)
+        unit3 = _Standardised(out2, self.norm3)
+        # The affine map after a normalisation, and the ReLU after it.
+        gain1, gain2 = (
+            (pre > 0) * norm.weight.view(1, -1, 1, 1)
+            for pre, norm in ((pre1, self.norm1), (pre2, self.norm2))
+        )
+        gain3 = self.norm3.weight.view(1, -1, 1, 1)
+
+        @torch.no_grad()
+        def push(v: Tensor) -> Tensor:
+            v = F.conv2d(gain1 * unit1.derivative(filled_up(v)), state1, padding=1)
+            v = F.conv2d(gain2 * unit2.derivative(v), state2, padding=1)
+            return (gain3 * unit3.derivative(v))[:n]
+
+        @torch.no_grad()
+        def pull(w: Tensor) -> Tensor:
+            w = F.conv_transpose2d(unit3.derivative(gain3 * filled_up(w)), state2, padding=1)
+            w = F.conv_transpose2d(unit2.derivative(gain2 * w), state1, padding=1)
+            return unit1.derivative(gain1 * w)[:n]
+
+        return _affine(unit3.value, self.norm3)[:n], push, pull
 
     def vjp_with_parameters(
         self, t: Tensor, h: Tensor, cotangent: Tensor

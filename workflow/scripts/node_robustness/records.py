@@ -1,4 +1,4 @@
-"""The layouts of the HDF5 files of a run, but for `data.h5`.
+"""The layouts of the HDF5 files of a run, but for `data.h5` and what lies along t (`trajectories`).
 
 docs/files.md describes them for readers who open them with other tools. `seconds` is the wall time
 of the computation alone, `device` what computed; they are attributes, not data.
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from node_robustness.randomisation import Randomised
     from node_robustness.sanity import AttackChecks, BatchInvariance
     from node_robustness.tolerance_matrix import Judged
-    from node_robustness.trajectories.distances import Trajectories
 
 Array = npt.NDArray[Any]
 
@@ -93,6 +92,7 @@ class Adversarials:
         labels: [N].
         images: adversarials where `success`, else what the attack ended with; [N, C, H, W].
         success: bool [N].
+        clean_predictions: what the model says of the clean images, [N].
         settings: of the attack.
     """
 
@@ -100,67 +100,34 @@ class Adversarials:
     labels: npt.NDArray[np.int64]
     images: npt.NDArray[np.float32]
     success: npt.NDArray[np.bool_]
+    clean_predictions: npt.NDArray[np.int64]
     settings: dict[str, Any]
 
 
-def read_adversarials(path: Path, *, successes_only: bool = True) -> Adversarials:
-    """Read the images for which an attack found an adversarial, or all that it did not skip.
+def read_adversarials(
+    path: Path, *, attacked_only: bool = False, count: int | None = None
+) -> Adversarials:
+    """Read the images that an attack did not skip.
+
+    Args:
+        path: an attack.h5.
+        attacked_only: only those that were attacked, because their clean prediction is right.
+        count: the first ones; all if None.
 
     Raises:
         UserError: the file is not a usable attack.h5.
     """
     with open_hdf5(path, "attack") as file:
-        success = file["success"][:]
-        rows = np.flatnonzero(success if successes_only else ~file["skipped"][:])
+        wanted = file["attacked"][:] if attacked_only else ~file["skipped"][:]
+        rows = np.flatnonzero(wanted)[:count]
         return Adversarials(
             file["index"][:][rows],
             file["labels"][:][rows],
             file["adversarials"][rows],
-            success[rows],
+            file["success"][:][rows],
+            file["clean_predictions"][:][rows],
             read_settings(file),
         )
-
-
-def write_trajectories(
-    path: Path,
-    settings: Mapping[str, Any],
-    index: Array,
-    found: Trajectories,
-    *,
-    seconds: float,
-    device: str,
-) -> None:
-    """Write trajectories of pairs of images, the test images `index` [N] and their adversarials."""
-    with write_hdf5(path, "trajectory", settings, seconds=seconds, device=device) as file:
-        put(file, "index", index, units="1", description="row of test/* in data.h5")
-        put(file, "success", np.ones(len(index), bool), units="1", description="always true here")
-        put(file, "t", found.times, units="1", description="time along the ODE block")
-        for name, values, description in (
-            ("l2", found.l2, "Euclidean distance of the adversarial's state from the clean one's"),
-            ("relative_l2", found.relative_l2, "the same over the norm of the clean state"),
-            ("cosine", found.cosine, "cosine of the angle between the two states"),
-        ):
-            put(file, f"distance/{name}", values, units="1", description=f"{description}, n t")
-        for side, nodes, states in (
-            ("clean", found.clean_nodes, found.clean_states),
-            ("adversarial", found.adversarial_nodes, found.adversarial_states),
-        ):
-            lengths = np.cumsum([0, *(len(times) for times in nodes)])
-            put(
-                file,
-                f"nodes/{side}/t",
-                np.concatenate([np.empty(0), *nodes]),
-                units="1",
-                description="accepted solver nodes, image after image",
-            )
-            put(
-                file,
-                f"nodes/{side}/offsets",
-                lengths,
-                units="1",
-                description="image i has the nodes offsets[i] up to offsets[i + 1]",
-            )
-            put(file, f"states/{side}", states, units="1", description="h(t), m t C H W")
 
 
 def write_audit(

@@ -1,7 +1,6 @@
 """The report of an experiment: one HTML page that needs no network and no other file."""
 
 import base64
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ import vl_convert
 import yaml
 from markupsafe import Markup
 
-from node_robustness import findings
+from node_robustness import findings, trajectory_findings
 from node_robustness.answers import answers
-from node_robustness.figures import NORMS
+from node_robustness.figures import GROUPS, NORMS, still
 from node_robustness.numbers import label
 from node_robustness.paper import ACCURACY, CITATION
 from node_robustness.statistics import Estimate, across_seeds
@@ -34,9 +33,11 @@ class _Figure:
     """The table that the figure is drawn from; the figure is left out if that is empty."""
     missing: str = ""
     """What the report says was not measured if it is left out."""
+    section: str = "figures"
+    """Where it stands in the page."""
 
 
-_VERDICT, _COSTS = "verdicts", "costs"
+_VERDICT, _DYNAMICS, _COSTS = "verdicts", "dynamics", "costs"
 _LONGEST = 200
 _FIGURES = {
     _VERDICT: _Figure(
@@ -46,6 +47,7 @@ _FIGURES = {
         f"{100 * MARGIN:.0f} points less, and nothing shows that the gradients of the paper's are "
         "sound. Undecided: neither is shown. Point at a field for its reason.",
         "verdicts",
+        section=_VERDICT,
     ),
     "protocols": _Figure(
         "The paper's protocol and the strongest attack",
@@ -124,11 +126,50 @@ _FIGURES = {
         "attacks",
     ),
     "trajectories": _Figure(
-        "Along the ODE",
-        "How far the state of an adversarial image lies from that of its clean image while the "
-        "ODE runs from t = 0 to 1. At loose tolerances a solve may take only a few steps, and "
-        "the curve between them is the solver's interpolation.",
+        "How far the paths part",
+        "How far the state of a perturbed image lies from that of its clean image while the ODE "
+        "runs from t = 0 to 1, or from block to block of a residual body: for adversarials, for "
+        "what attacks ended with that failed, and for random noise of the same norm and size. At "
+        "loose tolerances a solve may take only a few steps, and the curve between them is the "
+        "solver's interpolation.",
         "trajectories",
+        section=_DYNAMICS,
+    ),
+    "growth": _Figure(
+        "Where perturbations grow",
+        "The rate of growth at every t, the part of it that the Jacobian at the clean state "
+        "explains, and the nonlinear rest. The logarithmic norm bounds that part for any "
+        "perturbation.",
+        "trajectories",
+        section=_DYNAMICS,
+    ),
+    "margins": _Figure(
+        "When the decision changes",
+        "How clearly the state at each t is read as the clean decision, by the head, which was "
+        "trained on states of t = 1 alone, and by linear probes trained at each t.",
+        "trajectories",
+        section=_DYNAMICS,
+    ),
+    "responsible": _Figure(
+        "Which interval is responsible",
+        "What the decision becomes when an adversarial's path is repaired over one interval of t, "
+        "and the shortest interval that restores it, beside random ones of its length.",
+        "responsible",
+        section=_DYNAMICS,
+    ),
+    "adaptive_cost": _Figure(
+        "Does the solver feel the attack?",
+        "What images cost an adaptive solver, the size of its steps along t, and how well "
+        "adversarials are told from clean images by them alone. A model without an ODE has none.",
+        "trajectory_roc",
+        section=_DYNAMICS,
+    ),
+    "images": _Figure(
+        "Image by image",
+        "One image at a time: choose model, tolerance, attack and image. Pages of all images whose "
+        "states were kept lie in figures/images/ beside this report.",
+        "trajectory_images",
+        section=_DYNAMICS,
     ),
     "examples": _Figure(
         "Adversarial images",
@@ -139,6 +180,7 @@ _FIGURES = {
         "Where the time went",
         "Wall time of the jobs of each stage, added up, by the model that they were for.",
         _COSTS,
+        section=_COSTS,
     ),
 }
 
@@ -181,6 +223,7 @@ def render_report(
     figures = [
         {
             "name": name,
+            "section": figure.section,
             "title": figure.title,
             "caption": figure.caption,
             # The page gives the background, so that dark pages are dark throughout.
@@ -198,8 +241,12 @@ def render_report(
         seeds=clean.seed.nunique(),
         sentences=findings.sentences(clean, attacks),
         answers=answers(tables["verdicts"], tables["gains"], tables["comparisons"]),
-        verdict=[figure for figure in figures if figure["name"] == _VERDICT],
-        figures=[figure for figure in figures if figure["name"] not in (_VERDICT, _COSTS)],
+        verdict=[figure for figure in figures if figure["section"] == _VERDICT],
+        dynamics=[figure for figure in figures if figure["section"] == _DYNAMICS],
+        dynamics_sentences=trajectory_findings.sentences(
+            *(tables[name] for name in ("trajectory_summary", "trajectories", "probes"))
+        ),
+        figures=[figure for figure in figures if figure["section"] == "figures"],
         not_measured=[
             figure.missing
             for figure in _FIGURES.values()
@@ -213,6 +260,13 @@ def render_report(
                 "function per image.",
                 clean.itertuples(),
                 _CLEAN,
+            ),
+            _table(
+                "Along the ODE: what became of adversarials, of images on which the attack failed, "
+                "and of random noise of the same size; medians with 95 % intervals, shares with "
+                "95 % Wilson intervals.",
+                tables["trajectory_summary"].itertuples(),
+                _TRAJECTORIES,
             ),
             _table(
                 "Attacks: success rate among the attacked images (those classified correctly, but "
@@ -232,7 +286,7 @@ def render_report(
             if paper is None and datasets.get(name, {}).get("source") == "digits"
         ],
         manifest=manifest,
-        costs=[figure for figure in figures if figure["name"] == _COSTS],
+        costs=[figure for figure in figures if figure["section"] == _COSTS],
         cost_tables=[
             _table(
                 "Time by stage, summed over its jobs, and the largest memory of a job.",
@@ -250,8 +304,7 @@ def render_report(
 
 def _still(chart: dict[str, Any]) -> str:
     """The chart as an image, for readers without JavaScript."""
-    svg = vl_convert.vegalite_to_svg(json.dumps(chart), allowed_base_urls=[])
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(still(chart).encode()).decode()
 
 
 _DIRECTIONS = {-1: "lower", 0: "no clear change", 1: "higher"}
@@ -290,6 +343,30 @@ _ATTACKS: Columns = {
     "L2": lambda row: _mean(row.perturbation_l2_mean, 3),
     "Evaluations, clean": lambda row: _mean(row.nfe_clean_mean),
     "Evaluations, adversarial": lambda row: _mean(row.nfe_adversarial_mean),
+}
+_TRAJECTORIES: Columns = {
+    **_SOLVED,
+    "Attack": lambda row: row.attack,
+    "Norm": lambda row: NORMS[row.norm],
+    "ε": lambda row: label(row.epsilon),
+    "Images": lambda row: f"{row.n:,} ({GROUPS[row.group]})",
+    "Grew by a factor of": lambda row: _number(_estimate(row, "amplification")),
+    "Over noise’s": lambda row: _number(_estimate(row, "over_noise")),
+    "Fastest at t": lambda row: _number(_estimate(row, "peak_t")),
+    "Left the decision": lambda row: _percent(
+        (row.flipped_rate, row.flipped_low, row.flipped_high)
+    ),
+    "At t, head": lambda row: _number(_estimate(row, "flip_head")),
+    "At t, probe": lambda row: _number(_estimate(row, "flip_probe")),
+    "Repaired": lambda row: _percent((row.repaired_rate, row.repaired_low, row.repaired_high)),
+    "By a random interval": lambda row: _percent(
+        (row.random_rate, row.random_low, row.random_high)
+    ),
+    "From t": lambda row: _number(_estimate(row, "responsible_start")),
+    "To t": lambda row: _number(_estimate(row, "responsible_end")),
+    "Evaluations": lambda row: _number(_estimate(row, "nfe")),
+    "AUC by evaluations": lambda row: _number(_estimate(row, "nfe_auc")),
+    "AUC by the first step": lambda row: _number(_estimate(row, "first_step_auc")),
 }
 _CELL: Columns = {
     "Dataset": lambda row: row.dataset,
@@ -504,6 +581,14 @@ def _mean(value: float | None, digits: int = 1) -> str:
 def _percent(estimate: Sequence[float]) -> str:
     value, low, high = (100 * part for part in estimate)
     return "–" if math.isnan(value) else f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def _number(estimate: Estimate) -> str:
+    """An estimate with its interval, which a few images do not give."""
+    if math.isnan(estimate.value):
+        return "–"
+    bounds = "" if math.isnan(estimate.low) else f" ({estimate.low:.2g} to {estimate.high:.2g})"
+    return f"{estimate.value:.3g}{bounds}"
 
 
 def _points(estimate: Estimate) -> str:

@@ -54,6 +54,8 @@ class Solution:
         status: a `Status` for each sample, int64 [N].
         nodes: the times between which each sample stepped, float64 on the CPU, one tensor a sample
             (start included; the last one may lie beyond the last output time); empty unless asked.
+        node_states: the state at the nodes, one tensor [number of nodes, ...] a sample, where it
+            is a single part; empty unless asked.
     """
 
     parts: Parts
@@ -62,6 +64,7 @@ class Solution:
     rejected: Tensor
     status: Tensor
     nodes: list[Tensor]
+    node_states: list[Tensor]
 
     @property
     def states(self) -> Tensor:
@@ -73,7 +76,7 @@ class Solution:
 def solve(
     dynamics: Callable[[Tensor, Tensor], Tensor],
     initial: Tensor,
-    times: Sequence[float],
+    times: Sequence[float] | Tensor,
     *,
     tolerance: float | Tensor | None = None,
     method: str = "dopri5",
@@ -81,6 +84,7 @@ def solve(
     nodes: Sequence[Tensor] | None = None,
     max_steps: int = 1000,
     keep_nodes: bool = False,
+    keep_node_states: bool = False,
     checkpoint: bool = False,
 ) -> Solution:
     """Solve y' = f(t, y) for a batch of initial states.
@@ -92,7 +96,9 @@ def solve(
     Args:
         dynamics: f; takes times [n] (in the state's dtype) and states [n, ...], gives [n, ...].
         initial: states at `times[0]`, floating point, [N, ...], N >= 1.
-        times: output times, strictly increasing or strictly decreasing, at least two.
+        times: output times, strictly increasing or strictly decreasing, at least two; or a tensor
+            [N, T] of them, each sample's own, all with the same first and the same last time, and
+            increasing, not strictly, in between.
         tolerance: tau > 0, both the relative and the absolute tolerance: one number, or a tensor
             [N] with one for each sample; without effect, and not needed, if `steps` or `nodes` is
             given.
@@ -104,6 +110,7 @@ def solve(
         max_steps: attempted steps after which a sample ends with `Status.MAX_STEPS`; without
             effect if `steps` or `nodes` is given.
         keep_nodes: whether to record the accepted nodes.
+        keep_node_states: whether to record the state at them, too.
         checkpoint: keep nothing of a step for the backward pass but the state and slope at which
             it starts, and take it a second time there: same gradients, more time, less memory.
 
@@ -121,6 +128,7 @@ def solve(
         nodes=nodes,
         max_steps=max_steps,
         keep_nodes=keep_nodes,
+        keep_node_states=keep_node_states,
         checkpoint=checkpoint,
     )
 
@@ -128,7 +136,7 @@ def solve(
 def solve_parts(
     dynamics: Dynamics,
     initial: Parts,
-    times: Sequence[float],
+    times: Sequence[float] | Tensor,
     *,
     tolerance: float | Tensor | None = None,
     method: str = "dopri5",
@@ -136,6 +144,7 @@ def solve_parts(
     nodes: Sequence[Tensor] | None = None,
     max_steps: int = 1000,
     keep_nodes: bool = False,
+    keep_node_states: bool = False,
     checkpoint: bool = False,
     coupled: int | None = None,
 ) -> Solution:
@@ -153,12 +162,11 @@ def solve_parts(
         nodes: see `solve`.
         max_steps: see `solve`.
         keep_nodes: see `solve`.
+        keep_node_states: see `solve`; of the first part.
         checkpoint: see `solve`.
     """
     _check_initial(initial)
-    _check_times(times)
-    direction = 1.0 if times[1] > times[0] else -1.0
-    grid = direction * torch.tensor(times, dtype=torch.float64)
+    direction, grid = _grid(times, len(initial[0]))
     given = _given(steps, nodes, direction, grid, len(initial[0]))
     integration = _Integration(
         dynamics=dynamics,
@@ -170,7 +178,7 @@ def solve_parts(
         coupled=len(initial) if coupled is None else coupled,
         checkpoint=checkpoint and torch.is_grad_enabled(),
     )
-    return integration.run(initial, keep_nodes)
+    return integration.run(initial, keep_nodes, keep_node_states)
 
 
 def _check_initial(initial: Parts) -> None:
@@ -186,10 +194,21 @@ def _check_initial(initial: Parts) -> None:
         raise ValueError(f"the initial state is not finite in samples {bad[:5]}")
 
 
-def _check_times(times: Sequence[float]) -> None:
+def _grid(times: Sequence[float] | Tensor, samples: int) -> tuple[float, Tensor]:
+    """The direction of time, and the output times in our own: [1, T], or [N, T] if they differ."""
+    if isinstance(times, Tensor):
+        own = times.to("cpu", torch.float64)
+        if own.ndim != 2 or len(own) != samples or own.shape[1] < 2:
+            raise ValueError(f"times must be [{samples}, T], T >= 2, not {list(own.shape)}")
+        together = bool((own[:, [0, -1]] == own[0, [0, -1]]).all())
+        if not (together and own[0, 0] < own[0, -1] and bool((own.diff(dim=1) >= 0).all())):
+            raise ValueError("times of each sample must increase from one first to one last time")
+        return 1.0, own
     gaps = [b - a for a, b in pairwise(times)]
     if not gaps or not (all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)):
         raise ValueError(f"times must strictly increase or decrease, at least two: {list(times)}")
+    direction = 1.0 if times[1] > times[0] else -1.0
+    return direction, direction * torch.tensor(times, dtype=torch.float64)[None]
 
 
 def _tableau(method: str) -> Tableau:
@@ -212,7 +231,7 @@ def _given(
         return None
     if not steps >= 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
-    first, last = grid[0].item(), grid[-1].item()
+    first, last = grid[0, 0].item(), grid[0, -1].item()
     return Given(torch.linspace(first, last, steps + 1, dtype=torch.float64)[None])
 
 
@@ -221,7 +240,8 @@ def _rows_of_nodes(nodes: Sequence[Tensor], grid: Tensor, samples: int) -> Tenso
     if len(nodes) != samples:
         raise ValueError(f"there are nodes for {len(nodes)} of {samples} samples")
     for sample, own in enumerate(nodes):
-        if not (own[0] == grid[0] and own[-1] >= grid[-1] and bool((own.diff() > 0).all())):
+        covers = own[0] == grid[0, 0] and own[-1] >= grid[0, -1]
+        if not (covers and bool((own.diff() > 0).all())):
             raise ValueError(
                 f"the nodes of sample {sample} must lead step by step from the first output time "
                 "to the last one or beyond"
@@ -323,21 +343,21 @@ class _Integration:
     tableau: Tableau
     control: StepControl
     max_steps: int
-    grid: Tensor  # output times, increasing
+    grid: Tensor  # output times, increasing, [1, T] for all samples or [N, T]
     coupled: int
     checkpoint: bool
 
     def __post_init__(self) -> None:
         self.rows = _Rows(self.tableau)
 
-    def run(self, initial: Parts, keep_nodes: bool) -> Solution:
+    def run(self, initial: Parts, keep_nodes: bool, keep_node_states: bool) -> Solution:
         samples, device = len(initial[0]), initial[0].device
         count = torch.zeros(2, samples, dtype=torch.int64)  # rejected, accepted
         status = torch.zeros(samples, dtype=torch.int64)
         active = self._start(initial)
         outputs = _Outputs()
         outputs.add(active.index, initial)
-        visited = [(active.index, active.time)]
+        visited, times, at_nodes = [active.index], [active.time], [initial[0]]
         while active.index.numel():
             end, active.step = self.control.advance(active.index, active.time, active.step)
             attempt, stages = self._attempt(active, end)
@@ -346,8 +366,10 @@ class _Integration:
             count[accept.long(), active.index] += 1
             failure = self._failures(active, end, ratio, count)
             status[active.index] = failure
-            if keep_nodes:
-                visited.append((active.index[accept], end[accept]))
+            visited.append(active.index[accept])
+            times.append(end[accept])
+            if keep_node_states:
+                at_nodes.append(attempt.after[0][accept.to(device, non_blocking=True)])
             pending = self._emit(active, end, accept, attempt.after, stages, outputs, samples)
             slope = stages[-1] if self.tableau.last_stage_starts_next_step else ()
             active = _Active(
@@ -360,14 +382,15 @@ class _Integration:
             )
             failed = failure != Status.SUCCESS
             self._emit_failures(active, failed, outputs, samples)
-            active = active.keep(~failed & (pending < len(self.grid)))
+            active = active.keep(~failed & (pending < self.grid.shape[1]))
         return Solution(
-            parts=outputs.assemble(len(self.grid), samples),
+            parts=outputs.assemble(self.grid.shape[1], samples),
             nfe=self._evaluations(count.sum(0)).to(device),
             accepted=count[1].to(device),
             rejected=count[0].to(device),
             status=status.to(device),
-            nodes=self._by_sample(visited, samples) if keep_nodes else [],
+            nodes=_split(visited, self.direction * torch.cat(times), samples) if keep_nodes else [],
+            node_states=_split(visited, torch.cat(at_nodes), samples) if keep_node_states else [],
         )
 
     def _evaluations(self, attempts: Tensor) -> Tensor:
@@ -378,7 +401,7 @@ class _Integration:
 
     def _start(self, initial: Parts) -> _Active:
         everyone = torch.arange(len(initial[0]))
-        time = self.grid[:1].repeat(len(everyone))
+        time = self.grid[:1, 0].repeat(len(everyone))
         slope: Parts = ()
         if self.tableau.last_stage_starts_next_step:
             slope = self._slope(self._on_device(time, initial), initial)
@@ -446,7 +469,7 @@ class _Integration:
     def _failures(self, active: _Active, end: Tensor, ratio: Tensor, count: Tensor) -> Tensor:
         attempts = count[:, active.index].sum(0)
         # A sample that reaches its last output time with its last allowed step has not failed.
-        arrived = (ratio <= 1) & (end >= self.grid[-1])
+        arrived = (ratio <= 1) & (end >= self.grid[0, -1])
         status = torch.where((attempts >= self.max_steps) & ~arrived, int(Status.MAX_STEPS), 0)
         status = torch.where(end > active.time, status, int(Status.UNDERFLOW))
         return torch.where(torch.isfinite(ratio), status, int(Status.NONFINITE))
@@ -463,16 +486,18 @@ class _Integration:
     ) -> Tensor:
         """Interpolate every output time that an accepted step has passed; the next ones, [m]."""
         pending = active.pending
-        passed = torch.where(accept, torch.searchsorted(self.grid, end, right=True), pending)
+        passed = torch.where(accept, self._reached(active.index, end), pending)
+        own = self.grid.expand(samples, -1)
         while bool((due := pending < passed).any()):
             index = due.nonzero().flatten()
             length = end[index] - active.time[index]
-            share = (self.grid[pending[index]] - active.time[index]) / length
+            share = (own[active.index[index], pending[index]] - active.time[index]) / length
             weights, sources = linear(share), [active.state, new]
             if self.tableau.middle:
                 weights = quartic(self.tableau, share, self.direction * active.step[index])
                 sources += stages
-            used = weights.any(1).tolist()
+            # At the very start of a step nothing counts but the state there.
+            used = [True, *weights[1:].any(1).tolist()]
             sources = [source for source, is_used in zip(sources, used, strict=True) if is_used]
             weights = weights[used].to(new[0].dtype).to(new[0].device, non_blocking=True)
             base = active.state
@@ -485,12 +510,18 @@ class _Integration:
             pending = pending + due
         return pending
 
+    def _reached(self, samples: Tensor, time: Tensor) -> Tensor:
+        """How many output times each of these samples has reached at its time [m]."""
+        if len(self.grid) == 1:
+            return torch.searchsorted(self.grid[0], time, right=True)
+        return torch.searchsorted(self.grid[samples], time[:, None], right=True).squeeze(1)
+
     def _emit_failures(
         self, active: _Active, failed: Tensor, outputs: _Outputs, samples: int
     ) -> None:
         """Fill the output times that a failed sample will not reach."""
         for row in failed.nonzero().flatten().tolist():
-            missing = torch.arange(int(active.pending[row]), len(self.grid))
+            missing = torch.arange(int(active.pending[row]), self.grid.shape[1])
             if missing.numel():
                 values = tuple(
                     torch.full_like(part[row], torch.nan).expand(len(missing), *part.shape[1:])
@@ -498,8 +529,10 @@ class _Integration:
                 )
                 outputs.add(missing * samples + active.index[row], values)
 
-    def _by_sample(self, visited: list[tuple[Tensor, Tensor]], samples: int) -> list[Tensor]:
-        index = torch.cat([i for i, _ in visited])
-        time = self.direction * torch.cat([t for _, t in visited])
-        order = torch.argsort(index, stable=True)
-        return list(torch.split(time[order], torch.bincount(index, minlength=samples).tolist()))
+
+def _split(visited: list[Tensor], values: Tensor, samples: int) -> list[Tensor]:
+    """Values in the order in which the nodes of the samples were visited, one tensor a sample."""
+    index = torch.cat(visited)
+    order = torch.argsort(index, stable=True).to(values.device)
+    counts = torch.bincount(index, minlength=samples).tolist()
+    return list(torch.split(values.index_select(0, order), counts))

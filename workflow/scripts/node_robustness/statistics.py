@@ -1,4 +1,4 @@
-"""Intervals: of a proportion over images, a mean over seeds, a change between two rates, an AUC.
+"""Intervals: of a proportion or a median over images, a mean over seeds, a change, an AUC.
 
 All are 95 % intervals. Within one trained model the images are the sample (Wilson, Newcombe);
 where a model was trained from several seeds, the seeds are (Student's t).
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import norm, quantile_test
 from sklearn.metrics import roc_auc_score, roc_curve
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
@@ -59,6 +59,27 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def median_with_interval(values: ArrayLike) -> Estimate:
+    """Return a median with the interval between two of the values themselves.
+
+    Which two follows from the binomial distribution of how many values lie below the median,
+    whatever theirs is (W. J. Conover, Practical Nonparametric Statistics, 1999, section 3.2).
+
+    Args:
+        values: [N]; those that are not finite are left out.
+
+    Returns:
+        Median and interval; all NaN without a value, the bounds NaN where fewer than six values can
+        give no 95 % interval.
+    """
+    known = np.asarray(values, float)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return Estimate(np.nan, np.nan, np.nan)
+    low, high = quantile_test(known, p=0.5).confidence_interval(1 - SIGNIFICANCE)
+    return Estimate(float(np.median(known)), float(low), float(high))
 
 
 def mean_over_seeds(values: Sequence[float], bounds: tuple[float, float]) -> Estimate:

@@ -5,24 +5,27 @@ Every HDF5 file carries the root attributes ``kind``, ``schema_version``, ``soft
 same bytes: no time stamps are stored.
 """
 
+import errno
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from node_robustness import __version__
 from node_robustness.errors import UserError, is_full, no_space
 
 # Of a kind whose layout was ever changed. With a new layout comes a new number: without it a reader
 # would stumble over an old file.
-_SCHEMA_VERSIONS = {"attack": 2}
+_SCHEMA_VERSIONS = {"attack": 2, "trajectory": 2}
 SOFTWARE = f"node-robustness {__version__}"
 
 # Large enough to compress well, small enough that reading a few images reads little else.
@@ -89,24 +92,161 @@ def write_hdf5(
         UserError: The disk, the quota or the file-size limit is used up.
         ValueError: ``settings`` holds a NaN or an infinity.
     """
-    text = json.dumps(settings, sort_keys=True, allow_nan=False)
+    signed = _signed(kind, settings, attributes)
     # Not on the disk: an HDF5 file that cannot be flushed cannot be closed either, and crashes
     # the interpreter when it exits.
     with h5py.File.in_memory(block_size=_MEMORY_BLOCK) as file:
-        file.attrs.update(
-            {
-                "kind": kind,
-                "schema_version": schema_version(kind),
-                "software": SOFTWARE,
-                "settings": text,
-                **attributes,
-            }
-        )
+        file.attrs.update(signed)
         yield file
         file.flush()
         image = file.id.get_file_image()
     with atomic_path(path) as temporary:
         temporary.write_bytes(image)
+
+
+def _signed(
+    kind: str, settings: Mapping[str, Any], attributes: Mapping[str, object]
+) -> dict[str, object]:
+    """The root attributes of a file."""
+    return {
+        "kind": kind,
+        "schema_version": schema_version(kind),
+        "software": SOFTWARE,
+        "settings": json.dumps(settings, sort_keys=True, allow_nan=False),
+        **attributes,
+    }
+
+
+@contextmanager
+def stream_hdf5(
+    path: Path | str, kind: str, settings: Mapping[str, Any], *, size: int, **attributes: object
+) -> Iterator[h5py.File]:
+    """Yield a new HDF5 file that is written as it grows, and appears at ``path`` like the others.
+
+    For what is too large to lie in memory. The space is taken before anything is computed: a disk
+    that cannot hold the file is known at once, and HDF5 is never refused a write, which it would
+    not survive (see `write_hdf5`).
+
+    Args:
+        path: The file to be written.
+        kind: See `write_hdf5`.
+        settings: See `write_hdf5`.
+        size: Bytes that the file takes at most; what it does not need is given back.
+        **attributes: Further root attributes.
+
+    Yields:
+        The open file.
+
+    Raises:
+        UserError: The disk, the quota or the file-size limit has no room for ``size`` bytes.
+        ValueError: ``settings`` holds a NaN or an infinity.
+    """
+    path = Path(path)
+    signed = _signed(kind, settings, attributes)
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w", locking=False) as file:
+            _reserve(temporary, size, path)
+            file.attrs.update(signed)
+            yield file
+            file.flush()
+            used = file.id.get_filesize()
+        os.truncate(temporary, used)
+
+
+def _reserve(temporary: Path, size: int, path: Path) -> None:
+    """Take the space for a file.
+
+    Raises:
+        UserError: There is not so much.
+    """
+    try:
+        if hasattr(os, "posix_fallocate"):
+            with temporary.open("rb+") as stream:
+                os.posix_fallocate(stream.fileno(), 0, size)
+        elif shutil.disk_usage(temporary.parent).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        if not is_full(error):
+            raise
+        free = shutil.disk_usage(temporary.parent).free
+        raise UserError(
+            f"{path}: needs up to {size / 1e6:,.1f} MB, and there are {free / 1e6:,.1f} MB free on "
+            "that disk (a quota or file-size limit may allow less): free space, or ask for less"
+        ) from error
+
+
+class Rows:
+    """A dataset that is written a few rows at a time, in whole chunks.
+
+    A chunk that is written twice is compressed twice and leaves a hole in the file.
+
+    Args:
+        file: The file or group to write into.
+        name: The dataset's name; groups on the way are made.
+        row: Shape of one row.
+        dtype: Of the values.
+        rows: How many there will be; None if that is not known.
+        units: See `put`.
+        description: See `put`.
+    """
+
+    def __init__(
+        self,
+        file: h5py.Group,
+        name: str,
+        row: Sequence[int],
+        dtype: DTypeLike,
+        rows: int | None,
+        *,
+        units: str,
+        description: str,
+    ) -> None:
+        size = math.prod(row) * np.dtype(dtype).itemsize
+        self._chunk = max(1, _CHUNK_BYTES // max(1, size))
+        layout: dict[str, Any] = {}
+        if size and rows != 0:  # HDF5 has no chunks for nothing
+            self._chunk = min(self._chunk, rows or self._chunk)
+            layout = {
+                "chunks": (self._chunk, *row),
+                "compression": "gzip",
+                "compression_opts": 4,
+                "shuffle": True,
+            }
+        self._growing = rows is None
+        self.dataset = file.create_dataset(
+            name,
+            shape=(rows or 0, *row),
+            maxshape=(rows, *row) if layout else None,
+            dtype=dtype,
+            track_times=False,
+            **layout,
+        )
+        self.dataset.attrs["units"] = units
+        self.dataset.attrs["description"] = description
+        self._written = 0
+        self._waiting: list[NDArray[Any]] = []
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Take in the next rows, [n, *row]."""
+        self._waiting.append(values.astype(self.dataset.dtype))
+        waiting = sum(map(len, self._waiting))
+        if waiting >= self._chunk:
+            self._write(waiting // self._chunk * self._chunk)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._write(sum(map(len, self._waiting)))
+
+    def _write(self, rows: int) -> None:
+        if not rows:
+            return
+        values = np.concatenate(self._waiting)
+        until = self._written + rows
+        if self._growing:
+            self.dataset.resize(until, axis=0)
+        self.dataset[self._written : until] = values[:rows]
+        self._written = until
+        self._waiting = [values[rows:]]
 
 
 def put(file: h5py.Group, name: str, array: ArrayLike, *, units: str, description: str) -> None:

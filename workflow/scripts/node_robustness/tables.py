@@ -53,14 +53,6 @@ _ATTACKS = {
     **dict.fromkeys(["robust_accuracy", "robust_low", "robust_high"], "float64"),
     **{f"{name}_mean": "float64" for name in _OF_SUCCESSES},
 }
-_DISTANCES = ("l2", "relative_l2", "cosine")
-_QUANTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75, "q05": 0.05, "q95": 0.95}
-_TRAJECTORIES = {
-    **CELL,
-    "t": "float64",
-    "n": "int64",
-    **{f"{d}_{s}": "float64" for d in _DISTANCES for s in ("mean", *_QUANTILES)},
-}
 
 
 def clean_table(paths: Iterable[Path | str]) -> pd.DataFrame:
@@ -117,24 +109,6 @@ def attack_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         UserError: A file is missing, damaged or of another kind.
     """
     return collect(paths, "attack", _attack_rows, _ATTACKS)
-
-
-def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
-    """Summarise how far adversarial states lie from clean ones along the ODE.
-
-    Args:
-        paths: Files of kind "trajectory".
-
-    Returns:
-        One row for every file and time ``t`` in [0, 1], sorted like `attack_table` and by time.
-        ``n`` successful images; mean, median and quantiles (``q25``: 25 %) over them of the
-        distance (``l2``), the distance over the norm of the clean state (``relative_l2``) and
-        the ``cosine`` between the two states. NaN where ``n`` is 0.
-
-    Raises:
-        UserError: A file is missing, damaged or of another kind.
-    """
-    return collect(paths, "trajectory", _trajectory_rows, _TRAJECTORIES)
 
 
 def write_table(
@@ -273,18 +247,3 @@ def _attack_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
         if name in file:
             row[f"{name}_mean"] = _mean(file[name][:][success])
     yield row
-
-
-def _trajectory_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
-    success = file["success"][:]
-    n, times = int(success.sum()), file["t"][:]
-    statistics: dict[str, NDArray[np.float64]] = {}
-    for distance in _DISTANCES:
-        values = file[f"distance/{distance}"][:][success].astype(float)
-        if n:
-            statistics[f"{distance}_mean"] = values.mean(axis=0)
-            quantiles = np.quantile(values, list(_QUANTILES.values()), axis=0)
-            names = [f"{distance}_{name}" for name in _QUANTILES]
-            statistics |= dict(zip(names, quantiles, strict=True))
-    for position, t in enumerate(times):
-        yield {"t": float(t), "n": n} | {k: float(v[position]) for k, v in statistics.items()}

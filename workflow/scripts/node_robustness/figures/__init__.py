@@ -4,6 +4,7 @@ All charts share one look and take the text colour of the page that shows them. 
 colour through all figures: every function takes all models of the experiment, in one order.
 """
 
+from node_robustness.figures.adaptive_cost import adaptive_cost_figure
 from node_robustness.figures.attacks import (
     example_figure,
     published,
@@ -17,7 +18,12 @@ from node_robustness.figures.audits import (
     randomisation_figure,
 )
 from node_robustness.figures.clean import clean_figure, nfe_figure
-from node_robustness.figures.style import NORMS, save_chart
+from node_robustness.figures.growth import growth_figure
+from node_robustness.figures.image_pages import image_figure, single_pages
+from node_robustness.figures.margins import margin_figure
+from node_robustness.figures.menus import GROUPS
+from node_robustness.figures.responsible import responsible_figure
+from node_robustness.figures.style import NORMS, save_chart, save_still, still
 from node_robustness.figures.trajectories import trajectory_figure
 from node_robustness.figures.verdicts import (
     check_figure,
@@ -28,21 +34,30 @@ from node_robustness.figures.verdicts import (
 )
 
 __all__ = [
+    "GROUPS",
     "NORMS",
+    "adaptive_cost_figure",
     "audit_figure",
     "check_figure",
     "clean_figure",
     "curve_figure",
     "detection_figure",
     "example_figure",
+    "growth_figure",
+    "image_figure",
     "ladder_figure",
+    "margin_figure",
     "matrix_figure",
     "nfe_figure",
     "protocol_figure",
     "published",
     "randomisation_figure",
+    "responsible_figure",
     "robust_figure",
     "save_chart",
+    "save_still",
+    "single_pages",
+    "still",
     "success_figure",
     "trajectory_figure",
     "verdict_figure",

@@ -82,14 +82,43 @@ def save_chart(
         png: Where the PNG goes.
         json_path: Where the specification, with its data, goes.
     """
-    text = json.dumps(chart.to_dict(), ensure_ascii=False, sort_keys=True)
+    spec = chart.to_dict()
+    text = json.dumps(spec, ensure_ascii=False, sort_keys=True)
     with atomic_path(json_path) as path:
         path.write_text(text, encoding="utf-8")
-    drawing = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
+    drawing = still(spec)
     with atomic_path(svg) as path:
         path.write_text(drawing, encoding="utf-8")
     with atomic_path(png) as path:
         path.write_bytes(vl_convert.svg_to_png(drawing, scale=2))
+
+
+def still(spec: dict[str, Any]) -> str:
+    """Draw a Vega-Lite specification as SVG, without the marks that only carry tooltips."""
+    text = json.dumps(_without_unseen(spec), ensure_ascii=False, sort_keys=True)
+    svg: str = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
+    return svg
+
+
+def _without_unseen(part: Any) -> Any:
+    if isinstance(part, dict):
+        return {name: _without_unseen(value) for name, value in part.items()}
+    if isinstance(part, list):
+        return [_without_unseen(item) for item in part if not _is_unseen(item)]
+    return part
+
+
+def _is_unseen(part: Any) -> bool:
+    """Whether a part of a specification is a layer of points that nobody sees."""
+    mark = part.get("mark") if isinstance(part, dict) else None
+    return isinstance(mark, dict) and mark.get("opacity") == 0
+
+
+def save_still(chart: alt.VConcatChart, svg: Path | str) -> None:
+    """Write a chart as SVG alone."""
+    drawing = still(chart.to_dict())
+    with atomic_path(svg) as path:
+        path.write_text(drawing, encoding="utf-8")
 
 
 def in_order(values: Iterable[str]) -> list[str]:

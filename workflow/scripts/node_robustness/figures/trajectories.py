@@ -1,126 +1,137 @@
-"""The figure of hidden states along the ODE."""
+"""The figure of how far paths part along the ODE."""
 
-import json
 from collections.abc import Sequence
 
 import altair as alt
 import pandas as pd
 
+from node_robustness.figures.menus import (
+    OF_CONDITION,
+    condition_menu,
+    group_row,
+    groups_in,
+    option_menu,
+    over_seeds,
+    time_axis,
+    with_menus,
+)
 from node_robustness.figures.style import (
-    NORMS,
+    GREY,
+    NO_ODE,
     PANEL,
-    epsilon_label,
+    Layers,
     inline,
-    styled,
     tau_colour,
     tau_label,
     tau_labels,
 )
 
 _DISTANCES = {
-    "l2": "L2 distance",
     "relative_l2": "Relative L2 distance",
+    "l2": "L2 distance",
     "cosine": "Cosine similarity",
 }
+_PARTS = ["median", "q25", "q75"]
 
 
 def trajectory_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
-    """Draw the distance between clean and adversarial states along the ODE.
+    """Draw the distance between clean and perturbed states along the ODE.
 
     Args:
-        trajectories: Result of `tables.trajectory_table`.
+        trajectories: Result of `trajectory_tables.trajectory_table`.
         models: All models of the experiment.
 
     Returns:
-        A row of panels for each distance, one panel a model, one line a tolerance: the mean over
-        the successful images and a band between the quartiles, both averaged over seeds. A
-        drop-down list chooses dataset, attack, norm and epsilon; still images show the first
-        dataset, attack and norm of the table at the largest epsilon. Without any successful
-        image the panels are empty.
+        A grid of panels, a column a model and a row a group of images (adversarials, what the
+        attack ended with where it failed, random noise), one line a tolerance: the median over
+        images and a band between the quartiles, both averaged over seeds. Dots are where accepted
+        steps end, the dashed line is the same at a tight tolerance. A model without an ODE is
+        drawn block by block. Lists choose the distance, and dataset, attack, norm and epsilon.
     """
-    where = ["dataset", "attack", "norm", "epsilon"]
-    columns = [f"{d}_{s}" for d in _DISTANCES for s in ("mean", "q25", "q75")]
-    means = (
-        trajectories[trajectories.n > 0]
-        .groupby([*where, "model", "tolerance", "t"], sort=False, as_index=False)
-        .agg({**dict.fromkeys(columns, "mean"), "n": "sum"})
+    perturbed = trajectories[(trajectories.group != "clean") & (trajectories.n > 0)]
+    frame, menu = condition_menu(perturbed)
+    distances = pd.concat([_of_distance(frame, distance) for distance in _DISTANCES])
+    which = option_menu("distance", "Distance", _DISTANCES)
+    chart = (
+        alt.layer(*_lines(tau_labels(frame[frame.tolerance.notna()])))
+        .transform_filter(f"{OF_CONDITION} && datum.distance === distance")
+        .properties(width=1.3 * PANEL, height=0.75 * PANEL)
+        .facet(
+            data=inline(distances),
+            column=alt.Column("model:N", title=None, sort=list(models)),
+            row=group_row(groups_in(frame)),
+            spacing=16,
+        )
     )
-    means["tau"] = means.tolerance.map(tau_label)
-    conditions = means[where].drop_duplicates()
-    # Stable, so that datasets, attacks and epsilons stay in the order of the table.
-    conditions = conditions.sort_values(
-        "norm", kind="stable", key=lambda norm: norm.map(list(NORMS).index), ignore_index=True
-    )
-    conditions["condition"] = conditions.index
-    names = [
-        f"{dataset}, {attack}, {NORMS[norm]}, {epsilon_label(epsilon)}"
-        for dataset, attack, norm, epsilon in conditions[where].itertuples(index=False)
-    ] or ["no successful attack"]
-    largest = conditions.groupby(where[:3], sort=False).condition.last()
-    menu = alt.param(
-        name="condition",
-        value=int(next(iter(largest), 0)),
-        bind=alt.binding_select(options=list(range(len(names))), labels=names, name="Show: "),
-    )
-    means = means.merge(conditions, on=where)
-    data = inline(means[["condition", "model", "tau", "t", "n", *columns]])
-    listed = json.dumps(names, ensure_ascii=False)
-    return styled(
-        # Not by add_params, which would hand the menu to each facet, and fails on layers inside.
-        alt.vconcat(
-            *(_distance(name, data, tau_labels(means), models) for name in _DISTANCES),
-            spacing=12,
-            params=[menu.param],
-        ),
-        alt.ExprRef(f"'Distance of adversarial from clean states: ' + {listed}[condition]"),
-        ["Mean over the images on which the attack succeeded; band between the quartiles."],
+    return with_menus(
+        [chart],
+        [which, menu],
+        "Distance from the clean state",
+        [
+            "Median over images, band between the quartiles. Dots: where accepted steps end, the "
+            "larger the more;",
+            "between them the solver interpolates. Dashed: where a tight tolerance would put it, "
+            "by the first images.",
+            "Grey: block by block.",
+        ],
     )
 
 
-def _distance(
-    distance: str, data: alt.InlineData, taus: Sequence[str], models: Sequence[str]
-) -> alt.FacetChart:
-    title = _DISTANCES[distance]
-    first, *_, last = _DISTANCES
-    base = alt.Chart().encode(
-        x=alt.X(
-            "t:Q",
-            title="Time t of the ODE" if distance == last else None,
-            scale=alt.Scale(domain=[0, 1], nice=False),
-            axis=alt.Axis(tickCount=5, format="~g", labelFlush=False),
-        ),
-        color=tau_colour(taus),
-    )
-    scale = alt.Scale(zero=distance != "cosine")
+def _of_distance(frame: pd.DataFrame, distance: str) -> pd.DataFrame:
+    """The rows of one distance, with the names of its statistics cut down to those."""
+    names = {f"{distance}_{part}": part for part in _PARTS}
+    tight = f"tight_{distance}_median"
+    frame = frame.rename(columns={**names, tight: "tight"})
+    known = [*names.values(), "nodes", *(["tight"] if "tight" in frame else [])]
+    means = over_seeds(frame, ["condition", "model", "tolerance", "group", "t"], known)
+    return means.assign(
+        distance=distance,
+        tau=means.tolerance.map(tau_label),
+        tight=means["median"] * means["tight"] if "tight" in means else None,
+    ).drop(columns="tolerance")
+
+
+def _lines(taus: Sequence[str]) -> list[alt.Chart | Layers]:
+    plain = alt.FieldEqualPredicate(field="tau", equal=NO_ODE)
+    layers: list[alt.Chart | Layers] = []
+    for colour, own in ((tau_colour(taus), ~plain), (alt.value(GREY), plain)):
+        base = alt.Chart().transform_filter(own).encode(x=time_axis(), color=colour)
+        y = alt.Y("median:Q", title=None, scale=alt.Scale(zero=False))
+        layers += [
+            base.mark_area(opacity=0.13).encode(
+                y=alt.Y("q25:Q", title=None, scale=alt.Scale(zero=False)), y2="q75:Q"
+            ),
+            base.mark_line().encode(y=y),
+        ]
+    solved = alt.Chart().transform_filter(~plain).encode(x=time_axis(), color=tau_colour(taus))
+    blocks = alt.Chart().transform_filter(plain).encode(x=time_axis(), y="median:Q")
     tooltip = [
         alt.Tooltip("model:N", title="Model"),
         alt.Tooltip("tau:N", title="Tolerance τ"),
+        alt.Tooltip("group:N", title="Images"),
+        alt.Tooltip("n:Q", title="Number of images"),
         alt.Tooltip("t:Q", title="Time t", format=".2f"),
-        alt.Tooltip(f"{distance}_mean:Q", title=title, format=".3~g"),
-        alt.Tooltip(f"{distance}_q25:Q", title="Lower quartile", format=".3~g"),
-        alt.Tooltip(f"{distance}_q75:Q", title="Upper quartile", format=".3~g"),
-        alt.Tooltip("n:Q", title="Images"),
+        alt.Tooltip("median:Q", title="Median", format=".3~g"),
+        alt.Tooltip("q25:Q", title="Lower quartile", format=".3~g"),
+        alt.Tooltip("q75:Q", title="Upper quartile", format=".3~g"),
+        alt.Tooltip("nodes:Q", title="Steps that end here, per image", format=".2~f"),
     ]
-    lines = alt.layer(
-        base.mark_area(opacity=0.13).encode(
-            y=alt.Y(f"{distance}_q25:Q", title=title, scale=scale), y2=f"{distance}_q75:Q"
-        ),
-        base.mark_line().encode(y=f"{distance}_mean:Q"),
-        # Thin lines are hard to hit with a pointer: invisible points carry the tooltips.
-        base.mark_point(filled=True, opacity=0, size=60).encode(
-            y=f"{distance}_mean:Q", tooltip=tooltip
-        ),
-    )
-    return (
-        lines.transform_filter("datum.condition === condition")
-        .properties(width=1.5 * PANEL, height=0.75 * PANEL)
-        .facet(
-            data=data,
-            column=alt.Column(
-                "model:N",
-                title=None,
-                sort=list(models),
-                header=alt.Header(labels=distance == first),
+    return [
+        *layers,
+        solved.transform_filter("isValid(datum.tight)")
+        .mark_line(strokeDash=[4, 3], strokeWidth=1.2)
+        .encode(y="tight:Q"),
+        solved.transform_filter("datum.nodes > 0")
+        .mark_point(filled=True, opacity=1)
+        .encode(
+            y="median:Q",
+            size=alt.Size(
+                "nodes:Q", scale=alt.Scale(domain=[0, 1], range=[0, 60], clamp=True), legend=None
             ),
-        )
-    )
+        ),
+        blocks.mark_point(filled=True, opacity=1, size=30, color=GREY),
+        # Thin lines are hard to hit with a pointer: invisible points carry the tooltips.
+        alt.Chart()
+        .mark_point(filled=True, opacity=0, size=60)
+        .encode(x=time_axis(), y="median:Q", tooltip=tooltip),
+    ]

@@ -1,0 +1,136 @@
+"""What it takes to follow perturbations: seconds against plain forward solves, and memory.
+
+    python benchmarks/trajectories.py [--images 1000] [--tolerance 0.1] [--threads 2]
+
+The paper's MIX with 64 filters on images of MNIST's shape (`nets.py`), perturbed by random signs of
+0.3: what is measured costs the same whether a perturbation is an adversarial or not. Ratios are of
+the time of all cores, which other work on the machine hardly changes. Peak memory is that of the
+whole process, Python and PyTorch included.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import nets
+from node_robustness import models
+from node_robustness.norms import Norm
+from node_robustness.trajectories import dump
+from node_robustness.trajectories.causal import find_causes, intervals, way_of
+from node_robustness.trajectories.decision import margins
+from node_robustness.trajectories.distances import distances
+from node_robustness.trajectories.instrument import Choice, Images, Instrument
+from node_robustness.trajectories.runs import follow, grid
+
+TIMES = grid(51)
+BATCH = 100
+CAUSAL_IMAGES = 100
+
+
+def seconds(function: Callable[[], object]) -> tuple[float, float]:
+    """Wall time of a call, and time of all cores."""
+    wall, cores = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - cores
+
+
+def forward(model: models.Classifier, sides: tuple[Tensor, ...]) -> None:
+    """Plain solves of all images."""
+    with torch.no_grad():
+        for images in sides:
+            for batch in images.split(BATCH):
+                model(batch)
+
+
+def followed(model: models.Classifier, clean: Tensor, moved: Tensor) -> None:
+    """Distances and margins of all pairs at all times, and the accepted nodes."""
+    with torch.no_grad():
+        for before, after in zip(clean.split(BATCH), moved.split(BATCH), strict=True):
+            runs = follow(model, {"clean": before, "attack": after}, TIMES)
+            distances(runs.states["clean"], runs.states["attack"])
+            decided = None
+            for states in runs.states.values():
+                logits = model.head(states.flatten(0, 1)).unflatten(0, (-1, len(before)))
+                decided = logits[-1].argmax(1) if decided is None else decided
+                margins(logits, decided)
+
+
+def whole(model: models.Classifier, clean: Tensor, moved: Tensor, growth: int) -> None:
+    """A trajectory.h5 as a run writes it, but for probes and the causal test."""
+    n = len(clean)
+    success = np.ones(n, bool)
+    zeros = np.zeros(n, np.int64)
+    images = Images(np.arange(n), zeros, clean.numpy(), moved.numpy(), success, zeros)
+    choice = Choice.of(success, states=4, growth=growth, causal=0)
+    tool = Instrument(model, TIMES, 10, Norm("linf"), 0, 1e-5)
+    sizes = tool.sizes(n, 4, clean.shape[1:], "float16")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        dump.writing(
+            Path(folder) / "trajectory.h5",
+            {},
+            sizes,
+            tool.axis,
+            tool.grid,
+            tool.intervals,
+            device="cpu",
+        ) as written,
+    ):
+        tool.record(images, choice, written)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="a prepared data.h5")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--tolerance", type=float, default=0.1)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    found = nets.load(arguments.data, arguments.images, ["MIX"], torch.device("cpu"))
+    model = found.models["MIX"]
+    # The digits are fewer than a thousand.
+    clean = found.images.repeat(-(-arguments.images // len(found.images)), 1, 1, 1)
+    clean = clean[: arguments.images].contiguous()
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, clean.shape, generator=generator) * 2 - 1
+    moved = (clean + 0.3 * signs).clamp(0, 1)
+    print(f"{found.data}, {len(clean)} images, tau {arguments.tolerance:g}, "
+          f"{arguments.threads} threads, torch {torch.__version__}\n")  # fmt: skip
+    print("| what | seconds | seconds of all cores | times two forward solves |")
+    print("|---|---|---|---|")
+    with models.solving(model, tolerance=arguments.tolerance), models.frozen(model):
+        forward(model, (clean[:BATCH],))  # the first call is slower
+        wall, base = seconds(lambda: forward(model, (clean, moved)))
+        print(f"| two forward solves | {wall:.2f} | {base:.2f} | 1 |", flush=True)
+
+        def row(what: str, function: Callable[[], object]) -> None:
+            wall, cores = seconds(function)
+            print(f"| {what} | {wall:.2f} | {cores:.2f} | {cores / base:.2f} |", flush=True)
+
+        row("distances, margins and nodes, 51 times", lambda: followed(model, clean, moved))
+        for growth in (0, 16):
+            what = f"trajectory.h5 with noise and rates, growth of {growth} taken apart"
+            row(what, partial(whole, model, clean, moved, growth))
+        some = clean[:CAUSAL_IMAGES], moved[:CAUSAL_IMAGES]
+        for parts in (6, 20):
+            way = way_of(model, parts)
+            what = f"causal test of {len(intervals(way.ends))} intervals, {len(some[0])} images"
+            row(what, partial(find_causes, model, way, *some))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\npeak memory of the process: {peak:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Open a trajectory.h5 with h5py and pandas alone.
+
+    python docs/examples/open_trajectory.py results/.../trajectory.h5
+
+docs/trajectories.md says what the numbers mean, docs/files.md where they lie.
+"""
+
+import json
+import sys
+
+import h5py
+import numpy as np
+import pandas as pd
+
+
+def summarise(path: str) -> None:
+    """Print what a dump says: how far apart, when decided otherwise, and what is to blame."""
+    with h5py.File(path) as file:
+        settings = json.loads(file.attrs["settings"])
+        print({key: settings.get(key) for key in ("model", "tolerance", "attack", "epsilon")})
+        t, success = file["t"][:], file["success"][:]
+
+        # The three groups: a run, and the images to take of it.
+        groups = {
+            "success": ("attack", success),
+            "failed": ("attack", ~success),
+            "noise": ("noise", np.ones_like(success)),
+        }
+        medians = {
+            group: np.nanmedian(file[f"{run}/distance/relative_l2"][:][images], axis=0)
+            for group, (run, images) in groups.items()
+            if images.any()
+        }
+        print(f"\nrelative L2 distance by {file.attrs['axis']}, median over the images")
+        print(pd.DataFrame(medians, index=pd.Index(t, name="t")).round(3).to_string())
+
+        images = pd.DataFrame(
+            {
+                "success": success,
+                "flip_time": file["attack/flip_time/head"][:],
+                "responsible_from": file["causal/responsible"][:, 0],
+                "responsible_to": file["causal/responsible"][:, 1],
+            },
+            index=pd.Index(file["index"][:], name="test image"),
+        )
+        print("\n", images.round(3).to_string(), sep="")
+
+        # Ragged data: the nodes of image i are nodes[offsets[i]:offsets[i + 1]].
+        if "clean/nodes" in file:
+            steps = {
+                run: np.diff(file[f"{run}/nodes/offsets"][:]) - 1 for run in ("clean", "attack")
+            }
+            print("\naccepted steps", pd.DataFrame(steps).describe().round(2), sep="\n")
+
+
+if __name__ == "__main__":
+    summarise(sys.argv[1])

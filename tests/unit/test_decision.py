@@ -1,0 +1,41 @@
+"""Margins and flip times of decisions that are written down."""
+
+import numpy as np
+import torch
+
+from node_robustness.trajectories.decision import flip_times, margins
+
+TIMES = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+
+
+def logits(decisions):
+    """Logits [T, n, K] that decide so, [n, T]."""
+    return torch.nn.functional.one_hot(torch.tensor(decisions), 3).float().transpose(0, 1)
+
+
+def test_margins():
+    values = torch.tensor([[[1.0, 3, 2], [0, -1, 5]], [[4, 1, 4.5], [1, 1, 0]]])
+    found = margins(values, torch.tensor([1, 2]))
+    assert found.tolist() == [[1, -3.5], [5, -1]]
+    assert margins(values * torch.nan, torch.tensor([1, 2])).isnan().all()
+
+
+def test_flip_times():
+    clean = [[0] * 5, [0] * 5, [0] * 5, [1, 1, 0, 0, 0], [0] * 5, [0] * 5]
+    moved = [
+        [0, 1, 0, 1, 1],  # for good only at 0.75
+        [0, 1, 1, 1, 0],  # it comes back
+        [2, 1, 2, 1, 1],  # never the clean decision
+        [1, 1, 1, 1, 1],  # the clean run leaves, at 0.5
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1],
+    ]
+    found = flip_times(logits(moved), logits(clean), TIMES)
+    np.testing.assert_array_equal(found, [0.75, np.nan, 0, 0.5, np.nan, 1])
+
+
+def test_a_failed_solve_has_not_flipped():
+    moved, clean = logits([[1] * 5, [1] * 5]), logits([[0] * 5, [0] * 5])
+    moved[3:, 0] = torch.nan
+    found = flip_times(moved, clean, TIMES)
+    np.testing.assert_array_equal(found, [np.nan, 0])

@@ -1,0 +1,210 @@
+"""The figure of whether the solver feels a perturbation."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from node_robustness.figures.menus import (
+    GROUPS,
+    OF_CONDITION,
+    OF_TAU,
+    Menu,
+    condition_menu,
+    group_colour,
+    group_dash,
+    groups_in,
+    over_seeds,
+    tau_menu,
+    time_axis,
+    with_menus,
+)
+from node_robustness.figures.style import (
+    GREY,
+    PANEL,
+    Layers,
+    inline,
+    rate_axis,
+    tau_colour,
+    tau_label,
+    tau_labels,
+)
+
+_SCORES = {"nfe": "more evaluations", "first_step": "a shorter first step"}
+_DASHES = [[1, 0], [5, 3]]
+_STATISTICS = ["median", "q25", "q75"]
+
+
+def adaptive_cost_figure(
+    images: pd.DataFrame, trajectories: pd.DataFrame, roc: pd.DataFrame, models: Sequence[str]
+) -> alt.VConcatChart:
+    """Draw what clean and perturbed images cost the solver, and how well that gives them away.
+
+    Args:
+        images: Result of `trajectory_tables.image_table`.
+        trajectories: Result of `trajectory_tables.trajectory_table`.
+        roc: Result of `trajectory_summary.roc_table`.
+        models: All models of the experiment.
+
+    Returns:
+        A column a model with an ODE: evaluations at each tolerance (median and quartiles over the
+        images of all seeds), the size of steps along t, and ROC curves of detectors of adversarials
+        by either, one a seed. Lists choose the tolerance of the middle row, and dataset, attack,
+        norm and epsilon.
+    """
+    frame, menu = condition_menu(images[images.nfe_clean.notna()])
+    names = {"condition": menu, "tau": tau_menu(frame)}
+    where = frame[["dataset", "attack", "norm", "epsilon", "condition"]].drop_duplicates()
+    solved = [model for model in models if model in set(frame.model)]
+    column = alt.Column("model:N", title=None, sort=solved)
+    steps = trajectories[trajectories.step_median.notna()].merge(where)
+    curves = roc[roc.group == "success"].merge(where)
+    return with_menus(
+        [
+            _evaluations(frame).facet(
+                data=inline(_costs(frame)), column=column, title="Evaluations of the ODE function"
+            ),
+            _steps(steps).facet(
+                data=inline(_sizes(steps)),
+                column=column,
+                title=alt.TitleParams(alt.ExprRef(_title(names["tau"]))),
+            ),
+            _roc(curves).facet(
+                data=inline(
+                    curves.assign(
+                        tau=curves.tolerance.map(tau_label), score=curves.score.map(_SCORES)
+                    )[_ROC]
+                ),
+                column=column,
+                title="Adversarials told from clean images by the solver's steps (ROC)",
+            ),
+        ],
+        [names["tau"], menu],
+        "What the solver feels",
+        [
+            "Median over images with quartiles. On the grey line a detector does no better than "
+            "chance."
+        ],
+        color="independent",
+        strokeDash="independent",
+    )
+
+
+_ROC = ["condition", "model", "seed", "tau", "score", "false_positive_rate", "true_positive_rate"]
+
+
+def _title(menu: Menu) -> str:
+    return f"'Size of the accepted steps along t, τ = ' + {menu.title}"
+
+
+def _costs(frame: pd.DataFrame) -> pd.DataFrame:
+    """Median and quartiles of the evaluations, by group."""
+    clean = frame.assign(group="clean", nfe=frame.nfe_clean)
+    noise = frame.assign(group="noise", nfe=frame.nfe_noise)
+    every = pd.concat([clean, frame.assign(nfe=frame.nfe_attack), noise])
+    by = ["condition", "model", "tolerance", "group"]
+    groups = every.groupby(by, sort=False).nfe
+    found = groups.quantile(np.array([0.25, 0.5, 0.75])).unstack().reset_index()
+    found.columns = [*by, "q25", "median", "q75"]
+    counts = groups.count().reset_index(name="n")
+    found = found.merge(counts, on=by)
+    return found.assign(tau=found.tolerance.map(tau_label))
+
+
+def _evaluations(frame: pd.DataFrame) -> Layers:
+    groups = [group for group in GROUPS if group in {"clean", "noise", *frame.group}]
+    base = (
+        alt.Chart()
+        .transform_filter(OF_CONDITION)
+        .encode(
+            x=alt.X(
+                "tau:N",
+                title="Solver tolerance τ",
+                sort=tau_labels(frame),
+                axis=alt.Axis(labelAngle=0),
+            ),
+            xOffset=alt.XOffset("group:N", sort=groups),
+            color=group_colour(groups, "circle"),
+        )
+    )
+    title = "Evaluations"
+    return alt.layer(
+        base.mark_rule(size=1.5, opacity=0.6).encode(y=alt.Y("q25:Q", title=title), y2="q75:Q"),
+        base.mark_point(filled=True, opacity=1, size=55).encode(
+            y=alt.Y("median:Q", title=title),
+            tooltip=[
+                alt.Tooltip("model:N", title="Model"),
+                alt.Tooltip("tau:N", title="Tolerance τ"),
+                alt.Tooltip("group:N", title="Images"),
+                alt.Tooltip("n:Q", title="Number of images"),
+                alt.Tooltip("median:Q", title="Median", format=".4~g"),
+                alt.Tooltip("q25:Q", title="Lower quartile", format=".4~g"),
+                alt.Tooltip("q75:Q", title="Upper quartile", format=".4~g"),
+            ],
+        ),
+    ).properties(width=1.3 * PANEL, height=0.75 * PANEL)
+
+
+def _sizes(frame: pd.DataFrame) -> pd.DataFrame:
+    columns = {f"step_{part}": part for part in _STATISTICS}
+    by = ["condition", "model", "tolerance", "group", "t"]
+    means = over_seeds(frame.rename(columns=columns), by, _STATISTICS)
+    return means.assign(tau=means.tolerance.map(tau_label)).drop(columns="tolerance")
+
+
+def _steps(frame: pd.DataFrame) -> Layers:
+    groups = groups_in(frame)
+    base, colour = alt.Chart().encode(x=time_axis("Time t of the ODE")), group_colour(groups)
+    title = "Step size"
+    layers = alt.layer(
+        base.mark_area(opacity=0.12).encode(
+            y=alt.Y("q25:Q", title=title), y2="q75:Q", color=colour
+        ),
+        base.mark_line().encode(
+            y=alt.Y("median:Q", title=title), color=colour, strokeDash=group_dash(groups)
+        ),
+        base.mark_point(filled=True, opacity=0, size=60).encode(
+            y=alt.Y("median:Q", title=title),
+            tooltip=[
+                alt.Tooltip("model:N", title="Model"),
+                alt.Tooltip("group:N", title="Images"),
+                alt.Tooltip("t:Q", title="Time t", format=".2f"),
+                alt.Tooltip("median:Q", title="Step, median", format=".3~g"),
+                alt.Tooltip("q25:Q", title="Lower quartile", format=".3~g"),
+                alt.Tooltip("q75:Q", title="Upper quartile", format=".3~g"),
+            ],
+        ),
+    )
+    chosen = layers.transform_filter(f"{OF_CONDITION} && {OF_TAU}")
+    return chosen.properties(width=1.3 * PANEL, height=0.6 * PANEL)
+
+
+def _roc(frame: pd.DataFrame) -> Layers:
+    scores = list(_SCORES.values())
+    lines = (
+        alt.Chart()
+        .transform_filter(OF_CONDITION)
+        .mark_line()
+        .encode(
+            x=alt.X(
+                "false_positive_rate:Q",
+                title="Clean images suspected",
+                axis=alt.Axis(format="~%", tickCount=3),
+                scale=alt.Scale(domain=[0, 1]),
+            ),
+            y=rate_axis("Adversarials detected", field="true_positive_rate"),
+            color=tau_colour(tau_labels(frame)),
+            strokeDash=alt.StrokeDash(
+                "score:N", title="Suspect", scale=alt.Scale(domain=scores, range=_DASHES)
+            ),
+            detail="seed:N",
+            order="true_positive_rate:Q",
+        )
+    )
+    chance = (
+        alt.Chart()
+        .mark_rule(color=GREY, strokeWidth=1)
+        .encode(x=alt.datum(0), x2=alt.datum(1), y=alt.datum(0), y2=alt.datum(1))
+    )
+    return alt.layer(chance, lines).properties(width=1.3 * PANEL, height=PANEL)

@@ -1,0 +1,289 @@
+"""The page of one followed image, alone or chosen among many."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from node_robustness.figures.menus import (
+    Menu,
+    condition_menu,
+    tau_menu,
+    time_axis,
+)
+from node_robustness.figures.style import (
+    GREY,
+    NO_ODE,
+    NORMS,
+    PANEL,
+    Layers,
+    epsilon_label,
+    inline,
+    styled,
+    tau_label,
+)
+from node_robustness.image_pages import Pages
+
+MOST = 60
+"""The number of pages that the figure with menus has at most; a page takes some ten kilobytes."""
+
+_PICTURE = 120
+_WIDE, _HIGH = 2 * PANEL, 0.85 * PANEL
+_PARTS = ["clean", "perturbation", "adversarial", "attack failed", "places"]
+_NOTES = [
+    "Orange: attack; green: random noise of the same size; blue: clean. Dots: accepted steps; "
+    "dashed: at a tight tolerance (distance), by the probe (margin).",
+    "Shaded: the responsible interval; vertical line: from here on the head decides otherwise.",
+    "Places, channels: share of the margin that returns when only they are repaired, over all t.",
+    "Channels along t: how far the attack moves each of them (white: not at all).",
+]
+_RUNS = {"clean": "#0072B2", "attack": "#D55E00", "noise": "#009E73"}
+_COLOUR = alt.Color(
+    "run:N", legend=None, scale=alt.Scale(domain=list(_RUNS), range=list(_RUNS.values()))
+)
+_DISTANCES = {"l2_attack": [1, 0], "l2_noise": [1, 0], "tight": [4, 3]}
+_READERS = {"head": [1, 0], "probe": [4, 3]}
+# Vega-Lite reads numbers in CSV as such only where they are drawn.
+_FILTER = "toNumber(datum.page) === page"
+
+
+def image_figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
+    """Draw the pages of images, of which menus choose one.
+
+    Args:
+        pages: Result of `image_pages.image_pages`.
+        models: All models of the experiment.
+
+    Returns:
+        One page with lists that choose model, tolerance, dataset with attack, norm and epsilon, and
+        image. Of many pages there are `MOST`, of the first seed: the first image of every cell,
+        then the second, and so on.
+    """
+    chosen, total = _chosen(pages), len(pages.images)
+    frame, condition = condition_menu(chosen.images)
+    frame = frame.assign(tau=frame.tolerance.map(tau_label))
+    first = _first(frame[frame.condition == condition.chosen])
+    used = [model for model in models if model in set(frame.model)] or [""]
+    indices = sorted(set(frame["index"])) or [0]
+    taus = tau_menu(frame)
+    menus = [
+        Menu("model", "Model", used, used, first.get("model", used[0])),
+        replace(taus, chosen=first["tau"]) if first.get("tau") in taus.values else taus,
+        condition,
+        Menu("image", "Image", indices, list(map(str, indices)), first.get("index", indices[0])),
+    ]
+    notes = list(_NOTES)
+    if total > len(frame):
+        notes.append(f"{len(frame)} of {total} pages; figures/images/ has all of them.")
+    chart = alt.vconcat(
+        *_rows(chosen, _FILTER),
+        data=inline(chosen.curves),
+        spacing=14,
+        params=[
+            *(menu.parameter for menu in menus),
+            alt.param(name="page", expr=_page_of(frame)).param,
+        ],
+    )
+    headlines = {
+        str(row["page"]): f"{row['model']}, {_tau(row['tolerance'])}. {row['headline']}"
+        for row in frame.to_dict("records")
+    }
+    told = f"{json.dumps(headlines, ensure_ascii=False)}[toString(page)]"
+    missing = "Nothing was kept of this image here" + ("" if total == 0 else ": choose another one")
+    return styled(chart, alt.ExprRef(f"isValid(page) ? {told} : {json.dumps(missing)}"), notes)
+
+
+def single_pages(pages: Pages) -> Iterator[tuple[str, alt.VConcatChart]]:
+    """Draw every page as a figure of its own.
+
+    Args:
+        pages: Result of `image_pages.image_pages`.
+
+    Yields:
+        The page's name, with slashes, and its chart.
+    """
+    for row in pages.images.to_dict("records"):
+        where = [
+            *(row["dataset"], row["model"], f"seed {row['seed']}"),
+            *(_tau(row["tolerance"]), row["attack"]),
+            *(NORMS[row["norm"]], epsilon_label(row["epsilon"])),
+        ]
+        own = pages.only([row["page"]])
+        chart = alt.vconcat(*_rows(own, "true"), data=inline(own.curves), spacing=14)
+        yield row["name"], styled(chart, row["headline"], [", ".join(where), *_NOTES])
+
+
+def _first(frame: pd.DataFrame) -> dict[str, Any]:
+    """The page to begin with: if possible an adversarial of an ODE whose repair is known."""
+    doubts = frame[["responsible_start", "tolerance"]].isna().astype(int)
+    order = doubts.responsible_start + doubts.tolerance + (frame.group != "success")
+    pages = frame.loc[order.sort_values(kind="stable").index].to_dict("records")
+    return {str(name): value for name, value in pages[0].items()} if pages else {}
+
+
+def _tau(tolerance: float) -> str:
+    told = tau_label(tolerance)
+    return told if told == NO_ODE else f"τ = {told}"
+
+
+def _chosen(pages: Pages) -> Pages:
+    """At most `MOST` pages of the first seed: one of every cell, then another, and so on."""
+    images = pages.images
+    own = images[images.seed == images.seed.min()]
+    where = ["dataset", "model", "tolerance", "attack", "norm", "epsilon"]
+    turn = own.groupby(where, sort=False, dropna=False).cumcount()
+    order = turn.sort_values(kind="stable").index[:MOST]
+    return pages.only(own.page[order])
+
+
+def _page_of(frame: pd.DataFrame) -> str:
+    """An expression: the page that the menus choose; a model without an ODE has no tolerance."""
+    pages = {
+        f"{row['model']}|{row['tau']}|{row['condition']}|{row['index']}": row["page"]
+        for row in frame.to_dict("records")
+    }
+    known, where = json.dumps(pages, ensure_ascii=False), "'|' + condition + '|' + image"
+    keys = f"model + '|' + tau + {where}", f"model + '|{NO_ODE}' + {where}"
+    return " || ".join(f"{known}[{key}]" for key in keys)
+
+
+def _rows(pages: Pages, chosen: str) -> list[Layers | alt.HConcatChart]:
+    """The three rows of a page: pictures, curves along t, channels."""
+    images = pages.images.drop(columns=["headline"])
+    marks = inline(images[["page", "responsible_start", "responsible_end", "flip_head"]])
+    return [
+        _pictures().transform_filter(chosen).properties(data=inline(pages.pictures)),
+        alt.hconcat(
+            _distance(pages, marks, chosen).properties(title="Distance |h_adv(t) − h(t)|"),
+            _margin(marks, chosen).properties(title="Margin of the clean decision"),
+            spacing=40,
+        ).resolve_scale(strokeDash="independent"),
+        alt.hconcat(
+            _states(images, chosen).properties(title="Channels along t"),
+            _channels(pages.channels, chosen).properties(title="Channels, over all t"),
+            spacing=40,
+        ),
+    ]
+
+
+def _pictures() -> Layers:
+    base = alt.Chart().encode(x=alt.X("part:N", sort=_PARTS, axis=None))
+    texts = base.mark_text(fill="currentColor")
+    return alt.layer(
+        texts.encode(y=alt.value(6), text="part:N"),
+        base.mark_image(width=_PICTURE, height=_PICTURE).encode(
+            y=alt.value(18 + _PICTURE / 2), url="url:N"
+        ),
+        texts.encode(y=alt.value(_PICTURE + 30), text="caption:N"),
+    ).properties(width=alt.Step(_PICTURE + 24), height=_PICTURE + 36)
+
+
+def _marked(marks: alt.InlineData, chosen: str) -> list[alt.Chart]:
+    """The responsible interval as a band, the flip time as a line."""
+    base = alt.Chart(marks).transform_filter(chosen)
+    return [
+        base.transform_filter("isValid(datum.responsible_start)")
+        .mark_rect(opacity=0.18, color="#E69F00")
+        .encode(x=alt.X("responsible_start:Q"), x2="responsible_end:Q"),
+        base.transform_filter("isValid(datum.flip_head)")
+        .mark_rule(strokeDash=[2, 2], color="#D55E00")
+        .encode(x=alt.X("flip_head:Q")),
+    ]
+
+
+def _distance(pages: Pages, marks: alt.InlineData, chosen: str) -> Layers:
+    title, names = "L2 distance", list(_DISTANCES)
+    lines = (
+        alt.Chart()
+        .transform_filter(chosen)
+        .transform_fold(list(_DISTANCES), ["curve", "distance"])
+        .transform_filter("isValid(datum.distance)")
+        .transform_calculate(run="datum.curve === 'l2_noise' ? 'noise' : 'attack'")
+        .mark_line()
+    )
+    dash = alt.Scale(domain=names, range=list(_DISTANCES.values()))
+    return alt.layer(
+        *_marked(marks, chosen),
+        lines.encode(
+            x=time_axis(),
+            y=alt.Y("distance:Q", title=title),
+            color=_COLOUR,
+            strokeDash=alt.StrokeDash("curve:N", scale=dash, legend=None),
+        ),
+        alt.Chart(inline(pages.nodes))
+        .transform_filter(chosen)
+        .mark_point(filled=True, opacity=1, size=40, color=_RUNS["attack"])
+        .encode(x=time_axis(), y=alt.Y("l2:Q", title=title)),
+    ).properties(width=_WIDE, height=_HIGH)
+
+
+def _margin(marks: alt.InlineData, chosen: str) -> Layers:
+    curves: list[str | alt.FieldName] = [f"{reader}_{run}" for reader in _READERS for run in _RUNS]
+    each = (
+        alt.Chart()
+        .transform_filter(chosen)
+        .transform_fold(curves, ["curve", "margin"])
+        .transform_calculate(reader="split(datum.curve, '_')[0]", run="split(datum.curve, '_')[1]")
+    )
+    return alt.layer(
+        *_marked(marks, chosen),
+        alt.Chart()
+        .mark_rule(color=GREY, strokeWidth=1)
+        .encode(x=alt.datum(0), x2=alt.datum(1), y=alt.datum(0)),
+        each.mark_line().encode(
+            x=time_axis(),
+            y=alt.Y("margin:Q", title="Margin"),
+            color=_COLOUR,
+            strokeDash=alt.StrokeDash(
+                "reader:N",
+                scale=alt.Scale(domain=list(_READERS), range=list(_READERS.values())),
+                legend=None,
+            ),
+        ),
+    ).properties(width=_WIDE, height=_HIGH)
+
+
+def _states(images: pd.DataFrame, chosen: str) -> Layers:
+    frame = inline(images[["page", "states", "channels", "most"]])
+    base = (
+        alt.Chart(frame).transform_filter(chosen).transform_calculate(middle="datum.channels / 2")
+    )
+    scale = alt.Scale(reverse=True, nice=False, zero=True)
+    title = "Channel"
+    return alt.layer(
+        base.mark_image(width=_WIDE, height=_HIGH, aspect=False).encode(
+            x=alt.value(_WIDE / 2), y=alt.Y("middle:Q", title=title, scale=scale), url="states:N"
+        ),
+        base.transform_calculate(scale="'full red: ' + format(toNumber(datum.most), '.2~g')")
+        .mark_text(align="right", baseline="bottom", fill="currentColor")
+        .encode(x=alt.value(_WIDE), y=alt.value(-4), text="scale:N"),
+        # Nothing to be seen: it spans the axes, from 0 to the number of channels.
+        base.transform_calculate(t="0")
+        .mark_rule(strokeOpacity=0)
+        .encode(x=time_axis(), x2=alt.datum(1), y=alt.Y("channels:Q", title=title, scale=scale)),
+    ).properties(width=_WIDE, height=_HIGH)
+
+
+def _channels(channels: pd.DataFrame, chosen: str) -> Layers:
+    base = alt.Chart(inline(channels)).transform_filter(chosen)
+    base = base.transform_calculate(end="datum.channel + 1")
+    return alt.layer(
+        base.mark_rect().encode(
+            x=alt.X(
+                "share:Q",
+                title="Share of the margin restored",
+                axis=alt.Axis(format="~%", tickCount=6),
+            ),
+            x2=alt.datum(0),
+            y=alt.Y("channel:Q", title="Channel", scale=alt.Scale(reverse=True, nice=False)),
+            y2="end:Q",
+            color=alt.condition("datum.share < 0", alt.value("#2166ac"), alt.value("#b2182b")),
+            tooltip=[
+                alt.Tooltip("channel:Q", title="Channel"),
+                alt.Tooltip("share:Q", title="Restored", format=".1%"),
+            ],
+        )
+    ).properties(width=_WIDE, height=_HIGH)

@@ -1,0 +1,247 @@
+"""How fast a perturbation grows, and what of it the linearised dynamics explain.
+
+With d = h' - h of a perturbed and a clean run of h' = f(t, h), and J = df/dh at the clean state:
+
+- the rate of growth is d/dt log|d| = <d, f(t, h') - f(t, h)> / <d, d>;
+- J explains <d, J d> / <d, d> of it, the rest is what is not linear;
+- that quotient, for any d, lies between the extreme eigenvalues of (J + J^T) / 2, the logarithmic
+  norms of J and -J (Dahlquist 1958; Soederlind, The logarithmic norm, 2006);
+- over the whole of [0, 1] the linearised flow M = dh(1)/dh(0) stretches a direction v at the
+  finite-time Lyapunov exponent log(|M v| / |v|), at most at log of the largest singular value of M.
+
+M is the derivative of the numerical solution, with the accepted steps of the clean image held.
+The Jacobians are never formed: their products with vectors come from forward (jvp) and backward
+(vjp) differentiation, and the extreme values from Krylov spaces, so that they are approached from
+within.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from node_robustness.models import ODEBody, ResidualBody
+from node_robustness.parts import Parts
+from node_robustness.solvers import Status, solve_parts
+from node_robustness.trajectories.linearisation import Linearisation, Map, by_autograd, linearise
+from node_robustness.trajectories.runs import CLEAN, Cost, Runs
+
+LANCZOS_STEPS = 20
+POWER_ITERATIONS = 20
+
+
+def rates(body: ODEBody | ResidualBody, runs: Runs) -> dict[str, Tensor]:
+    """The rate of growth of each perturbation, by the name of its run: [n, T], 1 / time.
+
+    Between the blocks of a residual body it is the logarithm of the ratio of the distances after
+    and before the block, over the block's share of the way; NaN at the start, and where the
+    distance is zero.
+    """
+    if isinstance(body, ResidualBody):
+        return {name: _between_blocks(runs, name) for name in runs.perturbed}
+    clean = runs.states[CLEAN]
+    function = body.function.bind(clean[0])
+    found: dict[str, list[Tensor]] = {name: [] for name in runs.perturbed}
+    for k, time in enumerate(runs.times):
+        t = _at(time, clean)
+        slope = function(t, clean[k])
+        for name, collected in found.items():
+            moved = runs.states[name][k]
+            d = moved - clean[k]
+            collected.append(_quotient(d, function(t, moved) - slope))
+    return {name: torch.stack(collected, dim=1) for name, collected in found.items()}
+
+
+def _between_blocks(runs: Runs, name: str) -> Tensor:
+    difference = (runs.states[name] - runs.states[CLEAN]).flatten(2)
+    logarithm = torch.linalg.vector_norm(difference, dim=2).log()
+    shares = runs.times.diff().to(logarithm)
+    growth = logarithm.diff(dim=0) / shares[:, None]
+    growth = torch.where(torch.isfinite(growth), growth, torch.nan)
+    return torch.cat([torch.full_like(growth[:1], torch.nan), growth]).T
+
+
+def jacobian_quotients(body: ODEBody, runs: Runs) -> dict[str, Tensor]:
+    """What the Jacobian explains of the rates, <d, J d> / <d, d>, by name of run: [n, T]."""
+    clean = runs.states[CLEAN]
+    found: dict[str, list[Tensor]] = {name: [] for name in runs.perturbed}
+    for k, time in enumerate(runs.times):
+        push = linearise(body.function, _at(time, clean), clean[k]).push
+        for name, collected in found.items():
+            d = runs.states[name][k] - clean[k]
+            collected.append(_quotient(d, push(d)))
+    return {name: torch.stack(collected, dim=1) for name, collected in found.items()}
+
+
+def logarithmic_norms(body: ODEBody, runs: Runs, start: Tensor) -> tuple[Tensor, Tensor]:
+    """The extreme eigenvalues of (J + J^T) / 2 along the clean runs, smallest and largest, [n, T].
+
+    Args:
+        body: at the clean states of whose function they are taken.
+        runs: with a clean one.
+        start: where the Krylov spaces begin, [n, C, H, W], not zero, best random.
+    """
+    clean = runs.states[CLEAN]
+    found = []
+    for k, time in enumerate(runs.times):
+        near = linearise(body.function, _at(time, clean), clean[k])
+
+        def symmetric_part(v: Tensor, near: Linearisation = near) -> Tensor:
+            return (near.push(v) + near.pull(v)) / 2
+
+        found.append(extreme_eigenvalues(symmetric_part, start))
+    smallest, largest = zip(*found, strict=True)
+    return torch.stack(list(smallest), dim=1), torch.stack(list(largest), dim=1)
+
+
+def extreme_eigenvalues(
+    symmetric: Map, start: Tensor, steps: int = LANCZOS_STEPS
+) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest eigenvalue of a symmetric map, sample by sample, both [n].
+
+    By the method of Lanczos with full reorthogonalisation: extreme values of the map in a Krylov
+    space, which lie within its true ones and approach them as the space grows.
+
+    Args:
+        symmetric: of states like `start`.
+        start: [n, ...], not zero.
+        steps: largest dimension of the space.
+    """
+    steps = min(steps, start[0].numel())
+    vector = start / _spread(_norm(start), start)
+    space, diagonal, beside = [vector], [], []
+    for step in range(steps):
+        image = symmetric(space[-1])
+        diagonal.append(_inner(image, space[-1]))
+        if step == steps - 1:
+            break
+        for _ in range(2):  # once is not enough in single precision
+            for known in space:
+                image = image - known * _spread(_inner(image, known), image)
+        length = _norm(image)
+        # A space that the map does not leave is complete: nothing but rounding is left.
+        scale = torch.stack(diagonal).abs().amax(0)
+        done = length <= 1e3 * torch.finfo(image.dtype).eps * scale
+        length = torch.where(done, torch.zeros_like(length), length)
+        beside.append(length)
+        unit = image / _spread(torch.where(done, torch.ones_like(length), length), image)
+        space.append(torch.where(_spread(done, image), torch.zeros_like(image), unit))
+    return _ritz(diagonal, beside)
+
+
+def _ritz(diagonal: Sequence[Tensor], beside: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The extreme eigenvalues of tridiagonal matrices [n, k, k]."""
+    main = torch.stack(list(diagonal), dim=1).cpu().double()
+    if beside:
+        off = torch.stack(list(beside), dim=1).cpu().double()
+        # Behind the end of a complete space stand zeros, which are no eigenvalues of the map.
+        complete = (off == 0).cumsum(1) > 0
+        main[:, 1:] = torch.where(complete, main[:, :1], main[:, 1:])
+        off = off.masked_fill(complete, 0)
+        matrix = torch.diag_embed(main) + torch.diag_embed(off, 1) + torch.diag_embed(off, -1)
+    else:
+        matrix = torch.diag_embed(main)
+    known = torch.isfinite(matrix).flatten(1).all(1)
+    values = torch.linalg.eigvalsh(torch.where(known[:, None, None], matrix, 0.0))
+    values = torch.where(known[:, None], values, torch.nan).to(diagonal[0])
+    return values[:, 0], values[:, -1]
+
+
+class Flow:
+    """The linearised flow M = dh(1)/dh(0) of n images, as products with vectors.
+
+    Args:
+        body: of the model.
+        start: h(0), [n, C, H, W].
+        cost: of the clean runs from there, whose steps are held; None for a residual body.
+    """
+
+    def __init__(self, body: ODEBody | ResidualBody, start: Tensor, cost: Cost | None) -> None:
+        self.body = body
+        self.start = start
+        self.failed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+        self.nodes: list[Tensor] = []
+        if cost is not None:
+            self.failed = cost.status.to(start.device) != Status.SUCCESS
+            whole = torch.tensor([0.0, 1.0], dtype=torch.float64)
+            self.nodes = [
+                whole if failure else own
+                for failure, own in zip(self.failed.tolist(), cost.nodes, strict=True)
+            ]
+
+    def push(self, v: Tensor) -> Tensor:
+        """M v, [n, C, H, W]: one solve of h together with v."""
+        if isinstance(self.body, ResidualBody):
+            return by_autograd(self.body, self.start).push(v)
+        function, method = self.body.function, self.body.settings.method
+
+        def coupled(t: Tensor, parts: Parts) -> Parts:
+            h, w = parts
+            near = linearise(function, t, h)
+            return near.value, near.push(w)
+
+        solution = solve_parts(
+            coupled, (self.start, v), (0.0, 1.0), method=method, nodes=self.nodes
+        )
+        return solution.parts[1][-1]
+
+    def pull(self, w: Tensor) -> Tensor:
+        """M^T w, [n, C, H, W]: backward through the steps of the solve."""
+        with torch.enable_grad():
+            asking = self.start.detach().requires_grad_()
+            if isinstance(self.body, ResidualBody):
+                final = self.body(asking)
+            else:
+                final = self.body.solve(asking, (0.0, 1.0), nodes=self.nodes).states[-1]
+            product: Tensor = torch.autograd.grad(final, asking, w)[0]
+        return product
+
+    def exponents_along(self, v: Tensor) -> Tensor:
+        """The finite-time exponents log(|M v| / |v|) over [0, 1], [n]; NaN where v is zero."""
+        size = _norm(v)
+        unit = v / _spread(torch.where(size > 0, size, torch.nan), v)
+        known = torch.isfinite(unit).flatten(1).all(1)
+        pushed = self.push(torch.where(_spread(known, unit), unit, torch.zeros_like(unit)))
+        return self._where_known(torch.where(known, _norm(pushed).log(), torch.nan))
+
+    def largest_exponents(self, start: Tensor, iterations: int = POWER_ITERATIONS) -> Tensor:
+        """The largest finite-time exponents, [n], by power iteration with M^T M, from below.
+
+        Args:
+            start: where it begins, [n, C, H, W], not zero, best random.
+            iterations: at least one.
+        """
+        v = start / _spread(_norm(start), start)
+        for _ in range(iterations - 1):
+            pulled = self.pull(self.push(v))
+            v = pulled / _spread(_norm(pulled), pulled)
+        return self._where_known(_norm(self.push(v)).log())
+
+    def _where_known(self, values: Tensor) -> Tensor:
+        return torch.where(self.failed | ~torch.isfinite(values), torch.nan, values)
+
+
+def _at(time: Tensor, states: Tensor) -> Tensor:
+    """One time for all of n samples of states [T, n, ...], [n]."""
+    return time.to(states.dtype).to(states.device).expand(states.shape[1])
+
+
+def _quotient(d: Tensor, image: Tensor) -> Tensor:
+    """<d, image> / <d, d>, [n]; NaN where d is zero."""
+    # The norms themselves may be too small for their squares.
+    size = _norm(d)
+    unit = d / _spread(torch.where(size > 0, size, torch.nan), d)
+    return _inner(unit, image) / size
+
+
+def _norm(v: Tensor) -> Tensor:
+    size: Tensor = torch.linalg.vector_norm(v.flatten(1), dim=1)
+    return size
+
+
+def _inner(u: Tensor, v: Tensor) -> Tensor:
+    return (u * v).flatten(1).sum(1)
+
+
+def _spread(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))

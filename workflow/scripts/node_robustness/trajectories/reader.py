@@ -1,0 +1,124 @@
+"""Read a trajectory.h5 without knowing its layout by heart.
+
+with reader.open_trajectory("results/.../trajectory.h5") as trajectory:
+    print(trajectory.images())
+    print(trajectory.curves("attack/distance/l2"))
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from node_robustness.storage import open_hdf5, read_settings
+from node_robustness.trajectories.dump import KIND, PAIRS, RUNS
+
+Array = npt.NDArray[Any]
+
+
+class Trajectory:
+    """An open trajectory.h5; arrays are read when they are asked for.
+
+    Attributes:
+        file: for everything else.
+        settings: the coordinates of the cell and the parameters that made it.
+        axis: `time`, or `depth` for a residual body.
+        t: where h was looked at, float64 [T].
+    """
+
+    def __init__(self, file: h5py.File) -> None:
+        self.file = file
+        self.settings: dict[str, Any] = read_settings(file)
+        self.axis: str = file.attrs["axis"]
+        self.t: Array = file["t"][:]
+
+    def images(self) -> pd.DataFrame:
+        """One row for each image: all that is one number an image, by its name in the file.
+
+        `causal/responsible` becomes `causal/responsible_from` and `causal/responsible_to`.
+        """
+        columns: dict[str, Array] = {}
+
+        def collect(name: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset) and [d.label for d in item.dims] == ["n"]:
+                columns[name] = item[:]
+
+        self.file.visititems(collect)
+        responsible = self.file["causal/responsible"][:]
+        columns["causal/responsible_from"] = responsible[:, 0]
+        columns["causal/responsible_to"] = responsible[:, 1]
+        return pd.DataFrame(columns).set_index("index")
+
+    def groups(self) -> dict[str, tuple[str, Array]]:
+        """By group the run to look at and a bool [N] mask of its images.
+
+        `success`: the adversarials; `failed`: what attacks without success ended with; `noise`:
+        random noise of the same size, on all images.
+        """
+        success = self.file["success"][:]
+        return {
+            "success": ("attack", success),
+            "failed": ("attack", ~success),
+            "noise": ("noise", np.ones_like(success)),
+        }
+
+    def curves(self, name: str) -> pd.DataFrame:
+        """A dataset [N, T], such as `attack/distance/l2`: a row an image, a column a time."""
+        index = pd.Index(self.file["index"][:], name="index")
+        return pd.DataFrame(self.file[name][:], index=index, columns=pd.Index(self.t, name="t"))
+
+    def nodes(self, name: str) -> list[Array]:
+        """A ragged dataset, such as `attack/nodes/l2`, an array for each image."""
+        offsets = self.file[f"{name.split('/')[0]}/nodes/offsets"][:]
+        return np.split(self.file[name][:], offsets[1:-1]) if len(offsets) > 1 else []
+
+    def step_sizes(self, run: str) -> Array:
+        """The size of the step that the solver was in at each time, [N, T].
+
+        At a node it is the step that ends there.
+
+        Args:
+            run: `clean`, `attack` or `noise`, of a model with an ODE.
+        """
+        rows = []
+        for nodes in self.nodes(f"{run}/nodes/t"):
+            step = np.searchsorted(nodes, self.t, side="left").clip(1, len(nodes) - 1)
+            sizes = np.diff(nodes)[step - 1] if len(nodes) > 1 else np.full(len(self.t), np.nan)
+            rows.append(np.where(self.t <= nodes[-1], sizes, np.nan))
+        return np.array(rows).reshape(-1, len(self.t))
+
+    def nonlinear_rate(self, pair: str) -> Array:
+        """The rate of growth that the Jacobian does not explain, [N, T].
+
+        Args:
+            pair: `attack` or `noise`.
+        """
+        rate, linear = (self.file[f"{pair}/growth/{name}"][:] for name in ("rate", "jacobian"))
+        return np.asarray(rate - linear)
+
+    def states(self, run: str) -> Array:
+        """The states of the kept images, [M, T, C, H, W].
+
+        Args:
+            run: `clean` or `attack`.
+        """
+        return np.asarray(self.file[f"states/{run}"][:])
+
+
+@contextmanager
+def open_trajectory(path: Path | str) -> Iterator[Trajectory]:
+    """Yield an open trajectory.h5.
+
+    Raises:
+        UserError: the file is missing, damaged, of another kind, or of another schema version.
+    """
+    with open_hdf5(path, KIND) as file:
+        yield Trajectory(file)
+
+
+__all__ = ["PAIRS", "RUNS", "Trajectory", "open_trajectory"]

@@ -1,0 +1,39 @@
+"""Fit linear probes of h(t) to the validation images of one model at one tolerance."""
+
+import time
+from pathlib import Path
+
+import torch
+
+from node_robustness import devices, models
+from node_robustness.datasets import load_split
+from node_robustness.jobs import bar, job
+from node_robustness.memory import images_at_a_time
+from node_robustness.storage import sha256
+from node_robustness.trajectories import probes
+from node_robustness.trajectories.runs import grid
+
+with job(snakemake.log[0]):
+    compute, device = devices.set_up(snakemake.config)
+    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
+    split = load_split(Path(snakemake.input.data), "validation", settings["images"])
+    images = torch.from_numpy(split.images).to(device) / 255
+    times = grid(settings["times"])
+    started = time.perf_counter()
+    with (
+        models.solving(model, tolerance=coordinates["tolerance"]),
+        models.frozen(model),
+        bar(len(images), "read") as progress,
+    ):
+        batch_size = images_at_a_time(compute, model, images) // len(times) + 1
+        at, features, head = probes.features_along(
+            model, images, times, batch_size=batch_size, progress=progress.update
+        )
+    probes.write(
+        Path(snakemake.output.probe),
+        {**coordinates, **settings, "weights_sha256": sha256(snakemake.input.weights)},
+        probes.fit(at, features, head, split.labels),
+        seconds=time.perf_counter() - started,
+        device=devices.describe(device),
+    )
