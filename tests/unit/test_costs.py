@@ -94,6 +94,16 @@ def test_what_the_experiment_had_once_does_not_count(tmp_path, gone):
     assert len(of_jobs(tmp_path, tables, **there, **{gone: ["1 1 1"]})) == len(there)
 
 
+def test_a_shard_says_which_images_it_had_and_is_merged_to_a_cell(tmp_path, tables):
+    shard = ATTACK.replace("attack", "attack_shard")
+    places = {f"{shard}/{part}": ["1 1 1"] for part in ("2-4", "0-2")}
+    found = of_jobs(tmp_path, tables, **places, **{ATTACK.replace("attack", "merge"): ["1 1 1"]})
+    assert found.images.tolist()[:2] == ["0-2", "2-4"]
+    assert pd.isna(found.images[2])
+    assert found.epsilon.tolist() == [0.1] * 3
+    assert found.nfe_mean.isna().tolist() == [True, True, False]
+
+
 def test_epsilons_and_tolerances_are_exact(tmp_path, tables):
     eps = 8 / 255
     attacks = tables["attacks"].assign(epsilon=eps, tolerance=1 / 7)

@@ -26,7 +26,7 @@ _KEYS = {
 COLUMNS = {
     "rule": "str",
     **_KEYS,
-    **dict.fromkeys(["started_utc", "host"], "str"),
+    **dict.fromkeys(["images", "started_utc", "host"], "str"),
     **dict.fromkeys(["seconds", "cpu_seconds", "max_rss_mb", "nfe_mean"], "float64"),
 }
 """The columns of `job_costs` and their types."""
@@ -36,7 +36,10 @@ _NAME = re.compile(
     r"(?P<dataset>[^/]+)/(?P<model>[^/]+)/seed-(?P<seed>\d+)"
     r"(/tau-(?P<tolerance>[^/]+))?"
     r"((/(?P<attack>[^/]+))?/(?P<norm>[^/]+)/eps-(?P<epsilon>[^/]+))?"
+    r"(/(?P<images>\d+-\d+))?"
 )
+# The rules whose files the tables have evaluations of.
+_SOLVED = ("evaluate", "attack", "merge")
 _NO_TOLERANCE = "none"
 _NOT_MEASURED = ("NA", "-")
 
@@ -60,7 +63,8 @@ def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) ->
         One row a job, sorted by rule and coordinates, with the columns `COLUMNS`; what a job has
         not is missing. ``started_utc`` (ISO 8601) and ``host`` are missing where the log is gone.
         ``nfe_mean``: evaluations of the ODE function an image, of an evaluation the mean over the
-        images, of an attack the mean over the adversarials that it found.
+        images, of an attack the mean over the adversarials that it found. ``images``: which ones a
+        shard of an attack had, such as ``0-50``.
     """
     nfe = _nfe_by_place(tables)
     rows = []
@@ -71,10 +75,11 @@ def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) ->
         if place is None:
             rows.append({"rule": rule, **_cost(path)})
         elif place in nfe:
-            solved = {"nfe_mean": nfe[place]} if rule in ("evaluate", "attack") else {}
-            rows.append({"rule": rule, **_numbers(place), **_cost(path), **solved})
+            solved = {"nfe_mean": nfe[place]} if rule in _SOLVED else {}
+            part = {"images": found["images"]} if found else {}
+            rows.append({"rule": rule, **_numbers(place), **part, **_cost(path), **solved})
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    return frame.sort_values(["rule", *_KEYS], ignore_index=True)
+    return frame.sort_values(["rule", *_KEYS, "images"], ignore_index=True)
 
 
 def stages(costs: pd.DataFrame) -> list[dict[str, Any]]:
