@@ -1,4 +1,4 @@
-"""The benchmark of the core's speed runs from nothing; its figures are nobody's business here."""
+"""The benchmarks run from nothing; their figures are nobody's business here."""
 
 import json
 import sys
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from node_robustness import config, grid
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -50,3 +52,30 @@ def test_its_convolutions_are_those_of_the_model(speed):
     work, operations = convolutions(lambda: model(image))
     work()
     assert operations == 2 * 5 * 3 * 8 * 8 * 2 * 9
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_grids_have_the_cells_that_they_are_named_by(monkeypatch, everything):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale
+
+    sys.modules.pop("scale")
+    for cells in (100, 1_000, 10_000):
+        asked = config.load(scale.grid(cells, everything=everything))
+        assert sum(1 for _ in grid.cells(asked, "grid")) == cells
+        followed = sum(1 for _ in grid.followed(asked, "grid"))
+        assert followed == (cells if everything else 0)
+
+
+def test_a_process_is_measured_alone(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale
+
+    sys.modules.pop("scale")
+    log = tmp_path / "log"
+    found = scale.measured([sys.executable, "-c", "print('a' * 10)"], log)
+    assert log.read_text() == "a" * 10 + "\n"
+    assert found["seconds"] > 0
+    assert found["memory_mb"] > 1
+    with pytest.raises(SystemExit, match="failed"):
+        scale.measured([sys.executable, "-c", "1 / 0"], log)

@@ -71,13 +71,13 @@ def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) ->
     for path in benchmarks:
         rule, name = _rule_and_name(path)
         found = _NAME.fullmatch(name)
-        place = tuple(found[key] for key in _KEYS) if found else None
-        if place is None:
+        if found is None:
             rows.append({"rule": rule, **_cost(path)})
-        elif place in nfe:
-            solved = {"nfe_mean": nfe[place]} if rule in _SOLVED else {}
-            part = {"images": found["images"]} if found else {}
-            rows.append({"rule": rule, **_numbers(place), **part, **_cost(path), **solved})
+            continue
+        place = tuple(found[key] for key in _KEYS)
+        if place in nfe:
+            row = {"rule": rule, **_numbers(place), "images": found["images"], **_cost(path)}
+            rows.append(row | ({"nfe_mean": nfe[place]} if rule in _SOLVED else {}))
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values(["rule", *_KEYS, "images"], ignore_index=True)
 
@@ -110,12 +110,10 @@ def _nfe_by_place(tables: Mapping[str, pd.DataFrame]) -> dict[Place, float]:
     """Every place in the grid at which an experiment has jobs; evaluations where they are known."""
     clean = {_place(row): float(row["nfe_mean"]) for row in _rows(tables["clean"])}
     attacked = {_place(row): float(row["nfe_adversarial_mean"]) for row in _rows(tables["attacks"])}
-    defended = [_place(row) for name in _DEFENCES for row in _rows(tables[name])]
+    defences = ("randomisation", "detection")
+    defended = [_place(row) for name in defences for row in _rows(tables[name])]
     trained = [(*place[:3], *[None] * (len(_KEYS) - 3)) for place in clean]
     return dict.fromkeys([*trained, *defended], math.nan) | clean | attacked
-
-
-_DEFENCES = ("randomisation", "detection")
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Mapping[Any, Any]]:
