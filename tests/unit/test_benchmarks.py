@@ -1,4 +1,4 @@
-"""The benchmark of the core's speed runs from nothing; its figures are nobody's business here."""
+"""The benchmarks run from nothing; their figures are nobody's business here."""
 
 import json
 import sys
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from node_robustness import config, grid
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -76,3 +78,30 @@ def test_what_others_return_counts_within_epsilon_and_as_an_image():
     assert steps([0.06, 0.2, 0.01]) == [True, False, False, False]
     assert steps([0.06, 0.2, 0.01], [0.01, 0.1, 0.01]) == [True, True, False, False]
     assert steps([-0.5, 0.7, 0.04]) == [False] * 4
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_grids_have_the_cells_that_they_are_named_by(monkeypatch, everything):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale
+
+    sys.modules.pop("scale")
+    for cells in (100, 1_000, 10_000):
+        asked = config.load(scale.grid(cells, everything=everything))
+        assert sum(1 for _ in grid.cells(asked, "grid")) == cells
+        followed = sum(1 for _ in grid.followed(asked, "grid"))
+        assert followed == (cells if everything else 0)
+
+
+def test_a_process_is_measured_alone(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale
+
+    sys.modules.pop("scale")
+    log = tmp_path / "log"
+    found = scale.measured([sys.executable, "-c", "print('a' * 10)"], log)
+    assert log.read_text() == "a" * 10 + "\n"
+    assert found["seconds"] > 0
+    assert found["memory_mb"] > 1
+    with pytest.raises(SystemExit, match="failed"):
+        scale.measured([sys.executable, "-c", "1 / 0"], log)

@@ -70,20 +70,6 @@ def test_evaluations_are_those_of_the_tables(tmp_path, tables):
     assert math.isnan(found["judge", "OON"])
 
 
-def test_the_shards_of_a_cell_are_its_jobs(tmp_path, tables):
-    names = [ATTACK.replace("attack", "attack_shard") + part for part in ("/0-2", "/2-4")]
-    merged = ATTACK.replace("attack", "merge")
-    found = of_jobs(tmp_path, tables, **{name: ["1 1 1"] for name in [*names, merged]})
-    assert found.rule.tolist() == ["attack_shard", "attack_shard", "merge"]
-    assert (found.attack == "bim").all()
-    assert (found.epsilon == 0.1).all()
-    # Evaluations are those of the whole cell.
-    assert found.nfe_mean.tolist()[2] == 20
-    assert found.nfe_mean.isna().tolist() == [True, True, False]
-    gone = names[0].replace("0.1", "0.25")
-    assert of_jobs(tmp_path / "other", tables, **{gone: ["1 1 1"]}).empty
-
-
 @pytest.mark.parametrize(
     "gone",
     [
@@ -106,6 +92,16 @@ def test_what_the_experiment_had_once_does_not_count(tmp_path, gone):
     }
     assert len(of_jobs(tmp_path, tables, **there)) == len(there)
     assert len(of_jobs(tmp_path, tables, **there, **{gone: ["1 1 1"]})) == len(there)
+
+
+def test_a_shard_says_which_images_it_had_and_is_merged_to_a_cell(tmp_path, tables):
+    shard = ATTACK.replace("attack", "attack_shard")
+    places = {f"{shard}/{part}": ["1 1 1"] for part in ("2-4", "0-2")}
+    found = of_jobs(tmp_path, tables, **places, **{ATTACK.replace("attack", "merge"): ["1 1 1"]})
+    assert found.images.tolist()[:2] == ["0-2", "2-4"]
+    assert pd.isna(found.images[2])
+    assert found.epsilon.tolist() == [0.1] * 3
+    assert found.nfe_mean.isna().tolist() == [True, True, False]
 
 
 def test_epsilons_and_tolerances_are_exact(tmp_path, tables):

@@ -375,6 +375,14 @@ def test_images_are_shown_of_the_middle_epsilon_where_there_is_one():
     assert keys(grid.shown(largest, "e"), "attack", "norm", "epsilon") == [("cw", "l2", 0.1)]
 
 
+def test_the_cells_are_gone_through_once_to_find_those_that_are_shown(monkeypatch):
+    """Ten models of thousands of cells each would otherwise take ten times as long."""
+    asked, every, calls = config(), grid.cells, []
+    monkeypatch.setattr(grid, "cells", lambda *of: calls.append(of) or every(*of))
+    assert len(list(grid.shown(asked, "e"))) == 2
+    assert len(calls) == 1
+
+
 def test_every_model_is_audited_at_every_tolerance():
     asked = config(seeds=[0, 1])
     assert list(grid.audited(asked, "e")) == list(grid.solved(asked, "e"))

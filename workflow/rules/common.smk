@@ -218,7 +218,24 @@ def training(wildcards):
 
 def cell(wildcards):
     """The cell of the grid that the wildcards name."""
-    return grid.Cell(**coordinates(wildcards))
+    w = wildcards
+    return cell_at(
+        w.experiment,
+        w.dataset,
+        w.model,
+        w.seed,
+        w.tolerance,
+        w.attack,
+        w.norm,
+        w.epsilon,
+    )
+
+
+@cache
+def cell_at(experiment, dataset, model, seed, tolerance, attack, norm, epsilon):
+    """The cell of the grid at coordinates as paths spell them; a job asks for it several times."""
+    tau, size = TOLERANCES[tolerance], EPSILONS[epsilon]
+    return grid.Cell(experiment, dataset, model, int(seed), tau, attack, norm, size)
 
 
 @for_each_job
@@ -358,6 +375,16 @@ def probes(wildcards):
     return list(
         dict.fromkeys(f"results/{cell.solved_folder}/probe.h5" for cell in followed)
     )
+
+
+@cache
+def attacks_by_model(experiment):
+    """The attack.h5 of an experiment, by dataset and model."""
+    found = {}
+    for cell in grid.cells(CONFIG, experiment):
+        path = f"results/{cell.folder}/attack.h5"
+        found.setdefault((cell.dataset, cell.model), []).append(path)
+    return found
 
 
 def papers_attack(wildcards):

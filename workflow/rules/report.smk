@@ -85,11 +85,9 @@ rule figures:
 
 rule claim:
     input:
-        attacks=lambda wildcards: [
-            f"results/{cell.folder}/attack.h5"
-            for cell in grid.cells(CONFIG, wildcards.experiment)
-            if (cell.dataset, cell.model) == (wildcards.dataset, wildcards.model)
-        ],
+        attacks=lambda wildcards: attacks_by_model(wildcards.experiment).get(
+            (wildcards.dataset, wildcards.model), []
+        ),
         tables=expand(
             "results/{{experiment}}/tables/{table}.parquet",
             table=["verdicts", "gains", "checks"],

@@ -26,20 +26,21 @@ _KEYS = {
 COLUMNS = {
     "rule": "str",
     **_KEYS,
-    **dict.fromkeys(["started_utc", "host"], "str"),
+    **dict.fromkeys(["images", "started_utc", "host"], "str"),
     **dict.fromkeys(["seconds", "cpu_seconds", "max_rss_mb", "nfe_mean"], "float64"),
 }
 """The columns of `job_costs` and their types."""
 
-# Of a job on a model, or on a shard of a cell; the names of other jobs say nothing that the rule
-# does not.
+# Of a job on a model; the names of other jobs say nothing that the rule does not.
 _NAME = re.compile(
     r"(?P<dataset>[^/]+)/(?P<model>[^/]+)/seed-(?P<seed>\d+)"
     r"(/tau-(?P<tolerance>[^/]+))?"
-    r"((/(?P<attack>[^/]+))?/(?P<norm>[^/]+)/eps-(?P<epsilon>[^/]+)(/\d+-\d+)?)?"
+    r"((/(?P<attack>[^/]+))?/(?P<norm>[^/]+)/eps-(?P<epsilon>[^/]+))?"
+    r"(/(?P<images>\d+-\d+))?"
 )
+# The rules whose files the tables have evaluations of.
+_SOLVED = ("evaluate", "attack", "merge")
 _NO_TOLERANCE = "none"
-_WITH_NFE = ("evaluate", "attack", "merge")
 _NOT_MEASURED = ("NA", "-")
 
 Place = tuple[str | None, ...]
@@ -62,21 +63,23 @@ def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) ->
         One row a job, sorted by rule and coordinates, with the columns `COLUMNS`; what a job has
         not is missing. ``started_utc`` (ISO 8601) and ``host`` are missing where the log is gone.
         ``nfe_mean``: evaluations of the ODE function an image, of an evaluation the mean over the
-        images, of an attack the mean over the adversarials that it found.
+        images, of an attack the mean over the adversarials that it found. ``images``: which ones a
+        shard of an attack had, such as ``0-50``.
     """
     nfe = _nfe_by_place(tables)
     rows = []
     for path in benchmarks:
         rule, name = _rule_and_name(path)
         found = _NAME.fullmatch(name)
-        place = tuple(found[key] for key in _KEYS) if found else None
-        if place is None:
+        if found is None:
             rows.append({"rule": rule, **_cost(path)})
-        elif place in nfe:
-            solved = {"nfe_mean": nfe[place]} if rule in _WITH_NFE else {}
-            rows.append({"rule": rule, **_numbers(place), **_cost(path), **solved})
+            continue
+        place = tuple(found[key] for key in _KEYS)
+        if place in nfe:
+            row = {"rule": rule, **_numbers(place), "images": found["images"], **_cost(path)}
+            rows.append(row | ({"nfe_mean": nfe[place]} if rule in _SOLVED else {}))
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-    return frame.sort_values(["rule", *_KEYS], ignore_index=True)
+    return frame.sort_values(["rule", *_KEYS, "images"], ignore_index=True)
 
 
 def stages(costs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -107,12 +110,10 @@ def _nfe_by_place(tables: Mapping[str, pd.DataFrame]) -> dict[Place, float]:
     """Every place in the grid at which an experiment has jobs; evaluations where they are known."""
     clean = {_place(row): float(row["nfe_mean"]) for row in _rows(tables["clean"])}
     attacked = {_place(row): float(row["nfe_adversarial_mean"]) for row in _rows(tables["attacks"])}
-    defended = [_place(row) for name in _DEFENCES for row in _rows(tables[name])]
+    defences = ("randomisation", "detection")
+    defended = [_place(row) for name in defences for row in _rows(tables[name])]
     trained = [(*place[:3], *[None] * (len(_KEYS) - 3)) for place in clean]
     return dict.fromkeys([*trained, *defended], math.nan) | clean | attacked
-
-
-_DEFENCES = ("randomisation", "detection")
 
 
 def _rows(table: pd.DataFrame) -> Iterator[Mapping[Any, Any]]:

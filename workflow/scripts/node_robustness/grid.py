@@ -519,7 +519,10 @@ def shown(config: Config, name: str) -> Iterator[Cell]:
     experiment = config.experiments[name]
     norm = experiment.norms[0]
     epsilon = middle(experiment.epsilons_for(norm))
-    for dataset, model in product(experiment.datasets, experiment.models):
-        of_model = [c for c in cells(config, name) if (c.dataset, c.model) == (dataset, model)]
-        if of_model:
-            yield min(of_model, key=lambda c: (c.norm != norm, c.epsilon != epsilon))
+    nearest: dict[tuple[str, str], tuple[tuple[bool, bool], Cell]] = {}
+    for cell in cells(config, name):
+        place, distance = (cell.dataset, cell.model), (cell.norm != norm, cell.epsilon != epsilon)
+        if place not in nearest or distance < nearest[place][0]:
+            nearest[place] = distance, cell
+    for _, cell in nearest.values():
+        yield cell

@@ -8,6 +8,7 @@ import math
 import reprlib
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 
 _EXAMPLES = "write for example 0.1, 1e-3 or 8/255"
 _SHORT_DIGITS = 6
@@ -57,6 +58,7 @@ def _quotient(text: str) -> float:
     return int(numerator) / int(denominator) if bar else float(text)
 
 
+@cache
 def token(number: float) -> str:
     """The canonical text of a positive number for file names: `0.001`, `10`, `8over255`.
 

@@ -1,0 +1,45 @@
+"""Plans of thousands of jobs: what Snakemake calls for each of them is cheap to call."""
+
+import yaml
+from harness import ROOT, TINY
+from snakemake.api import SnakemakeApi
+from snakemake.cli import parse_args
+from snakemake.settings.enums import Quietness
+from snakemake.settings.types import OutputSettings
+
+from node_robustness import plan
+
+
+def test_functions_of_every_cell_need_not_be_inspected(tmp_path, monkeypatch):
+    """Snakemake asks for their signatures several times a job, and Python makes them anew."""
+    # A plan remembers its command line for the jobs that it has not.
+    monkeypatch.setenv("NODE_ROBUSTNESS_COMMAND_LINE", "")
+    configfile = tmp_path / "tiny.yaml"
+    configfile.write_text(yaml.safe_dump(TINY))
+    arguments = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path / "run")]
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    _, options = parse_args([*arguments, "--configfile", str(configfile), "--dry-run"])
+    with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
+        workflow = plan._planned(api, options)
+    called = {
+        (rule.name, function.__name__): function
+        for rule in workflow.rules
+        if "tolerance" in rule.wildcard_names
+        for function in [*rule.input, *rule.params, *_resources(rule)]
+        if callable(function)
+    }
+    rules = {rule for rule, _ in called}
+    assert rules >= {"evaluate", "attack", "trajectory", "audit", "judge", "detect"}
+    assert ("attack", "attack_settings") in called
+    assert ("attack", "runtime") in called
+    assert [name for name, f in called.items() if not hasattr(f, "__signature__")] == []
+
+
+def _resources(rule):
+    """The functions of ours that give the resources of a rule."""
+    return [
+        resource._evaluator
+        for name, resource in rule.resources.items()
+        if name in ("mem_mb", "runtime", "gpu") and resource.is_evaluable()
+    ]
