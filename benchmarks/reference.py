@@ -150,7 +150,8 @@ def broken(
     with torch.no_grad():
         right = model(images).argmax(1) == labels
     found = torch.zeros_like(right)
-    for adversarials in attack(model, images[right], labels[right], norm, epsilon):
+    for returned in attack(model, images[right], labels[right], norm, epsilon):
+        adversarials = returned.detach()
         change = Norm(norm).size(adversarials - images[right]).numpy()
         inside = torch.from_numpy(within(change.astype(float), epsilon))
         inside &= ((adversarials >= 0) & (adversarials <= 1)).flatten(1).all(1)
