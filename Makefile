@@ -48,7 +48,7 @@ plan: $(VENV)/run
 slurm: $(VENV)/slurm
 
 test: $(VENV)/dev
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slurm: $(VENV)/dev $(VENV)/slurm
 	@tests/slurm/cluster.sh install
