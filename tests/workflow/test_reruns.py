@@ -298,7 +298,7 @@ class TestPlan:
             "inputs are made anew",
         }
         assert lines[-2].endswith("inputs are made anew")
-        assert lines[-1] == "79 jobs in all."
+        assert lines[-1] == "91 jobs in all."
 
     def test_what_is_not_there_or_not_whole(self, grid, tmp_path):
         folder = shutil.copytree(grid, tmp_path / "run")
@@ -312,11 +312,12 @@ class TestPlan:
         model.write_text("other contents")
         os.utime(model, (2**32, 2**32))
         assert self.lines(folder, config=wide()) == [
-            "2 evaluate, 8 attack, 2 audit, 1 randomise, 2 detect jobs: newer inputs: model.json",
+            "2 evaluate, 8 attack, 2 probe, 2 audit, 1 randomise, 2 detect jobs: "
+            "newer inputs: model.json",
             "1 attack job: interrupted in an earlier run",
-            "8 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "9 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
             "inputs are made anew",
-            "33 jobs in all.",
+            "36 jobs in all.",
         ]
 
     def test_code_and_libraries(self, grid, project, tmp_path):
