@@ -68,10 +68,13 @@ def whole(model: models.Classifier, clean: Tensor, moved: Tensor, growth: int) -
     n = len(clean)
     success = np.ones(n, bool)
     zeros = np.zeros(n, np.int64)
-    images = Images(np.arange(n), zeros, clean.numpy(), moved.numpy(), success, zeros)
+    shape = (clean.shape[1], clean.shape[2], clean.shape[3])
+    images = Images(
+        np.arange(n), zeros, success, zeros, shape, lambda r: (clean.numpy()[r], moved.numpy()[r])
+    )
     choice = Choice.of(success, states=4, growth=growth, causal=0)
     tool = Instrument(model, TIMES, 10, Norm("linf"), 0, 1e-5)
-    sizes = tool.sizes(n, 4, clean.shape[1:], "float16")
+    sizes = tool.sizes(n, 4, shape, "float16")
     with (
         tempfile.TemporaryDirectory() as folder,
         dump.writing(

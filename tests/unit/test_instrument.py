@@ -1,7 +1,7 @@
 """A whole trajectory.h5: what is in it, whatever the batches, and how it is read."""
 
 import runpy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from node_robustness.attacks.streams import Streams
 from node_robustness.errors import UserError
 from node_robustness.models import Classifier, Spec, solving
 from node_robustness.norms import Norm
 from node_robustness.trajectories import dump, instrument
+from node_robustness.trajectories.control import noise_like
 from node_robustness.trajectories.instrument import Choice, Images, Instrument
 from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.reader import open_trajectory
@@ -42,25 +44,37 @@ def probes(model, n):
     return Probes(np.linspace(0, 1, n), weights, bias, *[np.ones(n, np.float32)] * 5)
 
 
+@dataclass(frozen=True)
+class Drawn(Images):
+    """Images that lie in memory."""
+
+    clean: torch.Tensor
+    attacked: torch.Tensor
+
+
 @torch.no_grad()
 def attacked(model, n=N):
+    """The first n of N images, some of which are misled."""
     generator = torch.Generator().manual_seed(1)
-    clean = torch.rand(n, *SHAPE, generator=generator)
-    moved = (clean + 0.6 * (torch.rand(n, *SHAPE, generator=generator) - 0.5)).clamp(0, 1)
-    before, after = model(clean).argmax(1), model(moved).argmax(1)
+    clean = torch.rand(N, *SHAPE, generator=generator)
+    moved = (clean + 0.6 * (torch.rand(N, *SHAPE, generator=generator) - 0.5)).clamp(0, 1)
+    clean, moved = clean[:n], moved[:n]
     index = 3 + 2 * np.arange(n)
-    return Images(
-        index, before.numpy(), clean.numpy(), moved.numpy(), (before != after).numpy(),
-        before.numpy(),
-    )  # fmt: skip
+    before = after = np.zeros(0, np.int64)
+    if n:
+        before, after = (model(x).argmax(1).numpy() for x in (clean, moved))
+
+    def load(rows):
+        return clean.numpy()[rows], moved.numpy()[rows]
+
+    return Drawn(index, before, before != after, before, SHAPE, load, clean, moved)
 
 
 def measured(path, body="ode", n=N, tolerance=1e-2, precision="float32", **settings):
     """Write a trajectory.h5 of the first n images; returns the model and the images."""
     model = network(body)
     with solving(model, tolerance=tolerance):
-        images = attacked(model)
-        images = Images(*(values[:n] for values in vars(images).values()))
+        images = attacked(model, n)
         choice = Choice.of(images.success, **CHOICE)
         read = probes(model, 4 if body == "residual" else TIMES)
         tool = Instrument(model, grid(TIMES), 3, Norm("linf"), 5, 1e-5, read, **settings)
@@ -117,10 +131,7 @@ def test_the_first_adversarials_keep_their_states(case):
 def test_noise_is_as_large_as_the_perturbation_and_ones_own(case):
     _, _, model, images, _ = case
     found = everything(case[0])
-    clean, moved = torch.from_numpy(images.clean), torch.from_numpy(images.attacked)
-    from node_robustness.attacks.streams import Streams
-    from node_robustness.trajectories.control import noise_like
-
+    clean, moved = images.clean, images.attacked
     noisy = noise_like(
         Norm("linf"), clean, moved, Streams.of(5, images.index.tolist(), "trajectory noise")
     )
@@ -135,7 +146,7 @@ def test_margins_at_the_end_are_those_of_the_model(case):
     _, _, model, images, _ = case
     found = everything(case[0])
     with torch.no_grad(), solving(model, tolerance=1e-2):
-        logits = model(torch.from_numpy(images.attacked)).numpy()
+        logits = model(images.attacked).numpy()
     own = logits[np.arange(N), images.decided]
     logits[np.arange(N), images.decided] = -np.inf
     np.testing.assert_allclose(

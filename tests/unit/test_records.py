@@ -18,6 +18,7 @@ from node_robustness.randomisation import Randomised
 from node_robustness.records import (
     Adversarials,
     read_adversarials,
+    read_attacked,
     write_attack,
     write_audit,
     write_clean,
@@ -140,13 +141,14 @@ def test_attack(tmp_path, with_ode):
 def test_the_images_that_were_attacked(tmp_path):
     path = tmp_path / "attack.h5"
     write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, attacked((False, True, False)), **WITH)
-    found = read_adversarials(path, attacked_only=True)
+    found = read_attacked(path)
     assert found.index.tolist() == [2, 9]
     assert found.success.tolist() == [True, False]
     assert found.clean_predictions.tolist() == [1, 2]
-    np.testing.assert_array_equal(found.images, attacked().adversarials[1:])
+    np.testing.assert_array_equal(found.images(np.arange(2)), attacked().adversarials[1:])
+    np.testing.assert_array_equal(found.images(np.array([1])), attacked().adversarials[2:])
     assert found.settings == SETTINGS
-    first = read_adversarials(path, attacked_only=True, count=1)
+    first = read_attacked(path, 1)
     assert first.index.tolist() == [2]
 
 
@@ -170,10 +172,9 @@ def test_an_attack_on_no_image(tmp_path):
     path = tmp_path / "attack.h5"
     result = replace(attacked(), attacked=torch.zeros(3, dtype=torch.bool))
     write_attack(path, SETTINGS, INDEX, LABELS, IMAGES, result, **WITH)
-    found = read_adversarials(path, attacked_only=True)
+    found = read_attacked(path)
     assert found.index.shape == (0,)
-    assert found.images.shape == (0, 2, 4, 4)
-    assert found.images.dtype == np.float32
+    assert found.images(np.arange(0)).shape == (0, 2, 4, 4)
 
 
 def test_the_adversarials_of_another_file(tmp_path):
@@ -287,7 +288,7 @@ def test_judged(tmp_path):
         for shift in (0, 10)
     )
     success = np.array([True, False, True])
-    images = Adversarials(INDEX, LABELS, IMAGES.numpy(), success, LABELS, SETTINGS)
+    images = Adversarials(INDEX, LABELS, IMAGES.numpy(), success, SETTINGS)
     write_judged(path, SETTINGS, images, [1e-5, 1.0], clean, adversarial, **WITH)
     check(
         read(path, "judged"),

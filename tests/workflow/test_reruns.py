@@ -103,7 +103,10 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for row in summary(folder, config=wide()):
         path = folder / row["output_file"]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        if path.suffix:
+            path.touch()
+        else:
+            path.mkdir()
     snakemake(folder, config=wide(), options=("--touch", "--forceall"))
     return folder
 
@@ -356,7 +359,7 @@ class TestPlan:
             "inputs are made anew",
         }
         assert lines[-2].endswith("inputs are made anew")
-        assert lines[-1] == "79 jobs in all."
+        assert lines[-1] == "91 jobs in all."
 
     def test_shards(self, grid):
         config = wide(compute__shard_size=16, attacks__bim__iterations=5)
@@ -384,11 +387,12 @@ class TestPlan:
         model.write_text("other contents")
         os.utime(model, (2**32, 2**32))
         assert self.lines(folder, config=wide()) == [
-            "2 evaluate, 8 attack, 2 audit, 1 randomise, 2 detect jobs: newer inputs: model.json",
+            "2 evaluate, 8 attack, 2 probe, 2 audit, 1 randomise, 2 detect jobs: "
+            "newer inputs: model.json",
             "1 attack job: interrupted in an earlier run",
-            "8 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "9 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
             "inputs are made anew",
-            "33 jobs in all.",
+            "36 jobs in all.",
         ]
 
     def test_code_and_libraries(self, grid, project, tmp_path):

@@ -4,26 +4,31 @@ import logging
 import time
 from pathlib import Path
 
+import numpy as np
+
 from node_robustness import devices, models
 from node_robustness.datasets import load_rows
 from node_robustness.jobs import bar, job
 from node_robustness.norms import Norm
-from node_robustness.records import read_adversarials
+from node_robustness.records import read_attacked
 from node_robustness.trajectories import dump, probes
-from node_robustness.trajectories.instrument import Choice, Images, Instrument
+from node_robustness.trajectories.instrument import Array, Choice, Images, Instrument
 from node_robustness.trajectories.runs import grid
 
 with job(snakemake.log[0]):
     _, device = devices.set_up(snakemake.config)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.follow
-    found = read_adversarials(
-        Path(snakemake.input.attack), attacked_only=True, count=settings["images"]
-    )
-    clean = load_rows(Path(snakemake.input.data), found.index)
-    images = Images(
-        found.index, found.labels, clean, found.images, found.success, found.clean_predictions
-    )
+    data = Path(snakemake.input.data)
+    found = read_attacked(Path(snakemake.input.attack), settings["images"])
+
+    def load(rows: Array) -> tuple[Array, Array]:
+        """The clean and the attacked images, read when they are needed."""
+        clean = load_rows(data, found.index[rows]).astype(np.float32) / 255
+        return clean, found.images(rows)
+
+    shape = load_rows(data, found.index[:0]).shape[1:]
+    images = Images(found.index, found.labels, found.success, found.clean_predictions, shape, load)
     choice = Choice.of(
         found.success, **{key: settings[key] for key in ("states", "growth", "causal")}
     )
@@ -38,9 +43,7 @@ with job(snakemake.log[0]):
             settings["tight_tolerance"],
             probes.read(Path(snakemake.input.probe)) if snakemake.input.probe else None,
         )
-        sizes = instrument.sizes(
-            len(found.index), len(choice.kept), clean.shape[1:], settings["precision"]
-        )
+        sizes = instrument.sizes(len(found.index), len(choice.kept), shape, settings["precision"])
         logging.info(
             "%d images of %.1f kB each and the states of %d more of %.1f kB: %.1f MB at most",
             sizes.images,
@@ -59,7 +62,7 @@ with job(snakemake.log[0]):
                 instrument.intervals,
                 device=devices.describe(device),
             ) as written,
-            bar(len(clean), "followed") as progress,
+            bar(len(found.index), "followed") as progress,
         ):
             instrument.record(images, choice, written, progress=progress.update)
             written.file.attrs["seconds"] = time.perf_counter() - started

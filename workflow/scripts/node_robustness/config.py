@@ -267,7 +267,7 @@ class Model(Section):
 
 
 class Trajectories(Section):
-    """Which cells get a trajectory file, and what it holds."""
+    """Which cells get a trajectory file, and what it holds (docs/trajectories.md)."""
 
     attacks: Names | None = Field(None, description="attacks to follow; all if unset")
     norms: Norms | None = Field(None, description="norms to follow; all if unset")

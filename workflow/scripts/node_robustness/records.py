@@ -92,7 +92,6 @@ class Adversarials:
         labels: [N].
         images: adversarials where `success`, else what the attack ended with; [N, C, H, W].
         success: bool [N].
-        clean_predictions: what the model says of the clean images, [N].
         settings: of the attack.
     """
 
@@ -100,30 +99,68 @@ class Adversarials:
     labels: npt.NDArray[np.int64]
     images: npt.NDArray[np.float32]
     success: npt.NDArray[np.bool_]
-    clean_predictions: npt.NDArray[np.int64]
     settings: dict[str, Any]
 
 
-def read_adversarials(
-    path: Path, *, attacked_only: bool = False, count: int | None = None
-) -> Adversarials:
+def read_adversarials(path: Path) -> Adversarials:
     """Read the images that an attack did not skip.
-
-    Args:
-        path: an attack.h5.
-        attacked_only: only those that were attacked, because their clean prediction is right.
-        count: the first ones; all if None.
 
     Raises:
         UserError: the file is not a usable attack.h5.
     """
     with open_hdf5(path, "attack") as file:
-        wanted = file["attacked"][:] if attacked_only else ~file["skipped"][:]
-        rows = np.flatnonzero(wanted)[:count]
+        rows = np.flatnonzero(~file["skipped"][:])
         return Adversarials(
             file["index"][:][rows],
             file["labels"][:][rows],
             file["adversarials"][rows],
+            file["success"][:][rows],
+            read_settings(file),
+        )
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """N images that were attacked, because the clean prediction is right; theirs are left on disk.
+
+    Attributes:
+        path: of the attack.h5.
+        rows: where they stand in it, ascending, [N].
+        index: rows of test/*, [N].
+        labels: [N].
+        success: bool [N].
+        clean_predictions: [N].
+        settings: of the attack.
+    """
+
+    path: Path
+    rows: npt.NDArray[np.int64]
+    index: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64]
+    success: npt.NDArray[np.bool_]
+    clean_predictions: npt.NDArray[np.int64]
+    settings: dict[str, Any]
+
+    def images(self, positions: Array) -> npt.NDArray[np.float32]:
+        """What the attack ended with for some of them, ascending positions: [n, C, H, W]."""
+        with open_hdf5(self.path, "attack") as file:
+            images: npt.NDArray[np.float32] = file["adversarials"][self.rows[positions]]
+            return images
+
+
+def read_attacked(path: Path, count: int | None = None) -> Attacked:
+    """Read which images were attacked, the first ones or all.
+
+    Raises:
+        UserError: the file is not a usable attack.h5.
+    """
+    with open_hdf5(path, "attack") as file:
+        rows = np.flatnonzero(file["attacked"][:])[:count]
+        return Attacked(
+            path,
+            rows,
+            file["index"][:][rows],
+            file["labels"][:][rows],
             file["success"][:][rows],
             file["clean_predictions"][:][rows],
             read_settings(file),

@@ -77,18 +77,19 @@ class Images:
     Attributes:
         index: rows of test/*, int64 [N].
         labels: int64 [N].
-        clean: uint8 or float [N, C, H, W]; integers are 255 times as large.
-        attacked: what the attack ended with, float32 [N, C, H, W] in [0, 1].
-        success: whether that is an adversarial, bool [N].
+        success: whether the attack found an adversarial, bool [N].
         decided: the prediction for the clean image, int64 [N].
+        shape: [C, H, W].
+        load: from ascending positions, int64 [n], to the clean images and what the attack ended
+            with, both float32 [n, C, H, W] in [0, 1].
     """
 
     index: Array
     labels: Array
-    clean: Array
-    attacked: Array
     success: Array
     decided: Array
+    shape: tuple[int, int, int]
+    load: Callable[[Array], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Instrument:
         """
         if not len(images.index):
             return
-        state = 4 * int(np.prod(self._state(images.attacked.shape[1:])))
+        state = 4 * int(np.prod(self._state(images.shape)))
         room = max(1, _STATES_BYTES // (len(RUNS) * _COPIES * len(self.grid) * state))
         with frozen(self.model):
             for rows in np.split(
@@ -181,9 +182,7 @@ class Instrument:
         self, images: Images, choice: Choice, rows: Array
     ) -> tuple[dict[str, Array], dict[str, list[Array]]]:
         device = next(self.model.parameters()).device
-        clean = torch.from_numpy(images.clean[rows]).to(device)
-        clean = clean.float() / 255 if not clean.is_floating_point() else clean
-        attacked = torch.from_numpy(images.attacked[rows]).to(device)
+        clean, attacked = (torch.from_numpy(side).to(device) for side in images.load(rows))
         streams = Streams.of(self.seed, images.index[rows].tolist(), "trajectory noise")
         batch = {
             CLEAN: clean,
