@@ -366,9 +366,9 @@ class TestPlan:
         assert self.lines(grid, config=config) == [
             "36 attack_shard jobs: temporary files are needed again",
             "12 merge jobs: settings.iterations 4 -> 5",
-            "8 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "12 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
             "inputs are made anew",
-            "65 jobs in all.",
+            "69 jobs in all.",
         ]
 
     def test_fewer_inputs(self, grid):
