@@ -104,6 +104,12 @@ def numbers(rule: str, state: str) -> list[str]:
     return [row.split("|")[0] for row in rows if row.split("|")[1:] == [f"rule_{rule}", state]]
 
 
-def start_now(number: str) -> None:
-    """Spare a requeued job the two minutes that SLURM has it wait."""
-    slurm("scontrol", "update", f"jobid={number}", "StartTime=now")
+def start_now(*numbers: str) -> None:
+    """Spare requeued jobs the two minutes that SLURM has them wait.
+
+    Not the first seconds: it kills the processes of the first run within KillWait, which the second
+    must not meet, and the node refuses the same job at once ("Job credential revoked").
+    """
+    time.sleep(5)
+    for number in numbers:
+        slurm("scontrol", "update", f"jobid={number}", "StartTime=now")

@@ -18,14 +18,12 @@ def preempt() -> None:
     urgent = ("--partition=urgent", "--exclusive", "--time=1", "--output=/dev/null")
     slurm("sbatch", *urgent, "--wrap=sleep 1")
     wait_for(lambda: numbers("preempted", "PENDING") and numbers("lost", "PREEMPTED"))
-    # SLURM kills the processes of a first run within KillWait; the second must not meet them. And
     # Snakemake shall ask a few times for the state of the one that does not come back.
     time.sleep(5)
     (lost,) = numbers("lost", "PREEMPTED")
     slurm("scontrol", "requeue", lost)
     wait_for(lambda: numbers("lost", "PENDING"))
-    for number in (*numbers("preempted", "PENDING"), lost):
-        start_now(number)
+    start_now(*numbers("preempted", "PENDING"), lost)
 
 
 @pytest.fixture(scope="module")
