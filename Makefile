@@ -47,7 +47,7 @@ plan: $(VENV)/run
 slurm: $(VENV)/slurm
 
 test: $(VENV)/dev
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(VENV)/dev
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh -ec '\
