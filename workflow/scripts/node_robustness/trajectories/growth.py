@@ -27,6 +27,7 @@ from node_robustness.trajectories.linearisation import Linearisation, Map, by_au
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs
 
 LANCZOS_STEPS = 20
+_SPACE_BYTES = 2**28  # of Krylov spaces in memory at a time
 POWER_ITERATIONS = 20
 
 
@@ -82,16 +83,23 @@ def logarithmic_norms(body: ODEBody, runs: Runs, start: Tensor) -> tuple[Tensor,
         start: where the Krylov spaces begin, [n, C, H, W], not zero, best random.
     """
     clean = runs.states[CLEAN]
+    times, images = clean.shape[:2]
+    # All times are rows of one batch: a small network costs as much for one row as for many.
+    states, start = clean.flatten(0, 1), start.repeat(times, 1, 1, 1)
+    t = runs.times.to(clean.dtype).to(clean.device).repeat_interleave(images)
+    room = max(1, _SPACE_BYTES // (2 * LANCZOS_STEPS * states[0].numel() * states.element_size()))
     found = []
-    for k, time in enumerate(runs.times):
-        near = linearise(body.function, _at(time, clean), clean[k])
+    for rows in torch.arange(len(states)).split(room):
+        near = linearise(body.function, t[rows], states[rows])
 
         def symmetric_part(v: Tensor, near: Linearisation = near) -> Tensor:
             return (near.push(v) + near.pull(v)) / 2
 
-        found.append(extreme_eigenvalues(symmetric_part, start))
-    smallest, largest = zip(*found, strict=True)
-    return torch.stack(list(smallest), dim=1), torch.stack(list(largest), dim=1)
+        found.append(extreme_eigenvalues(symmetric_part, start[rows]))
+    smallest, largest = (
+        torch.cat(values).view(times, images).T for values in zip(*found, strict=True)
+    )
+    return smallest, largest
 
 
 def extreme_eigenvalues(
