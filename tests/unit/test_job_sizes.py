@@ -50,6 +50,17 @@ def test_more_work_asks_for_no_less(work, images, steps):
         assert less <= greater
 
 
+def test_following_more_asks_for_more():
+    def steps(**keys: Any) -> int:
+        work = job_sizes.trajectory_work(configured(), "mnist", config.Trajectories(**keys))
+        assert work.images == keys.get("images", 10_000)
+        return work.steps
+
+    assert steps(growth=0, causal=0) == 5
+    assert steps(growth=0, causal=0) < steps() < steps(intervals=20) < steps(causal=1000)
+    assert steps(images=100) > steps()
+
+
 def test_what_is_measured_fits_in_what_is_asked_for():
     """62 ms were measured for an image in an adjoint step, tolerance 1e-4, on one core."""
     on_cpu = configured(compute={"device": "cpu"})

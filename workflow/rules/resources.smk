@@ -17,11 +17,8 @@ def evaluation_work(wildcards):
 
 def trajectory_work(wildcards):
     """The work of three runs of every image, of taking growth apart, and of patches."""
-    experiment = CONFIG.experiments[wildcards.experiment]
-    steps = job_sizes.trajectory_steps(experiment.trajectories)
-    return job_sizes.evaluation_work(
-        CONFIG, wildcards.dataset, steps, experiment.trajectories.images
-    )
+    follow = CONFIG.experiments[wildcards.experiment].trajectories
+    return job_sizes.trajectory_work(CONFIG, wildcards.dataset, follow)
 
 
 def attack_work(wildcards):

@@ -9,7 +9,7 @@ That a GPU is worth ten such cores is an assumption, on the low side.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from node_robustness.config import Config, Trajectories
 from node_robustness.config_attacks import Transfer
@@ -47,7 +47,8 @@ _BUDGETS = ("iterations", "restarts", "targets", "search_steps", "halvings", "qu
 _DEFAULT_MEGABYTES = 1000  # for the images of a batch, as in `memory`
 _MAPS = 100  # feature maps of the body's size that a gradient keeps, for an image in a batch
 _BYTES = 4
-_RUNS = 3  # clean, attacked and noisy
+_RUNS = 5  # clean, attacked and noisy, and the rates along them
+_PATCHES = 4  # of an interval: repair and insertion, and their controls
 _GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps
 
 
@@ -89,13 +90,12 @@ def attack_steps(config: Config, name: str) -> int:
     return steps + 1
 
 
-def trajectory_steps(follow: Trajectories) -> int:
-    """The passes over the images that following them takes, as if each had the dearest analysis."""
-    times = follow.times if isinstance(follow.times, int) else len(follow.times)
+def trajectory_work(config: Config, dataset: str, follow: Trajectories) -> Work:
+    """The work of three runs of every image, and of what is dear for some of them."""
+    every = evaluation_work(config, dataset, 1, follow.images)
     intervals = follow.intervals * (follow.intervals + 1) // 2
-    return (
-        _RUNS + times + (4 * intervals if follow.causal else 0) + (_GROWTH if follow.growth else 0)
-    )
+    dear = follow.growth * _GROWTH + follow.causal * _PATCHES * intervals
+    return replace(every, steps=_RUNS + math.ceil(dear / max(every.images, 1)))
 
 
 def minutes(
