@@ -11,13 +11,16 @@ from samples import (
     MODELS,
     cell,
     collect,
+    draw,
     pages_in,
+    tables_of,
     write_attack,
     write_data,
     write_trajectory,
 )
 
 from node_robustness import figures
+from node_robustness.examples import example_table
 from node_robustness.figures import image_pages as drawn_pages
 from node_robustness.image_pages import image_pages
 from node_robustness.trajectory_summary import summary_table
@@ -186,3 +189,15 @@ def test_names_are_escaped_in_pages(cells):
 def test_no_pages_are_drawn_too(tmp_path):
     chart = figures.image_figure(image_pages([]), MODELS)
     assert "Nothing was kept of this image here" in texts(chart)
+
+
+@pytest.mark.parametrize("success", [[], [False, False]], ids=["no images", "no adversarials"])
+def test_cells_without_adversarials_are_drawn(success, tmp_path):
+    for settings in (cell(), cell(model="RES", tolerance=None)):
+        write_trajectory(tmp_path, settings, success)
+        write_attack(tmp_path, settings, [True, True], [False, False])
+    paths = sorted(tmp_path.glob("trajectory-*.h5"))
+    collected = tables_of([], [], paths)
+    charts = draw(collected, example_table([]), pages_in(tmp_path))
+    for name in ("trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"):
+        assert figures.still(charts[name].to_dict()).startswith("<svg")

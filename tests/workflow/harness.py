@@ -169,7 +169,9 @@ def scripts(folder: Path, name: str) -> Iterator[psutil.Process]:
 def files(folder: Path) -> set[str]:
     """The files below a folder but for Snakemake's own, logs and benchmarks."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    kept = (p for p in paths if not {".snakemake", "logs", "benchmarks"} & set(p.parts))
+    # The time stamp is Snakemake's mark in a folder that is an output.
+    own = {".snakemake", ".snakemake_timestamp", "logs", "benchmarks"}
+    kept = (p for p in paths if not own & set(p.parts))
     return {str(path) for path in kept}
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import altair as alt
-import numpy as np
 import pandas as pd
 
 from node_robustness.figures.menus import (
@@ -33,7 +32,7 @@ from node_robustness.figures.style import (
 
 _SCORES = {"nfe": "more evaluations", "first_step": "a shorter first step"}
 _DASHES = [[1, 0], [5, 3]]
-_STATISTICS = ["median", "q25", "q75"]
+_QUARTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}
 
 
 def adaptive_cost_figure(
@@ -105,10 +104,8 @@ def _costs(frame: pd.DataFrame) -> pd.DataFrame:
     every = pd.concat([clean, frame.assign(nfe=frame.nfe_attack), noise])
     by = ["condition", "model", "tolerance", "group"]
     groups = every.groupby(by, sort=False).nfe
-    found = groups.quantile(np.array([0.25, 0.5, 0.75])).unstack().reset_index()
-    found.columns = [*by, "q25", "median", "q75"]
-    counts = groups.count().reset_index(name="n")
-    found = found.merge(counts, on=by)
+    quartiles = {name: groups.quantile(q) for name, q in _QUARTILES.items()}
+    found = pd.DataFrame({**quartiles, "n": groups.count()}).reset_index()
     return found.assign(tau=found.tolerance.map(tau_label))
 
 
@@ -147,9 +144,9 @@ def _evaluations(frame: pd.DataFrame) -> Layers:
 
 
 def _sizes(frame: pd.DataFrame) -> pd.DataFrame:
-    columns = {f"step_{part}": part for part in _STATISTICS}
+    columns = {f"step_{part}": part for part in _QUARTILES}
     by = ["condition", "model", "tolerance", "group", "t"]
-    means = over_seeds(frame.rename(columns=columns), by, _STATISTICS)
+    means = over_seeds(frame.rename(columns=columns), by, list(_QUARTILES))
     return means.assign(tau=means.tolerance.map(tau_label)).drop(columns="tolerance")
 
 

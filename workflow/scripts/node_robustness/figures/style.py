@@ -1,6 +1,7 @@
 """The look that all figures share, and the parts that they are made of."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,9 @@ def still(spec: dict[str, Any]) -> str:
     """Draw a Vega-Lite specification as SVG, without the marks that only carry tooltips."""
     text = json.dumps(_without_unseen(spec), ensure_ascii=False, sort_keys=True)
     svg: str = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
-    return svg
+    # Gradients are numbered through all drawings of a process: here from 0, to be reproducible.
+    names = list(dict.fromkeys(re.findall(r"gradient_\d+", svg)))
+    return re.sub(r"gradient_\d+", lambda found: f"gradient_{names.index(found[0])}", svg)
 
 
 def _without_unseen(part: Any) -> Any:
