@@ -412,4 +412,4 @@ class TestAgain:
         run = plan(finished, config=tiny(experiments__tiny__seeds=[0, 1]))
         assert run.jobs == {k: n for k, n in JOBS.items() if k not in ("fetch", "prepare")}
         told = re.findall(r"^Job \d+: .*seed (\d+)", run.output, re.M)
-        assert told == ["1"] * (13 + sum(AUDITS.values()))
+        assert told == ["1"] * (17 + sum(AUDITS.values()))
