@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 FIGURES = [
     *("verdicts", "trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"),
     *("protocols", "ladder", "curves", "audit", "matrix", "randomisation"),
-    *("detection", "checks", "clean", "nfe", "success", "robust", "examples"),
+    *("detection", "checks", "clean", "nfe", "success", "robust", "examples", "costs"),
 ]
 FLAGS = [
     "--no-sandbox",

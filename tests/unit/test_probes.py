@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 
 from node_robustness.errors import UserError
 from node_robustness.models import Classifier, Spec
-from node_robustness.trajectories import probes
+from node_robustness.trajectories import probe_fitting, probes
 from node_robustness.trajectories.runs import grid
 
 
@@ -24,7 +24,7 @@ def clouds(n=400, classes=3, spread=1.0, seed=0):
 def fitted(**settings):
     features, labels = clouds(**settings)
     head = np.zeros((2, len(labels), settings.get("classes", 3)), np.float32)
-    return probes.fit(np.array([0.0, 1.0]), features, head, labels), features, labels
+    return probe_fitting.fit(np.array([0.0, 1.0]), features, head, labels), features, labels
 
 
 def test_a_probe_reads_what_is_there():
@@ -52,12 +52,12 @@ def test_the_temperature_maximises_the_likelihood():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(5000, 3))
     labels = np.array([generator.choice(3, p=np.exp(log_softmax(row))) for row in logits])
-    assert probes._temperature(4 * logits, labels) == pytest.approx(4, rel=0.1)
+    assert probe_fitting._temperature(4 * logits, labels) == pytest.approx(4, rel=0.1)
 
 
 def test_calibration_error_by_hand():
     logits = np.log(np.array([[0.85, 0.15], [0.85, 0.15], [0.65, 0.35], [0.35, 0.65]]))
-    accuracy, ece = probes._quality(logits, np.array([0, 1, 0, 0]))
+    accuracy, ece = probe_fitting._quality(logits, np.array([0, 1, 0, 0]))
     assert accuracy == 0.5
     # One of two right at 0.85; one of two right at 0.65.
     assert ece == pytest.approx((abs(1 - 1.7) + abs(1 - 1.3)) / 4)
@@ -66,7 +66,7 @@ def test_calibration_error_by_hand():
 def test_two_classes_and_one_that_nobody_has():
     features, labels = clouds(classes=2)
     head = np.zeros((2, len(labels), 3), np.float32)  # of three
-    found = probes.fit(np.array([0.0, 1.0]), features, head, labels)
+    found = probe_fitting.fit(np.array([0.0, 1.0]), features, head, labels)
     logits = found.logits(torch.from_numpy(features))
     assert found.accuracy[1] > 0.85
     assert (logits[1].argmax(1) < 2).all()
@@ -77,7 +77,7 @@ def test_too_few_images_or_classes(n, one):
     features, labels = clouds(n=n)
     labels = np.zeros_like(labels) if one else labels
     with pytest.raises(UserError, match=r"trajectories\.probe: .* validation images"):
-        probes.fit(np.zeros(2), features, np.zeros((2, n, 3), np.float32), labels)
+        probe_fitting.fit(np.zeros(2), features, np.zeros((2, n, 3), np.float32), labels)
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])

@@ -80,7 +80,7 @@ rule attack_shard:
         code=code_of("attack"),
         coordinates=coordinates,
         settings=attack_settings,
-        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
+        images=tested_images,
         part=part,
     message:
         "Attacking {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} "
@@ -114,7 +114,7 @@ rule merge:
         code=code_of("attack", "merge"),
         coordinates=coordinates,
         settings=attack_settings,
-        images=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.test,
+        images=tested_images,
     message:
         "Merging the shards of {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} "
         "by {wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"

@@ -293,6 +293,23 @@ def part(wildcards):
 
 
 @for_each_job
+def probe_settings(wildcards):
+    """What probes are fitted to: the times, and how many validation images (None for all)."""
+    return {
+        "times": CONFIG.experiments[wildcards.experiment].trajectories.times,
+        "images": CONFIG.datasets[wildcards.dataset].subset.validation,
+    }
+
+
+@for_each_job
+def probe(wildcards):
+    """The probes by which the decision of this cell is read along t, if there are any."""
+    if not CONFIG.experiments[wildcards.experiment].trajectories.probe:
+        return []
+    return f"results/{cell(wildcards).solved_folder}/probe.h5"
+
+
+@for_each_job
 def follow_settings(wildcards):
     """What is followed in a cell, and the tolerance of its reference curve."""
     follow = CONFIG.experiments[wildcards.experiment].trajectories

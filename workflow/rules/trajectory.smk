@@ -23,10 +23,7 @@ rule probe:
     params:
         code=code_of("probe"),
         coordinates=coordinates,
-        settings=lambda wildcards: {
-            "times": CONFIG.experiments[wildcards.experiment].trajectories.times,
-            "images": CONFIG.datasets[wildcards.dataset].subset.validation,
-        },
+        settings=probe_settings,
     message:
         "Fitting probes of h(t) of {wildcards.model} (seed {wildcards.seed}) at tau "
         "{wildcards.tolerance}"
@@ -40,11 +37,7 @@ rule trajectory:
         weights=f"{TRAINED}/model.safetensors",
         spec=f"{TRAINED}/model.json",
         attack=f"{CELL}/attack.h5",
-        probe=lambda wildcards: (
-            f"results/{cell(wildcards).solved_folder}/probe.h5"
-            if CONFIG.experiments[wildcards.experiment].trajectories.probe
-            else []
-        ),
+        probe=probe,
     output:
         trajectory=f"{CELL}/trajectory.h5",
     log:

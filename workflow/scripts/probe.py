@@ -11,6 +11,7 @@ from node_robustness.jobs import bar, job
 from node_robustness.memory import images_at_a_time
 from node_robustness.storage import sha256
 from node_robustness.trajectories import probes
+from node_robustness.trajectories.probe_fitting import fit
 from node_robustness.trajectories.runs import grid
 
 with job(snakemake.log[0]):
@@ -33,7 +34,7 @@ with job(snakemake.log[0]):
     probes.write(
         Path(snakemake.output.probe),
         {**coordinates, **settings, "weights_sha256": sha256(snakemake.input.weights)},
-        probes.fit(at, features, head, split.labels),
+        fit(at, features, head, split.labels),
         seconds=time.perf_counter() - started,
         device=devices.describe(device),
     )

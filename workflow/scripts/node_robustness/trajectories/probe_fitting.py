@@ -1,0 +1,94 @@
+"""Fit, calibrate and test linear probes of h(t); what they are is in `probes.py`."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+
+from node_robustness.errors import UserError
+from node_robustness.trajectories.probes import Probes
+
+Array = npt.NDArray[Any]
+
+FEWEST = 20
+"""Validation images without which there is nothing to fit."""
+
+_SHARES = (0.6, 0.8)  # fitted to the images before, calibrated between, tested behind
+_BINS = 10
+_NEVER = 50.0  # nats by which a class that has no image is less likely than all others
+
+
+def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
+    """Fit, calibrate and test a probe at each time.
+
+    Args:
+        times: float64 [T].
+        features: [T, n, F] of n images in a random order: the first 60 % are fitted, the next
+            20 % calibrate, the last 20 % test.
+        head: logits of the head on the same, [T, n, K]; images whose solve failed are not finite,
+            and left out.
+        labels: int64 [n].
+
+    Raises:
+        UserError: there are too few images, or all are of one class.
+    """
+    known = np.isfinite(head).all((0, 2))
+    features, head, labels = features[:, known], head[:, known], labels[known]
+    fitted, calibrated = (int(share * len(labels)) for share in _SHARES)
+    if len(labels) < FEWEST or len(set(labels[:fitted].tolist())) == 1:
+        raise UserError(
+            f"trajectories.probe: {len(labels)} validation images are too few, or of one class: "
+            f"hold out more ({FEWEST} at least: validation of the dataset), or set it to false"
+        )
+    test, classes = slice(calibrated, None), head.shape[2]
+    rows = []
+    for own, of_head in zip(features, head, strict=True):
+        weights, bias = _regression(own[:fitted], labels[:fitted], classes)
+        logits = own @ weights.T + bias
+        between = slice(fitted, calibrated)
+        temperature = _temperature(logits[between], labels[between])
+        weights, bias = weights / temperature, bias / temperature
+        quality = [
+            *_quality(logits[test] / temperature, labels[test]),
+            *_quality(of_head[test], labels[test]),
+        ]
+        rows.append((weights, bias, temperature, *quality))
+    columns = (np.array(column, np.float32) for column in zip(*rows, strict=True))
+    return Probes(times, *columns)
+
+
+def _regression(features: Array, labels: Array, classes: int) -> tuple[Array, Array]:
+    """Weights [K, F] and bias [K] of a multinomial logistic regression."""
+    mean, deviation = features.mean(0), features.std(0)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    model = LogisticRegression(max_iter=1000).fit((features - mean) / deviation, labels)
+    found, intercept = model.coef_, model.intercept_
+    if len(found) == 1:  # two classes: the logit of the second one over the first
+        found, intercept = np.concatenate([-found, found]) / 2, np.array([-0.5, 0.5]) * intercept
+    weights = np.zeros((classes, features.shape[1]))
+    weights[model.classes_] = found / deviation
+    bias = np.full(classes, intercept.min() - _NEVER)
+    bias[model.classes_] = intercept - (found / deviation) @ mean
+    return weights, bias
+
+
+def _temperature(logits: Array, labels: Array) -> float:
+    """By what to divide logits so that their likelihood is largest."""
+
+    def loss(logarithm: float) -> float:
+        likelihood = log_softmax(logits / np.exp(logarithm), axis=1)
+        return float(-likelihood[np.arange(len(labels)), labels].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
+
+
+def _quality(logits: Array, labels: Array) -> tuple[float, float]:
+    """Accuracy, and expected calibration error in bins of equal width."""
+    probability = np.exp(log_softmax(logits.astype(np.float64), axis=1))
+    right, confidence = probability.argmax(1) == labels, probability.max(1)
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    gaps = [abs((right[bins == b] - confidence[bins == b]).sum()) for b in range(_BINS)]
+    return float(right.mean()), float(sum(gaps) / len(labels))
