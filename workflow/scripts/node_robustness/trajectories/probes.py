@@ -4,8 +4,8 @@ The head was trained on h(1); at other times it reads a state that it has never 
 multinomial logistic regression on the features of the head (normalised, rectified, averaged over
 the places) at one time, fitted to validation images, which no weight of the model was fitted to
 (Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016), and
-calibrated by a temperature (Guo et al., On Calibration of Modern Neural Networks, 2017). How they are
-fitted is in `probe_fitting.py`.
+calibrated by a temperature (Guo et al., On Calibration of Modern Neural Networks, 2017). How they
+are fitted is in `probe_fitting.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
