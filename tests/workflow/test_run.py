@@ -302,8 +302,8 @@ def test_from_scratch_on_one_core(finished, fresh):
     """Every number is the same to the last digit, but for the times that jobs took."""
     snakemake(fresh, "results/tiny/tables/attacks.csv", cores=1)
     compared = [n for n in files(fresh) if Path(n).suffix in (".h5", ".csv", ".safetensors")]
-    # data, models, histories, clean, attack, trajectory, audits, tables
-    assert len(compared) == 1 + 2 + 2 + 3 + 6 + 2 + sum(AUDITS.values()) + len(TABLES)
+    # data, models, histories, clean, attack, probe, trajectory, audits, tables
+    assert len(compared) == 1 + 2 + 2 + 3 + 6 + 3 + 3 + sum(AUDITS.values()) + len(TABLES)
     for name in compared:
         assert untimed(fresh / name) == untimed(finished / name), name
 
