@@ -197,7 +197,7 @@ def _values(node: h5py.Dataset) -> tuple[object, ...]:
     exact = values.tolist() if values.dtype.kind == "O" else values.tobytes()
     # The references by which HDF5 keeps dimension scales cannot be compared, what they lead to can.
     links = {"DIMENSION_LIST", "REFERENCE_LIST"}
-    attributes = {name: value for name, value in node.attrs.items() if name not in links}
+    attributes = {n: np.asarray(v).tolist() for n, v in node.attrs.items() if n not in links}
     scales = [[scale.name for scale in dimension.values()] for dimension in node.dims]
     return str(values.dtype), values.shape, node.chunks, exact, attributes, scales
 
