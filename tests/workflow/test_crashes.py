@@ -3,6 +3,7 @@
 The moments are drawn from a seed, and told where a test fails; what they meet is up to the machine.
 """
 
+import csv
 import json
 import os
 import random
@@ -199,6 +200,9 @@ def check_file(path: Path, expected: Path) -> None:
             assert all((shard[key][:] == cell[key][part]).all() for key in shard)
     elif path.name == "report.html":
         assert path.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    elif path.name == "costs.csv":
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        assert all(row["seconds"] for row in rows)
     elif path.name == "manifest.json":
         assert json.loads(path.read_text(encoding="utf-8"))["stages"]
     else:
