@@ -54,7 +54,7 @@ def test_the_tables_of_a_run_are_the_same_byte_for_byte(finished, copied):
         path.unlink()
     run = snakemake(copied, config=sharded(30))
     shards = {"attack_shard": 2 * len(made), "merge": len(made)}
-    assert run.jobs == shards | {"trajectory": 2, "judge": 2} | SUMMARY
+    assert run.jobs == shards | {"trajectory": 3, "judge": 2} | SUMMARY
     assert files(copied) == files(finished)
     for path in copied.glob("results/tiny/tables/*"):
         name = path.relative_to(copied)
