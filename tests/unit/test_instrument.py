@@ -13,7 +13,7 @@ from node_robustness.attacks.streams import Streams
 from node_robustness.errors import UserError
 from node_robustness.models import Classifier, Spec, solving
 from node_robustness.norms import Norm
-from node_robustness.trajectories import dump, instrument
+from node_robustness.trajectories import dump, instrument, layout
 from node_robustness.trajectories.control import noise_like
 from node_robustness.trajectories.instrument import Choice, Images, Instrument
 from node_robustness.trajectories.probes import Probes
@@ -197,7 +197,7 @@ def test_the_layout_is_what_it_says(case):
     with h5py.File(path) as file:
         assert file.attrs["axis"] == ("time" if body == "ode" else "depth")
         assert file.attrs["schema_version"] == 2
-        for entry in dump.entries(sizes):
+        for entry in layout.entries(sizes):
             rows = {"n": sizes.images, "m": sizes.kept}[entry.axes[0]]
             dataset = file[entry.name]
             assert dataset.shape == (rows, *sizes.shape(entry))
@@ -209,7 +209,7 @@ def test_the_layout_is_what_it_says(case):
             expected = {"n": ["index"], "t": ["t"]}
             if entry.name != "index":
                 assert scales == [expected.get(letter, []) for letter in entry.axes]
-        stored = sum(node.nbytes for node in (file[entry.name] for entry in dump.entries(sizes)))
+        stored = sum(node.nbytes for node in (file[entry.name] for entry in layout.entries(sizes)))
     nodes = sizes.bytes_an_image * N + sizes.bytes_a_kept_image * sizes.kept - stored
     assert nodes == (N * 32 * (3 * 8 + 2 * 12) if body == "ode" else 0)
     assert path.stat().st_size < sizes.total_bytes

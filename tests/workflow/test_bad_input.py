@@ -90,6 +90,14 @@ def test_configuration(fresh, change, line):
     assert files(fresh) == set()
 
 
+def test_trajectories_that_no_disk_holds_are_refused_before_the_run(fresh):
+    run = attempt(fresh, config=tiny(experiments__tiny__trajectories__times=10**9))
+    line = complaint(run)
+    assert line.startswith("config: experiments.tiny.trajectories: the files take ")
+    assert "free on the disk of results" in line
+    assert files(fresh) == set()
+
+
 def test_several_mistakes_are_a_line_each(fresh):
     run = attempt(fresh, config=tiny(compute__batch_size=0, training__epochs="many"))
     assert run.returncode != 0

@@ -52,6 +52,22 @@ class TestFiles:
         assert run.jobs == JOBS
         assert "Traceback" not in run.output
 
+    def test_the_size_of_trajectories_is_stated_before_they_are_made(self, finished_run):
+        folder, run = finished_run
+        stated = re.search(r"^Trajectories of this run: ([\d.]+) MB at most", run.output, re.M)
+        assert stated is not None, run.output
+        assert stated.start() < run.output.index("Following h(t)")
+        values = 0
+        for path in cells(folder, "trajectory"):
+            with h5py.File(path) as file:
+                rows: list[int] = []
+                file.visititems(
+                    lambda name, node, rows=rows: rows.append(getattr(node, "nbytes", 0))
+                )
+                values += sum(rows)
+        # At most: of the images that were attacked before, and as if the solver took 32 steps.
+        assert 0.2 * float(stated[1]) * 1e6 < values < (float(stated[1]) + 0.1) * 1e6
+
     def test_every_job_has_a_log_and_a_benchmark(self, finished):
         found = {}
         for kind, suffix in (("logs", ".log"), ("benchmarks", ".tsv")):

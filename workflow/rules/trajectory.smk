@@ -1,5 +1,8 @@
 # The hidden states of clean, attacked and noisy images along the body, and which part is to blame.
 # Needs: data.h5, a model, attack.h5. Makes: probe.h5, trajectory.h5.
+from snakemake.logging import logger
+
+from node_robustness.trajectory_room import check_room
 
 
 rule probe:
@@ -66,3 +69,17 @@ rule trajectory:
         "{wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"
     script:
         "../scripts/trajectory.py"
+
+
+onstart:
+    # Here, of the jobs that are about to run, not when the workflow is parsed.
+    followed_now = [
+        cell(job.wildcards)
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name == "trajectory"
+    ]
+    try:
+        for line in check_room(CONFIG, followed_now, Path("results")):
+            logger.info(line)
+    except UserError as error:
+        raise WorkflowError(str(error))

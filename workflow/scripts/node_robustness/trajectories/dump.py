@@ -1,12 +1,10 @@
-"""The layout of trajectory.h5, and how it is written batch by batch.
+"""How trajectory.h5 is written batch by batch (`layout` says what is in it).
 
-docs/files.md describes it for readers. Nothing is kept in memory but rows that do not fill a chunk.
+Nothing is kept in memory but rows that do not fill a chunk.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,150 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from node_robustness.storage import Rows, put, stream_hdf5
+from node_robustness.trajectories.layout import DISTANCES, KIND, PAIRS, RUNS, Sizes, entries
 
 Array = npt.NDArray[Any]
-
-KIND = "trajectory"
-PAIRS = ("attack", "noise")
-RUNS = ("clean", *PAIRS)
-DISTANCES = ("l2", "relative_l2", "cosine")
-
-_NODES = 32  # of a run of an image, for the size that is stated; it needs as many as it needs
-_FIXED_BYTES = 2**21  # of HDF5's own structures, and of what does not grow with the images
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What fixes the size of a dump.
-
-    Attributes:
-        images: N.
-        kept: M, images whose states are kept.
-        times: T.
-        state: [C, H, W].
-        intervals: I, of the causal test.
-        ode: whether there is an ODE, and so a solver.
-        precision: of the states, `float16` or `float32`.
-    """
-
-    images: int
-    kept: int
-    times: int
-    state: tuple[int, int, int]
-    intervals: int
-    ode: bool
-    precision: str
-
-    @property
-    def bytes_an_image(self) -> int:
-        """What an image takes that is followed, before compression."""
-        return self._of("n") + (len(RUNS) * 8 + len(PAIRS) * 12) * _NODES * self.ode
-
-    @property
-    def bytes_a_kept_image(self) -> int:
-        """What an image takes on top of it whose states are kept, before compression."""
-        return self._of("m")
-
-    @property
-    def total_bytes(self) -> int:
-        """What the file takes at most; less by what compression saves."""
-        rows = self.images * self.bytes_an_image + self.kept * self.bytes_a_kept_image
-        return _FIXED_BYTES + rows + rows // 50
-
-    def _of(self, first: str) -> int:
-        return sum(
-            prod(self.shape(entry)) * np.dtype(entry.dtype).itemsize
-            for entry in entries(self)
-            if entry.axes[0] == first
-        )
-
-    def shape(self, entry: "Entry") -> tuple[int, ...]:
-        """The shape of a row."""
-        c, h, w = self.state
-        length = {"t": self.times, "i": self.intervals, "c": c, "h": h, "w": w, "2": 2}
-        return tuple(length[axis] for axis in entry.axes[1:])
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A dataset with a row for each image.
-
-    Attributes:
-        name: path in the file.
-        axes: of its dimensions, a letter each: n images or m kept ones first, then t times, i
-            intervals, c h w of a state.
-        dtype: of its values.
-        units: see `storage.put`.
-        description: likewise.
-    """
-
-    name: str
-    axes: str
-    dtype: str
-    units: str
-    description: str
-
-
-def entries(sizes: Sizes) -> Iterator[Entry]:
-    """All datasets with a row for each image, in their order in the file."""
-    yield Entry("index", "n", "int64", "1", "row of test/* in data.h5")
-    yield Entry("labels", "n", "int64", "1", "index into class_names")
-    yield Entry("success", "n", "bool", "1", "the attack found an adversarial")
-    yield Entry("clean_predictions", "n", "int64", "1", "class of the clean run at t = 1")
-    yield Entry("kept", "m", "int64", "1", "position among the n of the m images with states")
-    for pair in PAIRS:
-        distance = f"of the states of {pair} and clean run"
-        yield Entry(f"{pair}/distance/l2", "nt", "float32", "1", f"Euclidean distance {distance}")
-        yield Entry(
-            f"{pair}/distance/relative_l2", "nt", "float32", "1", "the same over |clean state|"
-        )
-        yield Entry(
-            f"{pair}/distance/cosine", "nt", "float32", "1", f"cosine of the angle {distance}"
-        )
-        yield from _growth(pair, sizes.ode)
-    for end in ("upper", "lower"):
-        description = f"{end} bound of growth/jacobian at the clean state, by Lanczos"
-        yield Entry(f"growth/log_norm_{end}", "nt", "float32", "1 / t", description)
-    description = "largest finite-time Lyapunov exponent of the clean run, over [0, 1]"
-    yield Entry("lyapunov_largest", "n", "float32", "1 / t", description)
-    for run in RUNS:
-        for reader in ("head", "probe"):
-            description = f"logit of the clean class less the largest other, by the {reader}"
-            yield Entry(f"{run}/margin/{reader}", "nt", "float32", "1", description)
-    for pair in PAIRS:
-        for reader in ("head", "probe"):
-            description = f"from which t on the {reader} decides otherwise than for the clean run"
-            yield Entry(f"{pair}/flip_time/{reader}", "n", "float32", "t", description)
-    if sizes.ode:
-        for run in RUNS:
-            yield Entry(f"{run}/nfe", "n", "int32", "1", "function evaluations")
-            yield Entry(f"{run}/accepted", "n", "int32", "1", "accepted steps")
-            yield Entry(f"{run}/rejected", "n", "int32", "1", "rejected steps")
-    outcome = "1 yes, 0 no, -1 undetermined"
-    yield Entry("causal/repaired", "ni", "int8", "1", f"repair restores the decision: {outcome}")
-    yield Entry("causal/inserted", "ni", "int8", "1", f"insertion takes it away: {outcome}")
-    description = "shortest interval whose repair restores the decision"
-    yield Entry("causal/responsible", "n2", "float64", "t", description)
-    description = "share of the others of its length whose repair restores it"
-    yield Entry("causal/random_repaired", "n", "float32", "1", description)
-    share = "share of the margin that the repair of it alone restores"
-    yield Entry("causal/channels", "mc", "float32", "1", share)
-    yield Entry("causal/places", "mhw", "float32", "1", share)
-    for run in ("clean", "attack"):
-        yield Entry(f"states/{run}", "mtchw", sizes.precision, "1", "h(t) of the kept images")
-
-
-def _growth(pair: str, ode: bool) -> Iterator[Entry]:
-    rate = "d/dt log |d|, d the difference of the states"
-    yield Entry(f"{pair}/growth/rate", "nt", "float32", "1 / t", rate)
-    jacobian = "<d, J d> / <d, d>, J the Jacobian at the clean state"
-    yield Entry(f"{pair}/growth/jacobian", "nt", "float32", "1 / t", jacobian)
-    along = "finite-time Lyapunov exponent along d(0), over [0, 1]"
-    if ode:
-        for distance in ("l2", "relative_l2"):
-            description = f"distance/{distance} solved at a tight tolerance"
-            yield Entry(f"{pair}/tight/{distance}", "nt", "float32", "1", description)
-    yield Entry(f"{pair}/lyapunov_along", "n", "float32", "1 / t", along)
 
 
 class Dump:

@@ -24,7 +24,8 @@ from node_robustness.trajectories.causal import (
 from node_robustness.trajectories.control import noise_like
 from node_robustness.trajectories.decision import flip_times, margins
 from node_robustness.trajectories.distances import distances
-from node_robustness.trajectories.dump import DISTANCES, PAIRS, RUNS, Dump, Sizes
+from node_robustness.trajectories.dump import Dump
+from node_robustness.trajectories.layout import DISTANCES, PAIRS, RUNS, Sizes
 from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs, body_of, ends, follow
 
