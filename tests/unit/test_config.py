@@ -760,6 +760,16 @@ def test_an_attack_of_a_preset_may_know_none_of_the_norms_but_one_that_is_named_
     assert told == [f"config: {line} to norms"]
 
 
+def test_a_transfer_that_is_named_needs_two_models_but_one_of_a_preset_does_not():
+    preset = load(with_attacks(["quick"], models=["M"])).experiments["e"].attacks
+    assert "transfer" in preset
+    told = mistakes(with_attacks(["bim", "transfer"], models=["M"]))
+    assert told == [
+        "config: experiments.e.attacks: transfer takes adversarials of M to other models, and "
+        "there are none: remove it, or add one to experiments.e.models"
+    ]
+
+
 @pytest.mark.parametrize(
     "changes", [{"randomisation": None}, {"tolerances": [1]}], ids=["null", "one tolerance"]
 )

@@ -577,18 +577,23 @@ class Config(Section):
     def _check_attack(self, where: str, experiment: Experiment, name: str) -> None:
         """Refuse an attack that cannot be made as an experiment asks for it."""
         attack = self.attacks[name]
+        # A preset is made of what is possible; who names an attack wants to have it.
+        named = not from_preset(name, experiment.attacks)
         if isinstance(attack, SteppedAttack):
             _check_step(name, attack, experiment.norms)
         if isinstance(attack, Transfer):
             self._check_transfer(where, experiment, name, attack)
+            if named and len(experiment.models) == 1:
+                raise ValueError(
+                    f"{where}.attacks: {name} takes adversarials of {experiment.models[0]} to "
+                    f"other models, and there are none: remove it, or add one to {where}.models"
+                )
         if isinstance(attack, EOTPGD) and experiment.distribution is None:
             raise ValueError(
                 f"{where}.attacks: {name} averages gradients over drawn tolerances, and there is "
                 f"no distribution of them: give {where}.randomisation a low and a high, or remove "
                 f"{name}"
             )
-        # A preset is made of what is possible; who names an attack wants to have it.
-        named = not from_preset(name, experiment.attacks)
         if named and not set(attack.NORMS) & set(experiment.norms):
             raise ValueError(
                 f"{where}.attacks: {name} knows none of the norms {', '.join(experiment.norms)}: "
