@@ -3,14 +3,15 @@
     python benchmarks/scale.py [--cells 100 1000 10000] [--repeats 3]
                                [--output results/benchmarks/scale.json]
 
-Every dry run of the workflow stands beside two others with as many jobs, measured in turn in this
+Every dry run of the workflow stands beside three others with as many jobs, measured in turn in this
 one run, the best of the repetitions each: wall time, CPU time, the largest memory of the process.
 
 bare      trivial jobs: no inputs, no parameters, one `touch`
-shaped    jobs with a script, three inputs, log, benchmark and message, as a cell has them at least,
-          summarised in one table, but with no function that is ours
+shaped    jobs with a script, three inputs, log, benchmark and message, summarised in one table
+constant  the same with a cell's eight coordinates, its parameters and what it asks a scheduler for,
+          all of them constants: no function of ours is called
 
-What `shaped` takes more than `bare` is Snakemake's price for the form of a cell. Figures go to a
+What `constant` takes more than `bare` is Snakemake's price for the form of a cell. Figures go to a
 JSON file and, as tables, to a Markdown file of the same name. Nothing else should run meanwhile: if
 something does, CPU time tells more than wall time.
 """
@@ -76,6 +77,47 @@ _SHAPED = """
         log: "cell-{i}.log"
         benchmark: "cell-{i}.tsv"
         message: "Cell {wildcards.i}"
+        script: "job.py"
+    """
+_CONSTANT = """
+    TRAINED = "results/{experiment}/{dataset}/{model}/seed-{seed}"
+    CELL = TRAINED + "/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}"
+
+    def cell(i):
+        solved = f"results/grid/digits/OON/seed-{i // 500}/tau-{i // 50 % 10}"
+        return f"{solved}/bim_{i // 10 % 5}/linf/eps-{i % 10}"
+
+    rule all:
+        input: "table.txt"
+
+    rule table:
+        input: [f"{cell(i)}/attack.h5" for i in range((int(config["jobs"]) - 2) * 500 // 501)]
+        output: "table.txt"
+        script: "job.py"
+
+    rule prepare:
+        output: "results/{experiment}/{dataset}/data.h5"
+        script: "job.py"
+
+    rule train:
+        input: "results/{experiment}/{dataset}/data.h5"
+        output:
+            weights=TRAINED + "/model.safetensors",
+            spec=TRAINED + "/model.json"
+        script: "job.py"
+
+    rule attack:
+        input:
+            data="results/{experiment}/{dataset}/data.h5",
+            weights=TRAINED + "/model.safetensors",
+            spec=TRAINED + "/model.json"
+        output: CELL + "/attack.h5"
+        log: CELL + "/attack.log"
+        benchmark: CELL + "/attack.tsv"
+        threads: 1
+        resources: gpu=1, mem_mb=2000, runtime=10
+        params: code={"a": 1}, coordinates={"a": 1}, settings={"a": 1}, images=200
+        message: "Attacking {wildcards.model} (seed {wildcards.seed}) at {wildcards.tolerance}"
         script: "job.py"
     """
 _SCRIPTED = """
@@ -145,7 +187,7 @@ def dry_runs(sizes: list[int], grids: list[str], repeats: int, folder: Path) -> 
     """Dry runs of grids and of as many trivial jobs, in turn."""
     others, log = {}, folder / "log.txt"
     (folder / "job.py").write_text("from pathlib import Path\nPath(snakemake.output[0]).touch()\n")
-    for name, text in {"bare": _BARE, "shaped": _SHAPED}.items():
+    for name, text in {"bare": _BARE, "shaped": _SHAPED, "constant": _CONSTANT}.items():
         others[name] = folder / f"{name}.smk"
         others[name].write_text(textwrap.dedent(text))
     rows = []

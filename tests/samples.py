@@ -373,6 +373,7 @@ def tables_of(
         "probes": trajectory_tables.probe_table(probes),
         "responsible": trajectory_tables.responsible_table(trajectories),
         "examples": protocols.example_sizes(attacked, paper),
+        "budgets": protocols.budget_table(attacked),
         "ladder": protocols.ladder_table(attacked),
         "protocols": protocols.protocol_table(attacked, paper),
         "curves": protocols.curve_table(attacked, paper),

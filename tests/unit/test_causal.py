@@ -216,6 +216,22 @@ def test_a_run_that_an_empty_patch_changes_is_undetermined(monkeypatch):
     assert (found.inserted != UNDETERMINED).all()
 
 
+def test_an_insertion_that_leads_to_a_third_class_takes_the_decision_away(monkeypatch):
+    model, (clean, moved) = cued(0.3, 0.5), zeros_and_ones(2)
+    real = causal.patch_intervals
+
+    def patch(way, states, sources, read, *, part):
+        logits = real(way, states, sources, read, part=part)
+        third = torch.full_like(logits[..., :1], -1e3)
+        if part is everything and float(states[0].sum()) == 0:  # the run of zeros, patched
+            third = third.abs()
+        return torch.cat([logits, third], dim=2)
+
+    monkeypatch.setattr(causal, "patch_intervals", patch)
+    found = find_causes(model, way_of(model, 5), clean, moved)
+    assert (found.inserted == 1).all()
+
+
 def test_a_failed_solve_is_undetermined():
     model, (clean, moved) = network(), pairs()
     with solving(model, tolerance=1e-8, max_steps=3):

@@ -17,6 +17,8 @@ def test_margins():
     values = torch.tensor([[[1.0, 3, 2], [0, -1, 5]], [[4, 1, 4.5], [1, 1, 0]]])
     found = margins(values, torch.tensor([1, 2]))
     assert found.tolist() == [[1, -3.5], [5, -1]]
+    below_zero = margins(values - 10, torch.tensor([1, 2]))
+    torch.testing.assert_close(below_zero, found)
     assert margins(values * torch.nan, torch.tensor([1, 2])).isnan().all()
 
 
@@ -35,7 +37,9 @@ def test_flip_times():
 
 
 def test_a_failed_solve_has_not_flipped():
-    moved, clean = logits([[1] * 5, [1] * 5]), logits([[0] * 5, [0] * 5])
+    # The largest of three NaN is the first, which is not the clean decision.
+    moved, clean = logits([[2] * 5] * 3), logits([[1] * 5] * 3)
     moved[3:, 0] = torch.nan
+    clean[4, 1] = torch.nan
     found = flip_times(moved, clean, TIMES)
-    np.testing.assert_array_equal(found, [np.nan, 0])
+    np.testing.assert_array_equal(found, [np.nan, np.nan, 0])

@@ -48,6 +48,36 @@ def test_logits_are_calibrated():
     assert loss(1.0) < loss(float(found.temperature[1]) * 3)
 
 
+def test_the_temperature_is_in_the_weights_and_the_quality_is_theirs():
+    found, features, labels = fitted(n=200, spread=2.0)
+    logits = found.logits(torch.from_numpy(features)).numpy()
+    for time in range(2):
+        assert abs(found.temperature[time] - 1) > 0.01
+        assert probe_fitting._temperature(logits[time, 120:160], labels[120:160]) == pytest.approx(
+            1, rel=1e-3
+        )
+        quality = probe_fitting._quality(logits[time, 160:], labels[160:])
+        np.testing.assert_allclose(
+            (found.accuracy[time], found.ece[time]), quality, rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("failed", [(0, 0), (1, 2)])
+def test_images_that_failed_are_left_out(failed):
+    features, labels = clouds()
+    head = np.random.default_rng(1).normal(size=(2, len(labels), 3)).astype(np.float32)
+    time, number = failed
+    head[time, 7, number] = np.nan
+    features[time, 7] = np.nan
+    found = probe_fitting.fit(np.array([0.0, 1.0]), features, head, labels)
+    others = np.arange(len(labels)) != 7
+    expected = probe_fitting.fit(
+        np.array([0.0, 1.0]), features[:, others], head[:, others], labels[others]
+    )
+    for name, values in vars(found).items():
+        np.testing.assert_array_equal(values, getattr(expected, name), err_msg=name)
+
+
 def test_the_temperature_maximises_the_likelihood():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(5000, 3))

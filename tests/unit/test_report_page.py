@@ -17,7 +17,7 @@ from samples import (
     write_report,
 )
 
-from node_robustness import findings, protocols, tables
+from node_robustness import findings, tables
 from node_robustness.answers import answers
 from node_robustness.claims import claim
 from node_robustness.costs import job_costs
@@ -124,8 +124,8 @@ def test_answers_of_no_attack(tmp_path):
 
 def test_a_claim_travels_with_what_it_rests_on(tmp_path):
     collected = collect_masked(tmp_path)
-    attacked = protocols.read_attacked(tmp_path.glob("attack-tiny-toy-OON*.h5"))
-    record = claim(attacked, collected, "bim_adjoint")
+    place = {"experiment": "tiny", "dataset": "toy", "model": "OON"}
+    record = claim(collected, place, "bim_adjoint")
     json.dumps(record, allow_nan=False)
     assert (record["dataset"], record["model"], record["images"]["n"]) == ("toy", "OON", 150)
     assert {entry["attack"] for entry in record["attacks"]} == set(LADDER)
@@ -144,6 +144,14 @@ def test_a_claim_travels_with_what_it_rests_on(tmp_path):
         ("adjoint_agrees", 1.0),
         ("adversarials_confirmed", 1.0),
     ]
+
+
+def test_a_claim_of_a_model_that_nothing_attacked(tmp_path):
+    place = {"experiment": "tiny", "dataset": "toy", "model": "other"}
+    record = claim(collect_masked(tmp_path), place, None)
+    assert record["images"] is None
+    assert record["seeds"] == {}
+    assert record["attacks"] == record["results"] == record["gains"] == record["checks"] == []
 
 
 def test_digits_are_not_in_the_paper(page):

@@ -133,6 +133,22 @@ def test_an_image_is_followed_alone_as_among_others():
                 torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_some_images_of_runs():
+    with solving(network(), tolerance=1e-4) as model:
+        runs = follow(model, batch(5), grid(4))
+    chosen = torch.tensor([3, 1])
+    own = runs.of(chosen)
+    for name in NAMES:
+        assert torch.equal(own.states[name], runs.states[name][:, chosen])
+        for new, old in enumerate(chosen.tolist()):
+            assert torch.equal(own.costs[name].nodes[new], runs.costs[name].nodes[old])
+        for cost in ("nfe", "accepted", "rejected", "status"):
+            values = getattr(runs.costs[name], cost)
+            assert torch.equal(getattr(own.costs[name], cost), values[chosen])
+    for new, old in enumerate(chosen.tolist()):
+        assert torch.equal(own.at_nodes["attack"][new].l2, runs.at_nodes["attack"][old].l2)
+
+
 def test_distances_are_those_of_the_states():
     generator = torch.Generator().manual_seed(0)
     before, after = (torch.randn(5, 4, 3, 2, 2, generator=generator) for _ in range(2))

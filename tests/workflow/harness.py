@@ -26,7 +26,16 @@ TINY: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read
 OON = "results/tiny/digits/OON/seed-0"
 TABLES = [
     *("clean", "nfe", "attacks", "trajectories", "trajectory_images", "trajectory_summary"),
-    *("trajectory_roc", "probes", "responsible", "examples", "ladder", "protocols", "curves"),
+    *(
+        "trajectory_roc",
+        "probes",
+        "responsible",
+        "examples",
+        "budgets",
+        "ladder",
+        "protocols",
+        "curves",
+    ),
     *("audit", "matrix", "randomisation", "detection", "roc"),
     *("checks", "comparisons", "verdicts", "gains"),
 ]

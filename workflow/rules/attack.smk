@@ -29,8 +29,6 @@ rule attack:
         )
     wildcard_constraints:
         dataset=one_of(CONFIG.datasets.keys() - SPLIT),
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -69,8 +67,6 @@ rule attack_shard:
         )
     wildcard_constraints:
         dataset=one_of(SPLIT),
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -107,8 +103,6 @@ rule merge:
         )
     wildcard_constraints:
         dataset=one_of(SPLIT),
-    conda:
-        ENVIRONMENT
     params:
         # Those of `attack`, so that the file counts as made by either.
         code=code_of("attack", "merge"),

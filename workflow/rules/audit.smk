@@ -14,8 +14,6 @@ rule audit:
         logs("audit", "{dataset}/{model}/seed-{seed}/tau-{tolerance}"),
     benchmark:
         benchmarks("audit", "{dataset}/{model}/seed-{seed}/tau-{tolerance}")
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -49,8 +47,6 @@ rule judge:
             "judge",
             "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
         )
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -79,8 +75,6 @@ rule randomise:
         logs("randomise", "{dataset}/{model}/seed-{seed}/{norm}/eps-{epsilon}"),
     benchmark:
         benchmarks("randomise", "{dataset}/{model}/seed-{seed}/{norm}/eps-{epsilon}")
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -114,8 +108,6 @@ rule detect:
             "detect",
             "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{norm}/eps-{epsilon}",
         )
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,

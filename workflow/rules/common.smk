@@ -7,7 +7,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -48,6 +50,7 @@ TABLES = [
     "probes",
     "responsible",
     "examples",
+    "budgets",
     "ladder",
     "protocols",
     "curves",
@@ -83,9 +86,6 @@ FIGURES = [
     "images",
     "examples",
 ]
-ENVIRONMENT = "../envs/node-robustness.yaml"
-
-
 # From the token in a file name back to the number.
 TOLERANCES = {grid.NO_TOLERANCE: None} | {
     token(tolerance): tolerance
@@ -129,11 +129,11 @@ def benchmarks(rule, path):
 
 
 def for_each_job(function):
-    """A function that Snakemake calls for every job: its signature is looked at once.
+    """A function that Snakemake calls for every job: its parameters are looked at once.
 
-    Snakemake asks for it several times a call, which takes longer than the call.
+    Snakemake asks for them several times a call, which takes longer than the call.
     """
-    function.__signature__ = inspect.signature(function)
+    overwrite_function_params(function, inspect.signature(function).parameters)
     return function
 
 
@@ -392,16 +392,6 @@ def probes(wildcards):
     return list(
         dict.fromkeys(f"results/{cell.solved_folder}/probe.h5" for cell in followed)
     )
-
-
-@cache
-def attacks_by_model(experiment):
-    """The attack.h5 of an experiment, by dataset and model."""
-    found = {}
-    for cell in grid.cells(CONFIG, experiment):
-        path = f"results/{cell.folder}/attack.h5"
-        found.setdefault((cell.dataset, cell.model), []).append(path)
-    return found
 
 
 def papers_attack(wildcards):

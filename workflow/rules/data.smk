@@ -15,8 +15,6 @@ rule fetch:
         "resources/logs/fetch/{folder}.log",
     benchmark:
         "resources/benchmarks/fetch/{folder}.tsv"
-    conda:
-        ENVIRONMENT
     params:
         code=code_of("fetch"),
         source=lambda wildcards: source_of(wildcards.folder),
@@ -35,8 +33,6 @@ rule prepare:
         logs("prepare", "{dataset}"),
     benchmark:
         benchmarks("prepare", "{dataset}")
-    conda:
-        ENVIRONMENT
     params:
         code=code_of("prepare"),
         source=lambda wildcards: source_of(

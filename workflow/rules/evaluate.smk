@@ -13,8 +13,6 @@ rule evaluate:
         logs("evaluate", "{dataset}/{model}/seed-{seed}/tau-{tolerance}"),
     benchmark:
         benchmarks("evaluate", "{dataset}/{model}/seed-{seed}/tau-{tolerance}")
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,

@@ -30,8 +30,6 @@ rule tables:
         logs("tables", "tables"),
     benchmark:
         benchmarks("tables", "tables")
-    conda:
-        ENVIRONMENT
     params:
         code=code_of("tables"),
         inputs=set_of(*COLLECTED.values()),
@@ -71,8 +69,6 @@ rule figures:
         logs("figures", "figures"),
     benchmark:
         benchmarks("figures", "figures")
-    conda:
-        ENVIRONMENT
     params:
         code=code_of("figures"),
         inputs=set_of(SHOWN, COLLECTED["trajectories"]),
@@ -85,12 +81,9 @@ rule figures:
 
 rule claim:
     input:
-        attacks=lambda wildcards: attacks_by_model(wildcards.experiment).get(
-            (wildcards.dataset, wildcards.model), []
-        ),
         tables=expand(
             "results/{{experiment}}/tables/{table}.parquet",
-            table=["verdicts", "gains", "checks"],
+            table=["budgets", "verdicts", "gains", "checks"],
         ),
     output:
         claim="results/{experiment}/claims/{dataset}-{model}.json",
@@ -98,8 +91,6 @@ rule claim:
         logs("claim", "{dataset}-{model}"),
     benchmark:
         benchmarks("claim", "{dataset}-{model}")
-    conda:
-        ENVIRONMENT
     params:
         code=code_of("claim"),
         paper=papers_attack,
@@ -127,8 +118,6 @@ rule report:
         logs("report", "report"),
     benchmark:
         benchmarks("report", "report")
-    conda:
-        ENVIRONMENT
     params:
         code=code_of("report"),
         paper=lambda wildcards: CONFIG.experiments[wildcards.experiment].paper,

@@ -15,8 +15,6 @@ rule train:
         benchmarks("train", "{dataset}/{model}/seed-{seed}")
     wildcard_constraints:
         model=one_of(name for name, m in CONFIG.models.items() if m.weights is None),
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.training_threads
     resources:
         gpu=GPUS,
@@ -50,8 +48,6 @@ rule import_weights:
         benchmarks("import_weights", "{dataset}/{model}/seed-{seed}")
     wildcard_constraints:
         model=one_of(name for name, m in CONFIG.models.items() if m.weights is not None),
-    conda:
-        ENVIRONMENT
     params:
         code=code_of("import_weights"),
         checkpoint=imported,

@@ -16,8 +16,6 @@ rule probe:
         logs("probe", "{dataset}/{model}/seed-{seed}/tau-{tolerance}"),
     benchmark:
         benchmarks("probe", "{dataset}/{model}/seed-{seed}/tau-{tolerance}")
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -53,8 +51,6 @@ rule trajectory:
             "trajectory",
             "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
         )
-    conda:
-        ENVIRONMENT
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,

@@ -7,13 +7,12 @@ import pandas as pd
 
 from node_robustness.claims import claim
 from node_robustness.jobs import job
-from node_robustness.protocols import read_attacked
 from node_robustness.storage import atomic_path
 
 with job(snakemake.log[0]):
     record = claim(
-        read_attacked(snakemake.input.attacks),
         {Path(path).stem: pd.read_parquet(path) for path in snakemake.input.tables},
+        dict(snakemake.wildcards.items()),
         snakemake.params.paper,
     )
     with atomic_path(snakemake.output.claim) as path:

@@ -35,6 +35,7 @@ with job(snakemake.log[0]):
         "probes": trajectory_tables.probe_table(cells.probes),
         "responsible": trajectory_tables.responsible_table(cells.trajectories),
         "examples": protocols.example_sizes(attacked, paper),
+        "budgets": protocols.budget_table(attacked),
         "ladder": protocols.ladder_table(attacked),
         "protocols": protocols.protocol_table(attacked, paper),
         "curves": protocols.curve_table(attacked, paper),

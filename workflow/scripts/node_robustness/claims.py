@@ -4,7 +4,7 @@ After RobustBench's model cards (Croce et al. 2021): a figure travels with the a
 and weights that it was measured with, and with whether it is reliable.
 """
 
-import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,25 +14,24 @@ import pandas as pd
 
 from node_robustness import provenance
 from node_robustness.causes import SMALL
-from node_robustness.protocols import Attacked
 from node_robustness.statistics import SIGNIFICANCE
 from node_robustness.storage import SOFTWARE
-from node_robustness.tables import CELL
 from node_robustness.verdicts import HOLDS, LEVEL, MARGIN
 
 _SCHEMA_VERSION = 1
 _ESTIMATES = ("clean", "paper", "strongest", "gap", "hidden")
 _PLACE = ("experiment", "dataset", "model")
+_TABLES = ("budgets", "verdicts", "gains", "checks")
 
 
 def claim(
-    attacked: Sequence[Attacked], tables: Mapping[str, pd.DataFrame], paper: str | None
+    tables: Mapping[str, pd.DataFrame], place: Mapping[str, str], paper: str | None
 ) -> dict[str, Any]:
     """Write the record of one model on one dataset.
 
     Args:
-        attacked: Its attacks, result of `protocols.read_attacked`, at least one.
-        tables: ``verdicts``, ``gains`` and ``checks`` of the experiment.
+        tables: ``budgets``, ``verdicts``, ``gains`` and ``checks`` of the experiment.
+        place: Its ``experiment``, ``dataset`` and ``model``.
         paper: Name of the paper's attack, None without one.
 
     Returns:
@@ -40,26 +39,25 @@ def claim(
         test set), ``seeds`` with the SHA-256 of their weights, ``attacks`` with all parameters and
         budgets, the ``rules``, and ``results``: for every tolerance, norm and epsilon the figures
         with their intervals, whether the paper's figure is ``reliable``, and the ``footnote``;
-        then ``gains`` with the tolerance, ``checks``, and the software.
+        then ``gains`` with the tolerance, ``checks``, and the software. Of a model that nothing
+        attacked ``images`` is None, and what would speak of attacks is empty.
     """
-    first = attacked[0]
-    place = {name: first.where[name] for name in _PLACE}
-    own = {name: _own(table, place) for name, table in tables.items()}
+    own = {name: _own(tables[name], place) for name in _TABLES}
+    budgets = own["budgets"].to_dict("records")
     return {
         "schema_version": _SCHEMA_VERSION,
         **place,
-        "images": {
-            "n": len(first.index),
-            "index_sha256": hashlib.sha256(first.index.astype("<i8").tobytes()).hexdigest(),
-        },
+        "images": (
+            {"n": budgets[0]["n"], "index_sha256": budgets[0]["images_sha256"]} if budgets else None
+        ),
         "seeds": {
-            str(group.where["seed"]): {"weights_sha256": _weights(group)} for group in attacked
+            str(row["seed"]): {"weights_sha256": row["weights_sha256"] or None} for row in budgets
         },
         "protocols": {
             "paper": paper,
             "strongest": "for every image the smallest adversarial of all attacks and epsilons",
         },
-        "attacks": _attacks(attacked),
+        "attacks": _attacks(budgets),
         "rules": {
             "margin": MARGIN,
             "margin_of_gains": SMALL,
@@ -87,26 +85,14 @@ def _own(table: pd.DataFrame, place: Mapping[str, str]) -> pd.DataFrame:
     return table
 
 
-def _weights(group: Attacked) -> str | None:
-    """The hash of the weights that were attacked; None in files that do not say."""
-    return group.attempts[0].settings.get("weights_sha256")
-
-
-def _attacks(attacked: Sequence[Attacked]) -> list[dict[str, Any]]:
+def _attacks(budgets: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     """Every attack with its parameters, once where seeds and tolerances share them."""
-    coordinates = {*CELL, "weights_sha256"} - {"gradient"}
     found: list[dict[str, Any]] = []
-    for group in attacked:
-        for attempt in group.attempts:
-            parameters = {k: v for k, v in attempt.settings.items() if k not in coordinates}
-            entry = {
-                "attack": attempt.attack,
-                "norm": group.where["norm"],
-                "epsilon": attempt.epsilon,
-                "parameters": parameters,
-            }
-            if entry not in found:
-                found.append(entry)
+    for row in budgets:
+        entry = {name: row[name] for name in ("attack", "norm", "epsilon")}
+        entry["parameters"] = json.loads(row["parameters"])
+        if entry not in found:
+            found.append(entry)
     return found
 
 

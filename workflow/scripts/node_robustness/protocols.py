@@ -6,6 +6,8 @@ broken at an epsilon if any attack, at whichever epsilon it ran, found an advers
 or smaller. Under both, an image that is misclassified without an attack is not robust.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -59,6 +61,13 @@ _CURVES = {
     **dict.fromkeys(["robust_accuracy", "robust_low", "robust_high"], "float64"),
 }
 _CURVE_POINTS = 200
+_BUDGETS = {
+    **CELL,
+    "weights_sha256": "str",
+    "n": "int64",
+    "images_sha256": "str",
+    "parameters": "str",
+}
 
 
 @dataclass(frozen=True)
@@ -267,6 +276,38 @@ def _example_rows(group: Attacked, paper: str | None) -> list[dict[str, Any]]:
 def _smallest_of(group: Attacked, chosen: Callable[[Attempt], bool]) -> Floats:
     ran = any(map(chosen, group.attempts))
     return group.smallest(chosen) if ran else np.full(len(group.index), math.nan)
+
+
+def budget_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
+    """Tabulate what every cell was attacked with.
+
+    Args:
+        attacked: Result of `read_attacked`.
+
+    Returns:
+        One row a cell: the SHA-256 of the weights (empty in files that do not say), the ``n``
+        images with a SHA-256 of their rows in the test set (little-endian int64), and as a JSON
+        object all parameters of the attack, its budget among them.
+    """
+    coordinates = {*CELL, "weights_sha256"} - {"gradient"}
+    rows = []
+    for group in attacked:
+        images = hashlib.sha256(group.index.astype("<i8").tobytes()).hexdigest()
+        for attempt in group.attempts:
+            own = {k: v for k, v in attempt.settings.items() if k not in coordinates}
+            rows.append(
+                {
+                    **group.where,
+                    "attack": attempt.attack,
+                    "gradient": attempt.gradient,
+                    "epsilon": attempt.epsilon,
+                    "weights_sha256": attempt.settings.get("weights_sha256") or "",
+                    "n": len(group.index),
+                    "images_sha256": images,
+                    "parameters": json.dumps(own, sort_keys=True, allow_nan=False),
+                }
+            )
+    return tabulate(rows, _BUDGETS)
 
 
 def ladder_table(attacked: Iterable[Attacked]) -> pd.DataFrame:

@@ -1,10 +1,8 @@
 """The report of an experiment: one HTML page that needs no network and no other file."""
 
 import base64
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,12 @@ import vl_convert
 import yaml
 from markupsafe import Markup
 
-from node_robustness import findings, trajectory_findings
+from node_robustness import findings, report_tables, trajectory_findings
 from node_robustness.answers import answers
-from node_robustness.figures import GROUPS, NORMS, still
-from node_robustness.numbers import label
-from node_robustness.paper import ACCURACY, CITATION
-from node_robustness.statistics import Estimate, across_seeds
+from node_robustness.figures import still
+from node_robustness.paper import CITATION
 from node_robustness.storage import atomic_path
 from node_robustness.verdicts import MARGIN
-from node_robustness.words import percent
 
 
 @dataclass(frozen=True)
@@ -38,7 +33,6 @@ class _Figure:
 
 
 _VERDICT, _DYNAMICS, _COSTS = "verdicts", "dynamics", "costs"
-_LONGEST = 200
 _FIGURES = {
     _VERDICT: _Figure(
         "The verdict",
@@ -185,13 +179,6 @@ _FIGURES = {
 }
 
 
-@dataclass(frozen=True)
-class _Table:
-    caption: str
-    header: list[str]
-    rows: list[list[str]]
-
-
 def render_report(
     experiment: str,
     tables: Mapping[str, pd.DataFrame],
@@ -219,7 +206,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    clean, attacks = tables["clean"], tables["attacks"]
+    clean = tables["clean"]
     figures = [
         {
             "name": name,
@@ -239,7 +226,7 @@ def render_report(
         datasets=list(dict.fromkeys(clean.dataset)),
         models=list(dict.fromkeys(clean.model)),
         seeds=clean.seed.nunique(),
-        sentences=findings.sentences(clean, attacks),
+        sentences=findings.sentences(clean, tables["attacks"]),
         answers=answers(tables["verdicts"], tables["gains"], tables["comparisons"]),
         verdict=[figure for figure in figures if figure["section"] == _VERDICT],
         dynamics=[figure for figure in figures if figure["section"] == _DYNAMICS],
@@ -252,33 +239,8 @@ def render_report(
             for figure in _FIGURES.values()
             if figure.missing and tables[figure.table].empty
         ],
-        tables=[
-            *_verdict_tables(tables),
-            _changes(attacks),
-            _table(
-                "Clean images: accuracy with 95 % Wilson intervals, and evaluations of the ODE "
-                "function per image.",
-                clean.itertuples(),
-                _CLEAN,
-            ),
-            _table(
-                "Along the ODE: what became of adversarials, of images on which the attack failed, "
-                "and of random noise of the same size; medians with 95 % intervals, shares with "
-                "95 % Wilson intervals.",
-                tables["trajectory_summary"].itertuples(),
-                _TRAJECTORIES,
-            ),
-            _table(
-                "Attacks: success rate among the attacked images (those classified correctly, but "
-                "for those skipped by a dear attack because a cheaper one had broken them within "
-                "the smallest ε, on which no verdict depends) and robust accuracy among all, with "
-                "95 % Wilson intervals; iterations, perturbations "
-                "(plain norms) and evaluations are means over the successes.",
-                attacks.itertuples(),
-                _ATTACKS,
-            ),
-        ],
-        paper=None if paper is None else _paper(clean, paper),
+        tables=report_tables.of_experiment(tables),
+        paper=None if paper is None else report_tables.papers_accuracy(clean, paper),
         citation=CITATION,
         no_paper=[
             name
@@ -287,14 +249,7 @@ def render_report(
         ],
         manifest=manifest,
         costs=[figure for figure in figures if figure["section"] == _COSTS],
-        cost_tables=[
-            _table(
-                "Time by stage, summed over its jobs, and the largest memory of a job.",
-                manifest["stages"],
-                _STAGES,
-            ),
-            _longest(tables[_COSTS]),
-        ],
+        cost_tables=report_tables.of_costs(tables[_COSTS], manifest["stages"]),
         config=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
         vega=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
     )
@@ -305,296 +260,3 @@ def render_report(
 def _still(chart: dict[str, Any]) -> str:
     """The chart as an image, for readers without JavaScript."""
     return "data:image/svg+xml;base64," + base64.b64encode(still(chart).encode()).decode()
-
-
-_DIRECTIONS = {-1: "lower", 0: "no clear change", 1: "higher"}
-
-# The columns of a table: the header, and how a row of the frame fills the cell.
-Columns = Mapping[str, Callable[[Any], str]]
-
-_SOLVED: Columns = {
-    "Dataset": lambda row: row.dataset,
-    "Model": lambda row: row.model,
-    "Seed": lambda row: str(row.seed),
-    "τ": lambda row: _tau(row.tolerance),
-}
-_CLEAN: Columns = {
-    **_SOLVED,
-    "Images": lambda row: f"{row.n:,}",
-    "Accuracy": lambda row: _percent((row.accuracy, row.accuracy_low, row.accuracy_high)),
-    "Evaluations, mean": lambda row: _mean(row.nfe_mean),
-    "SD": lambda row: _mean(row.nfe_sd),
-    "Least": lambda row: _mean(row.nfe_min, 0),
-    "Median": lambda row: _mean(row.nfe_median, 0),
-    "Most": lambda row: _mean(row.nfe_max, 0),
-}
-_ATTACKS: Columns = {
-    **_SOLVED,
-    "Attack": lambda row: row.attack,
-    "Gradient": lambda row: row.gradient,
-    "Norm": lambda row: NORMS[row.norm],
-    "ε": lambda row: label(row.epsilon),
-    "Attacked": lambda row: f"{row.attacked:,}",
-    "Skipped": lambda row: f"{row.skipped:,}",
-    "Success rate": lambda row: _percent((row.success_rate, row.success_low, row.success_high)),
-    "Robust accuracy": lambda row: _percent((row.robust_accuracy, row.robust_low, row.robust_high)),
-    "Iterations": lambda row: _mean(row.iterations_mean),
-    "L∞": lambda row: _mean(row.perturbation_linf_mean, 3),
-    "L2": lambda row: _mean(row.perturbation_l2_mean, 3),
-    "Evaluations, clean": lambda row: _mean(row.nfe_clean_mean),
-    "Evaluations, adversarial": lambda row: _mean(row.nfe_adversarial_mean),
-}
-_TRAJECTORIES: Columns = {
-    **_SOLVED,
-    "Attack": lambda row: row.attack,
-    "Norm": lambda row: NORMS[row.norm],
-    "ε": lambda row: label(row.epsilon),
-    "Images": lambda row: f"{row.n:,} ({GROUPS[row.group]})",
-    "Grew by a factor of": lambda row: _number(_estimate(row, "amplification")),
-    "Over noise’s": lambda row: _number(_estimate(row, "over_noise")),
-    "Fastest at t": lambda row: _number(_estimate(row, "peak_t")),
-    "Left the decision": lambda row: _percent(
-        (row.flipped_rate, row.flipped_low, row.flipped_high)
-    ),
-    "At t, head": lambda row: _number(_estimate(row, "flip_head")),
-    "At t, probe": lambda row: _number(_estimate(row, "flip_probe")),
-    "Repaired": lambda row: _percent((row.repaired_rate, row.repaired_low, row.repaired_high)),
-    "By a random interval": lambda row: _percent(
-        (row.random_rate, row.random_low, row.random_high)
-    ),
-    "From t": lambda row: _number(_estimate(row, "responsible_start")),
-    "To t": lambda row: _number(_estimate(row, "responsible_end")),
-    "Evaluations": lambda row: _number(_estimate(row, "nfe")),
-    "AUC by evaluations": lambda row: _number(_estimate(row, "nfe_auc")),
-    "AUC by the first step": lambda row: _number(_estimate(row, "first_step_auc")),
-}
-_CELL: Columns = {
-    "Dataset": lambda row: row.dataset,
-    "Model": lambda row: row.model,
-    "τ": lambda row: _tau(row.tolerance),
-    "Norm": lambda row: NORMS[row.norm],
-    "ε": lambda row: label(row.epsilon),
-}
-_VERDICTS: Columns = {
-    **_CELL,
-    "Seeds": lambda row: str(row.seeds),
-    "Clean": lambda row: _percent(_estimate(row, "clean")),
-    "Paper’s protocol": lambda row: _percent(_estimate(row, "paper")),
-    "Strongest attack": lambda row: _percent(_estimate(row, "strongest")),
-    "Gap": lambda row: _points(_estimate(row, "gap")),
-    "Verdict": lambda row: row.verdict,
-    "Because": lambda row: row.reason,
-}
-_GAINS: Columns = {
-    **_CELL,
-    "Over τ": lambda row: _tau(row.reference),
-    "Gain, paper’s": lambda row: _points(_estimate(row, "paper")),
-    "Gain, strongest": lambda row: _points(_estimate(row, "strongest")),
-    "Hidden": lambda row: _points(_estimate(row, "hidden")),
-    "Verdict": lambda row: row.verdict,
-    "Because": lambda row: row.reason,
-}
-_COMPARISONS: Columns = {
-    "Protocol": lambda row: row.protocol,
-    **_CELL,
-    "Compared with": lambda row: (
-        row.reference_model
-        if pd.isna(row.reference_tolerance)
-        else f"{row.reference_model}, τ = {_tau(row.reference_tolerance)}"
-    ),
-    "Robust": lambda row: _percent(_estimate(row, "robust")),
-    "Compared": lambda row: _percent(_estimate(row, "reference")),
-    "Difference": lambda row: _points(_estimate(row, "difference")),
-    "p, Holm": lambda row: f"{row.p_holm:.2g}",
-    "Verdict": lambda row: _DIRECTIONS[row.direction],
-}
-_CHECKS: Columns = {
-    **_SOLVED,
-    "Check": lambda row: row.title,
-    "Figure": lambda row: "–" if pd.isna(row.figure) else f"{row.figure:.3g}",
-    "Passes if": lambda row: f"{row.bound} {row.threshold:g}",
-    "Outcome": lambda row: row.outcome,
-    "A failure means": lambda row: row.failure,
-}
-_DETECTION: Columns = {
-    **_SOLVED,
-    "Norm": lambda row: NORMS[row.norm],
-    "ε": lambda row: label(row.epsilon),
-    "Attack": lambda row: row.attacker,
-    "Clean": lambda row: f"{row.clean:,}",
-    "Adversarial": lambda row: f"{row.adversarial:,}",
-    "Area under the curve": lambda row: (
-        "–" if pd.isna(row.auc) else f"{row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})"
-    ),
-    "Detected at 5 % false alarms": lambda row: (
-        "–" if pd.isna(row.detected) else percent(row.detected)
-    ),
-}
-_STAGES: Columns = {
-    "Rule": lambda stage: stage["rule"],
-    "Jobs": lambda stage: f"{stage['jobs']:,}",
-    "Time (h:mm:ss)": lambda stage: _duration(stage["seconds"]),
-    "CPU time": lambda stage: _duration(stage["cpu_seconds"]),
-    "Memory (MB)": lambda stage: _mean(stage["max_rss_mb"], 0),
-    "First started (UTC)": lambda stage: _moment(stage["started_utc"]),
-}
-_JOBS: Columns = {
-    "Rule": lambda job: job.rule,
-    "Dataset": lambda job: _or_dash(job.dataset),
-    "Model": lambda job: _or_dash(job.model),
-    "Seed": lambda job: _or_dash(job.seed),
-    "τ": lambda job: _tau(job.tolerance),
-    "Attack": lambda job: _or_dash(job.attack),
-    "Norm": lambda job: "–" if pd.isna(job.norm) else NORMS[job.norm],
-    "ε": lambda job: "–" if pd.isna(job.epsilon) else label(job.epsilon),
-    "Seconds": lambda job: _mean(job.seconds),
-    "CPU seconds": lambda job: _mean(job.cpu_seconds),
-    "Memory (MB)": lambda job: _mean(job.max_rss_mb, 0),
-    "Evaluations, mean": lambda job: _mean(job.nfe_mean),
-    "Started (UTC)": lambda job: _moment(job.started_utc),
-}
-
-
-def _table(caption: str, rows: Iterable[Any], columns: Columns) -> _Table:
-    filled = [[cell(row) for cell in columns.values()] for row in rows]
-    return _Table(caption, list(columns), filled)
-
-
-def _longest(costs: pd.DataFrame) -> _Table:
-    shown = costs.nlargest(_LONGEST, "seconds")
-    which = "The jobs" if len(shown) == len(costs) else f"The {len(shown)} longest jobs"
-    return _table(
-        f"{which} of {len(costs):,}, the longest first; costs.csv beside this page has them all. "
-        "Evaluations of the ODE function are means over images, for attacks over the adversarials "
-        "found.",
-        shown.itertuples(),
-        _JOBS,
-    )
-
-
-def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> list[_Table]:
-    return [
-        _table(
-            "Verdicts: robust accuracy under both protocols and the gap in percentage points, with "
-            "95 % intervals over images and seeds.",
-            tables["verdicts"].itertuples(),
-            _VERDICTS,
-        ),
-        _table(
-            "The gain in robust accuracy from a larger tolerance, in percentage points, and how "
-            "much of the paper’s gain the strongest attack does not show (hidden).",
-            tables["gains"].itertuples(),
-            _GAINS,
-        ),
-        _table(
-            "Robust accuracy compared on the same images: models with an ODE with those without, "
-            "and tolerances with the one of training; p-values by McNemar’s exact test, adjusted "
-            "by Holm.",
-            tables["comparisons"].itertuples(),
-            _COMPARISONS,
-        ),
-        _table("Sanity checks.", tables["checks"].itertuples(), _CHECKS),
-        _table(
-            "Detection of adversarials by the disagreement of tolerances.",
-            tables["detection"].itertuples(),
-            _DETECTION,
-        ),
-    ]
-
-
-def _estimate(row: Any, name: str) -> Estimate:
-    return Estimate(*(getattr(row, f"{name}{part}") for part in ("", "_low", "_high")))
-
-
-def _changes(attacks: pd.DataFrame) -> _Table:
-    ends = findings.extremes(attacks)
-    before, after = (label(end) for end in ends) if ends else ("", "")
-    columns: Columns = {
-        "Dataset": lambda change: change.condition[0],
-        "Attack": lambda change: change.condition[1],
-        "Gradient": lambda change: change.condition[2],
-        "Norm": lambda change: NORMS[change.condition[3]],
-        "ε": lambda change: label(change.condition[4]),
-        "Model": lambda change: change.model,
-        f"At τ = {before}": lambda change: _percent(change.before),
-        f"At τ = {after}": lambda change: _percent(change.after),
-        "Change": lambda change: _points(change.change),
-        "Verdict": lambda change: _DIRECTIONS[change.direction],
-    }
-    return _table(
-        "Success rate at the smallest and at the largest tolerance, and its change in percentage "
-        "points, with 95 % intervals.",
-        findings.tolerance_changes(attacks),
-        columns,
-    )
-
-
-def _paper(clean: pd.DataFrame, dataset: str) -> _Table:
-    ours = across_seeds(clean, ["dataset", "model", "tolerance"], "accuracy", "accuracy")
-    reported = pd.DataFrame(
-        [
-            (model, math.nan if tolerance is None else tolerance, accuracy)
-            for model, by_tolerance in ACCURACY[dataset].items()
-            for tolerance, accuracy in by_tolerance.items()
-        ],
-        columns=["model", "tolerance", "paper"],
-    )
-    columns: Columns = {
-        "Dataset": lambda row: "–" if pd.isna(row.dataset) else row.dataset,
-        "Model": lambda row: row.model,
-        "τ": lambda row: _tau(row.tolerance),
-        "Paper": lambda row: percent(row.paper),
-        "This run": lambda row: _percent((row.value, row.low, row.high)),
-        "Difference": lambda row: (
-            "–" if pd.isna(row.value) else _signed(100 * (row.value - row.paper))
-        ),
-    }
-    return _table(
-        "Accuracy on clean test images: the paper’s and ours, with 95 % intervals, and the "
-        "difference in percentage points.",
-        reported.merge(ours, "left", on=["model", "tolerance"]).itertuples(),
-        columns,
-    )
-
-
-def _tau(tolerance: float) -> str:
-    return "–" if pd.isna(tolerance) else label(float(tolerance))
-
-
-def _or_dash(value: Any) -> str:
-    return "–" if pd.isna(value) else str(value)
-
-
-def _duration(seconds: float | None) -> str:
-    return "–" if seconds is None else str(timedelta(seconds=round(seconds)))
-
-
-def _moment(utc: str | None) -> str:
-    """A time in ISO 8601 as a person reads it, to the second."""
-    return "–" if pd.isna(utc) else str(utc)[:19].replace("T", " ")
-
-
-def _mean(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None or pd.isna(value) else f"{value:,.{digits}f}"
-
-
-def _percent(estimate: Sequence[float]) -> str:
-    value, low, high = (100 * part for part in estimate)
-    return "–" if math.isnan(value) else f"{value:.1f} % ({low:.1f} to {high:.1f})"
-
-
-def _number(estimate: Estimate) -> str:
-    """An estimate with its interval, which a few images do not give."""
-    if math.isnan(estimate.value):
-        return "–"
-    bounds = "" if math.isnan(estimate.low) else f" ({estimate.low:.2g} to {estimate.high:.2g})"
-    return f"{estimate.value:.3g}{bounds}"
-
-
-def _points(estimate: Estimate) -> str:
-    value, low, high = (_signed(100 * part) for part in estimate)
-    return "–" if math.isnan(estimate.value) else f"{value} ({low} to {high})"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")

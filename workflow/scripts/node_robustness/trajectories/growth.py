@@ -123,7 +123,7 @@ def extreme_eigenvalues(
         diagonal.append(_inner(image, space[-1]))
         if step == steps - 1:
             break
-        for _ in range(2):  # once is not enough in single precision
+        for _ in range(2):  # twice is enough (Parlett, The Symmetric Eigenvalue Problem, 6.9)
             for known in space:
                 image = image - known * _spread(_inner(image, known), image)
         length = _norm(image)
