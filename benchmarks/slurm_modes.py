@@ -33,9 +33,12 @@ def arguments(folder: Path, *targets: str) -> list[str]:
 
 def run(*command: str) -> str:
     """What a command says; its end in failure is this one's."""
-    return subprocess.run(
-        command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT
-    ).stdout
+    done = subprocess.run(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT
+    )
+    if done.returncode:
+        sys.exit(f"{shlex.join(command)} failed:\n{done.stdout[-2000:]}")
+    return done.stdout
 
 
 def snakemake(*options: str) -> str:

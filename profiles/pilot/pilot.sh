@@ -17,7 +17,8 @@ set -euo pipefail
 
 limits=(mem_mb="$SLURM_MEM_PER_NODE")
 if [ -n "${SLURM_GPUS_ON_NODE:-}" ]; then limits+=(gpu="$SLURM_GPUS_ON_NODE"); fi
-run=(snakemake --profile profiles/pilot --cores "$SLURM_CPUS_PER_TASK" --resources "${limits[@]}" "$@")
+# `--resources` takes all words up to the next option: targets must not come right after it.
+run=(snakemake --profile profiles/pilot --resources "${limits[@]}" --cores "$SLURM_CPUS_PER_TASK" "$@")
 
 # Whatever ran before under this job's number is dead, and so is the owner of its lock.
 if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then "${run[@]}" --unlock; fi

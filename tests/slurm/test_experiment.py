@@ -114,7 +114,7 @@ def test_in_one_allocation_with_an_interruption(here: Path, tmp_path: Path) -> N
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(CONFIG))
     allocation = ["--parsable", "--partition=gpu", "--gpus-per-node=2", "--cpus-per-task=2"]
     allocation += ["--mem=8000", "--time=10", f"--output={tmp_path}/pilot.log", f"--chdir={ROOT}"]
-    script = ["profiles/pilot/pilot.sh", "--directory", str(folder)]
+    script = ["profiles/pilot/pilot.sh", "all", "--directory", str(folder)]
     script += ["--configfile", str(tmp_path / "tiny.yaml"), "--latency-wait", "5"]
     job = slurm("sbatch", *allocation, *script).strip()
     log = tmp_path / "pilot.log"
