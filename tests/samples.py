@@ -363,6 +363,7 @@ def tables_of(
     found = verdicts.verdict_table(items, checked, paper)
     followed = trajectory_tables.image_table(trajectories)
     return {
+        "training": tables.training_table([]),
         "clean": tables.clean_table(clean),
         "nfe": tables.nfe_table(clean),
         "attacks": tables.attack_table(attacks),

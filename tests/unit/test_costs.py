@@ -177,7 +177,12 @@ def test_the_manifest_describes_the_run(tmp_path, tables, monkeypatch):
     jobs = of_jobs(tmp_path, tables, **{ATTACK: ["1 1 1"], "tables/tables": ["1 1 1"]})
     jobs["host"] = ["node02", "node01"]
     monkeypatch.setenv("NODE_ROBUSTNESS_COMMAND_LINE", "snakemake -n")
-    found = provenance.manifest({"compute": {}}, jobs, "cpu (x86_64)")
+    budgets = pd.DataFrame(
+        [("digits", "OON", seed, f"{seed}f") for seed in (0, 0, 1)],
+        columns=["dataset", "model", "seed", "weights_sha256"],
+    )
+    found = provenance.manifest({"compute": {}}, jobs, budgets, "cpu (x86_64)")
+    assert found["checkpoints"] == {"digits/OON/seed-0": "0f", "digits/OON/seed-1": "1f"}
     assert found["device"] == "cpu (x86_64)"
     assert [stage["rule"] for stage in found["stages"]] == ["attack", "tables"]
     assert found["hosts"] == ["node01", "node02"]

@@ -17,8 +17,8 @@ LADDER = {
     "steps": {"method": "pgd", "iterations": 50, "restarts": 2, "relative_step": 0.1}
     | {"loss": "margin"},
     "squares": {"method": "square", "queries": 150},
-    "moved": {"method": "transfer", "by": "pgd", "source": "RES"},
 }
+MOVED = {"moved": {"method": "transfer", "by": "pgd", "source": "RES"}}
 
 
 @functools.cache
@@ -34,6 +34,8 @@ def hardened():
 def judge(folder, nets, *, epsilon=EPSILON, seeds=(0,)):
     """All tables of nets by name and seed."""
     names = list(dict.fromkeys(name for name, _ in nets))
+    # From RES alone there is nowhere to go.
+    ladder = LADDER | (MOVED if len(names) > 1 else {})
     plain = {"downsampling": "convolution", "body": "residual", "filters": 16}
     config = load(
         {
@@ -43,7 +45,7 @@ def judge(folder, nets, *, epsilon=EPSILON, seeds=(0,)):
                     "models": names,
                     "seeds": list(seeds),
                     "tolerances": [1],
-                    "attacks": ["bim_adjoint", *LADDER, "noise"],
+                    "attacks": ["bim_adjoint", *ladder, "noise"],
                     "norms": ["linf"],
                     "epsilons": [epsilon],
                     "audit": {"images": 24},
@@ -51,7 +53,7 @@ def judge(folder, nets, *, epsilon=EPSILON, seeds=(0,)):
             },
             "datasets": {"digits": {"source": "digits"}},
             "models": dict.fromkeys(names, plain),
-            "attacks": LADDER,
+            "attacks": ladder,
         }
     )
     _, (images, labels) = known.digits()

@@ -136,3 +136,26 @@ def test_written_tables_read_back_and_repeat_byte_for_byte(tmp_path):
     assert json.loads(metadata[b"node_robustness"]) == {"made by": "test"}
     assert ",0.3333333333," in (tmp_path / "a/t.csv").read_text()
     np.testing.assert_allclose(pd.read_csv(tmp_path / "a/t.csv").epsilon, table.epsilon)
+
+
+def test_of_equally_good_epochs_the_first_is_the_one_that_was_kept(tmp_path):
+    path = tmp_path / "results/e/digits/OON/seed-3/history.csv"
+    path.parent.mkdir(parents=True)
+    header = ",".join(["epoch", "learning_rate", "train_loss", "train_accuracy"])
+    header += ",validation_loss,validation_accuracy,nfe_mean,seconds"
+    rows = ["1,.1,2,.2,2,.3,20,9", "2,.1,1,.6,1,.9,24,9", "3,.1,.5,.8,1.1,.9,26,9"]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    (row,) = tables.training_table([path]).to_dict("records")
+    assert row == {
+        "experiment": "e",
+        "dataset": "digits",
+        "model": "OON",
+        "seed": 3,
+        "epochs": 3,
+        "best_epoch": 2,
+        "validation_accuracy": 0.9,
+        "validation_loss": 1.0,
+        "train_accuracy": 0.6,
+        "train_loss": 1.0,
+        "nfe_mean": 24.0,
+    }

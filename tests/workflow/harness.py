@@ -25,7 +25,15 @@ ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read_text())
 OON = "results/tiny/digits/OON/seed-0"
 TABLES = [
-    *("clean", "nfe", "attacks", "trajectories", "trajectory_images", "trajectory_summary"),
+    *(
+        "training",
+        "clean",
+        "nfe",
+        "attacks",
+        "trajectories",
+        "trajectory_images",
+        "trajectory_summary",
+    ),
     *(
         "trajectory_roc",
         "probes",

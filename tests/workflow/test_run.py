@@ -107,6 +107,24 @@ class TestFiles:
         # What the file does not say is there, too.
         assert experiment["matrix"] == {"attacks": None, "norms": None, "epsilons": None}
         assert manifest["command_line"].startswith("snakemake --cores 2 --snakefile ")
+        assert manifest["checkpoints"] == {
+            f"digits/{model}/seed-0": sha256(
+                finished / f"results/tiny/digits/{model}/seed-0/model.safetensors"
+            )
+            for model in ("RES", "OON")
+        }
+
+    def test_how_training_ended(self, finished):
+        table = pd.read_csv(finished / "results/tiny/tables/training.csv")
+        assert table[["dataset", "model", "seed", "epochs", "best_epoch"]].values.tolist() == [
+            ["digits", "OON", 0, 1, 1],
+            ["digits", "RES", 0, 1, 1],
+        ]
+        for row in table.itertuples():
+            history = finished / f"results/tiny/digits/{row.model}/seed-0/history.csv"
+            (kept,) = csv.DictReader(history.open())
+            assert row.validation_accuracy == pytest.approx(float(kept["validation_accuracy"]))
+        assert table.nfe_mean.isna().tolist() == [False, True]
 
     def test_every_job_but_the_report_has_a_cost(self, finished):
         costs = pd.read_csv(finished / "results/tiny/costs.csv")

@@ -40,6 +40,7 @@ TRAINED = "results/{experiment}/{dataset}/{model}/seed-{seed}"
 SOLVED = f"{TRAINED}/tau-{{tolerance}}"
 CELL = f"{SOLVED}/{{attack}}/{{norm}}/eps-{{epsilon}}"
 TABLES = [
+    "training",
     "clean",
     "nfe",
     "attacks",

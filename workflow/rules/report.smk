@@ -3,6 +3,7 @@
 # costs.csv.
 
 COLLECTED = {
+    "histories": of_experiment(grid.fitted, "history.csv"),
     "clean": of_experiment(grid.solved, "clean.h5"),
     "attacks": of_experiment(grid.cells, "attack.h5"),
     "trajectories": of_experiment(grid.followed, "trajectory.h5"),

@@ -27,7 +27,7 @@ with job(snakemake.log[0]):
     charts["costs"] = cost_figure(tables["costs"], snakemake.params.models).to_dict()
     settings = config.load(snakemake.config).model_dump(mode="json")
     device = provenance.devices(snakemake.input.clean)
-    manifest = provenance.manifest(settings, tables["costs"], device)
+    manifest = provenance.manifest(settings, tables["costs"], tables["budgets"], device)
     render_report(
         experiment,
         tables,

@@ -25,6 +25,7 @@ with job(snakemake.log[0]):
     followed = trajectory_tables.image_table(cells.trajectories)
     judged = verdicts.verdict_table(items, checks, paper)
     collected = {
+        "training": tables.training_table(cells.histories),
         "clean": tables.clean_table(cells.clean),
         "nfe": tables.nfe_table(cells.clean),
         "attacks": tables.attack_table(cells.attacks),

@@ -186,6 +186,11 @@ def trained(config: Config, name: str) -> Iterator[Trained]:
             yield Trained(name, dataset, model, seed)
 
 
+def fitted(config: Config, name: str) -> Iterator[Trained]:
+    """Those of them that are trained here, and not imported."""
+    return (t for t in trained(config, name) if config.models[t.model].weights is None)
+
+
 def solved(config: Config, name: str) -> Iterator[Solved]:
     """Every model at every tolerance of an experiment."""
     experiment = config.experiments[name]

@@ -35,18 +35,22 @@ _DISTRIBUTIONS = (
 )
 
 
-def manifest(config: Mapping[str, Any], jobs: pd.DataFrame, device: str) -> dict[str, Any]:
+def manifest(
+    config: Mapping[str, Any], jobs: pd.DataFrame, budgets: pd.DataFrame, device: str
+) -> dict[str, Any]:
     """Describe this run, its machines and what it cost.
 
     Args:
         config: The configuration, as JSON can hold it.
         jobs: Result of `costs.job_costs`.
+        budgets: Result of `protocols.budget_table`.
         device: What computed, for people.
 
     Returns:
         ``software``, ``created_utc`` (ISO 8601), ``command_line`` (of the run that made the
         report; None if it is not known), ``host``, ``platform``, ``python`` and ``threads``
         (processors) of the machine that wrote it, ``hosts`` on which jobs ran, ``device``,
+        ``checkpoints`` (SHA-256 of the weights that were attacked, by dataset, model and seed),
         ``versions`` by distribution, ``git_commit`` (with ``-dirty`` if files differ from it; None
         outside a checkout or without git), ``config``, and ``stages``: see `costs.stages`.
     """
@@ -60,10 +64,19 @@ def manifest(config: Mapping[str, Any], jobs: pd.DataFrame, device: str) -> dict
         "hosts": sorted(set(jobs.host.dropna())),
         "device": device,
         "threads": os.cpu_count(),
+        "checkpoints": _checkpoints(budgets),
         "versions": versions(),
         "git_commit": git_commit(Path(__file__).parent),
         "config": dict(config),
         "stages": costs.stages(jobs),
+    }
+
+
+def _checkpoints(budgets: pd.DataFrame) -> dict[str, str]:
+    found = budgets[["dataset", "model", "seed", "weights_sha256"]].drop_duplicates()
+    return {
+        f"{row.dataset}/{row.model}/seed-{row.seed}": str(row.weights_sha256)
+        for row in found.itertuples()
     }
 
 

@@ -37,6 +37,12 @@ _CLEAN = {
     **dict.fromkeys(["error", "error_low", "error_high"], "float64"),
     **dict.fromkeys(["nfe_mean", "nfe_sd", "nfe_min", "nfe_median", "nfe_max"], "float64"),
 }
+_TRAINING = {
+    **{name: kind for name, kind in SOLVED.items() if name != "tolerance"},
+    **dict.fromkeys(["epochs", "best_epoch"], "int64"),
+    **dict.fromkeys(["validation_accuracy", "validation_loss"], "float64"),
+    **dict.fromkeys(["train_accuracy", "train_loss", "nfe_mean"], "float64"),
+}
 _NFE = {**SOLVED, "nfe": "int64", "images": "int64"}
 _OF_SUCCESSES = (
     "iterations",
@@ -71,6 +77,33 @@ def clean_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         UserError: A file is missing, damaged or of another kind.
     """
     return collect(paths, "clean", _clean_rows, _CLEAN)
+
+
+def training_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate how training ended.
+
+    Args:
+        paths: Histories, ``.../{experiment}/{dataset}/{model}/seed-{seed}/history.csv``.
+
+    Returns:
+        One row a file, sorted by experiment, dataset, model, seed: the ``epochs`` trained and the
+        figures of the best one by validation accuracy, whose weights were kept (see
+        `training.Row`).
+    """
+    rows = []
+    for path in map(Path, paths):
+        history = pd.read_csv(path)
+        # Of equals the first, as in training.
+        ranked = history.sort_values("validation_accuracy", ascending=False, kind="stable")
+        best = ranked.iloc[0].to_dict()
+        experiment, dataset, model, seed = path.parts[-5:-1]
+        where = {"experiment": experiment, "dataset": dataset, "model": model}
+        row = where | {"seed": int(seed.removeprefix("seed-")), "epochs": len(history)}
+        rows.append(row | {"best_epoch": best["epoch"]} | best)
+    rows.sort(
+        key=lambda row: [natural(row[name]) for name in ("experiment", "dataset", "model", "seed")]
+    )
+    return tabulate(rows, _TRAINING)
 
 
 def nfe_table(paths: Iterable[Path | str]) -> pd.DataFrame:
