@@ -217,6 +217,13 @@ def test_findings_warn_where_only_adjoint_gradients_attacked(tmp_path):
     assert "no attack with direct gradients" in text
 
 
+def test_findings_name_attacks_without_gradients(tmp_path):
+    rows = [("RES", None, "none", 0, 9), ("OON", 0.01, "none", 0, 30), ("OON", 1.0, "none", 0, 1)]
+    text = said(tmp_path, rows)
+    assert "attacks without gradients succeeded on OON clearly more often in 1 of 1" in text
+    assert "the success rate of attacks without gradients on OON fell clearly in 1 of 1" in text
+
+
 def test_findings_do_not_warn_without_a_fall(tmp_path):
     text = said(tmp_path, [("OON", 0.01, "direct", 0, 30), ("OON", 1.0, "direct", 0, 30)])
     assert "Caution" not in text

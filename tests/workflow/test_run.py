@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from harness import IMAGES, OON, TABLES, files, plan, snakemake, tiny, untimed
 
+from node_robustness.results_page import render
 from node_robustness.storage import sha256
 
 AUDITS = {"audit": 3, "judge": 2, "randomise": 1, "detect": 2}
@@ -113,6 +114,13 @@ class TestFiles:
             )
             for model in ("RES", "OON")
         }
+
+    def test_a_page_of_results_that_needs_its_folder_alone(self, copied):
+        run = snakemake(copied, "docs/results/tiny.md")
+        assert run.jobs == {"page": 1}
+        page = (copied / "docs/results/tiny.md").read_text()
+        assert page == render("tiny", copied / "docs/results/tiny")
+        assert plan(copied, "docs/results/tiny.md").jobs == {}
 
     def test_how_training_ended(self, finished):
         table = pd.read_csv(finished / "results/tiny/tables/training.csv")

@@ -1,6 +1,7 @@
 # Tables, figures, claim records and the report of an experiment.
 # Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json,
-# costs.csv.
+# costs.csv; and, if asked for, docs/results/, a page in Markdown with what it is made from.
+from node_robustness import published
 
 COLLECTED = {
     "histories": of_experiment(grid.fitted, "history.csv"),
@@ -127,3 +128,27 @@ rule report:
         "Writing the report of {wildcards.experiment}"
     script:
         "../scripts/report.py"
+
+
+rule page:
+    input:
+        tables=expand(
+            "results/{{experiment}}/tables/{table}.csv", table=published.TABLES
+        ),
+        figures=expand(
+            "results/{{experiment}}/figures/{figure}.svg", figure=published.FIGURES
+        ),
+        manifest="results/{experiment}/manifest.json",
+    output:
+        page="docs/results/{experiment}.md",
+        folder=directory("docs/results/{experiment}"),
+    log:
+        logs("page", "page"),
+    benchmark:
+        benchmarks("page", "page")
+    params:
+        code=code_of("page"),
+    message:
+        "Writing the page of results of {wildcards.experiment}"
+    script:
+        "../scripts/page.py"

@@ -155,8 +155,8 @@ def sentences(clean: pd.DataFrame, attacks: pd.DataFrame) -> list[str]:
         found += _tallies(
             own,
             f"At the smallest tolerance, τ = {label(float(attacks.tolerance.min()))}, and compared "
-            f"with {reference}, attacks with "
-            "{gradient} gradients succeeded on {model} {tally}.",
+            f"with {reference}, attacks "
+            "{gradients} succeeded on {model} {tally}.",
             ("clearly less often", "clearly more often", "without a clear difference"),
         )
     changes = tolerance_changes(attacks)
@@ -164,8 +164,8 @@ def sentences(clean: pd.DataFrame, attacks: pd.DataFrame) -> list[str]:
     if ends:
         found += _tallies(
             changes,
-            f"From τ = {label(ends[0])} to {label(ends[1])}, the success rate of attacks with "
-            "{gradient} gradients on {model} {tally}.",
+            f"From τ = {label(ends[0])} to {label(ends[1])}, the success rate of attacks "
+            "{gradients} on {model} {tally}.",
             ("fell clearly", "rose clearly", "did not change clearly"),
         )
     return found + _cautions(attacks, changes)
@@ -200,7 +200,12 @@ def _tallies(
         counts = [directions.count(-1), directions.count(1), directions.count(0)]
         tally = " and ".join(f"{word} in {n}" for n, word in zip(counts, words, strict=True) if n)
         settings = _counted(len(directions), "setting")
-        found.append(pattern.format(gradient=gradient, model=model, tally=f"{tally} of {settings}"))
+        # How tables and files call that an attack uses none.
+        without = gradient in ("", "none")
+        gradients = "without gradients" if without else f"with {gradient} gradients"
+        found.append(
+            pattern.format(gradients=gradients, model=model, tally=f"{tally} of {settings}")
+        )
     return found
 
 

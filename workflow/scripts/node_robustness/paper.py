@@ -18,6 +18,9 @@ def _by_tolerance(*accuracies: float) -> dict[float | None, float]:
     return dict(zip(_TOLERANCES, accuracies, strict=True))
 
 
+EPOCHS = {"mnist": 25, "cifar10": 250}
+"""Of training, by dataset."""
+
 ACCURACY: dict[str, dict[str, dict[float | None, float]]] = {
     "mnist": {
         "RES": {None: 0.996},

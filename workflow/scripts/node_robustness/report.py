@@ -239,7 +239,7 @@ def render_report(
             for figure in _FIGURES.values()
             if figure.missing and tables[figure.table].empty
         ],
-        tables=report_tables.of_experiment(tables),
+        tables=list(report_tables.of_experiment(tables).values()),
         paper=None if paper is None else report_tables.papers_accuracy(clean, paper),
         citation=CITATION,
         no_paper=[

@@ -12,7 +12,7 @@ from node_robustness import findings
 from node_robustness.figures import GROUPS, NORMS
 from node_robustness.numbers import label
 from node_robustness.paper import ACCURACY
-from node_robustness.statistics import Estimate, across_seeds
+from node_robustness.statistics import Estimate, across_seeds, wilson
 from node_robustness.words import percent
 
 _LONGEST = 200
@@ -139,6 +139,33 @@ _DETECTION: Columns = {
         "–" if pd.isna(row.detected) else percent(row.detected)
     ),
 }
+_TRAINING: Columns = {
+    "Dataset": lambda row: row.dataset,
+    "Model": lambda row: row.model,
+    "Seed": lambda row: str(row.seed),
+    "Epochs": lambda row: str(row.epochs),
+    "Kept": lambda row: str(row.best_epoch),
+    "Validation accuracy": lambda row: percent(row.validation_accuracy),
+    "Training accuracy": lambda row: percent(row.train_accuracy),
+    "Evaluations, mean": lambda row: _mean(row.nfe_mean),
+}
+_SUCCESS: Columns = {
+    **_CELL,
+    "Seeds": lambda row: str(row.seeds),
+    "Images": lambda row: f"{row.correct:,}",
+    "Paper’s attack": lambda row: _percent((row.paper_value, row.paper_low, row.paper_high)),
+    "Strongest attack": lambda row: _percent(
+        (row.strongest_value, row.strongest_low, row.strongest_high)
+    ),
+}
+_AGREEMENT: Columns = {
+    **_SOLVED,
+    "Gradient": lambda row: row.source,
+    "Reference": lambda row: row.reference,
+    "n": lambda row: f"{row.n:,}",
+    "Cosine": lambda row: _mean(row.cosine_mean, 3),
+    "Same sign": lambda row: _mean(row.sign_agreement_mean, 3),
+}
 _STAGES: Columns = {
     "Rule": lambda stage: stage["rule"],
     "Jobs": lambda stage: f"{stage['jobs']:,}",
@@ -173,30 +200,30 @@ class Table:
     rows: list[list[str]]
 
 
-def of_experiment(tables: Mapping[str, pd.DataFrame]) -> list[Table]:
-    """What was found, from the verdicts to the single attacks.
+def of_experiment(tables: Mapping[str, pd.DataFrame]) -> dict[str, Table]:
+    """What was found, from the verdicts to the single attacks, by name.
 
     Args:
-        tables: All tables of the experiment by name.
+        tables: The tables of the experiment by name.
     """
     clean, attacks = tables["clean"], tables["attacks"]
-    return [
-        *_verdict_tables(tables),
-        _changes(attacks),
-        _table(
+    return {
+        **_verdict_tables(tables),
+        "changes": _changes(attacks),
+        "clean": _table(
             "Clean images: accuracy with 95 % Wilson intervals, and evaluations of the ODE "
             "function per image.",
             clean.itertuples(),
             _CLEAN,
         ),
-        _table(
+        "trajectory_summary": _table(
             "Along the ODE: what became of adversarials, of images on which the attack failed, "
             "and of random noise of the same size; medians with 95 % intervals, shares with "
             "95 % Wilson intervals.",
             tables["trajectory_summary"].itertuples(),
             _TRAJECTORIES,
         ),
-        _table(
+        "attacks": _table(
             "Attacks: success rate among the attacked images (those classified correctly, but "
             "for those skipped by a dear attack because a cheaper one had broken them within "
             "the smallest ε, on which no verdict depends) and robust accuracy among all, with "
@@ -205,24 +232,85 @@ def of_experiment(tables: Mapping[str, pd.DataFrame]) -> list[Table]:
             attacks.itertuples(),
             _ATTACKS,
         ),
-    ]
+    }
 
 
-def of_costs(costs: pd.DataFrame, stages: Iterable[Any]) -> list[Table]:
+def training(table: pd.DataFrame) -> Table:
+    """How training ended.
+
+    Args:
+        table: Result of `tables.training_table`.
+    """
+    return _table(
+        "Training: accuracy of the epoch whose weights were kept, chosen on validation images.",
+        table.itertuples(),
+        _TRAINING,
+    )
+
+
+def success(protocols: pd.DataFrame) -> Table:
+    """Success rates, the paper's measure, under both protocols.
+
+    Args:
+        protocols: Result of `protocols.protocol_table`.
+    """
+    by = ["dataset", "model", "tolerance", "norm", "epsilon"]
+    rates = []
+    for name in ("paper", "strongest"):
+        own = protocols[[*by, "seed"]].copy()
+        # Of the images that are right without an attack, those that are not robust.
+        broken = protocols.correct - (protocols[name] * protocols.n).round()
+        own["rate"] = broken / protocols.correct
+        known = own.rate.notna()
+        own = own[known]
+        own["rate_low"], own["rate_high"] = wilson(broken[known], protocols.correct[known])
+        over = across_seeds(own, by, "rate", "rate")
+        rates.append(over.rename(columns={c: f"{name}_{c}" for c in ("value", "low", "high")}))
+    paper, strongest = rates
+    images = protocols.groupby(by, dropna=False, sort=False).correct.sum().reset_index()
+    rows = images.merge(paper.drop(columns="seeds"), "left", on=by).merge(strongest, "left", on=by)
+    return _table(
+        "Success rate among the images that are classified correctly, under the paper's attack and "
+        "under the strongest one image by image; with one seed Wilson intervals, with several "
+        "Student's t over seeds.",
+        rows.itertuples(),
+        _SUCCESS,
+    )
+
+
+def agreement(audit: pd.DataFrame) -> Table:
+    """How gradients from different sources agree.
+
+    Args:
+        audit: Result of `audit_tables.audit_table`.
+    """
+    return _table(
+        "Gradients of each source against a reference, means over n images: cosine, and share of "
+        "pixels of the same sign.",
+        audit[audit.cosine_mean.notna()].itertuples(),
+        _AGREEMENT,
+    )
+
+
+def stages(found: Iterable[Any]) -> Table:
+    """What each stage cost.
+
+    Args:
+        found: As in the manifest.
+    """
+    return _table(
+        "Time by stage, summed over its jobs, and the largest memory of a job.", found, _STAGES
+    )
+
+
+def of_costs(costs: pd.DataFrame, of_stages: Iterable[Any]) -> list[Table]:
     """What the run cost.
 
     Args:
         costs: Result of `costs.job_costs`.
-        stages: As in the manifest.
+        of_stages: As in the manifest.
     """
-    return [
-        _table(
-            "Time by stage, summed over its jobs, and the largest memory of a job.",
-            stages,
-            _STAGES,
-        ),
-        _longest(costs),
-    ]
+    return [stages(of_stages), _longest(costs)]
 
 
 def _table(caption: str, rows: Iterable[Any], columns: Columns) -> Table:
@@ -242,34 +330,34 @@ def _longest(costs: pd.DataFrame) -> Table:
     )
 
 
-def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> list[Table]:
-    return [
-        _table(
+def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, Table]:
+    return {
+        "verdicts": _table(
             "Verdicts: robust accuracy under both protocols and the gap in percentage points, with "
             "95 % intervals over images and seeds.",
             tables["verdicts"].itertuples(),
             _VERDICTS,
         ),
-        _table(
+        "gains": _table(
             "The gain in robust accuracy from a larger tolerance, in percentage points, and how "
             "much of the paper’s gain the strongest attack does not show (hidden).",
             tables["gains"].itertuples(),
             _GAINS,
         ),
-        _table(
+        "comparisons": _table(
             "Robust accuracy compared on the same images: models with an ODE with those without, "
             "and tolerances with the one of training; p-values by McNemar’s exact test, adjusted "
             "by Holm.",
             tables["comparisons"].itertuples(),
             _COMPARISONS,
         ),
-        _table("Sanity checks.", tables["checks"].itertuples(), _CHECKS),
-        _table(
+        "checks": _table("Sanity checks.", tables["checks"].itertuples(), _CHECKS),
+        "detection": _table(
             "Detection of adversarials by the disagreement of tolerances.",
             tables["detection"].itertuples(),
             _DETECTION,
         ),
-    ]
+    }
 
 
 def _estimate(row: Any, name: str) -> Estimate:

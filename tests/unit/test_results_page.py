@@ -1,0 +1,106 @@
+"""The page of results: made from a folder of small files alone, and again the same."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from samples import collect, collect_masked
+
+from node_robustness import results_page, tables
+from node_robustness.published import FIGURES, TABLES
+
+MANIFEST = {
+    "config": {"experiments": {"tiny": {"paper": "mnist"}}},
+    "command_line": "snakemake --cores 2",
+    "git_commit": "abc",
+    "python": "3.11.7",
+    "versions": {"torch": "2.13.0", "snakemake": "9.27.0"},
+    "device": "cpu (x86_64)",
+    "threads": 2,
+    "stages": [
+        {
+            "rule": "attack",
+            "jobs": 2,
+            "seconds": 70.0,
+            "cpu_seconds": 60.0,
+            "max_rss_mb": 500.0,
+            "started_utc": "2026-01-01T00:00:00+00:00",
+        }
+    ],
+}
+COLUMNS = "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,nfe_mean"
+HISTORY = f"{COLUMNS}\n1,2,0.5,1,0.75,26\n"
+
+
+@pytest.fixture(params=[collect_masked, lambda folder: collect(folder)[0]], ids=["masked", "tiny"])
+def folder(request, tmp_path) -> Path:
+    collected = request.param(tmp_path)
+    history = tmp_path / "results/tiny/toy/OON/seed-0/history.csv"
+    history.parent.mkdir(parents=True)
+    history.write_text(HISTORY)
+    collected["training"] = tables.training_table([history])
+    for name in TABLES:
+        paths = (tmp_path / f"{name}.{suffix}" for suffix in ("csv", "parquet"))
+        tables.write_table(collected[name], *paths, {})
+    for name in FIGURES:
+        (tmp_path / f"{name}.svg").write_text("<svg/>")
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
+    target = tmp_path / "docs/tiny"
+    target.mkdir(parents=True)
+    results_page.gather(
+        [tmp_path / f"{name}.csv" for name in TABLES],
+        [tmp_path / f"{name}.svg" for name in FIGURES],
+        tmp_path / "manifest.json",
+        target,
+    )
+    return target
+
+
+def test_the_page_needs_its_folder_alone(folder, tmp_path):
+    page = results_page.render("tiny", folder)
+    moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    shutil.rmtree(folder)
+    assert results_page.render("tiny", moved) == page
+
+
+def test_every_link_leads_somewhere(folder):
+    page = results_page.render("tiny", folder)
+    links = set(re.findall(r"\]\((tiny/[^)]+\.\w+)\)", page))
+    assert {f"tiny/{name}.csv" for name in TABLES} | {"tiny/manifest.json"} <= links
+    for link in links:
+        assert (folder.parent / link).is_file()
+
+
+def test_rows_are_whole(folder):
+    page = results_page.render("tiny", folder)
+    assert "nan" not in page.lower().replace("nanoseconds", "")
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1
+
+
+def test_what_it_says_of_masked_robustness(tmp_path):
+    collected = collect_masked(tmp_path)
+    table = results_page.report_tables.success(collected["protocols"])
+    rows = {(row[1], row[2]): row for row in table.rows}
+    # Of 150 images all are right; under the paper's attack 10 % fall at tau = 1, at the best 65 %.
+    paper, strongest = rows["OON", "1"][-2:]
+    assert paper.startswith("10.0 % (")
+    assert strongest.startswith("65.3 % (")
+
+
+def test_limits_are_told(folder):
+    page = results_page.render("tiny", folder)
+    assert "OON: 1 epoch of training (the paper: 25); accuracy on validation images 75.0 %." in (
+        page
+    )
+    assert "Of the standard attacks " in page
+    assert "cpu (x86_64) with 2 processors" in page
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"mnist"', "null"))
+    alone = results_page.render("tiny", folder)
+    assert "the paper: 25" not in alone
+    assert "Difference" in page
+    assert "Accuracy on clean test images: the paper" not in alone

@@ -1,0 +1,180 @@
+"""A page of results in Markdown, and the small files that it is made from.
+
+The page is a pure function of a folder of CSV tables, figures and the manifest, which travels with
+it: whoever has the folder can make the page again, and trace every number in it to a table.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from node_robustness import findings, report_tables, trajectory_findings
+from node_robustness.answers import answers
+from node_robustness.numbers import label
+from node_robustness.paper import CITATION, EPOCHS
+from node_robustness.presets import PRESETS
+from node_robustness.published import FIGURES, TABLES
+from node_robustness.report_tables import Table
+from node_robustness.words import listed, percent
+
+# Of these columns an empty field is an empty text.
+_TEXTS = ("gradient", "reason", "because")
+
+
+def gather(tables: Iterable[Path], figures: Iterable[Path], manifest: Path, folder: Path) -> None:
+    """Put what the page is made from into a folder.
+
+    Args:
+        tables: CSV tables of the experiment.
+        figures: SVG figures.
+        manifest: `manifest.json` of the run.
+        folder: Where copies go; it must exist.
+    """
+    for path in (*tables, *figures, manifest):
+        shutil.copyfile(path, folder / path.name)
+
+
+def render(name: str, folder: Path) -> str:
+    """Write the page.
+
+    Args:
+        name: Of the experiment, and of the folder, as the page beside it links to it.
+        folder: See `gather`.
+
+    Returns:
+        The page as Markdown (GitHub's).
+    """
+    tables = {table: _read(folder / f"{table}.csv") for table in TABLES}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    paper = manifest["config"]["experiments"][name]["paper"]
+    found = report_tables.of_experiment(tables)
+    sections: dict[str, list[str]] = {
+        "In short": [
+            *_list(answers(*(tables[key] for key in ("verdicts", "gains", "comparisons")))),
+            _figure(name, tables, "verdicts"),
+            "What this cannot say:",
+            *_list(_limits(tables, manifest, paper)),
+        ],
+        "What ran": [
+            _manifest(name, manifest),
+            _table(report_tables.training(tables["training"])),
+        ],
+        "Clean images": [
+            "" if paper is None else _table(report_tables.papers_accuracy(tables["clean"], paper)),
+            _table(found["clean"]),
+            _figure(name, tables, "nfe"),
+        ],
+        "Success of the attacks": [
+            *_list(findings.sentences(tables["clean"], tables["attacks"])),
+            _table(report_tables.success(tables["protocols"])),
+            _figure(name, tables, "protocols"),
+            _figure(name, tables, "curves"),
+        ],
+        "Verdicts": [_table(found[key]) for key in ("verdicts", "gains", "comparisons")],
+        "Gradients": [
+            _table(report_tables.agreement(tables["audit"])),
+            _figure(name, tables, "audit"),
+            _figure(name, tables, "matrix"),
+        ],
+        "Along the ODE": [
+            *_list(
+                trajectory_findings.sentences(
+                    *(tables[key] for key in ("trajectory_summary", "trajectories", "probes"))
+                )
+            ),
+            _table(found["trajectory_summary"]),
+            *(_figure(name, tables, key) for key in ("trajectories", "growth", "responsible")),
+        ],
+        "Cost": [_table(report_tables.stages(manifest["stages"]))],
+        "Tables": [
+            *_list(f"[{key}.csv]({name}/{key}.csv): {len(tables[key]):,} rows" for key in TABLES),
+            "Their columns are described in [files.md](../files.md).",
+        ],
+    }
+    lines = [
+        f"# {name}: results",
+        f"*Made by `snakemake docs/results/{name}.md` from the files in [{name}/]({name}/). No "
+        "number here was typed. Intervals are at 95 %.*",
+    ]
+    for title, parts in sections.items():
+        own = [part for part in parts if part]
+        if own:
+            lines += [f"## {title}", *own]
+    return "\n\n".join([*lines, f"The paper: {CITATION}"]) + "\n"
+
+
+def _read(path: Path) -> pd.DataFrame:
+    frame = pd.read_csv(path)
+    for name in _TEXTS:
+        if name in frame:
+            frame[name] = frame[name].fillna("").astype(str)
+    return frame
+
+
+def _limits(
+    tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any], paper: str | None
+) -> list[str]:
+    """What the run was too small for."""
+    clean, training, attacks = (tables[key] for key in ("clean", "training", "attacks"))
+    seeds = clean.groupby("model").seed.nunique()
+    limits = [
+        f"{label(float(clean.n.max()))} test images were attacked, of {listed(_seeds(seeds))}.",
+    ]
+    for (model, epochs), own in training.groupby(["model", "epochs"], sort=False):
+        theirs = "" if paper is None else f" (the paper: {EPOCHS[paper]})"
+        accuracy = listed([percent(value) for value in own.validation_accuracy])
+        limits.append(
+            f"{model}: {epochs} {'epoch' if epochs == 1 else 'epochs'} of training{theirs}; "
+            f"accuracy on validation images {accuracy}."
+        )
+    missing = [attack for attack in PRESETS["standard"] if attack not in set(attacks.attack)]
+    if missing:
+        limits.append(
+            f"Of the standard attacks {listed(missing)} did not run: an attacker with more time "
+            "may leave less."
+        )
+    undecided = (tables["verdicts"].verdict == "undecided").sum()
+    if undecided:
+        limits.append(f"{undecided} of {len(tables['verdicts'])} settings are undecided.")
+    if manifest["device"].startswith("cpu"):
+        limits.append(f"It ran on {manifest['device']} with {manifest['threads']} processors.")
+    return limits
+
+
+def _seeds(seeds: "pd.Series[int]") -> list[str]:
+    return [
+        f"{number} {'network' if number == 1 else 'networks'} {model}"
+        for model, number in seeds.items()
+    ]
+
+
+def _manifest(name: str, manifest: Mapping[str, Any]) -> str:
+    versions = manifest["versions"]
+    return (
+        f"`{manifest['command_line']}` at commit {manifest['git_commit']}, with Python "
+        f"{manifest['python']}, torch {versions['torch']} and snakemake {versions['snakemake']}; "
+        f"configuration, versions and the SHA-256 of every checkpoint are in "
+        f"[manifest.json]({name}/manifest.json)."
+    )
+
+
+def _figure(name: str, tables: Mapping[str, pd.DataFrame], figure: str) -> str:
+    table, shown = FIGURES[figure]
+    return "" if tables[table].empty else f"![{shown}]({name}/{figure}.svg)"
+
+
+def _list(sentences: Iterable[str]) -> list[str]:
+    text = "\n".join(f"- {sentence}" for sentence in sentences)
+    return [text] if text else []
+
+
+def _table(table: Table) -> str:
+    if not table.rows:
+        return ""
+    lines = [table.header, ["---"] * len(table.header), *table.rows]
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines]
+    return f"{table.caption}\n\n" + "\n".join(rows)
