@@ -1,6 +1,6 @@
 """How fast the core is, side by side with what one would use without it.
 
-    python benchmarks/speed.py [--data results/mnist/mnist/data.h5] [--device cpu]
+    python benchmarks/speed.py [--data results/mnist_paper/mnist/data.h5] [--device cpu]
                                [--output results/benchmarks/speed.json]
 
 Every ratio is of two times measured in turn in this one run, the best of several repetitions each.

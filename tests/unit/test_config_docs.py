@@ -15,7 +15,7 @@ from snakemake.utils import update_config
 from node_robustness import config_docs, grid
 from node_robustness.config import Config, load
 
-SHIPPED = ["config", "mnist", "cifar10"]
+SHIPPED = ["config", "standard", "mnist", "mnist-cpu", "cifar10"]
 README = (config_docs.ROOT / config_docs.README).read_text(encoding="utf-8")
 
 
@@ -205,7 +205,7 @@ def test_default_follows_only_some_of_its_cells():
 )
 def test_the_papers_settings(name, filters, epochs, patience, epsilons, step):
     config = load(shipped(name))
-    experiment = config.experiments[name]
+    (experiment,) = config.experiments.values()
     assert experiment.paper == name
     assert experiment.tolerances == [1e-4, 1e-3, 1e-2, 1e-1, 1, 10]
     assert experiment.norms == ["linf", "l2_rms"]

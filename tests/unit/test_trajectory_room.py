@@ -23,12 +23,12 @@ SIZES = {"digits": 8, "mnist": 28, "cifar10": 32}
 
 def configured(**trajectories: Any) -> config.Config:
     raw = yaml.safe_load((ROOT / "config/mnist.yaml").read_text())
-    raw["experiments"]["mnist"]["trajectories"] = trajectories
+    raw["experiments"]["mnist_paper"]["trajectories"] = trajectories
     return config.load(raw)
 
 
 def cell(loaded: config.Config, model: str) -> Cell:
-    return next(c for c in followed(loaded, "mnist") if c.model == model)
+    return next(c for c in followed(loaded, "mnist_paper") if c.model == model)
 
 
 @pytest.mark.parametrize("source", SIZES)
@@ -36,7 +36,7 @@ def cell(loaded: config.Config, model: str) -> Cell:
 @pytest.mark.parametrize("times", [7, [0, 0.5, 1]])
 def test_sizes_are_those_of_the_instrument(source, model, times):
     raw = yaml.safe_load((ROOT / "config/mnist.yaml").read_text())
-    raw["experiments"]["mnist"]["trajectories"] = {"times": times, "intervals": 4, "states": 3}
+    raw["experiments"]["mnist_paper"]["trajectories"] = {"times": times, "intervals": 4, "states": 3}
     raw["datasets"]["mnist"] = {"source": source, "subset": {"test": 20}}
     loaded = config.load(raw)
     net = loaded.models[model]
@@ -95,7 +95,7 @@ def disk(monkeypatch):
 
 def test_a_run_that_does_not_fit_is_refused(tmp_path, disk):
     loaded = configured(images=100)
-    cells = [c for c in followed(loaded, "mnist") if c.model == "OON"][:3]
+    cells = [c for c in followed(loaded, "mnist_paper") if c.model == "OON"][:3]
     sizes = trajectory_room.sizes_of(loaded, cells[0])
     assert sizes is not None
     needed = 3 * (100 * sizes.bytes_an_image + 4 * sizes.bytes_a_kept_image)
@@ -109,7 +109,7 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path, disk):
         f"{needed / 1e6:,.1f} MB free",
     ]
     disk(needed - 1)
-    with pytest.raises(UserError, match=r"^config: experiments\.mnist\.trajectories: the files"):
+    with pytest.raises(UserError, match=r"^config: experiments\.mnist_paper\.trajectories: the files"):
         trajectory_room.check_room(loaded, cells, tmp_path / "results")
     # What a run writes anew frees the space of what was there.
     old = tmp_path / "results" / cells[1].folder / "trajectory.h5"

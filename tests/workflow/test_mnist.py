@@ -22,13 +22,13 @@ def test_mnist_to_the_end(fresh):
     changes = {
         "datasets": {"mnist": mnist},
         "training": {"epochs": 1},
-        "experiments": {"mnist": {"tolerances": [0.1], "epsilons": [0.1]}},
+        "experiments": {"mnist_paper": {"tolerances": [0.1], "epsilons": [0.1]}},
     }
     options = [f"{section}={json.dumps(change)}" for section, change in changes.items()]
     run = snakemake(fresh, config=config, options=("--config", *options))
     assert run.jobs["train"] == 3
     assert run.jobs["attack"] == 6
-    results = fresh / "results/mnist"
+    results = fresh / "results/mnist_paper"
     assert (results / "report.html").exists()
     with h5py.File(results / "mnist/data.h5") as data:
         assert data["train/images"].shape == (60_000, 1, 28, 28)
