@@ -36,7 +36,11 @@ def cell(loaded: config.Config, model: str) -> Cell:
 @pytest.mark.parametrize("times", [7, [0, 0.5, 1]])
 def test_sizes_are_those_of_the_instrument(source, model, times):
     raw = yaml.safe_load((ROOT / "config/mnist.yaml").read_text())
-    raw["experiments"]["mnist_paper"]["trajectories"] = {"times": times, "intervals": 4, "states": 3}
+    raw["experiments"]["mnist_paper"]["trajectories"] = {
+        "times": times,
+        "intervals": 4,
+        "states": 3,
+    }
     raw["datasets"]["mnist"] = {"source": source, "subset": {"test": 20}}
     loaded = config.load(raw)
     net = loaded.models[model]
@@ -109,7 +113,9 @@ def test_a_run_that_does_not_fit_is_refused(tmp_path, disk):
         f"{needed / 1e6:,.1f} MB free",
     ]
     disk(needed - 1)
-    with pytest.raises(UserError, match=r"^config: experiments\.mnist_paper\.trajectories: the files"):
+    with pytest.raises(
+        UserError, match=r"^config: experiments\.mnist_paper\.trajectories: the files"
+    ):
         trajectory_room.check_room(loaded, cells, tmp_path / "results")
     # What a run writes anew frees the space of what was there.
     old = tmp_path / "results" / cells[1].folder / "trajectory.h5"
