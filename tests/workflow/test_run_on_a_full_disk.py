@@ -1,6 +1,5 @@
 """A run that fills its disk: it says so, what is there is whole, and it goes on with more space."""
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -36,8 +35,7 @@ def test_a_disk_that_is_too_small(finished, disk, share):
     folder = disk / "run"
     run = attempt(folder)
     assert run.returncode != 0
-    # The second is what a trajectory says, which takes its space before it begins.
-    assert re.search(r"no space left|needs up to [\d.]+ MB, .* free on that disk", run.output, re.I)
+    assert "no space left" in run.output.lower()
     for name in files(folder):
         assert untimed(folder / name) == untimed(finished / name), name
     mount(disk, int(4 * needed), "remount")

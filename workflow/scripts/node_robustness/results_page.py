@@ -14,11 +14,11 @@ import pandas as pd
 
 from node_robustness import findings, report_tables, trajectory_findings
 from node_robustness.answers import answers
-from node_robustness.numbers import label
 from node_robustness.paper import CITATION, EPOCHS
 from node_robustness.presets import PRESETS
 from node_robustness.published import FIGURES, TABLES
 from node_robustness.report_tables import Table
+from node_robustness.verdicts import UNDECIDED
 from node_robustness.words import listed, percent
 
 # Of these columns an empty field is an empty text.
@@ -122,7 +122,7 @@ def _limits(
     clean, training, attacks = (tables[key] for key in ("clean", "training", "attacks"))
     seeds = clean.groupby("model").seed.nunique()
     limits = [
-        f"{label(float(clean.n.max()))} test images were attacked, of {listed(_seeds(seeds))}.",
+        f"{clean.n.max():,} test images were attacked, of {listed(_seeds(seeds))}.",
     ]
     for (model, epochs), own in training.groupby(["model", "epochs"], sort=False):
         theirs = "" if paper is None else f" (the paper: {EPOCHS[paper]})"
@@ -137,7 +137,7 @@ def _limits(
             f"Of the standard attacks {listed(missing)} did not run: an attacker with more time "
             "may leave less."
         )
-    undecided = (tables["verdicts"].verdict == "undecided").sum()
+    undecided = (tables["verdicts"].verdict == UNDECIDED).sum()
     if undecided:
         limits.append(f"{undecided} of {len(tables['verdicts'])} settings are undecided.")
     if manifest["device"].startswith("cpu"):

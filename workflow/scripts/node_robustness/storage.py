@@ -170,8 +170,9 @@ def _reserve(temporary: Path, size: int, path: Path) -> None:
             raise
         free = shutil.disk_usage(temporary.parent).free
         raise UserError(
-            f"{path}: needs up to {size / 1e6:,.1f} MB, and there are {free / 1e6:,.1f} MB free on "
-            "that disk (a quota or file-size limit may allow less): free space, or ask for less"
+            f"{path}: needs up to {size / 1e6:,.1f} MB, and there are {free / 1e6:,.1f} MB free: "
+            "no space left for it on that disk (a quota or file-size limit may allow less); free "
+            "space, or ask for less"
         ) from error
 
 
