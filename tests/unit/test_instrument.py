@@ -1,5 +1,6 @@
 """A whole trajectory.h5: what is in it, whatever the batches, and how it is read."""
 
+import re
 import runpy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -266,6 +267,22 @@ def test_the_reader(case):
         rate = found.curves("noise/growth/rate").to_numpy()
         rest = rate - found.file["noise/growth/jacobian"][:]
         np.testing.assert_array_equal(found.nonlinear_rate("noise"), rest)
+
+
+def test_what_a_dump_has_not(case):
+    path, body, *_ = case
+    with open_trajectory(path) as found:
+        asked = [
+            (lambda: found.curves("attack/distance/l3"), "attack/distance/l3"),
+            (lambda: found.states("noise"), "states/noise"),
+            (lambda: found.nonlinear_rate("clean"), "clean/growth/rate"),
+        ]
+        if body == "residual":
+            asked.append((lambda: found.step_sizes("clean"), "clean/nodes/t"))
+        for read, name in asked:
+            line = rf"{re.escape(str(path))}: there is no {name} \(there is: .*states/clean"
+            with pytest.raises(UserError, match=line):
+                read()
 
 
 def test_another_schema_version(case, tmp_path):

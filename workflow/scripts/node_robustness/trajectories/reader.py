@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from node_robustness.errors import UserError
 from node_robustness.storage import open_hdf5, read_settings
 from node_robustness.trajectories.layout import KIND, PAIRS, RUNS
 
@@ -23,6 +24,9 @@ Array = npt.NDArray[Any]
 
 class Trajectory:
     """An open trajectory.h5; arrays are read when they are asked for.
+
+    A dataset that does not exist, such as the solver's nodes of a model without an ODE, is a
+    `UserError` that says which there are.
 
     Attributes:
         file: for everything else.
@@ -70,12 +74,13 @@ class Trajectory:
     def curves(self, name: str) -> pd.DataFrame:
         """A dataset [N, T], such as `attack/distance/l2`: a row an image, a column a time."""
         index = pd.Index(self.file["index"][:], name="index")
-        return pd.DataFrame(self.file[name][:], index=index, columns=pd.Index(self.t, name="t"))
+        return pd.DataFrame(self._values(name), index=index, columns=pd.Index(self.t, name="t"))
 
     def nodes(self, name: str) -> list[Array]:
         """A ragged dataset, such as `attack/nodes/l2`, an array for each image."""
+        values = self._values(name)
         offsets = self.file[f"{name.split('/')[0]}/nodes/offsets"][:]
-        return np.split(self.file[name][:], offsets[1:-1]) if len(offsets) > 1 else []
+        return np.split(values, offsets[1:-1]) if len(offsets) > 1 else []
 
     def step_sizes(self, run: str) -> Array:
         """The size of the step that the solver was in at each time, [N, T].
@@ -98,7 +103,7 @@ class Trajectory:
         Args:
             pair: `attack` or `noise`.
         """
-        rate, linear = (self.file[f"{pair}/growth/{name}"][:] for name in ("rate", "jacobian"))
+        rate, linear = (self._values(f"{pair}/growth/{name}") for name in ("rate", "jacobian"))
         return np.asarray(rate - linear)
 
     def states(self, run: str) -> Array:
@@ -107,7 +112,23 @@ class Trajectory:
         Args:
             run: `clean` or `attack`.
         """
-        return np.asarray(self.file[f"states/{run}"][:])
+        return self._values(f"states/{run}")
+
+    def _values(self, name: str) -> Array:
+        """A dataset, whole.
+
+        Raises:
+            UserError: there is none of this name.
+        """
+        if name not in self.file:
+            there: list[str] = []
+            self.file.visititems(
+                lambda path, item: there.append(path) if isinstance(item, h5py.Dataset) else None
+            )
+            raise UserError(
+                f"{self.file.filename}: there is no {name} (there is: {', '.join(there)})"
+            )
+        return np.asarray(self.file[name][:])
 
 
 @contextmanager
