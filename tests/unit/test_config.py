@@ -932,6 +932,17 @@ def test_the_full_base_is_right():
     assert load(FULL)
 
 
+def test_shards_to_keep():
+    raw = deepcopy(BASE) | {"compute": {"keep_shards": True}}
+    with pytest.raises(UserError) as caught:
+        load(raw)
+    assert str(caught.value) == (
+        "config: compute: keep_shards needs shard_size: say how many images a shard holds"
+    )
+    raw["compute"]["shard_size"] = 100
+    assert load(raw).compute.keep_shards
+
+
 def test_shards_of_images_that_are_not_counted():
     raw = deepcopy(BASE) | {"compute": {"shard_size": 100}}
     assert load(raw).compute.shard_size == 100

@@ -462,12 +462,13 @@ def test_what_needs_the_steps_of_every_image_leaves_out_who_is_solved_by_torchdi
         assert {item.model for item in stage(config(), "e")} == {"M"}
 
 
-def sharded(size, images=None, solver=None, attacks=("bim",)):
+def sharded(size, images=None, solver=None, attacks=("bim",), keep=False):
     """The grid of an experiment on some of the 359 test images of digits."""
     asked = config(attacks=[*attacks], model_keys={"solver": solver or {}})
     subset = {"d": {"source": "digits", "subset": {"test": images}}}
     raw = asked.model_dump(exclude_unset=True)
-    return load(raw | {"datasets": raw["datasets"] | subset, "compute": {"shard_size": size}})
+    compute = {"shard_size": size, "keep_shards": keep}
+    return load(raw | {"datasets": raw["datasets"] | subset, "compute": compute})
 
 
 @pytest.mark.parametrize(
@@ -491,6 +492,12 @@ def test_the_shards_of_a_cell(size, images, expected):
 @pytest.mark.parametrize(("size", "images"), [(40, 40), (41, 40), (359, None), (None, 40)])
 def test_what_fits_into_one_shard_is_not_split(size, images):
     assert not grid.is_split(sharded(size, images), "d")
+
+
+def test_where_shards_are_kept_one_is_a_shard_too():
+    asked = sharded(40, 40, keep=True)
+    assert grid.is_split(asked, "d")
+    assert [shard.name for shard in grid.shards(asked, cell(asked, model="M"))] == ["0-40"]
 
 
 @given(st.integers(1, 50), st.integers(51, 300), st.integers(1, 60))

@@ -61,5 +61,30 @@ def test_the_tables_of_a_run_are_the_same_byte_for_byte(finished, copied):
         assert path.read_bytes() == (finished / name).read_bytes(), name
     for path in made:
         assert untimed(path) == untimed(finished / path.relative_to(copied))
+    assert not list(copied.glob("results/**/attack-*.h5"))
     for size in (None, 16):
         assert plan(copied, config=sharded(size)).jobs == {}
+
+
+def test_of_more_images_only_the_new_ones_are_attacked(finished, tmp_path):
+    """Shards that are kept stay when there are more images, and nothing else need be told."""
+    own = {"attacks": ATTACKS, "experiments__tiny__attacks": ["steps"]}
+    cell = CELLS["steps"]
+    more, whole = (shutil.copytree(finished, tmp_path / name) for name in ("more", "whole"))
+    assert snakemake(whole, cell, config=tiny(**own)).jobs == {"attack": 1}
+
+    def kept(images):
+        return sharded(25, **own, compute__keep_shards=True, datasets__digits__subset__test=images)
+
+    run = snakemake(more, cell, config=kept(25))
+    assert run.jobs == {"attack_shard": 1, "merge": 1}
+    first = Path(cell).with_name("attack-0-25.h5")
+    before = (more / first).stat().st_mtime_ns
+    run = snakemake(more, cell, config=kept(IMAGES))
+    assert run.jobs == {"attack_shard": 1, "merge": 1}
+    assert (more / first).stat().st_mtime_ns == before
+    assert untimed(more / cell) == untimed(whole / cell)
+    # Fewer again: the others stay for later.
+    assert snakemake(more, cell, config=kept(25)).jobs == {"merge": 1}
+    assert snakemake(more, cell, config=kept(IMAGES)).jobs == {"merge": 1}
+    assert untimed(more / cell) == untimed(whole / cell)

@@ -54,7 +54,7 @@ rule attack_shard:
         source=source_model,
         cheaper=cheaper_attacks,
     output:
-        attack=temp(f"{CELL}/attack-{{shard}}.h5"),
+        attack=SHARD if CONFIG.compute.keep_shards else temp(SHARD),
     log:
         logs(
             "attack_shard",
@@ -76,7 +76,7 @@ rule attack_shard:
         code=code_of("attack"),
         coordinates=coordinates,
         settings=attack_settings,
-        images=tested_images,
+        images=images_of_part,
         part=part,
     message:
         "Attacking {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} "

@@ -38,6 +38,7 @@ DATA = "results/{experiment}/{dataset}/data.h5"
 TRAINED = "results/{experiment}/{dataset}/{model}/seed-{seed}"
 SOLVED = f"{TRAINED}/tau-{{tolerance}}"
 CELL = f"{SOLVED}/{{attack}}/{{norm}}/eps-{{epsilon}}"
+SHARD = f"{CELL}/attack-{{shard}}.h5"
 TABLES = [
     "training",
     "clean",
@@ -290,6 +291,12 @@ def part(wildcards):
     """Which of the cell's images this shard has."""
     shard = grid.Shard.named(wildcards.shard)
     return [shard.first, shard.end]
+
+
+@for_each_job
+def images_of_part(wildcards):
+    """How many test images a shard is cut from: those up to its end, however many there are."""
+    return grid.Shard.named(wildcards.shard).end
 
 
 @for_each_job

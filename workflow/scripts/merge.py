@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from node_robustness.config import load
 from node_robustness.jobs import job
 from node_robustness.shards import merge
 from node_robustness.storage import open_hdf5
@@ -11,7 +12,8 @@ with job(snakemake.log[0]):
         index = file["indices/test"][: snakemake.params.images]
     shards = [Path(path) for path in snakemake.input.shards]
     merge(shards, Path(snakemake.output.attack), index)
-    # Of a run that was ended before another shard_size was chosen: nothing asks for them any more.
-    for path in shards[0].parent.glob("attack-*.h5"):
-        if path not in shards:
-            path.unlink()
+    if not load(snakemake.config).compute.keep_shards:
+        # Of a run that was ended before another shard_size was chosen: nothing asks for them now.
+        for path in shards[0].parent.glob("attack-*.h5"):
+            if path not in shards:
+                path.unlink()

@@ -499,8 +499,19 @@ class Compute(Section):
         description="an attack on more test images than that is split into shards of so many, each "
         "a job of its own; if unset an attack is one job",
     )
+    keep_shards: bool = Field(
+        False,
+        description="make every attack in shards and keep them, so that of more test images later "
+        "only the new ones are attacked",
+    )
     threads: Count = Field(1, description="CPU threads of an evaluation, attack or trajectory job")
     training_threads: Count = Field(1, description="CPU threads of a training job")
+
+    @model_validator(mode="after")
+    def _there_are_shards_to_keep(self) -> Self:
+        if self.keep_shards and self.shard_size is None:
+            raise ValueError("keep_shards needs shard_size: say how many images a shard holds")
+        return self
 
 
 def _with_built_in(own: object) -> object:

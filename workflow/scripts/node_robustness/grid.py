@@ -286,9 +286,15 @@ def cheaper(config: Config, cell: Cell) -> list[Cell]:
 
 
 def is_split(config: Config, dataset: str) -> bool:
-    """Whether attacks on a dataset are made in shards: it has more test images than one holds."""
+    """Whether attacks on a dataset are made in shards.
+
+    They are if it has more test images than one holds, and where shards are kept even if it has
+    not, as it may have later.
+    """
     size, images = config.compute.shard_size, images_to_test(config.datasets[dataset])
-    return size is not None and images is not None and images > size
+    if size is None or images is None:
+        return False
+    return config.compute.keep_shards or images > size
 
 
 def shards(config: Config, cell: Cell) -> list[Shard]:
