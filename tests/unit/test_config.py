@@ -932,6 +932,27 @@ def test_the_full_base_is_right():
     assert load(FULL)
 
 
+def test_a_pace_is_that_of_an_attack_in_steps():
+    raw = deepcopy(BASE)
+    experiment = raw["experiments"]["e"]
+    experiment |= {"attacks": ["bim", "noise"], "pace": {"images": 3}}
+    with pytest.raises(UserError) as caught:
+        load(raw)
+    assert str(caught.value) == (
+        "config: experiments.e.pace is that of the paper's attack, which is not among the attacks: "
+        "add bim_adjoint, say which one is as paper_attack, or remove pace"
+    )
+    experiment["paper_attack"] = "noise"
+    with pytest.raises(UserError) as caught:
+        load(raw)
+    assert str(caught.value) == (
+        "config: experiments.e.pace: noise has method noise: set paper_attack to an attack of "
+        "method fgsm, bim or pgd, or remove pace"
+    )
+    experiment["paper_attack"] = "bim"
+    assert load(raw).experiments["e"].pace.images == 3
+
+
 def test_shards_to_keep():
     raw = deepcopy(BASE) | {"compute": {"keep_shards": True}}
     with pytest.raises(UserError) as caught:

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from samples import collect, collect_masked
+from samples import PACE, collect, collect_masked
 
 from node_robustness import results_page, tables
 from node_robustness.published import FIGURES, TABLES
@@ -29,6 +29,7 @@ MANIFEST = {
             "started_utc": "2026-01-01T00:00:00+00:00",
         }
     ],
+    "pace": [PACE],
 }
 COLUMNS = "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,nfe_mean"
 HISTORY = f"{COLUMNS}\n1,2,0.5,1,0.75,26\n"
@@ -104,3 +105,15 @@ def test_limits_are_told(folder):
     assert "the paper: 25" not in alone
     assert "Difference" in page
     assert "Accuracy on clean test images: the paper" not in alone
+
+
+def test_the_papers_procedure_beside_the_run(folder):
+    page = results_page.render("tiny", folder)
+    assert "would have taken 1:06:40 (0:58:20 to 1:15:00), 40.0 times as long" in page
+    assert (
+        "| toy | OON | 0.1 | 4 | 2.250 | 0.500 (0.438 to 0.562) | 6 | 8,000 | 1:06:40 | 0:01:40 | "
+        "40.0 |" in page
+    )
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps(MANIFEST | {"pace": []}))
+    assert "procedure" not in results_page.render("tiny", folder).split("## Cost")[1]

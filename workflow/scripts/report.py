@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from node_robustness import config, costs, provenance
+from node_robustness import config, costs, pace_comparison, provenance
 from node_robustness.figures.costs import cost_figure
 from node_robustness.jobs import job
 from node_robustness.report import render_report
@@ -27,7 +27,8 @@ with job(snakemake.log[0]):
     charts["costs"] = cost_figure(tables["costs"], snakemake.params.models).to_dict()
     settings = config.load(snakemake.config).model_dump(mode="json")
     device = provenance.devices(snakemake.input.clean)
-    manifest = provenance.manifest(settings, tables["costs"], tables["budgets"], device)
+    pace = pace_comparison.compare(snakemake.input.pace, tables["attacks"], tables["costs"])
+    manifest = provenance.manifest(settings, tables["costs"], tables["budgets"], device, pace)
     render_report(
         experiment,
         tables,

@@ -65,6 +65,8 @@ class DataFile(Section):
     sha256: str = Field(pattern=SHA256, description="SHA-256 of the file")
 
 
+_IN_STEPS = ("fgsm", "bim", "pgd")
+_IN_STEPS_TEXT = "fgsm, bim or pgd"
 _ROLES: dict[str, list[set[str]]] = {
     "idx": [{"train_images", "train_labels", "test_images", "test_labels"}],
     "cifar_binary": [{"archive"}, {"train", "test"}],
@@ -372,6 +374,14 @@ class Detection(Section):
     )
 
 
+class Pace(Section):
+    """What the paper's attack takes as its authors run it, one image at a time by torchdiffeq."""
+
+    images: Count = Field(
+        10, description="the first test images, at every tolerance, of the first seed"
+    )
+
+
 class Experiment(Section):
     """One grid: the product of its lists, minus what makes no sense."""
 
@@ -407,6 +417,11 @@ class Experiment(Section):
     )
     detection: Detection | None = Field(
         Detection(), description="detect adversarials by several tolerances; null: not"
+    )
+    pace: Pace | None = Field(
+        None,
+        description="take the time of the paper's attack image by image, to compare the run's "
+        "with; null: not",
     )
     paper: Literal["mnist", "cifar10"] | None = Field(
         None, description="show the paper's figures of this dataset beside ours"
@@ -553,6 +568,7 @@ class Config(Section):
             _known(f"{where}.attacks", experiment.attacks, "attacks or presets", self._nameable)
             for attack in experiment.attacks:
                 self._check_attack(where, experiment, attack)
+            self._check_pace(where, experiment)
             _chosen_from_the_grid(where, experiment)
         for model, settings in self.models.items():
             training = self.training_of(model)
@@ -616,16 +632,32 @@ class Config(Section):
     ) -> None:
         _known(f"attacks.{name}.by", [transfer.by], "attacks", self.attacks)
         by = self.attacks[transfer.by]
-        if by.method not in ("fgsm", "bim", "pgd"):
+        if by.method not in _IN_STEPS:
             raise ValueError(
                 f"attacks.{name}.by: {transfer.by} has method {by.method}: name an attack of "
-                "method fgsm, bim or pgd"
+                f"method {_IN_STEPS_TEXT}"
             )
         if isinstance(by, SteppedAttack):
             _check_step(transfer.by, by, experiment.norms)
         if transfer.source is not None:
             _known(
                 f"attacks.{name}.source", [transfer.source], f"{where}.models", experiment.models
+            )
+
+    def _check_pace(self, where: str, experiment: Experiment) -> None:
+        if experiment.pace is None:
+            return
+        name = experiment.papers_attack
+        if name is None:
+            raise ValueError(
+                f"{where}.pace is that of the paper's attack, which is not among the attacks: add "
+                f"{PAPER_ATTACK}, say which one is as paper_attack, or remove pace"
+            )
+        method = self.attacks[name].method
+        if method not in _IN_STEPS:
+            raise ValueError(
+                f"{where}.pace: {name} has method {method}: set paper_attack to an attack of "
+                f"method {_IN_STEPS_TEXT}, or remove pace"
             )
 
     def training_of(self, model: str) -> Training:

@@ -418,6 +418,25 @@ def detected(config: Config, name: str) -> Iterator[Detected]:
                 yield Detected(name, item.dataset, item.model, item.seed, tau, norm, epsilon)
 
 
+def paced(config: Config, name: str) -> Iterator[Cell]:
+    """Every cell of an experiment in which the time of the paper's procedure is taken.
+
+    The first seed of every model at every tolerance, in the first norm at the middle epsilon.
+    """
+    experiment = config.experiments[name]
+    if experiment.pace is None:
+        return
+    norm = experiment.norms[0]
+    for cell in cells(config, name):
+        if (
+            cell.attack == experiment.papers_attack
+            and cell.norm == norm
+            and cell.epsilon == middle(experiment.epsilons_for(norm))
+            and cell.seed == seeds(config.models[cell.model], experiment)[0]
+        ):
+            yield cell
+
+
 def perturbations(
     experiment: Experiment, section: Randomisation | Detection
 ) -> Iterator[tuple[str, float]]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from node_robustness.detection import Detection
     from node_robustness.evaluation import Evaluation
     from node_robustness.gradient_audit import GradientAudit
+    from node_robustness.pace import Pace
     from node_robustness.randomisation import Randomised
     from node_robustness.sanity import AttackChecks, BatchInvariance
     from node_robustness.tolerance_matrix import Judged
@@ -80,6 +81,29 @@ def write_attack(
         _put_optional(file, "nfe_clean", found.nfe_clean, "function evaluations, clean image")
         _put_optional(
             file, "nfe_adversarial", found.nfe_adversarial, "function evaluations, adversarial"
+        )
+
+
+def write_pace(
+    path: Path,
+    settings: Mapping[str, Any],
+    index: Array,
+    labels: Array,
+    found: Pace,
+    *,
+    seconds: float,
+    device: str,
+) -> None:
+    """Write what the paper's procedure took for the test images `index`, [n]."""
+    with write_hdf5(path, "pace", settings, seconds=seconds, device=device) as file:
+        _put_images(file, index, labels)
+        put(file, "seconds", _array(found.seconds), units="s", description="wall time of an image")
+        put(
+            file,
+            "iterations",
+            _array(found.iterations.int()),
+            units="1",
+            description="gradient steps it took; 0: the clean prediction is wrong",
         )
 
 

@@ -12,7 +12,7 @@ import vl_convert
 import yaml
 from markupsafe import Markup
 
-from node_robustness import findings, report_tables, trajectory_findings
+from node_robustness import findings, pace_comparison, report_tables, trajectory_findings
 from node_robustness.answers import answers
 from node_robustness.figures import still
 from node_robustness.paper import CITATION
@@ -249,7 +249,8 @@ def render_report(
         ],
         manifest=manifest,
         costs=[figure for figure in figures if figure["section"] == _COSTS],
-        cost_tables=report_tables.of_costs(tables[_COSTS], manifest["stages"]),
+        pace=pace_comparison.sentences(manifest["pace"]),
+        cost_tables=report_tables.of_costs(tables[_COSTS], manifest["stages"], manifest["pace"]),
         config=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
         vega=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
     )

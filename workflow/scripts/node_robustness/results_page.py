@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from node_robustness import findings, report_tables, trajectory_findings
+from node_robustness import findings, pace_comparison, report_tables, trajectory_findings
 from node_robustness.answers import answers
 from node_robustness.paper import CITATION, EPOCHS
 from node_robustness.presets import PRESETS
@@ -89,7 +89,11 @@ def render(name: str, folder: Path) -> str:
             _table(found["trajectory_summary"]),
             *(_figure(name, tables, key) for key in ("trajectories", "growth", "responsible")),
         ],
-        "Cost": [_table(report_tables.stages(manifest["stages"]))],
+        "Cost": [
+            *_list(pace_comparison.sentences(manifest["pace"])),
+            _table(report_tables.stages(manifest["stages"])),
+            _table(report_tables.pace(manifest["pace"])),
+        ],
         "Tables": [
             *_list(f"[{key}.csv]({name}/{key}.csv): {len(tables[key]):,} rows" for key in TABLES),
             "Their columns are described in [files.md](../files.md).",

@@ -1,6 +1,7 @@
 """Rates, differences and lists in sentences."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 
 def percent(rate: float) -> str:
@@ -21,3 +22,8 @@ def signed(difference: float) -> str:
 def listed(words: Sequence[str]) -> str:
     """One or more, such as `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def duration(seconds: float | None) -> str:
+    """Hours, minutes and seconds, such as `1:02:03`; a dash if unknown."""
+    return "–" if seconds is None else str(timedelta(seconds=round(seconds)))
