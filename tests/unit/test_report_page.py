@@ -113,6 +113,7 @@ def test_answers_of_masked_robustness(tmp_path):
     assert (
         "OON against RES on toy: under the paper's protocol it is clearly more robust in 2" in text
     )
+    assert "there they are farthest apart at τ = 1, L∞ ε = 0.1, " in text
     assert "Undecided because there are too few images (1)." in text
 
 

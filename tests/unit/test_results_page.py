@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from samples import PACE, collect, collect_masked
 
@@ -85,7 +86,7 @@ def test_rows_are_whole(folder):
 def test_what_it_says_of_masked_robustness(tmp_path):
     collected = collect_masked(tmp_path)
     table = results_page.report_tables.success(collected["protocols"])
-    rows = {(row[1], row[2]): row for row in table.rows}
+    rows = {(row[1], row[3]): row for row in table.rows}
     # Of 150 images all are right; under the paper's attack 10 % fall at tau = 1, at the best 65 %.
     paper, strongest = rows["OON", "1"][-2:]
     assert paper.startswith("10.0 % (")
@@ -117,3 +118,26 @@ def test_the_papers_procedure_beside_the_run(folder):
     manifest = folder / "manifest.json"
     manifest.write_text(json.dumps(MANIFEST | {"pace": []}))
     assert "procedure" not in results_page.render("tiny", folder).split("## Cost")[1]
+
+
+def test_questions_stand_beside_what_the_paper_says(folder):
+    short = results_page.render("tiny", folder).split("## What ran")[0]
+    asked = {"Are models with an ODE more robust?": "comparisons"}
+    asked |= {"Does a larger tolerance protect?": "gains"}
+    asked |= {"Which part of the dynamics is to blame?": "responsible"}
+    for question, table in asked.items():
+        known = len(pd.read_csv(folder / f"{table}.csv")) > 0
+        said = rf"\*\*{re.escape(question)}\*\* \*The paper: .+\.\*\n\n- "
+        assert bool(re.search(said, short)) == known
+    assert "**Is what the paper's protocol shows real?**\n\n- " in short
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"mnist"', "null"))
+    assert "The paper:" not in results_page.render("tiny", folder).split("## What ran")[0]
+
+
+def test_long_tables_are_folded_up(folder, monkeypatch):
+    assert "<details>" not in results_page.render("tiny", folder)
+    monkeypatch.setattr(results_page, "_ROWS_TO_SHOW", 1)
+    page = results_page.render("tiny", folder)
+    assert page.count("<details>\n<summary>") == page.count("\n\n</details>") > 1
+    assert re.search(r"<summary>Verdicts: [^<]*\(\d+ rows\)</summary>\n\n\|", page)

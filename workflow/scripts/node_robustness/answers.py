@@ -34,15 +34,15 @@ def answers(verdicts: pd.DataFrame, gains: pd.DataFrame, comparisons: pd.DataFra
     if verdicts.empty:
         return ["No attack ran: nothing is known of the robustness of these models."]
     return [
-        *_robustness(verdicts),
-        *_tolerances(gains),
-        *_models(comparisons),
-        *_doubts(verdicts),
+        *of_robustness(verdicts),
+        *of_tolerances(gains),
+        *of_models(comparisons),
+        *doubts(verdicts),
     ]
 
 
-def _robustness(verdicts: pd.DataFrame) -> list[str]:
-    """One sentence for every dataset and model."""
+def of_robustness(verdicts: pd.DataFrame) -> list[str]:
+    """What holds and what is masked: one sentence for every dataset and model."""
     found = []
     for (dataset, model), own in verdicts.groupby(["dataset", "model"], sort=False):
         counts = own.verdict.value_counts()
@@ -70,7 +70,7 @@ def _robustness(verdicts: pd.DataFrame) -> list[str]:
     return found
 
 
-def _tolerances(gains: pd.DataFrame) -> list[str]:
+def of_tolerances(gains: pd.DataFrame) -> list[str]:
     """What becomes of the claim that a larger tolerance protects."""
     found = []
     for (dataset, model), own in gains.groupby(["dataset", "model"], sort=False):
@@ -105,7 +105,7 @@ def _tolerances(gains: pd.DataFrame) -> list[str]:
     return found
 
 
-def _models(comparisons: pd.DataFrame) -> list[str]:
+def of_models(comparisons: pd.DataFrame) -> list[str]:
     """How models with an ODE compare with those without, under either protocol."""
     found = []
     between = comparisons[comparisons.kind == "model"]
@@ -122,11 +122,18 @@ def _models(comparisons: pd.DataFrame) -> list[str]:
                     f"{words} it is clearly more robust in {directions.count(1)} of "
                     f"{_settings(len(directions))}, clearly less in {directions.count(-1)}"
                 )
+        strongest = own[own.protocol == "strongest"]
+        if len(strongest):
+            far = strongest.sort_values("difference", key=abs).iloc[-1]
+            told.append(
+                f"there they are farthest apart at {_where(far)}, {percent(far.robust)} against "
+                f"{percent(far.reference)}"
+            )
         found.append(f"{model} against {reference} on {dataset}: {'; '.join(told)}.")
     return found
 
 
-def _doubts(verdicts: pd.DataFrame) -> list[str]:
+def doubts(verdicts: pd.DataFrame) -> list[str]:
     """Why what is undecided is so, and for the commonest reason what would mend it."""
     because = verdicts.because[verdicts.verdict == UNDECIDED].value_counts(sort=False)
     if because.empty:

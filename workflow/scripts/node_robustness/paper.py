@@ -18,6 +18,15 @@ def _by_tolerance(*accuracies: float) -> dict[float | None, float]:
     return dict(zip(_TOLERANCES, accuracies, strict=True))
 
 
+CLAIMS = {
+    "models": "neural ODEs are natively more robust than residual networks.",
+    "tolerances": "a larger tolerance at test time lowers the success of attacks further, at "
+    "little cost in accuracy.",
+    "dynamics": "the part of the dynamics most responsible for a misclassification can be "
+    "pinpointed.",
+}
+"""What the paper says, in our words."""
+
 EPOCHS = {"mnist": 25, "cifar10": 250}
 """Of training, by dataset."""
 

@@ -149,21 +149,20 @@ _TRAINING: Columns = {
     "Evaluations, mean": lambda row: _mean(row.nfe_mean),
 }
 _SUCCESS: Columns = {
-    **_CELL,
-    "Seeds": lambda row: str(row.seeds),
+    **_SOLVED,
+    "Norm": lambda row: NORMS[row.norm],
+    "ε": lambda row: label(row.epsilon),
     "Images": lambda row: f"{row.correct:,}",
-    "Paper’s attack": lambda row: _percent((row.paper_value, row.paper_low, row.paper_high)),
-    "Strongest attack": lambda row: _percent(
-        (row.strongest_value, row.strongest_low, row.strongest_high)
-    ),
+    "Paper’s attack": lambda row: _percent(_estimate(row, "paper")),
+    "Strongest attack": lambda row: _percent(_estimate(row, "strongest")),
 }
 _AGREEMENT: Columns = {
     **_SOLVED,
     "Gradient": lambda row: row.source,
     "Reference": lambda row: row.reference,
     "n": lambda row: f"{row.n:,}",
-    "Cosine": lambda row: _mean(row.cosine_mean, 3),
-    "Same sign": lambda row: _mean(row.sign_agreement_mean, 3),
+    "Cosine": lambda row: _quartiles(row, "cosine"),
+    "Same sign": lambda row: _quartiles(row, "sign_agreement"),
 }
 _STAGES: Columns = {
     "Rule": lambda stage: stage["rule"],
@@ -270,25 +269,17 @@ def success(protocols: pd.DataFrame) -> Table:
     Args:
         protocols: Result of `protocols.protocol_table`.
     """
-    by = ["dataset", "model", "tolerance", "norm", "epsilon"]
-    rates = []
+    rows = protocols.copy()
     for name in ("paper", "strongest"):
-        own = protocols[[*by, "seed"]].copy()
         # Of the images that are right without an attack, those that are not robust.
         broken = protocols.correct - (protocols[name] * protocols.n).round()
-        own["rate"] = broken / protocols.correct
-        known = own.rate.notna()
-        own = own[known]
-        own["rate_low"], own["rate_high"] = wilson(broken[known], protocols.correct[known])
-        over = across_seeds(own, by, "rate", "rate")
-        rates.append(over.rename(columns={c: f"{name}_{c}" for c in ("value", "low", "high")}))
-    paper, strongest = rates
-    images = protocols.groupby(by, dropna=False, sort=False).correct.sum().reset_index()
-    rows = images.merge(paper.drop(columns="seeds"), "left", on=by).merge(strongest, "left", on=by)
+        known = broken.notna()
+        rows[name] = broken / protocols.correct
+        low, high = wilson(broken[known], protocols.correct[known])
+        rows.loc[known, f"{name}_low"], rows.loc[known, f"{name}_high"] = low, high
     return _table(
         "Success rate among the images that are classified correctly, under the paper's attack and "
-        "under the strongest one image by image; with one seed Wilson intervals, with several "
-        "Student's t over seeds.",
+        "under the strongest one image by image, with 95 % Wilson intervals.",
         rows.itertuples(),
         _SUCCESS,
     )
@@ -301,8 +292,8 @@ def agreement(audit: pd.DataFrame) -> Table:
         audit: Result of `audit_tables.audit_table`.
     """
     return _table(
-        "Gradients of each source against a reference, means over n images: cosine, and share of "
-        "pixels of the same sign.",
+        "Gradients of each source against a reference, medians over n images and, in brackets, "
+        "quartiles: cosine, and share of pixels of the same sign.",
         audit[audit.cosine_mean.notna()].itertuples(),
         _AGREEMENT,
     )
@@ -455,6 +446,11 @@ def _tau(tolerance: float) -> str:
 
 def _or_dash(value: Any) -> str:
     return "–" if pd.isna(value) else str(value)
+
+
+def _quartiles(row: Any, name: str) -> str:
+    median, low, high = (getattr(row, f"{name}_{part}") for part in ("median", "q25", "q75"))
+    return f"{_mean(median, 3)} ({_mean(low, 3)} to {_mean(high, 3)})"
 
 
 def _spread(row: Mapping[str, float | None], name: str) -> str:

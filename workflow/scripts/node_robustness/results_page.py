@@ -4,6 +4,7 @@ The page is a pure function of a folder of CSV tables, figures and the manifest,
 it: whoever has the folder can make the page again, and trace every number in it to a table.
 """
 
+import html
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,15 +13,22 @@ from typing import Any
 
 import pandas as pd
 
-from node_robustness import findings, pace_comparison, report_tables, trajectory_findings
-from node_robustness.answers import answers
-from node_robustness.paper import CITATION, EPOCHS
+from node_robustness import (
+    answers,
+    findings,
+    pace_comparison,
+    report_tables,
+    trajectory_findings,
+)
+from node_robustness.paper import CITATION, CLAIMS, EPOCHS
 from node_robustness.presets import PRESETS
 from node_robustness.published import FIGURES, TABLES
 from node_robustness.report_tables import Table
 from node_robustness.verdicts import UNDECIDED
 from node_robustness.words import listed, percent
 
+# A longer table is folded up.
+_ROWS_TO_SHOW = 40
 # Of these columns an empty field is an empty text.
 _TEXTS = ("gradient", "reason", "because")
 
@@ -54,7 +62,7 @@ def render(name: str, folder: Path) -> str:
     found = report_tables.of_experiment(tables)
     sections: dict[str, list[str]] = {
         "In short": [
-            *_list(answers(*(tables[key] for key in ("verdicts", "gains", "comparisons")))),
+            *_answers(tables, paper),
             _figure(name, tables, "verdicts"),
             "What this cannot say:",
             *_list(_limits(tables, manifest, paper)),
@@ -119,6 +127,31 @@ def _read(path: Path) -> pd.DataFrame:
     return frame
 
 
+def _answers(tables: Mapping[str, pd.DataFrame], paper: str | None) -> list[str]:
+    """What holds, question by question, each after what the paper says."""
+    verdicts = tables["verdicts"]
+    if verdicts.empty:
+        return _list(answers.answers(verdicts, tables["gains"], tables["comparisons"]))
+    questions = {
+        "Are models with an ODE more robust?": ("models", answers.of_models(tables["comparisons"])),
+        "Does a larger tolerance protect?": ("tolerances", answers.of_tolerances(tables["gains"])),
+        "Is what the paper's protocol shows real?": (
+            None,
+            answers.of_robustness(verdicts) + answers.doubts(verdicts),
+        ),
+        "Which part of the dynamics is to blame?": (
+            "dynamics",
+            trajectory_findings.responsible(tables["trajectory_summary"]),
+        ),
+    }
+    found = []
+    for question, (claim, sentences) in questions.items():
+        if sentences:
+            said = "" if paper is None or claim is None else f" *The paper: {CLAIMS[claim]}*"
+            found += [f"**{question}**{said}", *_list(sentences)]
+    return found
+
+
 def _limits(
     tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any], paper: str | None
 ) -> list[str]:
@@ -180,5 +213,10 @@ def _table(table: Table) -> str:
     if not table.rows:
         return ""
     lines = [table.header, ["---"] * len(table.header), *table.rows]
-    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines]
-    return f"{table.caption}\n\n" + "\n".join(rows)
+    rows = "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
+    )
+    if len(table.rows) <= _ROWS_TO_SHOW:
+        return f"{table.caption}\n\n{rows}"
+    summary = f"{html.escape(table.caption)} ({len(table.rows)} rows)"
+    return f"<details>\n<summary>{summary}</summary>\n\n{rows}\n\n</details>"

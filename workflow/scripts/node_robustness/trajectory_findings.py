@@ -44,6 +44,20 @@ def sentences(summary: pd.DataFrame, trajectories: pd.DataFrame, probes: pd.Data
     return found + _limits(summary, success, trajectories, probes)
 
 
+def responsible(summary: pd.DataFrame) -> list[str]:
+    """Say which interval of t is to blame: one sentence for every dataset and model, if known.
+
+    Args:
+        summary: Result of `trajectory_summary.summary_table`.
+    """
+    success = summary[(summary.group == "success") & (summary.n > 0)]
+    return [
+        sentence
+        for (dataset, model), own in success.groupby(["dataset", "model"], sort=False)
+        for sentence in _responsible(f"{model} on {dataset}", own)
+    ]
+
+
 def _growth(name: str, success: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
     known = success.dropna(subset="amplification")
     if known.empty:
