@@ -932,6 +932,18 @@ def test_the_full_base_is_right():
     assert load(FULL)
 
 
+@pytest.mark.parametrize("name", ["tables", "figures", "claims", "logs", "benchmarks"])
+def test_a_dataset_is_not_called_like_a_folder_of_results(name):
+    raw = deepcopy(BASE)
+    raw["datasets"][name] = {"source": "digits"}
+    with pytest.raises(UserError) as caught:
+        load(raw)
+    assert str(caught.value) == (
+        f"config: datasets.{name}: the folder of that name holds other files of a run: choose "
+        "another name"
+    )
+
+
 def test_a_pace_is_that_of_an_attack_in_steps():
     raw = deepcopy(BASE)
     experiment = raw["experiments"]["e"]

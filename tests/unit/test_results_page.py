@@ -15,6 +15,8 @@ from node_robustness.published import FIGURES, TABLES
 MANIFEST = {
     "config": {"experiments": {"tiny": {"paper": "mnist"}}},
     "command_line": "snakemake --cores 2",
+    "host": "desk of somebody",
+    "hosts": ["desk of somebody"],
     "git_commit": "abc",
     "python": "3.11.7",
     "versions": {"torch": "2.13.0", "snakemake": "9.27.0"},
@@ -65,6 +67,11 @@ def test_the_page_needs_its_folder_alone(folder, tmp_path):
     moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
     shutil.rmtree(folder)
     assert results_page.render("tiny", moved) == page
+
+
+def test_names_of_machines_stay_at_home(folder):
+    for path in (folder / "manifest.json", *folder.glob("*.csv")):
+        assert "desk of somebody" not in path.read_text()
 
 
 def test_every_link_leads_somewhere(folder):

@@ -65,6 +65,8 @@ class DataFile(Section):
     sha256: str = Field(pattern=SHA256, description="SHA-256 of the file")
 
 
+# Beside those of the datasets in the folder of an experiment.
+_FOLDERS = ("tables", "figures", "claims", "logs", "benchmarks")
 _IN_STEPS = ("fgsm", "bim", "pgd")
 _IN_STEPS_TEXT = "fgsm, bim or pgd"
 _ROLES: dict[str, list[set[str]]] = {
@@ -557,6 +559,16 @@ class Config(Section):
         for name in PRESETS:
             if name in self.attacks:
                 raise ValueError(f"attacks.{name}: {name!r} is a preset: choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _no_dataset_is_called_like_a_folder_of_results(self) -> Self:
+        for name in _FOLDERS:
+            if name in self.datasets:
+                raise ValueError(
+                    f"datasets.{name}: the folder of that name holds other files of a run: choose "
+                    "another name"
+                )
         return self
 
     @model_validator(mode="after")

@@ -27,6 +27,8 @@ from node_robustness.report_tables import Table
 from node_robustness.verdicts import UNDECIDED
 from node_robustness.words import listed, percent
 
+# Of the manifest: what is nobody's business where a page is read.
+_PRIVATE = ("host", "hosts")
 # A longer table is folded up.
 _ROWS_TO_SHOW = 40
 # Of these columns an empty field is an empty text.
@@ -39,11 +41,14 @@ def gather(tables: Iterable[Path], figures: Iterable[Path], manifest: Path, fold
     Args:
         tables: CSV tables of the experiment.
         figures: SVG figures.
-        manifest: `manifest.json` of the run.
+        manifest: `manifest.json` of the run. The names of its machines are left out.
         folder: Where copies go; it must exist.
     """
-    for path in (*tables, *figures, manifest):
+    for path in (*tables, *figures):
         shutil.copyfile(path, folder / path.name)
+    told = json.loads(manifest.read_text())
+    known = {key: value for key, value in told.items() if key not in _PRIVATE}
+    (folder / manifest.name).write_text(json.dumps(known, indent=2) + "\n")
 
 
 def render(name: str, folder: Path) -> str:
