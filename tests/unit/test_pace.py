@@ -122,6 +122,12 @@ def test_what_it_comes_to_in_words(tmp_path):
     assert "37.5 times as long: extrapolated from 2 images" in sentence
 
 
+def test_of_a_single_image_there_is_no_interval(tmp_path):
+    path = timed(tmp_path, [2.0], [2], model="OON", tolerance=0.1)
+    found = pace_comparison.compare([path], attacks_table(), jobs_table())
+    assert "would have taken 0:02:30, 37.5 times as long" in pace_comparison.sentences(found)[0]
+
+
 def test_nothing_is_said_of_what_is_not_known(tmp_path):
     assert pace_comparison.sentences([]) == []
     wrong = timed(tmp_path, [2.0], [0], model="OON", tolerance=0.1)

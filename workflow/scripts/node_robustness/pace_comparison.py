@@ -76,17 +76,22 @@ def sentences(found: Sequence[Mapping[str, Any]]) -> list[str]:
     Args:
         found: Result of `compare`.
     """
-    totals = {key: [row[key] for row in found] for key in _TOTALLED}
-    if not found or any(value is None for values in totals.values() for value in values):
+    run, mean, low, high, steps, images = (_total(found, key) for key in _TOTALLED)
+    if not found or run is None or mean is None:
         return []
-    run, mean, low, high, steps, images = map(sum, totals.values())
+    bounds = "" if low is None else f" ({duration(low)} to {duration(high)})"
     return [
         f"The paper's attack took {duration(run)} (h:mm:ss) of this run, the start of its jobs "
         f"included. By the paper's procedure, one image at a time, its {steps:,.0f} gradient steps "
-        f"would have taken {duration(mean)} ({duration(low)} to {duration(high)}), "
-        f"{mean / run:.1f} times as long: extrapolated from {images} images, timed on the same "
-        "machine."
+        f"would have taken {duration(mean)}{bounds}, {mean / run:.1f} times as long: extrapolated "
+        f"from {images} images, timed on the same machine."
     ]
+
+
+def _total(found: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """The sum over models and tolerances, if it is known of all of them."""
+    values = [row[key] for row in found]
+    return None if any(value is None for value in values) else sum(values)
 
 
 def _same(frame: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
