@@ -110,7 +110,7 @@ WRONG: list[tuple[str, object, str]] = [
         1,
         "experiments.e.foo bar: unknown key; known keys: datasets, models, seeds, tolerances, "
         "attacks, norms, epsilons, skip_broken, trajectories, audit, matrix, randomisation, "
-        "detection, paper, paper_attack",
+        "detection, pace, paper, paper_attack",
     ),
     (
         "experiments.e.trajectories.time",

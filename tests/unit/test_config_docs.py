@@ -249,7 +249,7 @@ def test_the_mirror_example_of_the_readme_works():
 
 def test_the_yaml_examples_of_the_readme_load():
     blocks = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     for block in blocks:
         raw = shipped("config")
         example = yaml.safe_load(block.replace("<64 hexadecimal digits>", "a" * 64))
