@@ -19,7 +19,7 @@ ADJOINT = {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "fu
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])
-def test_it_is_the_same_attack_solved_by_torchdiffeq_one_image_at_a_time(body, monkeypatch):
+def test_it_is_the_same_attack_solved_by_torchdiffeq_one_image_at_a_time(body):
     torch.manual_seed(7)
     model = Classifier(Spec(1, 4, (0.4,), (0.3,), "convolution", body, filters=8)).eval()
     images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(2))

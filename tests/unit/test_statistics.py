@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from node_robustness.statistics import (
     across_seeds,
     auc_with_interval,
-    mean_over_seeds,
+    mean_with_interval,
     median_with_interval,
     rate_change,
     roc,
@@ -64,14 +64,14 @@ def test_wilson_holds_the_rate_and_mirrors(counts):
     assert (low, high) == pytest.approx((1 - mirrored[1], 1 - mirrored[0]), abs=1e-12)
 
 
-def test_mean_over_seeds_is_students_t():
+def test_mean_with_interval_is_students_t():
     # Mean 0.5, standard deviation 0.1, t(0.975; 2) = 4.302653: half width 0.248414.
-    estimate = mean_over_seeds([0.4, 0.5, 0.6], (0.0, 1.0))
+    estimate = mean_with_interval([0.4, 0.5, 0.6], (0.0, 1.0))
     assert estimate == pytest.approx((0.5, 0.251586, 0.748414), abs=1e-6)
 
 
-def test_mean_over_seeds_stays_within_the_possible():
-    assert mean_over_seeds([0.1, 0.9], (0.0, 1.0)) == pytest.approx((0.5, 0.0, 1.0))
+def test_mean_with_interval_stays_within_the_possible():
+    assert mean_with_interval([0.1, 0.9], (0.0, 1.0)) == pytest.approx((0.5, 0.0, 1.0))
 
 
 def test_across_seeds_takes_images_for_one_seed_and_seeds_for_several():

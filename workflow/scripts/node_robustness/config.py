@@ -68,7 +68,7 @@ class DataFile(Section):
 # Beside those of the datasets in the folder of an experiment.
 _FOLDERS = ("tables", "figures", "claims", "logs", "benchmarks")
 _IN_STEPS = ("fgsm", "bim", "pgd")
-_IN_STEPS_TEXT = "fgsm, bim or pgd"
+_IN_STEPS_TEXT = f"{', '.join(_IN_STEPS[:-1])} or {_IN_STEPS[-1]}"
 _ROLES: dict[str, list[set[str]]] = {
     "idx": [{"train_images", "train_labels", "test_images", "test_labels"}],
     "cifar_binary": [{"archive"}, {"train", "test"}],

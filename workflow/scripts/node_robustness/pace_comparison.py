@@ -10,11 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from statsmodels.stats.weightstats import DescrStatsW
 
-from node_robustness.statistics import SIGNIFICANCE
+from node_robustness.statistics import Estimate, mean_with_interval
 from node_robustness.storage import open_hdf5, read_settings
 from node_robustness.tables import place
 from node_robustness.words import duration
@@ -61,7 +59,7 @@ def compare(
         took = done[done.rule.isin(_ATTACKING)].seconds.sum(min_count=1)
         rows.append(
             where
-            | {"images": int(timed.sum()), "seconds_image": _known(_mean(seconds[timed])[0])}
+            | {"images": int(timed.sum()), "seconds_image": _known(_mean(seconds[timed]).value)}
             | _with_bounds("seconds_step", step)
             | {"cells": len(own), "steps": steps}
             | _with_bounds("procedure_seconds", [value * steps for value in step])
@@ -107,13 +105,11 @@ def _steps(cells: pd.DataFrame, most: int) -> "pd.Series[float]":
     return found + (cells.attacked - cells.successes) * most
 
 
-def _mean(values: Any) -> tuple[float, float, float]:
-    """A mean with its 95 % interval (Student's t), whose lower bound is not negative."""
-    mean = float(np.mean(values)) if len(values) else math.nan
+def _mean(values: Any) -> Estimate:
+    """A mean, as far as there are values, with its interval, as far as there are several."""
     if len(values) < 2:
-        return mean, math.nan, math.nan
-    low, high = DescrStatsW(values).tconfint_mean(SIGNIFICANCE)
-    return mean, max(float(low), 0.0), float(high)
+        return Estimate(float(values[0]) if len(values) else math.nan, math.nan, math.nan)
+    return mean_with_interval(values, (0, math.inf))
 
 
 def _with_bounds(name: str, values: Sequence[float]) -> dict[str, float | None]:

@@ -82,11 +82,11 @@ def median_with_interval(values: ArrayLike) -> Estimate:
     return Estimate(float(np.median(known)), float(low), float(high))
 
 
-def mean_over_seeds(values: Sequence[float], bounds: tuple[float, float]) -> Estimate:
-    """Return the mean over seeds with Student's t interval.
+def mean_with_interval(values: Sequence[float], bounds: tuple[float, float]) -> Estimate:
+    """Return the mean with Student's t interval.
 
     Args:
-        values: One value a seed; at least two.
+        values: At least two, one for each seed or whatever else is the sample.
         bounds: The interval is cut to this range, that of possible values.
 
     Returns:
@@ -120,7 +120,7 @@ def across_seeds(frame: pd.DataFrame, by: Sequence[str], rate: str, prefix: str)
                 *(float(group[c].iloc[0]) for c in (rate, f"{prefix}_low", f"{prefix}_high"))
             )
         else:
-            estimate = mean_over_seeds(group[rate].tolist(), (0.0, 1.0))
+            estimate = mean_with_interval(group[rate].tolist(), (0.0, 1.0))
         rows.append((*key, len(group), *estimate))
     types = {column: frame.dtypes[column] for column in by}
     return pd.DataFrame(rows, columns=[*by, "seeds", "value", "low", "high"]).astype(types)
@@ -145,7 +145,7 @@ def rate_change(
         return None
     differences = [s1 / n1 - s0 / n0 for (s0, n0), (s1, n1) in zip(before, after, strict=True)]
     if len(differences) > 1:
-        return mean_over_seeds(differences, (-1.0, 1.0))
+        return mean_with_interval(differences, (-1.0, 1.0))
     low, high = confint_proportions_2indep(
         *after[0], *before[0], method="newcomb", compare="diff", alpha=SIGNIFICANCE
     )

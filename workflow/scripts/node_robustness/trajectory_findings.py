@@ -31,7 +31,7 @@ def sentences(summary: pd.DataFrame, trajectories: pd.DataFrame, probes: pd.Data
     if trajectories.empty:
         return []
     found = []
-    success = summary[(summary.group == "success") & (summary.n > 0)]
+    success = _successes(summary)
     noise = summary[summary.group == "noise"]
     for (dataset, model), own in success.groupby(["dataset", "model"], sort=False):
         name = f"{model} on {dataset}"
@@ -50,12 +50,15 @@ def responsible(summary: pd.DataFrame) -> list[str]:
     Args:
         summary: Result of `trajectory_summary.summary_table`.
     """
-    success = summary[(summary.group == "success") & (summary.n > 0)]
     return [
         sentence
-        for (dataset, model), own in success.groupby(["dataset", "model"], sort=False)
+        for (dataset, model), own in _successes(summary).groupby(["dataset", "model"], sort=False)
         for sentence in _responsible(f"{model} on {dataset}", own)
     ]
+
+
+def _successes(summary: pd.DataFrame) -> pd.DataFrame:
+    return summary[(summary.group == "success") & (summary.n > 0)]
 
 
 def _growth(name: str, success: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
