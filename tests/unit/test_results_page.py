@@ -111,8 +111,22 @@ def test_limits_are_told(folder):
     manifest.write_text(manifest.read_text().replace('"mnist"', "null"))
     alone = results_page.render("tiny", folder)
     assert "the paper: 25" not in alone
+    assert "The success rates that the paper reports" in page
+    assert "The success rates that the paper reports" not in alone
     assert "Difference" in page
     assert "Accuracy on clean test images: the paper" not in alone
+
+
+def test_an_attack_is_not_missed_where_it_has_no_norm(folder):
+    """Carlini and Wagner's attack is of L2."""
+    assert "cw" not in _missing(results_page.render("tiny", folder))
+    attacks = pd.read_csv(folder / "attacks.csv")
+    attacks.assign(norm="l2").to_csv(folder / "attacks.csv", index=False)
+    assert "cw" in _missing(results_page.render("tiny", folder))
+
+
+def _missing(page: str) -> str:
+    return re.search("Of the standard attacks (.*) did not run", page)[1]
 
 
 def test_the_papers_procedure_beside_the_run(folder):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from node_robustness import (
     answers,
@@ -20,8 +21,9 @@ from node_robustness import (
     report_tables,
     trajectory_findings,
 )
-from node_robustness.paper import CITATION, CLAIMS, EPOCHS
-from node_robustness.presets import PRESETS
+from node_robustness.config_attacks import AnyAttack, Attack
+from node_robustness.paper import CITATION, CLAIMS, EPOCHS, NO_SUCCESS
+from node_robustness.presets import BUILT_IN, PRESETS
 from node_robustness.published import FIGURES, TABLES
 from node_robustness.report_tables import Table
 from node_robustness.verdicts import UNDECIDED
@@ -83,6 +85,7 @@ def render(name: str, folder: Path) -> str:
         ],
         "Success of the attacks": [
             *_list(findings.sentences(tables["clean"], tables["attacks"])),
+            "" if paper is None else NO_SUCCESS,
             _table(report_tables.success(tables["protocols"])),
             _figure(name, tables, "protocols"),
             _figure(name, tables, "curves"),
@@ -173,7 +176,11 @@ def _limits(
             f"{model}: {epochs} {'epoch' if epochs == 1 else 'epochs'} of training{theirs}; "
             f"accuracy on validation images {accuracy}."
         )
-    missing = [attack for attack in PRESETS["standard"] if attack not in set(attacks.attack)]
+    missing = [
+        attack
+        for attack in PRESETS["standard"]
+        if attack not in set(attacks.attack) and set(attacks.norm) & set(_norms(attack))
+    ]
     if missing:
         limits.append(
             f"Of the standard attacks {listed(missing)} did not run: an attacker with more time "
@@ -185,6 +192,12 @@ def _limits(
     if manifest["device"].startswith("cpu"):
         limits.append(f"It ran on {manifest['device']} with {manifest['threads']} processors.")
     return limits
+
+
+def _norms(attack: str) -> tuple[str, ...]:
+    """Those that a built-in attack knows."""
+    settings: AnyAttack = TypeAdapter(Attack).validate_python(BUILT_IN[attack])
+    return settings.NORMS
 
 
 def _seeds(seeds: "pd.Series[int]") -> list[str]:
