@@ -16,12 +16,12 @@ sys.path.insert(0, str(SCRIPTS))
 
 from node_robustness import code_digest, command_line
 from node_robustness import config as configuration
-from node_robustness import grid, scheduler_rounds
+from node_robustness import grid, scheduler
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
 
 command_line.remember()
-scheduler_rounds.limit(JobScheduler)
+scheduler.mend(JobScheduler)
 
 # The objects of a plan live until its end: to look among those of thousands of jobs for garbage
 # that is not there, as often as Python does, takes a sixth of the time.
