@@ -9,6 +9,7 @@ from node_robustness import devices, models
 from node_robustness.datasets import load_split
 from node_robustness.jobs import bar, job
 from node_robustness.memory import images_at_a_time
+from node_robustness.small_batches import ROWS
 from node_robustness.storage import sha256
 from node_robustness.trajectories import probes
 from node_robustness.trajectories.probe_fitting import fit
@@ -27,7 +28,8 @@ with job(snakemake.log[0]):
         models.frozen(model),
         bar(len(images), "read") as progress,
     ):
-        batch_size = images_at_a_time(compute, model, images) // len(times) + 1
+        # Every image has a state at each time. Of fewer than so many the layers would make copies.
+        batch_size = max(ROWS, images_at_a_time(compute, model, images) // len(times))
         at, features, head = probes.features_along(
             model, images, times, batch_size=batch_size, progress=progress.update
         )

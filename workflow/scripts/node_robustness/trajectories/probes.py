@@ -13,13 +13,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from node_robustness.models import Classifier
 from node_robustness.storage import open_hdf5, put, write_hdf5
-from node_robustness.trajectories.runs import CLEAN, follow
+from node_robustness.trajectories.runs import CLEAN, body_of, ends, follow
 
 Array = npt.NDArray[Any]
 
@@ -78,15 +79,19 @@ def features_along(
     Returns:
         The times looked at, float64 [T]; features [T, n, F]; logits [T, n, K].
     """
-    features, logits = [], []
-    for batch in images.split(batch_size):
-        runs = follow(model, {CLEAN: batch}, times)
-        own = model.head.features(runs.states[CLEAN].flatten(0, 1))
-        logits.append(model.head.classify(own).unflatten(0, (len(runs.times), len(batch))).cpu())
-        features.append(own.unflatten(0, (len(runs.times), len(batch))).cpu())
+    # All of it at once: a small array of each batch, kept until the end, would hold on to the
+    # batch's memory around it, megabytes an image.
+    n, at = len(images), ends(body_of(model), times)
+    features = torch.empty(len(at), n, model.head.linear.in_features)
+    logits = torch.empty(len(at), n, model.head.linear.out_features)
+    for rows in torch.arange(n).split(batch_size):
+        states = follow(model, {CLEAN: images[rows]}, times).states[CLEAN]
+        own = model.head.features(states.flatten(0, 1))
+        for whole, part in ((features, own), (logits, model.head.classify(own))):
+            whole[:, rows] = part.unflatten(0, states.shape[:2])
         if progress is not None:
-            progress(len(batch))
-    return runs.times.numpy(), torch.cat(features, 1).numpy(), torch.cat(logits, 1).numpy()
+            progress(len(rows))
+    return np.array(at), features.numpy(), logits.numpy()
 
 
 _LAYOUT = {
