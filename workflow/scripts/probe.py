@@ -28,7 +28,7 @@ with job(snakemake.log[0]):
         models.frozen(model),
         bar(len(images), "read") as progress,
     ):
-        # Every image has a state at each time. Of fewer than so many the layers would make copies.
+        # Every image has a state at each time. Of fewer than ROWS the layers would make copies.
         batch_size = max(ROWS, images_at_a_time(compute, model, images) // len(times))
         at, features, head = probes.features_along(
             model, images, times, batch_size=batch_size, progress=progress.update

@@ -27,7 +27,7 @@ CLAIMS = {
 }
 """What the paper says, in our words."""
 
-NO_SUCCESS = (
+SUCCESS_NOT_AT_HAND = (
     "The success rates that the paper reports were not at hand in numbers when this was written; "
     "what it says of them stands at the head of this page."
 )

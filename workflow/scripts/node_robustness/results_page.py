@@ -22,7 +22,7 @@ from node_robustness import (
     trajectory_findings,
 )
 from node_robustness.config_attacks import AnyAttack, Attack
-from node_robustness.paper import CITATION, CLAIMS, EPOCHS, NO_SUCCESS
+from node_robustness.paper import CITATION, CLAIMS, EPOCHS, SUCCESS_NOT_AT_HAND
 from node_robustness.presets import BUILT_IN, PRESETS
 from node_robustness.published import FIGURES, TABLES
 from node_robustness.report_tables import Table
@@ -85,7 +85,7 @@ def render(name: str, folder: Path) -> str:
         ],
         "Success of the attacks": [
             *_list(findings.sentences(tables["clean"], tables["attacks"])),
-            "" if paper is None else NO_SUCCESS,
+            "" if paper is None else SUCCESS_NOT_AT_HAND,
             _table(report_tables.success(tables["protocols"])),
             _figure(name, tables, "protocols"),
             _figure(name, tables, "curves"),

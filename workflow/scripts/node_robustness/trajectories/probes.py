@@ -84,13 +84,14 @@ def features_along(
     n, at = len(images), ends(body_of(model), times)
     features = torch.empty(len(at), n, model.head.linear.in_features)
     logits = torch.empty(len(at), n, model.head.linear.out_features)
-    for rows in torch.arange(n).split(batch_size):
+    for start in range(0, n, batch_size):
+        rows = slice(start, start + batch_size)
         states = follow(model, {CLEAN: images[rows]}, times).states[CLEAN]
         own = model.head.features(states.flatten(0, 1))
         for whole, part in ((features, own), (logits, model.head.classify(own))):
             whole[:, rows] = part.unflatten(0, states.shape[:2])
         if progress is not None:
-            progress(len(rows))
+            progress(states.shape[1])
     return np.array(at), features.numpy(), logits.numpy()
 
 
