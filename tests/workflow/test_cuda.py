@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 def test_a_run_on_a_gpu(fresh):
-    run = snakemake(fresh, config=tiny(compute__device="cuda"), cores=4)
+    run = snakemake(fresh, config=tiny(compute__device="cuda"), cores=8)
     assert "Traceback" not in run.output
     found = {}
     for path in sorted(fresh.glob("results/**/*.h5")):
