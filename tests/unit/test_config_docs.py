@@ -15,7 +15,7 @@ from snakemake.utils import update_config
 from node_robustness import config_docs, grid
 from node_robustness.config import Config, load
 
-SHIPPED = ["config", "standard", "mnist", "mnist-cpu", "mnist-gpu", "cifar10"]
+SHIPPED = ["config", "standard", "mnist", "mnist-cpu", "cifar10"]
 README = (config_docs.ROOT / config_docs.README).read_text(encoding="utf-8")
 
 
