@@ -17,8 +17,9 @@ from samples import (
     write_data,
 )
 
-from node_robustness import figures
+from node_robustness import answers, figures
 from node_robustness.examples import example_table, picture
+from node_robustness.figures import verdicts as drawn_verdicts
 
 
 @pytest.fixture(scope="module", params=[(0,), (0, 1)], ids=["one seed", "two seeds"])
@@ -65,6 +66,15 @@ def test_the_verdict_is_told_by_symbols_beside_colours(verdict_charts, tmp_path)
         figures.save_chart(verdict_charts[name], *paths)
         texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
         assert set(words) <= set(texts)
+
+
+def test_an_undecided_field_says_why(verdict_charts, tmp_path):
+    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+    figures.save_chart(verdict_charts["verdicts"], *paths)
+    texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
+    reasons = drawn_verdicts._BECAUSE
+    assert reasons.keys() == answers._BECAUSE.keys()
+    assert len([text for text in texts if text in reasons.values()]) == texts.count("? undecided")
 
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -35,6 +35,15 @@ _PROTOCOLS = {"strongest": "strongest attack", "paper": "paper's", CONTROL: "ran
 _PROTOCOL_DASHES = [[1, 0], [5, 3], [1, 3]]
 _LEVEL = alt.Axis(labelAngle=0)
 _FIELD, _WIDEST = 100, 1000
+_TICK = 36  # as wide as a tolerance is written
+_BECAUSE = {
+    "no_paper": "no paper's attack",
+    "no_robustness": "little is left",
+    "weak_attack": "paper's attack weak",
+    "ladder": "attacks too weak",
+    "checks": "checks not passed",
+    "images": "too few images",
+}
 
 
 def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
@@ -46,7 +55,8 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
 
     Returns:
         For every dataset and norm a panel an epsilon: models by tolerances, each field coloured
-        and marked by its verdict, with robust accuracy under both protocols below.
+        and marked by its verdict, with robust accuracy under both protocols below, and why it is
+        undecided where it is.
     """
     cells = verdicts.assign(
         tau=verdicts.tolerance.map(tau_label),
@@ -56,6 +66,7 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
             f"{_whole(paper)} → {_whole(strongest)} %"
             for paper, strongest in zip(verdicts.paper, verdicts.strongest, strict=True)
         ],
+        why=verdicts.because.map(_BECAUSE).where(verdicts.verdict == UNDECIDED, ""),
     )
     rows = []
     for dataset, norm in groups_of(verdicts):
@@ -83,13 +94,14 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
                 alt.Tooltip("reason:N", title="Because"),
             ],
         )
-        words = base.mark_text(color="white", fontWeight=600, dy=-7).encode(text="symbol:N")
-        rates = base.mark_text(color="white", fontSize=11, dy=9).encode(text="rates:N")
+        words = base.mark_text(color="white", fontWeight=600, dy=-15).encode(text="symbol:N")
+        rates = base.mark_text(color="white", fontSize=11, dy=1).encode(text="rates:N")
+        reasons = base.mark_text(color="white", fontSize=10, dy=16).encode(text="why:N")
         wide = _FIELD * own.tau.nunique()
         epsilons = [epsilon_label(epsilon) for epsilon in sorted(set(own.epsilon))]
         rows.append(
-            alt.layer(fields, words, rates)
-            .properties(width=wide, height=44 * own.model.nunique())
+            alt.layer(fields, words, rates, reasons)
+            .properties(width=wide, height=56 * own.model.nunique())
             .facet(
                 data=inline(own.drop(columns=["experiment", "because"])),
                 facet=alt.Facet("panel:N", title=None, sort=epsilons),
@@ -130,7 +142,7 @@ def protocol_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConca
         own = cells[(cells.dataset == dataset) & (cells.norm == norm)]
         rows.append(
             alt.layer(*_protocol_layers(own))
-            .properties(width=0.8 * PANEL, height=0.7 * PANEL)
+            .properties(width=max(0.8 * PANEL, _TICK * own.tau.nunique()), height=0.7 * PANEL)
             .facet(
                 data=inline(own.drop(columns=["experiment", "because", "reason"])),
                 column=alt.Column("model:N", title=None, sort=list(models)),
