@@ -3,6 +3,8 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from samples import (
     LADDER,
@@ -211,6 +213,28 @@ def test_findings_compare_models_tolerances_and_gradients(tmp_path):
     assert "adjoint gradients in 1 of 1 comparison, clearly less often in 0." in text
     assert "masked" in text
     assert "not yet evidence of robustness" in text
+
+
+def test_findings_say_where_gradients_agree():
+    audit = pd.DataFrame(
+        [
+            ("OON", "adjoint", "direct", 0.001, 0.99, 0.95),
+            ("OON", "adjoint", "direct", 10.0, 0.25, 0.5),
+            ("OON", "tight", "direct", 1.0, 0.1, 0.1),
+            ("OON", "adjoint", "finite differences", 1.0, np.nan, np.nan),
+            ("RES", "adjoint", "direct", np.nan, np.nan, np.nan),
+        ],
+        columns=[
+            *("model", "source", "reference", "tolerance"),
+            *("cosine_median", "sign_agreement_median"),
+        ],
+    ).assign(dataset="toy")
+    assert findings.of_gradients(audit) == [
+        "OON on toy: adjoint gradients are closest to those through the solver's own steps at "
+        "τ = 0.001 (median cosine 0.99, 95.0 % of the pixels of the same sign) and farthest from "
+        "them at τ = 10 (median cosine 0.25, 50.0 % of the pixels of the same sign)."
+    ]
+    assert findings.of_gradients(audit[:0]) == []
 
 
 def test_findings_warn_where_only_adjoint_gradients_attacked(tmp_path):

@@ -92,6 +92,7 @@ def render(name: str, folder: Path) -> str:
         ],
         "Verdicts": [_table(found[key]) for key in ("verdicts", "gains", "comparisons")],
         "Gradients": [
+            *_list(findings.of_gradients(tables["audit"])),
             _table(report_tables.agreement(tables["audit"])),
             _figure(name, tables, "audit"),
             _figure(name, tables, "matrix"),
