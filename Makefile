@@ -17,7 +17,7 @@ help:
 	@echo "make test-slurm  (as root) start a SLURM cluster on this machine, test on it, stop it"
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
-	@echo "make docs    regenerate the configuration's schema and documentation"
+	@echo "make docs    regenerate the configuration's schema and documentation, and the pages of results"
 	@echo "make lock    resolve requirements/*.txt anew into requirements/lock.txt"
 	@echo "make clean   remove the environment (results/ and resources/ stay)"
 
@@ -75,6 +75,7 @@ format: $(VENV)/dev
 
 docs: $(VENV)/run
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.config_docs
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.results_page docs/results/*.md
 
 # The platform's own torch build (+cpu, +cu128) and its CUDA packages are left out: the same lock
 # serves machines with and without a GPU.

@@ -1,12 +1,14 @@
 """A page of results in Markdown, and the small files that it is made from.
 
 The page is a pure function of a folder of CSV tables, figures and the manifest, which travels with
-it: whoever has the folder can make the page again, and trace every number in it to a table.
+it: whoever has the folder can make the page again (`make docs` does, after a change of its words),
+and trace every number in it to a table.
 """
 
 import html
 import json
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -239,3 +241,8 @@ def _table(table: Table) -> str:
         return f"{table.caption}\n\n{rows}"
     summary = f"{html.escape(table.caption)} ({len(table.rows)} rows)"
     return f"<details>\n<summary>{summary}</summary>\n\n{rows}\n\n</details>"
+
+
+if __name__ == "__main__":
+    for page in map(Path, sys.argv[1:]):
+        page.write_text(render(page.stem, page.with_suffix("")), encoding="utf-8")
