@@ -209,6 +209,35 @@ def _tallies(
     return found
 
 
+def of_gradients(audit: pd.DataFrame) -> list[str]:
+    """Say where the gradients of the paper's attack point as those of the solver's own steps.
+
+    Args:
+        audit: Result of `audit_tables.audit_table`.
+
+    Returns:
+        One sentence for every dataset and model with an ODE that was audited.
+    """
+    known = audit[(audit.source == "adjoint") & (audit.reference == "direct")]
+    found = []
+    for (dataset, model), own in known.groupby(["dataset", "model"], sort=False):
+        ranked = own.dropna(subset="cosine_median").sort_values("cosine_median")
+        if len(ranked):
+            found.append(
+                f"{model} on {dataset}: adjoint gradients are closest to those through the "
+                f"solver's own steps at {_closeness(ranked.iloc[-1])} and farthest from them at "
+                f"{_closeness(ranked.iloc[0])}."
+            )
+    return found
+
+
+def _closeness(row: pd.Series) -> str:
+    return (
+        f"τ = {label(float(row.tolerance))} (median cosine {row.cosine_median:.2f}, "
+        f"{percent(row.sign_agreement_median)} of the pixels of the same sign)"
+    )
+
+
 def _cautions(attacks: pd.DataFrame, changes: Sequence[Comparison]) -> list[str]:
     found = []
     fell = [comparison for comparison in changes if comparison.direction < 0]
@@ -239,32 +268,3 @@ def _cautions(attacks: pd.DataFrame, changes: Sequence[Comparison]) -> list[str]
 
 def _counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}" + ("s" if n != 1 else "")
-
-
-def of_gradients(audit: pd.DataFrame) -> list[str]:
-    """Say where the gradients of the paper's attack point as those of the solver's own steps.
-
-    Args:
-        audit: Result of `audit_tables.audit_table`.
-
-    Returns:
-        One sentence for every dataset and model with an ODE that was audited.
-    """
-    known = audit[(audit.source == "adjoint") & (audit.reference == "direct")]
-    found = []
-    for (dataset, model), own in known.groupby(["dataset", "model"], sort=False):
-        ranked = own.dropna(subset="cosine_median").sort_values("cosine_median")
-        if len(ranked):
-            found.append(
-                f"{model} on {dataset}: adjoint gradients are closest to those through the "
-                f"solver's own steps at {_closeness(ranked.iloc[-1])} and farthest from them at "
-                f"{_closeness(ranked.iloc[0])}."
-            )
-    return found
-
-
-def _closeness(row: pd.Series) -> str:
-    return (
-        f"τ = {label(float(row.tolerance))} (median cosine {row.cosine_median:.2f}, "
-        f"{percent(row.sign_agreement_median)} of the pixels of the same sign)"
-    )
