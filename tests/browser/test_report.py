@@ -81,13 +81,29 @@ def test_shows_a_tooltip(browser, report):
     assert "Model" in tooltip.inner_text()
 
 
-def test_the_verdict_is_on_the_first_screen_with_its_reason(browser, report):
+def test_the_verdict_is_on_the_first_screen(browser, report):
     page, _ = opened(browser, report, viewport={"width": 1280, "height": 900})
     assert page.locator("#answer").bounding_box()["y"] < 450
-    page.locator("[data-chart=verdicts] svg.marks .mark-rect.role-mark path").last.hover(force=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("verdicts", "Because"),
+        ("responsible", "Decision changed"),
+        ("ladder", "By this attack alone"),
+        ("checks", "A failure means"),
+    ],
+)
+@pytest.mark.parametrize("place", [None, {"x": 18, "y": 18}], ids=["its words", "its corner"])
+def test_all_of_a_field_shows_its_tooltip(browser, report, name, told, place):
+    page, _ = opened(browser, report)
+    field = page.locator(f"[data-chart={name}] svg.marks .mark-rect.role-mark path").last
+    # Without a place at its centre; its box is wider by the mitres of its white outline.
+    field.hover(force=True, position=place)
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
-    assert "Because" in tooltip.inner_text()
+    assert told in tooltip.inner_text()
 
 
 MENUS = {

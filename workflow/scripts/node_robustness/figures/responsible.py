@@ -142,14 +142,6 @@ def _map(maps: pd.DataFrame, *, first: bool) -> Layers:
     base = alt.Chart().encode(
         x=alt.X("start:O", title="Interval from t =", axis=axis),
         y=alt.Y("end:O", title="to t =", axis=axis, sort="descending"),
-    )
-    fields = base.mark_rect(stroke="white", strokeWidth=1).encode(
-        color=alt.Color(
-            "share:Q",
-            title="Decision changed",
-            scale=alt.Scale(domain=[0, 1], scheme="viridis"),
-            legend=alt.Legend(format="~%", gradientLength=160) if first else None,
-        ),
         tooltip=[
             alt.Tooltip("model:N", title="Model"),
             alt.Tooltip("tau:N", title="Tolerance τ"),
@@ -158,6 +150,14 @@ def _map(maps: pd.DataFrame, *, first: bool) -> Layers:
             percent("share", "Decision changed"),
             alt.Tooltip("n:Q", title="Of images"),
         ],
+    )
+    fields = base.mark_rect(stroke="white", strokeWidth=1).encode(
+        color=alt.Color(
+            "share:Q",
+            title="Decision changed",
+            scale=alt.Scale(domain=[0, 1], scheme="viridis"),
+            legend=alt.Legend(format="~%", gradientLength=160) if first else None,
+        ),
     )
     layers: list[alt.Chart] = [fields]
     if step >= _WIDEST:

@@ -334,7 +334,7 @@ def heat_map(
     Returns:
         A layered chart that still needs its data.
     """
-    base = alt.Chart().transform_filter(f"isValid(datum.{value})").encode(x=x, y=y)
+    base = alt.Chart().transform_filter(f"isValid(datum.{value})").encode(x=x, y=y, tooltip=tooltip)
     fields = base.mark_rect(stroke="white", strokeWidth=2).encode(
         color=alt.Color(
             f"{value}:Q",
@@ -342,7 +342,6 @@ def heat_map(
             scale=alt.Scale(domain=[0, 1], scheme="viridis"),
             legend=alt.Legend(format="~%", gradientLength=160),
         ),
-        tooltip=tooltip,
     )
     # Viridis is dark below a half and light above.
     numbers = base.mark_text(fontSize=11).encode(

@@ -74,14 +74,7 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
         base = alt.Chart().encode(
             x=alt.X("tau:N", title="Solver tolerance τ", sort=tau_labels(own), axis=_LEVEL),
             y=alt.Y("model:N", title=None, sort=list(models)),
-        )
-        fields = base.mark_rect(stroke="white", strokeWidth=3).encode(
-            color=alt.Color(
-                "verdict:N",
-                title="Robustness",
-                scale=alt.Scale(domain=[HOLDS, MASKED, UNDECIDED], range=[_GOOD, _BAD, _OPEN]),
-                legend=alt.Legend(symbolType="square"),
-            ),
+            # Of the words too, which lie over most of a field.
             tooltip=[
                 alt.Tooltip("model:N", title="Model"),
                 alt.Tooltip("tau:N", title="Tolerance τ"),
@@ -93,6 +86,14 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
                 percent("gap_high", "95 % to"),
                 alt.Tooltip("reason:N", title="Because"),
             ],
+        )
+        fields = base.mark_rect(stroke="white", strokeWidth=3).encode(
+            color=alt.Color(
+                "verdict:N",
+                title="Robustness",
+                scale=alt.Scale(domain=[HOLDS, MASKED, UNDECIDED], range=[_GOOD, _BAD, _OPEN]),
+                legend=alt.Legend(symbolType="square"),
+            ),
         )
         words = base.mark_text(color="white", fontWeight=600, dy=-15).encode(text="symbol:N")
         rates = base.mark_text(color="white", fontSize=11, dy=1).encode(text="rates:N")
@@ -357,14 +358,6 @@ def _check_panel(mine: pd.DataFrame, model: str, every: pd.DataFrame, *, first: 
     base = alt.Chart(inline(mine.drop(columns=["experiment", "dataset", "supports"]))).encode(
         x=alt.X("tau:N", title="τ", sort=list(dict.fromkeys(mine.tau)), axis=_LEVEL),
         y=alt.Y("title:N", title=None, sort=titles, scale=alt.Scale(domain=titles), axis=axis),
-    )
-    fields = base.mark_rect(stroke="white", strokeWidth=2).encode(
-        color=alt.Color(
-            "outcome:N",
-            title="Outcome",
-            scale=alt.Scale(domain=list(_MARKS), range=[_GOOD, _BAD, "#9a9a9a"]),
-            legend=alt.Legend(symbolType="square"),
-        ),
         tooltip=[
             alt.Tooltip("title:N", title="Check"),
             alt.Tooltip("outcome:N", title="Outcome"),
@@ -373,6 +366,14 @@ def _check_panel(mine: pd.DataFrame, model: str, every: pd.DataFrame, *, first: 
             alt.Tooltip("threshold:Q", title="of", format=".3~g"),
             alt.Tooltip("failure:N", title="A failure means"),
         ],
+    )
+    fields = base.mark_rect(stroke="white", strokeWidth=2).encode(
+        color=alt.Color(
+            "outcome:N",
+            title="Outcome",
+            scale=alt.Scale(domain=list(_MARKS), range=[_GOOD, _BAD, "#9a9a9a"]),
+            legend=alt.Legend(symbolType="square"),
+        ),
     )
     marks = base.mark_text(color="white", fontWeight=600).encode(text="mark:N")
     wide = mine.tau.nunique() * (90 if mine.tau.str.contains("seed").any() else 44)
