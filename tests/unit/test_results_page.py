@@ -69,6 +69,19 @@ def test_the_page_needs_its_folder_alone(folder, tmp_path):
     assert results_page.render("tiny", moved) == page
 
 
+def test_of_trajectories_the_medians_travel(folder, tmp_path):
+    whole = pd.read_csv(tmp_path / "trajectories.csv")
+    thin = pd.read_csv(folder / "trajectories.csv")
+    medians = [name for name in whole if name.endswith("_median")]
+    assert len(thin) == len(whole)
+    assert [name for name in thin if re.search("_(mean|median|q..)$", name)] == medians
+    for name in thin:
+        if whole[name].dtype == float:
+            assert thin[name].to_numpy() == pytest.approx(whole[name], rel=1e-3, nan_ok=True)
+        else:
+            pd.testing.assert_series_equal(thin[name], whole[name])
+
+
 def test_names_of_machines_stay_at_home(folder):
     for path in (folder / "manifest.json", *folder.glob("*.csv")):
         assert "desk of somebody" not in path.read_text()

@@ -23,6 +23,9 @@ TABLES = (
 )
 """The tables that the page rests on, or that belong to it."""
 
+MEDIANS_ALONE = ("trajectories",)
+"""Of these the other quantiles and the means stay behind: megabytes that only figures show."""
+
 FIGURES = {
     "verdicts": ("verdicts", "The verdict in every setting: model, tolerance, norm and epsilon."),
     "protocols": (

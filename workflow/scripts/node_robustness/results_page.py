@@ -26,7 +26,7 @@ from node_robustness import (
 from node_robustness.config_attacks import AnyAttack, Attack
 from node_robustness.paper import CITATION, CLAIMS, EPOCHS, SUCCESS_NOT_AT_HAND
 from node_robustness.presets import BUILT_IN, PRESETS
-from node_robustness.published import FIGURES, TABLES
+from node_robustness.published import FIGURES, MEDIANS_ALONE, TABLES
 from node_robustness.report_tables import Table
 from node_robustness.verdicts import UNDECIDED
 from node_robustness.words import listed, percent
@@ -37,19 +37,23 @@ _PRIVATE = ("host", "hosts")
 _ROWS_TO_SHOW = 40
 # Of these columns an empty field is an empty text.
 _TEXTS = ("gradient", "reason", "because")
+_BESIDE_MEDIANS = r"_(?:mean|q\d\d)$"
 
 
 def gather(tables: Iterable[Path], figures: Iterable[Path], manifest: Path, folder: Path) -> None:
     """Put what the page is made from into a folder.
 
     Args:
-        tables: CSV tables of the experiment.
+        tables: CSV tables of the experiment. Of some the medians alone are copied, to four digits.
         figures: SVG figures.
         manifest: `manifest.json` of the run. The names of its machines are left out.
         folder: Where copies go; it must exist.
     """
     for path in (*tables, *figures):
-        shutil.copyfile(path, folder / path.name)
+        if path.stem in MEDIANS_ALONE:
+            _thin(path, folder / path.name)
+        else:
+            shutil.copyfile(path, folder / path.name)
     told = json.loads(manifest.read_text())
     known = {key: value for key, value in told.items() if key not in _PRIVATE}
     (folder / manifest.name).write_text(json.dumps(known, indent=2) + "\n")
@@ -128,6 +132,12 @@ def render(name: str, folder: Path) -> str:
         if own:
             lines += [f"## {title}", *own]
     return "\n\n".join([*lines, f"The paper: {CITATION}"]) + "\n"
+
+
+def _thin(path: Path, copy: Path) -> None:
+    frame = pd.read_csv(path)
+    kept = frame.loc[:, ~frame.columns.str.contains(_BESIDE_MEDIANS)]
+    kept.to_csv(copy, index=False, float_format="%.4g", lineterminator="\n")
 
 
 def _read(path: Path) -> pd.DataFrame:
