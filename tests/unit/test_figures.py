@@ -60,8 +60,8 @@ def test_figures_of_the_verdict_are_drawn(verdict_charts, name, tmp_path):
 def test_the_verdict_is_told_by_symbols_beside_colours(verdict_charts, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
     for name, words in {
-        "verdicts": ["✕ masked", "90 → 35 %", "? undecided", "no ODE"],
-        "checks": ["✓", "✕", "1, seed 1"],
+        "verdicts": ["✕", "90 → 35 %", "masked", "?", "no ODE"],
+        "checks": ["✓", "✕", "toy, seed 1"],
     }.items():
         figures.save_chart(verdict_charts[name], *paths)
         texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
@@ -74,7 +74,7 @@ def test_an_undecided_field_says_why(verdict_charts, tmp_path):
     texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
     reasons = drawn_verdicts._BECAUSE
     assert reasons.keys() == answers._BECAUSE.keys()
-    assert len([text for text in texts if text in reasons.values()]) == texts.count("? undecided")
+    assert len([text for text in texts if text in reasons.values()]) == texts.count("?")
 
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -15,7 +15,6 @@ from node_robustness.figures.style import (
     epsilon_label,
     groups_of,
     heat_map,
-    in_order,
     inline,
     percent,
     rate_axis,
@@ -34,7 +33,7 @@ _MARKS = {PASSED: "✓", FAILED: "✕", NOT_MEASURED: "–"}
 _PROTOCOLS = {"strongest": "strongest attack", "paper": "paper's", CONTROL: "random noise"}
 _PROTOCOL_DASHES = [[1, 0], [5, 3], [1, 3]]
 _LEVEL = alt.Axis(labelAngle=0)
-_FIELD, _WIDEST = 100, 1000
+_FIELD, _HIGH, _WIDEST = 100, 38, 1000
 _TICK = 36  # as wide as a tolerance is written
 _BECAUSE = {
     "no_paper": "no paper's attack",
@@ -55,18 +54,18 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
 
     Returns:
         For every dataset and norm a panel an epsilon: models by tolerances, each field coloured
-        and marked by its verdict, with robust accuracy under both protocols below, and why it is
-        undecided where it is.
+        and marked by its verdict, with robust accuracy under both protocols, and below in a word
+        that verdict or why there is none.
     """
     cells = verdicts.assign(
         tau=verdicts.tolerance.map(tau_label),
         panel=verdicts.epsilon.map(epsilon_label),
-        symbol=[f"{_SYMBOLS[verdict]} {verdict}" for verdict in verdicts.verdict],
+        symbol=verdicts.verdict.map(_SYMBOLS),
         rates=[
             f"{_whole(paper)} → {_whole(strongest)} %"
             for paper, strongest in zip(verdicts.paper, verdicts.strongest, strict=True)
         ],
-        why=verdicts.because.map(_BECAUSE).where(verdicts.verdict == UNDECIDED, ""),
+        word=verdicts.because.map(_BECAUSE).where(verdicts.verdict == UNDECIDED, verdicts.verdict),
     )
     rows = []
     for dataset, norm in groups_of(verdicts):
@@ -95,14 +94,15 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
                 legend=alt.Legend(symbolType="square"),
             ),
         )
-        words = base.mark_text(color="white", fontWeight=600, dy=-15).encode(text="symbol:N")
-        rates = base.mark_text(color="white", fontSize=11, dy=1).encode(text="rates:N")
-        reasons = base.mark_text(color="white", fontSize=10, dy=16).encode(text="why:N")
+        # On its own: a still falls back for all of a text on a font that has the symbol.
+        symbols = base.mark_text(color="white", dx=-38).encode(text="symbol:N")
+        rates = base.mark_text(color="white", fontWeight=600, dx=7, dy=-7).encode(text="rates:N")
+        words = base.mark_text(color="white", fontSize=10, dx=7, dy=8).encode(text="word:N")
         wide = _FIELD * own.tau.nunique()
         epsilons = [epsilon_label(epsilon) for epsilon in sorted(set(own.epsilon))]
         rows.append(
-            alt.layer(fields, words, rates, reasons)
-            .properties(width=wide, height=56 * own.model.nunique())
+            alt.layer(fields, symbols, rates, words)
+            .properties(width=wide, height=_HIGH * own.model.nunique())
             .facet(
                 data=inline(own.drop(columns=["experiment", "because"])),
                 facet=alt.Facet("panel:N", title=None, sort=epsilons),
@@ -113,7 +113,10 @@ def verdict_figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
     return styled(
         alt.vconcat(*rows),
         "What is real and what is masked",
-        ["Below each verdict: robust accuracy under the paper's protocol → the strongest attack."],
+        [
+            "Robust accuracy under the paper's protocol → the strongest attack; below, the verdict "
+            "or why there is none.",
+        ],
     )
 
 
@@ -326,25 +329,19 @@ def check_figure(checks: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
         models: All models of the experiment.
 
     Returns:
-        For every dataset a grid: checks downwards, models and tolerances (and seeds, where there
-        are several) from left to right.
+        For every dataset and seed a grid: checks downwards, models and tolerances from left to
+        right.
     """
     several = checks.seed.nunique() > 1
-    cells = checks.assign(
-        tau=[
-            tau_label(tolerance) + (f", seed {seed}" if several else "")
-            for tolerance, seed in zip(checks.tolerance, checks.seed, strict=True)
-        ],
-        mark=checks.outcome.map(_MARKS),
-    )
+    cells = checks.assign(tau=checks.tolerance.map(tau_label), mark=checks.outcome.map(_MARKS))
     rows = []
-    for dataset in in_order(checks.dataset):
-        own = cells[cells.dataset == dataset]
+    for (dataset, seed), own in cells.groupby(["dataset", "seed"], sort=False):
         panels: list[Layers] = []
         for model in (name for name in models if name in set(own.model)):
             mine = own[own.model == model]
             panels.append(_check_panel(mine, model, own, first=not panels))
-        rows.append(alt.hconcat(*panels, title=dataset, spacing=12))
+        title = f"{dataset}, seed {seed}" if several else str(dataset)
+        rows.append(alt.hconcat(*panels, title=title, spacing=12))
     return styled(
         alt.vconcat(*rows),
         "Sanity checks",
@@ -376,5 +373,6 @@ def _check_panel(mine: pd.DataFrame, model: str, every: pd.DataFrame, *, first: 
         ),
     )
     marks = base.mark_text(color="white", fontWeight=600).encode(text="mark:N")
-    wide = mine.tau.nunique() * (90 if mine.tau.str.contains("seed").any() else 44)
-    return alt.layer(fields, marks, title=model).properties(width=wide, height=22 * len(titles))
+    return alt.layer(fields, marks, title=model).properties(
+        width=44 * mine.tau.nunique(), height=22 * len(titles)
+    )
