@@ -138,6 +138,16 @@ _DETECTION: Columns = {
         "–" if pd.isna(row.detected) else percent(row.detected)
     ),
 }
+_RANDOMISATION: Columns = {
+    "Dataset": lambda row: row.dataset,
+    "Model": lambda row: row.model,
+    "Seed": lambda row: str(row.seed),
+    "Norm": lambda row: NORMS[row.norm],
+    "ε": lambda row: label(row.epsilon),
+    "Attacker": lambda row: row.attacker,
+    "Images": lambda row: f"{row.n:,}",
+    "Accuracy": lambda row: _percent(_estimate(row, "accuracy")),
+}
 _TRAINING: Columns = {
     "Dataset": lambda row: row.dataset,
     "Model": lambda row: row.model,
@@ -376,6 +386,13 @@ def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, Table]:
             _COMPARISONS,
         ),
         "checks": _table("Sanity checks.", tables["checks"].itertuples(), _CHECKS),
+        "randomisation": _table(
+            "Accuracy of a network whose tolerance is drawn for every solve. Clean: no attack; "
+            "fixed: gradients at one tolerance; fresh: a new draw at every step; eot: gradients "
+            "averaged over draws.",
+            tables["randomisation"].itertuples(),
+            _RANDOMISATION,
+        ),
         "detection": _table(
             "Detection of adversarials by the disagreement of tolerances.",
             tables["detection"].itertuples(),

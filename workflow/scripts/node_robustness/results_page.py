@@ -94,14 +94,24 @@ def render(name: str, folder: Path) -> str:
             "" if paper is None else SUCCESS_NOT_AT_HAND,
             _table(report_tables.success(tables["protocols"])),
             _figure(name, tables, "protocols"),
+            _figure(name, tables, "ladder"),
             _figure(name, tables, "curves"),
         ],
-        "Verdicts": [_table(found[key]) for key in ("verdicts", "gains", "comparisons")],
+        "Verdicts": [
+            *(_table(found[key]) for key in ("verdicts", "gains", "comparisons")),
+            _figure(name, tables, "checks"),
+        ],
         "Gradients": [
             *_list(findings.of_gradients(tables["audit"])),
             _table(report_tables.agreement(tables["audit"])),
             _figure(name, tables, "audit"),
             _figure(name, tables, "matrix"),
+        ],
+        "Defences by tolerance": [
+            _figure(name, tables, "randomisation"),
+            _table(found["randomisation"]),
+            _figure(name, tables, "detection"),
+            _table(found["detection"]),
         ],
         "Along the ODE": [
             *_list(
