@@ -77,6 +77,9 @@ def test_detection_counts_those_that_fool_the_classifier(tmp_path):
     assert (plain.attacker, plain.clean, plain.adversarial) == ("plain", 4, 3)
     assert (plain.auc, plain.detected) == (1, 1)
     assert (adaptive.adversarial, adaptive.detected) == (4, 0)
+    assert plain.detected_high == 1
+    assert adaptive.detected_low == 0
+    assert adaptive.detected_high == pytest.approx(0.4899, abs=1e-4)  # 3.84146 / (4 + 3.84146)
     assert adaptive.auc == 0.5
     points = audit_tables.roc_table([path])
     assert set(points.attacker) == {"plain", "adaptive"}

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from node_robustness.checks import derivative_errors, read_arrays
-from node_robustness.statistics import auc_with_interval, roc
+from node_robustness.statistics import auc_with_interval, roc, wilson
 from node_robustness.tables import CELL, SOLVED, collect, rate
 
 FINITE_DIFFERENCES = {
@@ -57,7 +57,8 @@ _DETECTED = {**SOLVED, "norm": "str", "epsilon": "float64", "attacker": "str"}
 _DETECTION = {
     **_DETECTED,
     **dict.fromkeys(["clean", "adversarial"], "int64"),
-    **dict.fromkeys(["auc", "auc_low", "auc_high", "detected"], "float64"),
+    **dict.fromkeys(["auc", "auc_low", "auc_high"], "float64"),
+    **dict.fromkeys(["detected", "detected_low", "detected_high"], "float64"),
 }
 _ROC = {
     **_DETECTED,
@@ -192,7 +193,8 @@ def detection_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         One row for every cell and ``attacker`` (``plain``, and ``adaptive``, which knows the
         detector): numbers of ``clean`` images and of ``adversarial`` ones that fool the
         classifier, the area under the ROC curve (``auc``) with its 95 % interval, and the share
-        of the adversarials that are ``detected`` at 5 % false alarms. NaN without adversarials.
+        of the adversarials that are ``detected`` at 5 % false alarms, with its Wilson interval
+        for the threshold that these clean images set. NaN without adversarials.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -231,7 +233,9 @@ def _detection_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
             auc, low, high = auc_with_interval(clean, adversarial)
             false, true, _ = roc(clean, adversarial)
             row |= {"auc": auc, "auc_low": low, "auc_high": high}
-            row["detected"] = float(true[false <= FALSE_POSITIVES].max())
+            detected = float(true[false <= FALSE_POSITIVES].max())
+            low, high = wilson(detected * len(adversarial), len(adversarial))
+            row |= {"detected": detected, "detected_low": low, "detected_high": high}
         yield row
 
 

@@ -134,9 +134,7 @@ _DETECTION: Columns = {
     "Area under the curve": lambda row: (
         "–" if pd.isna(row.auc) else f"{row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})"
     ),
-    "Detected at 5 % false alarms": lambda row: (
-        "–" if pd.isna(row.detected) else percent(row.detected)
-    ),
+    "Detected at 5 % false alarms": lambda row: _percent(_estimate(row, "detected")),
 }
 _RANDOMISATION: Columns = {
     "Dataset": lambda row: row.dataset,
@@ -394,7 +392,9 @@ def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, Table]:
             _RANDOMISATION,
         ),
         "detection": _table(
-            "Detection of adversarials by the disagreement of tolerances.",
+            "Detection of adversarials by the disagreement of tolerances: by plain attacks, and by "
+            "adaptive ones, which know of it. Intervals of what is detected are for the threshold "
+            "that these clean images set.",
             tables["detection"].itertuples(),
             _DETECTION,
         ),
