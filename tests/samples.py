@@ -1,7 +1,9 @@
 """Tiny cell files for tests of tables, figures and report."""
 
 import json
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -352,6 +354,21 @@ def collect(folder: Path, seeds=(0,)) -> tuple[dict, list[Path]]:
     return tables_of(clean, attacks, trajectories, probes), shown
 
 
+def tiny_tables() -> dict:
+    """The tables of `collect`."""
+    return _copies(_tiny_tables())
+
+
+@cache
+def _tiny_tables() -> dict:
+    with TemporaryDirectory() as folder:
+        return collect(Path(folder))[0]
+
+
+def _copies(found: dict) -> dict:
+    return {name: table.copy() for name, table in found.items()}
+
+
 def tables_of(
     clean, attacks, trajectories=(), probes=(), audits=(), judged=(), randomised=(), detections=()
 ) -> dict:
@@ -390,8 +407,18 @@ def tables_of(
     }
 
 
-def collect_masked(folder: Path, n: int = 150, seeds=(0,)) -> dict:
+def masked_tables(n: int = 150, seeds=(0,)) -> dict:
     """The tables of an experiment in which a larger tolerance masks gradients, all measured."""
+    return _copies(_masked_tables(n, seeds))
+
+
+@cache
+def _masked_tables(n: int, seeds: tuple[int, ...]) -> dict:
+    with TemporaryDirectory() as folder:
+        return tables_of(**_masked_files(Path(folder), n, seeds))
+
+
+def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {
         key: [] for key in ("clean", "attacks", "audits", "judged", "randomised", "detections")
     }
@@ -419,7 +446,7 @@ def collect_masked(folder: Path, n: int = 150, seeds=(0,)) -> dict:
                 files["detections"].append(write_detection(folder, *scores, fooled, **where))
         wrong = {"clean": [0, 0], "fixed": [0, 0.5], "fresh": [0.5, 1], "eot": [1, 1]}
         files["randomised"].append(write_randomised(folder, wrong, seed=seed))
-    return tables_of(**files)
+    return files
 
 
 def pages_in(folder: Path) -> Pages:
@@ -524,16 +551,18 @@ def write_benchmarks(folder: Path) -> list[Path]:
     return [write_benchmark(folder / f"{n}.tsv", f"{s} 100 {s}") for n, s in seconds.items()]
 
 
-def report_of(folder: Path) -> tuple[dict, dict]:
+@cache
+def report_of() -> tuple[dict, dict]:
     """The tables and the figures of a report in which everything was measured."""
-    collected, shown = collect(folder)
-    (folder / "masked").mkdir()
-    masked = collect_masked(folder / "masked")
-    collected |= {key: masked[key] for key in masked if key not in _OF_CELLS}
-    data = write_data(folder)
-    collected["costs"] = job_costs(write_benchmarks(folder / "benchmarks"), collected)
-    examples = example_table([(path, data) for path in shown])
-    charts = draw(collected, examples, pages_in(folder))
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        collected, shown = collect(folder)
+        masked = masked_tables()
+        collected |= {key: masked[key] for key in masked if key not in _OF_CELLS}
+        data = write_data(folder)
+        collected["costs"] = job_costs(write_benchmarks(folder / "benchmarks"), collected)
+        examples = example_table([(path, data) for path in shown])
+        charts = draw(collected, examples, pages_in(folder))
     charts["costs"] = cost_figure(collected["costs"], MODELS)
     return collected, {
         key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()
@@ -543,7 +572,7 @@ def report_of(folder: Path) -> tuple[dict, dict]:
 def write_report(folder: Path, experiment: str, paper: str | None = None) -> Path:
     """A report of the cells of two tiny experiments."""
     path = folder / "report.html"
-    render_report(experiment, *report_of(folder), MANIFEST, paper, path)
+    render_report(experiment, *report_of(), MANIFEST, paper, path)
     return path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from samples import MODELS, collect, collect_masked, write_benchmark
+from samples import MODELS, masked_tables, tiny_tables, write_benchmark
 
 from node_robustness import command_line, costs, provenance
 from node_robustness.figures.costs import cost_figure
@@ -16,9 +16,9 @@ ATTACK = "attack/toy/OON/seed-0/tau-0.01/bim/linf/eps-0.1"
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory):
+def tables():
     """RES, and OON at the tolerances 0.01 and 1, under bim at the epsilons 0.1 and 0.3."""
-    return collect(tmp_path_factory.mktemp("cells"))[0]
+    return tiny_tables()
 
 
 def of_jobs(folder: Path, tables: dict, **rows: list[str]) -> pd.DataFrame:
@@ -83,7 +83,7 @@ def test_evaluations_are_those_of_the_tables(tmp_path, tables):
     ],
 )
 def test_what_the_experiment_had_once_does_not_count(tmp_path, gone):
-    tables = collect_masked(tmp_path, 8)
+    tables = masked_tables(8)
     there = {
         "train/toy/OON/seed-0": ["1 1 1"],
         ATTACK.replace("bim", "apgd"): ["1 1 1"],

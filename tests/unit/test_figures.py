@@ -9,8 +9,8 @@ from PIL import Image
 from samples import (
     cell,
     collect,
-    collect_masked,
     draw,
+    masked_tables,
     pages_in,
     write,
     write_attack,
@@ -44,8 +44,8 @@ VERDICT = [
 
 
 @pytest.fixture(scope="module")
-def verdict_charts(tmp_path_factory):
-    collected = collect_masked(tmp_path_factory.mktemp("cells"), seeds=(0, 1))
+def verdict_charts():
+    collected = masked_tables(seeds=(0, 1))
     return draw(collected, example_table([]))
 
 
@@ -80,8 +80,8 @@ def test_an_undecided_field_says_why(verdict_charts, tmp_path):
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_only_the_papers_method_is_drawn_as_curves(tmp_path):
-    collected = collect_masked(tmp_path, 8)
+def test_only_the_papers_method_is_drawn_as_curves():
+    collected = masked_tables(8)
     chosen = figures.published(collected["attacks"], collected["ladder"])
     assert set(chosen.attack) == {"bim_adjoint"}
     nothing = figures.published(collected["attacks"], collected["ladder"].iloc[:0])

@@ -179,8 +179,8 @@ def test_a_disk(small_disk, tmp_path, name):
     check(getattr(Written(tmp_path), name), path, partial(filled, small_disk))
 
 
-def test_the_report(small_disk, tmp_path):
-    tables, figures = report_of(tmp_path)
+def test_the_report(small_disk):
+    tables, figures = report_of()
 
     def write(path: Path, version: int) -> None:
         manifest = MANIFEST | {"host": f"host {version}"}

@@ -10,10 +10,10 @@ from samples import (
     LADDER,
     MANIFEST,
     cell,
-    collect,
-    collect_masked,
     draw,
+    masked_tables,
     solved,
+    tiny_tables,
     write_attack,
     write_clean,
     write_report,
@@ -83,7 +83,7 @@ def test_the_answer_comes_first(page):
 
 
 def test_what_was_not_measured_is_said(tmp_path):
-    collected, shown = collect(tmp_path)
+    collected = tiny_tables()
     charts = draw(collected, example_table([]))
     specs = {key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()}
     collected["costs"] = job_costs([], collected)
@@ -99,11 +99,10 @@ def test_what_was_not_measured_is_said(tmp_path):
     assert 'id="figure-audit"' not in page
     assert 'id="figure-costs"' not in page
     assert "the paper&#39;s attack did not run (6)" in page
-    assert shown
 
 
-def test_answers_of_masked_robustness(tmp_path):
-    collected = collect_masked(tmp_path)
+def test_answers_of_masked_robustness():
+    collected = masked_tables()
     text = "\n".join(answers(*(collected[key] for key in ("verdicts", "gains", "comparisons"))))
     assert (
         "RES on toy: the robustness that the paper's protocol shows holds in 1 of 1 setting" in text
@@ -119,14 +118,14 @@ def test_answers_of_masked_robustness(tmp_path):
     assert "Undecided because there are too few images (1)." in text
 
 
-def test_answers_of_no_attack(tmp_path):
-    collected, _ = collect(tmp_path)
+def test_answers_of_no_attack():
+    collected = tiny_tables()
     empty = [collected[key].iloc[:0] for key in ("verdicts", "gains", "comparisons")]
     assert answers(*empty) == ["No attack ran: nothing is known of the robustness of these models."]
 
 
-def test_a_claim_travels_with_what_it_rests_on(tmp_path):
-    collected = collect_masked(tmp_path)
+def test_a_claim_travels_with_what_it_rests_on():
+    collected = masked_tables()
     place = {"experiment": "tiny", "dataset": "toy", "model": "OON"}
     record = claim(collected, place, "bim_adjoint")
     json.dumps(record, allow_nan=False)
@@ -149,9 +148,9 @@ def test_a_claim_travels_with_what_it_rests_on(tmp_path):
     ]
 
 
-def test_a_claim_of_a_model_that_nothing_attacked(tmp_path):
+def test_a_claim_of_a_model_that_nothing_attacked():
     place = {"experiment": "tiny", "dataset": "toy", "model": "other"}
-    record = claim(collect_masked(tmp_path), place, None)
+    record = claim(masked_tables(), place, None)
     assert record["images"] is None
     assert record["seeds"] == {}
     assert record["attacks"] == record["results"] == record["gains"] == record["checks"] == []
@@ -285,8 +284,8 @@ def test_findings_of_one_tolerance_compare_none(tmp_path):
     assert findings.tolerance_changes(table) == []
 
 
-def test_findings_of_no_attacks(tmp_path):
-    collected, _ = collect(tmp_path)
+def test_findings_of_no_attacks():
+    collected = tiny_tables()
     assert findings.sentences(collected["clean"], collected["attacks"].iloc[:0]) == [
         "Accuracy on 4 clean test images of toy: OON 75.0 % at τ = 0.01 and 75.0 % at τ = 1; "
         "RES 75.0 %."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from samples import PACE, collect, collect_masked
+from samples import PACE, masked_tables, tiny_tables
 
 from node_robustness import results_page, tables
 from node_robustness.published import FIGURES, TABLES
@@ -38,9 +38,9 @@ COLUMNS = "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,n
 HISTORY = f"{COLUMNS}\n1,2,0.5,1,0.75,26\n"
 
 
-@pytest.fixture(params=[collect_masked, lambda folder: collect(folder)[0]], ids=["masked", "tiny"])
+@pytest.fixture(params=[masked_tables, tiny_tables], ids=["masked", "tiny"])
 def folder(request, tmp_path) -> Path:
-    collected = request.param(tmp_path)
+    collected = request.param()
     history = tmp_path / "results/tiny/toy/OON/seed-0/history.csv"
     history.parent.mkdir(parents=True)
     history.write_text(HISTORY)
@@ -103,8 +103,8 @@ def test_rows_are_whole(folder):
         assert len(widths) == 1
 
 
-def test_what_it_says_of_masked_robustness(tmp_path):
-    collected = collect_masked(tmp_path)
+def test_what_it_says_of_masked_robustness():
+    collected = masked_tables()
     table = results_page.report_tables.success(collected["protocols"])
     rows = {(row[1], row[3]): row for row in table.rows}
     # Of 150 images all are right; under the paper's attack 10 % fall at tau = 1, at the best 65 %.
