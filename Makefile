@@ -49,7 +49,7 @@ plan: $(VENV)/run
 slurm: $(VENV)/slurm
 
 test: $(VENV)/dev
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # One at a time: they kill processes and fill disks.
 test-slow: $(VENV)/dev

@@ -50,7 +50,7 @@ TABLES = [
 IMAGES: int = TINY["datasets"]["digits"]["subset"]["test"]
 
 # Many times what any of them takes on two cores.
-_TIMEOUT = 300
+_TIMEOUT = 600
 
 
 def tiny(**changes: Any) -> dict[str, Any]:
