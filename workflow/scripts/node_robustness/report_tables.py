@@ -83,9 +83,13 @@ _CELL: Columns = {
     "Norm": lambda row: NORMS[row.norm],
     "ε": lambda row: label(row.epsilon),
 }
+_OF: Columns = {
+    "Images": lambda row: f"{row.n:,}",
+    "Seeds": lambda row: str(row.seeds),
+}
 _VERDICTS: Columns = {
     **_CELL,
-    "Seeds": lambda row: str(row.seeds),
+    **_OF,
     "Clean": lambda row: _percent(_estimate(row, "clean")),
     "Paper’s protocol": lambda row: _percent(_estimate(row, "paper")),
     "Strongest attack": lambda row: _percent(_estimate(row, "strongest")),
@@ -95,6 +99,7 @@ _VERDICTS: Columns = {
 }
 _GAINS: Columns = {
     **_CELL,
+    **_OF,
     "Over τ": lambda row: _tau(row.reference),
     "Gain, paper’s": lambda row: _points(_estimate(row, "paper")),
     "Gain, strongest": lambda row: _points(_estimate(row, "strongest")),
@@ -105,6 +110,7 @@ _GAINS: Columns = {
 _COMPARISONS: Columns = {
     "Protocol": lambda row: row.protocol,
     **_CELL,
+    **_OF,
     "Compared with": lambda row: (
         row.reference_model
         if pd.isna(row.reference_tolerance)
@@ -430,7 +436,9 @@ def _changes(attacks: pd.DataFrame) -> Table:
 
 def papers_accuracy(clean: pd.DataFrame, dataset: str) -> Table:
     """The paper's accuracy on a dataset beside ours."""
-    ours = across_seeds(clean, ["dataset", "model", "tolerance"], "accuracy", "accuracy")
+    by = ["dataset", "model", "tolerance"]
+    ours = across_seeds(clean, by, "accuracy", "accuracy")
+    images = clean.groupby(by, as_index=False, dropna=False).n.max()
     reported = pd.DataFrame(
         [
             (model, math.nan if tolerance is None else tolerance, accuracy)
@@ -444,6 +452,8 @@ def papers_accuracy(clean: pd.DataFrame, dataset: str) -> Table:
         "Model": lambda row: row.model,
         "τ": lambda row: _tau(row.tolerance),
         "Paper": lambda row: percent(row.paper),
+        "Images": lambda row: _count(row.n),
+        "Seeds": lambda row: _count(row.seeds),
         "This run": lambda row: _percent((row.value, row.low, row.high)),
         "Difference": lambda row: (
             "–" if pd.isna(row.value) else _signed(100 * (row.value - row.paper))
@@ -452,13 +462,17 @@ def papers_accuracy(clean: pd.DataFrame, dataset: str) -> Table:
     return _table(
         "Accuracy on clean test images: the paper’s and ours, with 95 % intervals, and the "
         "difference in percentage points.",
-        reported.merge(ours, "left", on=["model", "tolerance"]).itertuples(),
+        reported.merge(ours.merge(images, on=by), "left", on=["model", "tolerance"]).itertuples(),
         columns,
     )
 
 
 def _tau(tolerance: float) -> str:
     return "–" if pd.isna(tolerance) else label(float(tolerance))
+
+
+def _count(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:,.0f}"
 
 
 def _or_dash(value: Any) -> str:
