@@ -137,7 +137,7 @@ def bounded_distance(point, normal, value, norm):
         return value + normal @ change(multiplier)
 
     low, high = -1e9, 1e9
-    if left(low) * left(high) > 0:
+    if np.sign(left(low)) * np.sign(left(high)) > 0:  # the product of tiny ones would be 0
         return None
     return float(np.linalg.norm(change(brentq(left, low, high, xtol=1e-14, rtol=1e-14))))
 
