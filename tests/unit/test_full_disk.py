@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from samples import MANIFEST, report_of
+from samples import MANIFEST, tiny_tables
 from torch import nn
 
 from node_robustness import models, training
 from node_robustness.config import Training
+from node_robustness.costs import job_costs
 from node_robustness.downloads import RemoteFile, fetch
 from node_robustness.errors import UserError
 from node_robustness.figures import save_chart
@@ -180,11 +181,12 @@ def test_a_disk(small_disk, tmp_path, name):
 
 
 def test_the_report(small_disk):
-    tables, figures = report_of()
+    tables = tiny_tables()
+    tables["costs"] = job_costs([], tables)
 
     def write(path: Path, version: int) -> None:
         manifest = MANIFEST | {"host": f"host {version}"}
-        render_report("tiny", tables, figures, manifest, None, path)
+        render_report("tiny", tables, {}, manifest, None, path)
 
     check(write, small_disk / "report/report.html", partial(filled, small_disk))
 
