@@ -552,7 +552,7 @@ def write_benchmarks(folder: Path) -> list[Path]:
 
 
 @cache
-def report_of() -> tuple[dict, dict]:
+def measured_report() -> tuple[dict, dict]:
     """The tables and the figures of a report in which everything was measured."""
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -572,7 +572,7 @@ def report_of() -> tuple[dict, dict]:
 def write_report(folder: Path, experiment: str, paper: str | None = None) -> Path:
     """A report of the cells of two tiny experiments."""
     path = folder / "report.html"
-    render_report(experiment, *report_of(), MANIFEST, paper, path)
+    render_report(experiment, *measured_report(), MANIFEST, paper, path)
     return path
 
 

@@ -50,7 +50,7 @@ TABLES = [
 IMAGES: int = TINY["datasets"]["digits"]["subset"]["test"]
 
 # Many times what any of them takes on two cores.
-_TIMEOUT = 600
+_TIMEOUT = 300
 
 
 def tiny(**changes: Any) -> dict[str, Any]:
@@ -190,6 +190,13 @@ def files(folder: Path) -> set[str]:
     own = {".snakemake", ".snakemake_timestamp", "logs", "benchmarks"}
     kept = (p for p in paths if not own & set(p.parts))
     return {str(path) for path in kept}
+
+
+def numbers(folder: Path) -> set[str]:
+    """Those of them that hold weights and numbers, but for the costs, which are the report's."""
+    suffixes = {".h5", ".csv", ".parquet", ".safetensors"}
+    found = {name for name in files(folder) if Path(name).suffix in suffixes}
+    return {name for name in found if Path(name).stem != "costs"}
 
 
 def untimed(path: Path) -> object:

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from harness import IMAGES, OON, files, plan, snakemake, tiny
+from harness import IMAGES, OON, TABLES, files, numbers, plan, snakemake, tiny
 
 from node_robustness.results_page import render
 from node_robustness.storage import sha256
@@ -90,6 +90,9 @@ class TestFiles:
         assert {Path(name).suffix for name in there} == ends
         assert not [name for name in there if Path(name).name.startswith((".", "checkpoint"))]
         assert len(cells(finished, "attack")) == JOBS["attack"]
+        # data, models, histories, clean, attack, probe, trajectory, audits, tables as two files
+        counted = 1 + 2 + 2 + 3 + 6 + 3 + 3 + sum(AUDITS.values()) + 2 * len(TABLES)
+        assert len(numbers(finished)) == counted
 
     def test_history(self, finished):
         for model in ("RES", "OON"):

@@ -143,9 +143,7 @@ _DETECTION: Columns = {
     "Detected at 5 % false alarms": lambda row: _percent(_estimate(row, "detected")),
 }
 _RANDOMISATION: Columns = {
-    "Dataset": lambda row: row.dataset,
-    "Model": lambda row: row.model,
-    "Seed": lambda row: str(row.seed),
+    **{name: cell for name, cell in _SOLVED.items() if name != "τ"},
     "Norm": lambda row: NORMS[row.norm],
     "ε": lambda row: label(row.epsilon),
     "Attacker": lambda row: row.attacker,
