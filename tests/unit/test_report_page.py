@@ -20,7 +20,7 @@ from samples import (
 )
 
 from node_robustness import findings, tables
-from node_robustness.answers import answers
+from node_robustness.answers import answers, by_network
 from node_robustness.claims import claim
 from node_robustness.costs import job_costs
 from node_robustness.examples import example_table
@@ -116,6 +116,20 @@ def test_answers_of_masked_robustness():
     )
     assert "there they are farthest apart at τ = 1, L∞ ε = 0.1, " in text
     assert "Undecided because there are too few images (1)." in text
+
+
+def test_of_several_seeds_each_network_is_told_of():
+    assert by_network(masked_tables(150)["protocols"]) == []
+    protocols = masked_tables(150, seeds=(0, 1))["protocols"]
+    told = by_network(protocols)
+    own = protocols[protocols.model == "OON"]
+    (sentence,) = [sentence for sentence in told if sentence.startswith("OON on toy")]
+    for seed in (0, 1):
+        gaps = own[own.seed == seed].gap_low
+        assert f"{(gaps > 0.1).sum()} of {len(gaps)} (seed {seed})" in sentence
+    assert (own.gap_low > 0.1).any()
+    largest = own.loc[own.gap.idxmax()]
+    assert f"{100 * largest.strongest:.1f} % under the strongest attack" in sentence
 
 
 def test_answers_of_no_attack():

@@ -193,7 +193,28 @@ def test_seeds_that_disagree_are_undecided(tmp_path):
     paths = write_ladder(tmp_path, 100, 0.9, 0.1, seed=0)
     paths += write_ladder(tmp_path, 100, 0.9, 0.9, seed=1)
     (row,) = judge(tmp_path, paths, 100, where=where)[0].itertuples()
-    assert (row.gap, row.verdict) == (pytest.approx(0.4), "undecided")
+    assert (row.gap, row.verdict, row.because) == (pytest.approx(0.4), "undecided", "seeds")
+    assert "leaves 10.0 % and 90.0 % of the images of the 2 networks" in row.reason
+    assert "The gap of 40.0 points may still be one of 10.0 points or less" in row.reason
+    assert "100 images of 2 networks that differ (gaps of 80.0 points and 0.0 points)" in row.reason
+
+
+def test_small_gaps_of_seeds_that_disagree_are_undecided_for_the_seeds(tmp_path):
+    where = [{"seed": 0}, {"seed": 1}]
+    paths = write_ladder(tmp_path, 100, 0.9, 0.9, seed=0)
+    paths += write_ladder(tmp_path, 100, 0.9, 0.8, seed=1)
+    (row,) = judge(tmp_path, paths, 100, where=where)[0].itertuples()
+    assert (row.gap, row.verdict, row.because) == (pytest.approx(0.05), "undecided", "seeds")
+    assert "(gaps of 0.0 points and 10.0 points) count as" in row.reason
+    assert row.reason.endswith("too few to rule out 10.0 points: more seeds would help.")
+
+
+def test_what_no_seed_leaves_is_no_matter_of_the_seeds(tmp_path):
+    where = [{"seed": 0}, {"seed": 1}]
+    paths = write_ladder(tmp_path, 100, 0.0, 0.0, seed=0)
+    paths += write_ladder(tmp_path, 100, 0.1, 0.1, seed=1)
+    (row,) = judge(tmp_path, paths, 100, where=where)[0].itertuples()
+    assert (row.verdict, row.because) == ("undecided", "no_robustness")
 
 
 def gain(folder, before, after, n=200):

@@ -6,8 +6,8 @@ Computed from the tables of verdicts alone; `verdicts` has the rules.
 import pandas as pd
 
 from node_robustness.numbers import label
-from node_robustness.verdicts import ABSENT, HOLDS, MASKED, UNDECIDED
-from node_robustness.words import listed, percent, signed
+from node_robustness.verdicts import ABSENT, HOLDS, MARGIN, MASKED, UNDECIDED
+from node_robustness.words import listed, percent, points, signed
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "root-mean-square L2"}
 _BECAUSE = {
@@ -17,6 +17,7 @@ _BECAUSE = {
     "ladder": "the attacks that ran are too weak to show that robustness holds",
     "checks": "a check failed or was not measured",
     "images": "there are too few images",
+    "seeds": "the seeds are too few for how much they differ",
 }
 
 
@@ -67,6 +68,32 @@ def of_robustness(verdicts: pd.DataFrame) -> list[str]:
                 f"the strongest attack {percent(worst.strongest)}"
             )
         found.append(f"{sentence}.")
+    return found
+
+
+def by_network(protocols: pd.DataFrame) -> list[str]:
+    """Where there are several seeds, what each network shows: one sentence a dataset and model.
+
+    Args:
+        protocols: The table of both protocols, one row a seed, tolerance, norm and epsilon.
+
+    Returns:
+        In how many settings the 95 % interval of the gap lies above `verdicts.MARGIN`, for every
+        seed, unadjusted for their number, and the largest gap.
+    """
+    found = []
+    for (dataset, model), own in protocols.groupby(["dataset", "model"], sort=False):
+        if own.seed.nunique() == 1:
+            continue
+        clear = (own.gap_low > MARGIN).groupby(own.seed).agg(["sum", "size"])
+        counts = [f"{row['sum']} of {row['size']} (seed {seed})" for seed, row in clear.iterrows()]
+        largest = own.sort_values("gap", kind="stable").iloc[-1]
+        found.append(
+            f"{model} on {dataset}, network by network: the gap between the protocols is clearly "
+            f"above {points(MARGIN)} in {listed(counts)} settings; the largest, of seed "
+            f"{largest.seed} at {_where(largest)}: {percent(largest.paper)} under the paper's "
+            f"protocol, {percent(largest.strongest)} under the strongest attack."
+        )
     return found
 
 

@@ -168,7 +168,11 @@ def _answers(tables: Mapping[str, pd.DataFrame], paper: str | None) -> list[str]
         "Does a larger tolerance protect?": ("tolerances", answers.of_tolerances(tables["gains"])),
         "Is what the paper's protocol shows real?": (
             None,
-            answers.of_robustness(verdicts) + answers.doubts(verdicts),
+            [
+                *answers.of_robustness(verdicts),
+                *answers.by_network(tables["protocols"]),
+                *answers.doubts(verdicts),
+            ],
         ),
         "Which part of the dynamics is to blame?": (
             "dynamics",

@@ -110,10 +110,15 @@ def _steps(settings: Mapping[str, Any]) -> int:
 
 @dataclass
 class _Case:
-    """What is known of one cell before the verdict."""
+    """What is known of one cell before the verdict.
+
+    The shares by seed are what the strongest attack leaves, and the gap.
+    """
 
     row: dict[str, Any]
     gap: Share | None
+    left_by_seed: list[float]
+    gap_by_seed: list[float]
     missing: list[str]
     failed: list[str]
     unmeasured: list[str]
@@ -135,8 +140,8 @@ def verdict_table(
         under both protocols and the ``gap``, with 95 % intervals over images and seeds; the
         Holm-adjusted p-values of "the gap is at most `MARGIN`" (``p_masked``) and of "it is at
         least that" (``p_holds``); the ``verdict`` (holds, masked, undecided), ``because`` of
-        which rule (gap; no_paper, no_robustness, weak_attack, ladder, checks, images), and the
-        ``reason`` as a sentence.
+        which rule (gap; no_paper, no_robustness, weak_attack, ladder, checks, images, seeds), and
+        the ``reason`` as a sentence.
     """
     cases = [_case(item, epsilon, checks, paper) for item in items for epsilon in item.epsilons]
     judged = [case for case in cases if case.gap is not None]
@@ -159,16 +164,17 @@ def _case(item: Replicated, epsilon: float, checks: pd.DataFrame, paper: str | N
         **columns("clean", proportion(item.correct)),
         **columns("strongest", proportion(strongest)),
     }
-    gap = None
+    gap, gap_by_seed = None, []
     if letter is not None and letter.size:
-        row |= columns("paper", proportion(letter)) | columns(
-            "gap", proportion(letter & ~strongest)
-        )
-        gap = Share.of(letter & ~strongest)
+        hidden = letter & ~strongest
+        row |= columns("paper", proportion(letter)) | columns("gap", proportion(hidden))
+        gap, gap_by_seed = Share.of(hidden), hidden.mean(axis=1).tolist()
     own = _of(checks, item)
     return _Case(
         row,
         gap,
+        strongest.mean(axis=1).tolist(),
+        gap_by_seed,
         list(
             dict.fromkeys(
                 what
@@ -233,12 +239,20 @@ def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
     """Why robustness cannot be said to hold, the weightiest reason first."""
     row = case.row
     if not row["strongest_low"] > MARGIN:
-        yield (
-            "no_robustness",
-            f"The strongest attack leaves {percent(row['strongest'])} "
-            f"({percent(row['strongest_low'])} to {percent(row['strongest_high'])}): that is no "
-            "robustness to speak of.",
-        )
+        left = f"{percent(row['strongest_low'])} to {percent(row['strongest_high'])}"
+        if row["seeds"] > 1 and row["strongest"] > MARGIN:
+            yield (
+                "seeds",
+                f"The strongest attack leaves {listed([percent(x) for x in case.left_by_seed])} of "
+                f"the images of the {row['seeds']} networks: for others that may be no robustness "
+                f"to speak of ({left}).",
+            )
+        else:
+            yield (
+                "no_robustness",
+                f"The strongest attack leaves {percent(row['strongest'])} ({left}): that is no "
+                "robustness to speak of.",
+            )
     if row["p_masked"] < LEVEL:
         yield (
             "weak_attack",
@@ -262,19 +276,28 @@ def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
             "add the attacks that they compare; a model with backend torchdiffeq has no audit.",
         )
     if row["p_holds"] >= LEVEL and row["p_masked"] >= LEVEL:
-        if gap.value > MARGIN:
-            yield (
-                "images",
-                f"The gap of {points(row['gap'])} may still be one of {points(MARGIN)} or less: "
-                f"{gap.images:.0f} images are too few to tell.",
-            )
-        else:
-            least = math.ceil(math.log(LEVEL / family) / math.log1p(-MARGIN))
-            yield (
-                "images",
-                f"{gap.images:.0f} images are too few to rule out a gap of {points(MARGIN)}; "
-                f"without any gap it takes {least}.",
-            )
+        yield _too_few(case, gap, family)
+
+
+def _too_few(case: _Case, gap: Share, family: int) -> tuple[str, str]:
+    """Why the gap can neither be said to be above the margin nor below it."""
+    n, seeds = case.row["n"], case.row["seeds"]
+    large = gap.value > MARGIN
+    start = f"The gap of {points(gap.value)} may still be one of {points(MARGIN)} or less: "
+    if gap.images < n:
+        return "seeds", (
+            f"{start if large else ''}{n} images of {seeds} networks that differ (gaps of "
+            f"{listed([points(x) for x in case.gap_by_seed])}) count as {gap.images:.1f} "
+            f"independent ones, too few to {'tell' if large else f'rule out {points(MARGIN)}'}: "
+            "more seeds would help."
+        )
+    if large:
+        return "images", f"{start}{n} images are too few to tell."
+    least = math.ceil(math.log(LEVEL / family) / math.log1p(-MARGIN))
+    return "images", (
+        f"{n} images are too few to rule out a gap of {points(MARGIN)}; without any gap it takes "
+        f"{least}."
+    )
 
 
 def gain_table(

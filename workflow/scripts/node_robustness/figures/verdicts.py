@@ -42,6 +42,7 @@ _BECAUSE = {
     "ladder": "attacks too weak",
     "checks": "checks not passed",
     "images": "too few images",
+    "seeds": "too few seeds",
 }
 
 
