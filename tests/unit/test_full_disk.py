@@ -45,7 +45,8 @@ def small_disk(tmp_path_factory) -> Iterator[Path]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no disk can be mounted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # Lazy: PyArrow holds the file that it could not write until Python collects it.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextmanager
