@@ -130,6 +130,11 @@ def test_of_several_seeds_each_network_is_told_of():
     assert (own.gap_low > 0.1).any()
     largest = own.loc[own.gap.idxmax()]
     assert f"{100 * largest.strongest:.1f} % under the strongest attack" in sentence
+    level = by_network(own.assign(gap_low=0.1))
+    assert level == [
+        "OON on toy, network by network: the gap between the protocols is clearly above "
+        f"10.0 points in none of {len(own)} settings."
+    ]
 
 
 def test_answers_of_no_attack():

@@ -79,18 +79,23 @@ def by_network(protocols: pd.DataFrame) -> list[str]:
 
     Returns:
         In how many settings the 95 % interval of the gap lies above `verdicts.MARGIN`, for every
-        seed, unadjusted for their number, and the largest gap.
+        seed, unadjusted for their number, and the largest gap, if there are any.
     """
     found = []
     for (dataset, model), own in protocols.groupby(["dataset", "model"], sort=False):
         if own.seed.nunique() == 1:
             continue
         clear = (own.gap_low > MARGIN).groupby(own.seed).agg(["sum", "size"])
+        start = (
+            f"{model} on {dataset}, network by network: the gap between the protocols is clearly"
+        )
+        if not clear["sum"].any():
+            found.append(f"{start} above {points(MARGIN)} in none of {_settings(len(own))}.")
+            continue
         counts = [f"{row['sum']} of {row['size']} (seed {seed})" for seed, row in clear.iterrows()]
         largest = own.sort_values("gap", kind="stable").iloc[-1]
         found.append(
-            f"{model} on {dataset}, network by network: the gap between the protocols is clearly "
-            f"above {points(MARGIN)} in {listed(counts)} settings; the largest, of seed "
+            f"{start} above {points(MARGIN)} in {listed(counts)} settings; the largest, of seed "
             f"{largest.seed} at {_where(largest)}: {percent(largest.paper)} under the paper's "
             f"protocol, {percent(largest.strongest)} under the strongest attack."
         )
