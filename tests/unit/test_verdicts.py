@@ -188,11 +188,15 @@ def test_seeds_count_together_and_each_check_of_each(tmp_path):
     assert (row.seeds, row.n, row.verdict) == (2, 100, "masked")
 
 
+def two_seeds(folder, first, second, n=100):
+    """The verdict over two seeds, each (paper's, strongest) robust accuracy."""
+    paths = write_ladder(folder, n, *first, seed=0) + write_ladder(folder, n, *second, seed=1)
+    (row,) = judge(folder, paths, n, where=[{"seed": 0}, {"seed": 1}])[0].itertuples()
+    return row
+
+
 def test_seeds_that_disagree_are_undecided(tmp_path):
-    where = [{"seed": 0}, {"seed": 1}]
-    paths = write_ladder(tmp_path, 100, 0.9, 0.1, seed=0)
-    paths += write_ladder(tmp_path, 100, 0.9, 0.9, seed=1)
-    (row,) = judge(tmp_path, paths, 100, where=where)[0].itertuples()
+    row = two_seeds(tmp_path, (0.9, 0.1), (0.9, 0.9))
     assert (row.gap, row.verdict, row.because) == (pytest.approx(0.4), "undecided", "seeds")
     assert "leaves 10.0 % and 90.0 % of the images of the 2 networks" in row.reason
     assert "The gap of 40.0 points may still be one of 10.0 points or less" in row.reason
@@ -200,20 +204,15 @@ def test_seeds_that_disagree_are_undecided(tmp_path):
 
 
 def test_small_gaps_of_seeds_that_disagree_are_undecided_for_the_seeds(tmp_path):
-    where = [{"seed": 0}, {"seed": 1}]
-    paths = write_ladder(tmp_path, 100, 0.9, 0.9, seed=0)
-    paths += write_ladder(tmp_path, 100, 0.9, 0.8, seed=1)
-    (row,) = judge(tmp_path, paths, 100, where=where)[0].itertuples()
+    row = two_seeds(tmp_path, (0.9, 0.9), (0.9, 0.8))
     assert (row.gap, row.verdict, row.because) == (pytest.approx(0.05), "undecided", "seeds")
     assert "(gaps of 0.0 points and 10.0 points) count as" in row.reason
     assert row.reason.endswith("too few to rule out 10.0 points: more seeds would help.")
 
 
-def test_what_no_seed_leaves_is_no_matter_of_the_seeds(tmp_path):
-    where = [{"seed": 0}, {"seed": 1}]
-    paths = write_ladder(tmp_path, 100, 0.0, 0.0, seed=0)
-    paths += write_ladder(tmp_path, 100, 0.1, 0.1, seed=1)
-    (row,) = judge(tmp_path, paths, 100, where=where)[0].itertuples()
+@pytest.mark.parametrize(("first", "second"), [(0.0, 0.1), (0.12, 0.12)])
+def test_what_no_seed_leaves_is_no_matter_of_the_seeds(tmp_path, first, second):
+    row = two_seeds(tmp_path, (first, first), (second, second))
     assert (row.verdict, row.because) == ("undecided", "no_robustness")
 
 

@@ -1,6 +1,6 @@
 """The answer of a run in a few sentences: what is real, what is masked, what is not known.
 
-Computed from the tables of verdicts alone; `verdicts` has the rules.
+Computed from the tables of verdicts and protocols alone; `verdicts` has the rules.
 """
 
 import pandas as pd

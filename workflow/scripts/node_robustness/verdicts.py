@@ -112,11 +112,12 @@ def _steps(settings: Mapping[str, Any]) -> int:
 class _Case:
     """What is known of one cell before the verdict.
 
-    The shares by seed are what the strongest attack leaves, and the gap.
+    ``left`` is what the strongest attack leaves, over all seeds and by seed.
     """
 
     row: dict[str, Any]
     gap: Share | None
+    left: Share
     left_by_seed: list[float]
     gap_by_seed: list[float]
     missing: list[str]
@@ -173,6 +174,7 @@ def _case(item: Replicated, epsilon: float, checks: pd.DataFrame, paper: str | N
     return _Case(
         row,
         gap,
+        Share.of(strongest),
         strongest.mean(axis=1).tolist(),
         gap_by_seed,
         list(
@@ -240,7 +242,7 @@ def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
     row = case.row
     if not row["strongest_low"] > MARGIN:
         left = f"{percent(row['strongest_low'])} to {percent(row['strongest_high'])}"
-        if row["seeds"] > 1 and row["strongest"] > MARGIN:
+        if case.left.value > MARGIN and _disagree(case.left, row["n"]):
             yield (
                 "seeds",
                 f"The strongest attack leaves {listed([percent(x) for x in case.left_by_seed])} of "
@@ -279,12 +281,17 @@ def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
         yield _too_few(case, gap, family)
 
 
+def _disagree(share: Share, images: int) -> bool:
+    """Whether the seeds differ by more than their images account for."""
+    return round(share.images) < images  # equal ones may fall short by a rounding error
+
+
 def _too_few(case: _Case, gap: Share, family: int) -> tuple[str, str]:
     """Why the gap can neither be said to be above the margin nor below it."""
     n, seeds = case.row["n"], case.row["seeds"]
     large = gap.value > MARGIN
     start = f"The gap of {points(gap.value)} may still be one of {points(MARGIN)} or less: "
-    if gap.images < n:
+    if _disagree(gap, n):
         return "seeds", (
             f"{start if large else ''}{n} images of {seeds} networks that differ (gaps of "
             f"{listed([points(x) for x in case.gap_by_seed])}) count as {gap.images:.1f} "
