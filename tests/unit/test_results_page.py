@@ -82,6 +82,13 @@ def test_of_trajectories_the_medians_travel(folder, tmp_path):
             pd.testing.assert_series_equal(thin[name], whole[name])
 
 
+def test_figures_travel_as_they_are(folder, tmp_path):
+    """Also one that has the name of a table of which the medians alone travel."""
+    for name in FIGURES:
+        own, copy = (where / f"{name}.svg" for where in (tmp_path, folder))
+        assert copy.read_bytes() == own.read_bytes()
+
+
 def test_names_of_machines_stay_at_home(folder):
     for path in (folder / "manifest.json", *folder.glob("*.csv")):
         assert "desk of somebody" not in path.read_text()

@@ -49,11 +49,11 @@ def gather(tables: Iterable[Path], figures: Iterable[Path], manifest: Path, fold
         manifest: `manifest.json` of the run. The names of its machines are left out.
         folder: Where copies go; it must exist.
     """
-    for path in (*tables, *figures):
-        if path.stem in MEDIANS_ALONE:
-            _thin(path, folder / path.name)
-        else:
-            shutil.copyfile(path, folder / path.name)
+    for path in tables:
+        copy = _thin if path.stem in MEDIANS_ALONE else shutil.copyfile
+        copy(path, folder / path.name)
+    for path in figures:
+        shutil.copyfile(path, folder / path.name)
     told = json.loads(manifest.read_text())
     known = {key: value for key, value in told.items() if key not in _PRIVATE}
     (folder / manifest.name).write_text(json.dumps(known, indent=2) + "\n")
