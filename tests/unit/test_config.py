@@ -44,8 +44,10 @@ BASE: dict[str, Any] = {
             "mirrors": ["file:///data"],
             "class_names": ["a", "b"],
             "files": {
-                role: {"name": f"{role}.gz", "sha256": SHA256}
-                for role in ("train_images", "train_labels", "test_images", "test_labels")
+                role: {"name": f"{role}.gz", "sha256": f"{number:x}{SHA256[1:]}"}
+                for number, role in enumerate(
+                    ("train_images", "train_labels", "test_images", "test_labels")
+                )
             },
         },
         "tiles": {
@@ -942,6 +944,129 @@ def test_a_dataset_is_not_called_like_a_folder_of_results(name):
         f"config: datasets.{name}: the folder of that name holds other files of a run: choose "
         "another name"
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ("datasets", "Tables"),
+        ("datasets", "LOGS"),
+        ("models", "benchmarks"),
+        ("attacks", "detection"),
+        ("attacks", "Detection"),
+        ("attacks", "Benchmarks"),
+    ],
+)
+def test_no_name_is_that_of_a_folder_of_ours_in_any_case(section, name):
+    raw = deepcopy(BASE)
+    raw[section][name] = next(iter(BASE[section].values()))
+    assert mistakes(raw) == [
+        f"config: {section}.{name}: the folder of that name holds other files of a run: choose "
+        "another name"
+    ]
+
+
+class TestFoldersOfDatasets:
+    """Nothing else has the folder of a dataset, whatever the file system makes of names."""
+
+    @pytest.mark.parametrize("kind", ["own", "tiles"])
+    @pytest.mark.parametrize(
+        "name", ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "Digits", "MNIST"]
+    )
+    def test_your_own_data_is_not_called_like_a_known_dataset(self, name, kind):
+        """Whether or not the known one is in use: another configuration may share the folder."""
+        assert mistakes(changed(f"datasets.{name}", BASE["datasets"][kind])) == [
+            f"config: datasets.{name}: resources/{name.lower()} is for the files of the known "
+            "dataset of that name: choose another name"
+        ]
+
+    def test_known_datasets_may_be(self):
+        raw = changed("datasets.MNIST", {"source": "digits"})
+        raw["datasets"]["digits"] = {"source": "fashion_mnist"}
+        assert load(raw).datasets["MNIST"].source == "digits"
+
+    @pytest.mark.parametrize(
+        ("section", "names"),
+        [("experiments", ("e", "E")), ("datasets", ("own", "OWN")), ("models", ("M", "m"))],
+    )
+    def test_names_differ_in_more_than_case(self, section, names):
+        one, other = names
+        raw = deepcopy(BASE)
+        raw[section][other] = raw[section][one]
+        assert mistakes(raw) == [
+            f"config: {section}: {one} and {other} differ only in case, and on some file systems "
+            "their folders would be one: rename one of them"
+        ]
+
+    def test_so_do_the_attacks_of_an_experiment(self):
+        own = {"PGD": {"method": "pgd", "relative_step": 0.1}}
+        assert load(with_attacks(["PGD", "bim"], own))
+        assert mistakes(with_attacks(["PGD", "quick"], own)) == [
+            "config: experiments.e.attacks: PGD and pgd differ only in case, and on some file "
+            "systems their folders would be one: rename one of them"
+        ]
+
+    def test_names_are_short_enough_for_files(self):
+        assert load(changed(f"datasets.{'d' * 100}", {"source": "digits"}))
+        (line,) = mistakes(changed(f"datasets.{'d' * 101}", {"source": "digits"}))
+        assert line.endswith(" is too long: use at most 100 characters")
+
+
+class TestFilesOfADataset:
+    """A folder holds one file of a name."""
+
+    @staticmethod
+    def with_files(source="own", **changes):
+        raw = deepcopy(BASE)
+        for role, keys in changes.items():
+            raw["datasets"][source]["files"][role] |= keys
+        return raw
+
+    @pytest.mark.parametrize(
+        ("names", "why"),
+        [
+            (("labels", "labels"), "of one name (labels)"),
+            (("labels", "Labels"), "whose names are one on some file systems (Labels)"),
+            # One letter, or an e and an accent.
+            (("l\u00e9", "l\u0065\u0301"), "whose names are one on some file systems (le\u0301)"),
+        ],
+    )
+    def test_two_files_of_one_name(self, names, why):
+        one, other = names
+        raw = self.with_files(train_labels={"name": one}, test_labels={"name": other})
+        assert mistakes(raw) == [
+            f"config: datasets.own: files.train_labels and files.test_labels are two files {why}: "
+            "rename one on the mirror"
+        ]
+
+    def test_the_same_labels_may_be_one_file(self):
+        same = {"name": "labels", "sha256": SHA256}
+        assert load(self.with_files(train_labels=same, test_labels=same))
+
+    def test_the_test_images_are_not_the_training_images(self):
+        assert mistakes(
+            self.with_files(train_images={"sha256": SHA256}, test_images={"sha256": SHA256})
+        ) == [
+            "config: datasets.own: files.train_images and files.test_images are the same file "
+            "(their sha256 is one): give the test images in a file of their own"
+        ]
+
+    @pytest.mark.parametrize("name", ["verified.json", "Verified.JSON"])
+    def test_the_name_of_our_record(self, name):
+        assert mistakes(self.with_files(train_images={"name": name})) == [
+            "config: datasets.own.files.train_images.name: verified.json is a file of ours in the "
+            "same folder: rename it on the mirror"
+        ]
+
+    @pytest.mark.parametrize("name", [".", "..", "a\nb", "a\0b", "x" * 201, "é" * 101])
+    def test_what_is_no_name_of_a_file(self, name):
+        (line,) = mistakes(self.with_files(train_images={"name": name}))
+        assert line.startswith("config: datasets.own.files.train_images.name: ")
+        assert line.endswith("write at most 200 bytes without control characters")
+
+    @pytest.mark.parametrize("name", ["my images #1.gz", "100%.gz", "é.gz", "a?b&c=d", "[a]{b}*"])
+    def test_odd_names_are_fine(self, name):
+        assert load(self.with_files(train_images={"name": name}))
 
 
 def test_a_pace_is_that_of_an_attack_in_steps():

@@ -9,8 +9,10 @@ from node_robustness.datasets import find_source
 
 def own(**keys):
     files = {
-        role: {"name": role, "sha256": "0" * 64}
-        for role in ("train_images", "train_labels", "test_images", "test_labels")
+        role: {"name": role, "sha256": str(number) * 64}
+        for number, role in enumerate(
+            ("train_images", "train_labels", "test_images", "test_labels")
+        )
     }
     return Dataset(source="idx", mirrors=["file:///data"], class_names=["a"], files=files, **keys)
 

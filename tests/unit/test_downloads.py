@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from node_robustness import downloads
-from node_robustness.downloads import RemoteFile, fetch
+from node_robustness.downloads import RemoteFile, check, fetch
 from node_robustness.errors import UserError
 
 BODY = bytes(range(256)) * 2000
@@ -110,6 +110,20 @@ def test_a_damaged_file_is_replaced(server, tmp_path, caplog):
     fetch(remote(f"{server.url}/good/data.bin"), tmp_path)
     assert only_file(tmp_path) == BODY
     assert "another checksum than expected" in caplog.text
+
+
+def test_a_file_is_checked_again_before_it_is_read(tmp_path):
+    path = tmp_path / "data.bin"
+    with pytest.raises(UserError) as caught:
+        check(remote(), tmp_path)
+    mend = "run snakemake with --forcerun fetch"
+    assert str(caught.value) == f"{path}: is no longer there; {mend}"
+    path.write_bytes(BODY)
+    check(remote(), tmp_path)
+    path.write_bytes(BODY[:-1])
+    with pytest.raises(UserError) as caught:
+        check(remote(), tmp_path)
+    assert str(caught.value) == f"{path}: has another SHA-256 than {SHA256}; {mend}"
 
 
 def test_a_damaged_file_stays_if_no_mirror_helps(server, tmp_path):

@@ -82,3 +82,36 @@ def test_one_flipped_bit(fresh, config, tmp_path):
         "dataset's `mirrors`"
     )
     assert files(fresh) == set()
+
+
+def test_files_that_were_replaced_are_not_read(fresh, config):
+    """Though the record says that they were right when they were fetched."""
+    snakemake(fresh, "resources/letters/verified.json", config=config)
+    path = fresh / "resources/letters/test-images"
+    right = sha256(path)
+    path.write_bytes((fresh / "resources/letters/train-images").read_bytes())
+    run = attempt(fresh, "results/tiny/letters/data.h5", config=config)
+    assert complaint(run) == (
+        f"error: resources/letters/test-images: has another SHA-256 than {right}; run snakemake "
+        "with --forcerun fetch"
+    )
+    snakemake(fresh, "results/tiny/letters/data.h5", config=config, options=("--forcerun", "fetch"))
+
+
+def test_two_datasets_of_your_own_with_files_of_the_same_names(fresh, tmp_path):
+    other = noise(70, 10, 3)
+    config = tiny(
+        datasets={
+            "letters": own_dataset(tmp_path / "letters", *LETTERS),
+            "other": own_dataset(tmp_path / "other", *other),
+            "official": {"source": "digits"},
+        },
+        experiments__tiny__datasets=["official", "letters", "other"],
+    )
+    targets = [f"results/tiny/{name}/data.h5" for name in ("official", "letters", "other")]
+    snakemake(fresh, *targets, config=config)
+    for name, (images, _) in (("letters", LETTERS), ("other", other)):
+        with h5py.File(fresh / f"results/tiny/{name}/data.h5") as data:
+            np.testing.assert_array_equal(data["train/images"][:], images[20:])
+    with h5py.File(fresh / targets[0]) as data:
+        assert data["train/images"].shape == (1438, 1, 8, 8)

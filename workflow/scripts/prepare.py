@@ -4,10 +4,15 @@ from pathlib import Path
 
 from node_robustness import config
 from node_robustness.datasets import find_source, load_split, prepare
+from node_robustness.downloads import check
 from node_robustness.jobs import job
 
 with job(snakemake.log[0]):
     source = find_source(**snakemake.params.source)
+    folder = Path(snakemake.input.record).parent
+    # What was fetched may have been replaced since, by hand or by another configuration.
+    for remote in source.files:
+        check(remote, folder)
     settings = {
         "dataset": snakemake.wildcards.dataset,
         "source": snakemake.params.source["name"],
@@ -18,7 +23,7 @@ with job(snakemake.log[0]):
         "files": {remote.name: remote.sha256 for remote in source.files},
     }
     prepare(
-        *source.read(Path(snakemake.input.record).parent),
+        *source.read(folder),
         source.class_names,
         validation=snakemake.params.validation,
         seed=snakemake.params.split_seed,

@@ -7,8 +7,9 @@ parses the workflow, also inside every job, so it must import quickly: no torch.
 
 import difflib
 import reprlib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -56,23 +57,67 @@ class Subset(Section):
     )
 
 
+def _folded(name: str) -> str:
+    """What tells files apart on every file system: some take no note of case or composition."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _file_name(name: str) -> str:
+    if name in (".", "..") or not name.isprintable() or len(name.encode()) > _LONGEST_FILE_NAME:
+        raise ValueError(
+            f"{reprlib.repr(name)} is no name of a file: write at most {_LONGEST_FILE_NAME} bytes "
+            "without control characters"
+        )
+    if _folded(name) == _RECORD:
+        raise ValueError(f"{_RECORD} is a file of ours in the same folder: rename it on the mirror")
+    return name
+
+
 class DataFile(Section):
     """One file of a dataset of your own."""
 
-    name: str = Field(
+    name: Annotated[str, AfterValidator(_file_name)] = Field(
         pattern=FILE_NAME, description="file name, as it stands on the mirror and under resources/"
     )
     sha256: str = Field(pattern=SHA256, description="SHA-256 of the file")
 
 
-# Beside those of the datasets in the folder of an experiment.
-_FOLDERS = ("tables", "figures", "claims", "logs", "benchmarks")
+# Names of folders that lie where those of the user's names do, or that paths are read by.
+_FOLDERS = {
+    "datasets": ("tables", "figures", "claims", "logs", "benchmarks"),
+    "models": ("benchmarks",),
+    "attacks": ("benchmarks", "detection"),
+}
+# What `fetch` writes next to the files of a dataset.
+_RECORD = "verified.json"
+# Of the 255 that file systems allow, some are left for the names of temporary files.
+_LONGEST_FILE_NAME = 200
 _IN_STEPS = ("fgsm", "bim", "pgd")
 _IN_STEPS_TEXT = f"{', '.join(_IN_STEPS[:-1])} or {_IN_STEPS[-1]}"
 _ROLES: dict[str, list[set[str]]] = {
     "idx": [{"train_images", "train_labels", "test_images", "test_labels"}],
     "cifar_binary": [{"archive"}, {"train", "test"}],
 }
+
+
+def _check_files(files: Mapping[str, DataFile]) -> None:
+    """Refuse two files under one name, and a test set that is the training set."""
+    first: dict[str, str] = {}
+    for role, file in files.items():
+        other = first.setdefault(_folded(file.name), role)
+        if file != files[other]:
+            same = file.name == files[other].name
+            raise ValueError(
+                f"files.{other} and files.{role} are two files "
+                + ("of one name" if same else "whose names are one on some file systems")
+                + f" ({file.name}): rename one on the mirror"
+            )
+    for train, test in (("train", "test"), ("train_images", "test_images")):
+        if train in files and test in files and files[train].sha256 == files[test].sha256:
+            raise ValueError(
+                f"files.{train} and files.{test} are the same file (their sha256 is one): give the "
+                "test images in a file of their own"
+            )
 
 
 class Dataset(Section):
@@ -116,6 +161,7 @@ class Dataset(Section):
         if own and set(self.files) not in _ROLES[self.source]:
             wanted = ", or ".join(" and ".join(sorted(roles)) for roles in _ROLES[self.source])
             raise ValueError(f"files of source {self.source} must be: {wanted}")
+        _check_files(self.files)
         if self.source == "cifar_binary" and self.image_shape is None:
             raise ValueError("source cifar_binary needs image_shape, for example [3, 32, 32]")
         surplus = [key for key in ("files", "class_names") if getattr(self, key) and not own]
@@ -129,6 +175,9 @@ class Dataset(Section):
             )
         return self
 
+
+_SOURCES = frozenset(get_args(Dataset.model_fields["source"].annotation)) - _ROLES.keys()
+"""The known datasets, whose files lie in a folder of their own name."""
 
 FIXED = ("euler", "midpoint", "rk4", "heun2", "heun3", "explicit_adams", "implicit_adams")
 """Methods that take equal steps."""
@@ -562,13 +611,24 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _no_dataset_is_called_like_a_folder_of_results(self) -> Self:
-        for name in _FOLDERS:
-            if name in self.datasets:
+    def _nothing_else_has_the_folder_of_a_name(self) -> Self:
+        for section, folders in _FOLDERS.items():
+            for name in getattr(self, section):
+                if _folded(name) in folders:
+                    raise ValueError(
+                        f"{section}.{name}: the folder of that name holds other files of a run: "
+                        "choose another name"
+                    )
+        for name, dataset in self.datasets.items():
+            if dataset.source in _ROLES and _folded(name) in _SOURCES:
                 raise ValueError(
-                    f"datasets.{name}: the folder of that name holds other files of a run: choose "
-                    "another name"
+                    f"datasets.{name}: resources/{_folded(name)} is for the files of the known "
+                    "dataset of that name: choose another name"
                 )
+        for section in ("experiments", "datasets", "models"):
+            _apart(section, getattr(self, section))
+        for name, experiment in self.experiments.items():
+            _apart(f"experiments.{name}.attacks", experiment.attacks)
         return self
 
     @model_validator(mode="after")
@@ -680,6 +740,18 @@ class Config(Section):
         return Training.model_validate(merged | own)
 
 
+def _apart(where: str, names: Iterable[str]) -> None:
+    """Refuse names whose folders are one where the file system ignores case."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(_folded(name), name)
+        if other != name:
+            raise ValueError(
+                f"{where}: {other} and {name} differ only in case, and on some file systems their "
+                "folders would be one: rename one of them"
+            )
+
+
 def _check_step(name: str, attack: SteppedAttack, norms: Sequence[str]) -> None:
     if isinstance(attack.step, dict):
         for norm in norms:
@@ -788,6 +860,8 @@ def _line(detail: ErrorDetails) -> str:
             message = "is empty: list at least one"
         case "too_long":
             message = f"must have {context['max_length']} entries (given: {given})"
+        case "string_too_long":
+            message = f"{given} is too long: use at most {context['max_length']} characters"
         case "literal_error":
             message = f"{given} is not known; choose from {context['expected']}"
         case "string_pattern_mismatch":

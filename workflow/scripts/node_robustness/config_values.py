@@ -28,7 +28,8 @@ PATTERNS = {
     SHA256: "64 hexadecimal digits in lower case",
 }
 
-Name = Annotated[str, Field(pattern=NAME)]
+# They become file names, two of them in one with more around it, of which 255 bytes are the limit.
+Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 Mirror = Annotated[str, Field(pattern=MIRROR)]
 # The bounds come first: behind a BeforeValidator they would not reach the JSON schema.
 Positive = Annotated[float, Field(gt=0), BeforeValidator(parse_number)]

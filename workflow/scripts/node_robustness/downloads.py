@@ -110,6 +110,20 @@ def fetch(
     )
 
 
+def check(remote: RemoteFile, folder: Path | str) -> None:
+    """Make sure that a folder holds a remote file as it should be, before it is read.
+
+    Raises:
+        UserError: The file is not there, or has another checksum.
+    """
+    path = Path(folder) / remote.name
+    mend = "run snakemake with --forcerun fetch"
+    if not path.is_file():
+        raise UserError(f"{path}: is no longer there; {mend}")
+    if sha256(path) != remote.sha256:
+        raise UserError(f"{path}: has another SHA-256 than {remote.sha256}; {mend}")
+
+
 def _fetch_from(
     url: str,
     remote: RemoteFile,
