@@ -1,8 +1,11 @@
 """What all tests share."""
 
+from collections.abc import Iterator
+
 import hypothesis
 import pytest
 import torch
+from rounding import OtherRounding
 
 # The tests are small: with more threads they spend their time waiting.
 torch.set_num_threads(1)
@@ -15,3 +18,20 @@ hypothesis.settings.load_profile("timeless")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes first: the short ones then keep all processes busy to the end."""
     items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--other-rounding",
+        action="store_true",
+        help="compute as a processor would whose kernels round otherwise (tests/rounding.py)",
+    )
+
+
+@pytest.fixture(autouse=True)
+def _rounding(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not request.config.getoption("--other-rounding"):
+        yield
+        return
+    with OtherRounding():
+        yield

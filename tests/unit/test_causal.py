@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from planted import cued, cued_blocks
+from rounding import OtherRounding
 
 from node_robustness.models import Classifier, Spec, solving
 from node_robustness.trajectories import causal
@@ -68,6 +69,23 @@ def test_the_channel_and_the_places_of_a_planted_decision():
         expected = torch.tensor([[0.0, 1, 0]] * 2)
         torch.testing.assert_close(by_channel, expected, rtol=0, atol=1e-4)
         torch.testing.assert_close(by_place, torch.full((2, 2, 2), 0.25), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("body", ["ode", "residual"])
+def test_what_is_not_perturbed_has_no_shares_and_no_causes(body):
+    model, (clean, moved) = network(body), pairs(4)
+    moved[1] = clean[1]
+    moved[2] = torch.nextafter(clean[2], clean[2] + 1)
+    with OtherRounding():
+        by_channel, by_place = restored_shares(model, way_of(model, 1), clean, moved)
+        causes = find_causes(model, way_of(model, 3), clean, moved)
+    nothing_lost = torch.tensor([False, True, True, False])
+    for shares in (by_channel.flatten(1), by_place.flatten(1)):
+        assert torch.equal(shares.isnan().all(1), nothing_lost)
+        assert shares[~nothing_lost].isfinite().all()
+    for outcomes in (causes.repaired, causes.inserted):
+        assert (outcomes[nothing_lost] == UNDETERMINED).all()
+    assert causes.responsible[nothing_lost].isnan().all()
 
 
 def network(body="ode", dtype=torch.float64):

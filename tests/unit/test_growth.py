@@ -3,10 +3,12 @@
 import pytest
 import torch
 from planted import linear
+from rounding import OtherRounding
 
 from node_robustness.models import Classifier, Spec, frozen, solving
 from node_robustness.ode_function import ODEFunction
 from node_robustness.trajectories import growth
+from node_robustness.trajectories.distances import distances
 from node_robustness.trajectories.linearisation import by_autograd
 from node_robustness.trajectories.runs import body_of, follow, grid
 
@@ -188,14 +190,28 @@ def test_rates_between_blocks():
     torch.testing.assert_close(found[:, 1:], 3 * (l2[:, 1:] / l2[:, :-1]).log())
 
 
-def test_no_perturbation_has_no_rate():
-    model, batch = network(), images(2, (1, 6, 6))
-    batch["attack"] = batch["clean"]
-    runs = followed(model, batch)
-    assert growth.rates(model.ode, runs)["attack"].isnan().all()
-    assert growth.jacobian_quotients(model.ode, runs)["attack"].isnan().all()
-    flow = growth.Flow(model.ode, runs.states["clean"][0], runs.costs["clean"])
-    assert flow.exponents_along(torch.zeros_like(runs.states["clean"][0])).isnan().all()
+@pytest.mark.parametrize("body", ["ode", "residual"])
+@pytest.mark.parametrize("size", ["none", "rounding"])
+def test_no_perturbation_has_no_rate(body, size):
+    """However kernels round: the same image is in another row of the batch."""
+    model, batch = network(body), images(4, (1, 6, 6))
+    clean, other = batch["clean"], torch.full_like(batch["clean"], torch.inf)
+    batch["attack"] = clean.clone() if size == "none" else torch.nextafter(clean, other)
+    with OtherRounding():
+        runs = followed(model, batch)
+        flow = growth.Flow(body_of(model), runs.states["clean"][0], runs.costs.get("clean"))
+        rates = growth.rates(body_of(model), runs)
+        assert rates["attack"].isnan().all()
+        assert rates["noise"][:, 1:].isfinite().all()
+        if body == "ode":
+            assert growth.jacobian_quotients(model.ode, runs)["attack"].isnan().all()
+            moved = runs.at_nodes["attack"]
+            assert size == "rounding" or all((at.l2 == 0).all() for at in moved)
+        start = runs.states["attack"][0] - runs.states["clean"][0]
+        assert flow.exponents_along(start).isnan().all()
+        assert flow.exponents_along(torch.zeros_like(start)).isnan().all()
+    found = distances(runs.states["clean"], runs.states["attack"]).l2
+    assert (found < (1e-300 if size == "none" else 1e-12)).all()
 
 
 def test_a_failed_solve_has_no_exponent():

@@ -1,15 +1,19 @@
-"""Verdicts on small nets of which the truth is known: trained, attacked and judged for real.
+"""Verdicts on small nets of which the truth is known: attacked and judged for real.
 
+Their weights are fixed (`tests/nets/train.py`).
 `benchmarks/reference.py` does the same with the whole standard ladder, beside other
 implementations.
 """
 
 import functools
+from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 import known
 from node_robustness.config import load
+from node_robustness.models import Classifier
 
 EPSILON = 0.1
 IMAGES = 120
@@ -22,13 +26,18 @@ MOVED = {"moved": {"method": "transfer", "by": "pgd", "source": "RES"}}
 
 
 @functools.cache
+def net(name):
+    model = Classifier(known.spec("residual"))
+    model.load_state_dict(load_file(Path(__file__).parents[1] / "nets" / f"{name}.safetensors"))
+    return model.eval().requires_grad_(False)
+
+
 def undefended(seed=0):
-    return known.trained("residual", seed=seed, epochs=8)
+    return net(f"undefended-{seed}")
 
 
-@functools.cache
 def hardened():
-    return known.trained("residual", seed=0, epochs=10, epsilon=EPSILON)
+    return net("hardened-0")
 
 
 def judge(folder, nets, *, epsilon=EPSILON, seeds=(0,)):

@@ -35,6 +35,7 @@ from node_robustness.models import Classifier, ODEBody, ResidualBody
 from node_robustness.parts import Parts
 from node_robustness.solvers import solve_parts
 from node_robustness.trajectories.decision import margins
+from node_robustness.trajectories.distances import above_rounding
 from node_robustness.trajectories.runs import block_states, body_of
 
 Projection = Callable[[Tensor, Tensor], Tensor]
@@ -304,8 +305,9 @@ class Causes:
 
     Attributes:
         repaired: int8 [n, I]: 1 where the repair restores the decision of the clean run, 0 where
-            not, `UNDETERMINED` where the empty patch does not keep the run's own decision, or a
-            solve failed.
+            not, `UNDETERMINED` where the empty patch does not keep the run's own decision, a solve
+            failed, or the perturbed run is decided as the clean one (an adversarial example on the
+            very boundary may be, when it is computed in another batch).
         inserted: likewise: 1 where the insertion takes the decision away from the clean run.
         responsible: the shortest interval whose repair restores the decision, the earliest of
             equals, float64 [n, 2]; NaN where none does.
@@ -340,7 +342,7 @@ def find_causes(model: Classifier, way: Way, clean: Tensor, perturbed: Tensor) -
         return torch.where(torch.isfinite(logits).all(2), logits.argmax(2), UNDETERMINED)
 
     def outcome(patched: Tensor, empty: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
-        known = (empty == own) & (patched != UNDETERMINED)
+        known = (empty == own) & (patched != UNDETERMINED) & (misled != decided)
         return torch.where(known, wanted.to(torch.int8), UNDETERMINED).T.to(torch.int8)
 
     repair = decisions(after, before, everything)
@@ -384,7 +386,8 @@ def restored_shares(
     """How much of the margin the repair of each channel and each place alone gives back.
 
     Each is repaired over the whole of [0, 1]. The share is (patched - perturbed) / (clean -
-    perturbed) of the margins of the clean decision: 0 if nothing changes, 1 if all is restored.
+    perturbed) of the margins of the clean decision: 0 if nothing changes, 1 if all is restored;
+    NaN where the perturbation changes the margin by no more than rounding, or is none.
 
     Args:
         model: see `find_causes`.
@@ -400,6 +403,10 @@ def restored_shares(
     final_logits = model.head(way.finish(starts, 0))
     decided = final_logits[:n].argmax(1)
     own, misled = _margin(final_logits, decided.repeat(2)).chunk(2)
+    lost = own - misled
+    scale = final_logits.abs().amax(1).view(2, n).amax(0)
+    none = (clean == perturbed).flatten(1).all(1) | ~above_rounding(lost.abs(), scale)
+    lost = lost.masked_fill(none, torch.nan)
     before, after = starts.chunk(2)
 
     def shares(part: Projection, choices: int) -> Tensor:
@@ -407,7 +414,7 @@ def restored_shares(
         state, source = (h.repeat_interleave(choices, dim=0) for h in (after, before))
         logits = model.head(way.patched(state, source, 0, part, choice)[-1])
         patched = _margin(logits, decided.repeat_interleave(choices)).view(n, choices)
-        return (patched - misled[:, None]) / (own - misled)[:, None]
+        return (patched - misled[:, None]) / lost[:, None]
 
     size = starts.shape[1:]
     return (

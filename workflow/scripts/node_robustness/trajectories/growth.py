@@ -23,6 +23,7 @@ from torch import Tensor
 from node_robustness.models import ODEBody, ResidualBody
 from node_robustness.parts import Parts
 from node_robustness.solvers import Status, solve_parts
+from node_robustness.trajectories.distances import above_rounding
 from node_robustness.trajectories.linearisation import Linearisation, Map, by_autograd, linearise
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs
 
@@ -49,13 +50,15 @@ def rates(body: ODEBody | ResidualBody, runs: Runs) -> dict[str, Tensor]:
         for name, collected in found.items():
             moved = runs.states[name][k]
             d = moved - clean[k]
-            collected.append(_quotient(d, function(t, moved) - slope))
+            collected.append(_quotient(d, function(t, moved) - slope, clean[k]))
     return {name: torch.stack(collected, dim=1) for name, collected in found.items()}
 
 
 def _between_blocks(runs: Runs, name: str) -> Tensor:
-    difference = (runs.states[name] - runs.states[CLEAN]).flatten(2)
-    logarithm = torch.linalg.vector_norm(difference, dim=2).log()
+    clean = runs.states[CLEAN].flatten(2)
+    size = torch.linalg.vector_norm(runs.states[name].flatten(2) - clean, dim=2)
+    known = above_rounding(size, torch.linalg.vector_norm(clean, dim=2))
+    logarithm = torch.where(known, size, torch.nan).log()
     shares = runs.times.diff().to(logarithm)
     growth = logarithm.diff(dim=0) / shares[:, None]
     growth = torch.where(torch.isfinite(growth), growth, torch.nan)
@@ -70,7 +73,7 @@ def jacobian_quotients(body: ODEBody, runs: Runs) -> dict[str, Tensor]:
         push = linearise(body.function, _at(time, clean), clean[k]).push
         for name, collected in found.items():
             d = runs.states[name][k] - clean[k]
-            collected.append(_quotient(d, push(d)))
+            collected.append(_quotient(d, push(d), clean[k]))
     return {name: torch.stack(collected, dim=1) for name, collected in found.items()}
 
 
@@ -205,9 +208,14 @@ class Flow:
         return product
 
     def exponents_along(self, v: Tensor) -> Tensor:
-        """The finite-time exponents log(|M v| / |v|) over [0, 1], [n]; NaN where v is zero."""
+        """The finite-time exponents log(|M v| / |v|) over [0, 1], [n].
+
+        Args:
+            v: perturbations of the start, [n, C, H, W]; NaN comes of one no larger than rounding.
+        """
         size = _norm(v)
-        unit = v / _spread(torch.where(size > 0, size, torch.nan), v)
+        size = torch.where(above_rounding(size, _norm(self.start)), size, torch.nan)
+        unit = v / _spread(size, v)
         known = torch.isfinite(unit).flatten(1).all(1)
         pushed = self.push(torch.where(_spread(known, unit), unit, torch.zeros_like(unit)))
         return self._where_known(torch.where(known, _norm(pushed).log(), torch.nan))
@@ -234,11 +242,12 @@ def _at(time: Tensor, states: Tensor) -> Tensor:
     return time.to(states.dtype).to(states.device).expand(states.shape[1])
 
 
-def _quotient(d: Tensor, image: Tensor) -> Tensor:
-    """<d, image> / <d, d>, [n]; NaN where d is zero."""
+def _quotient(d: Tensor, image: Tensor, state: Tensor) -> Tensor:
+    """<d, image> / <d, d>, [n]; NaN where the difference d of states is no more than rounding."""
     # The norms themselves may be too small for their squares.
     size = _norm(d)
-    unit = d / _spread(torch.where(size > 0, size, torch.nan), d)
+    size = torch.where(above_rounding(size, _norm(state)), size, torch.nan)
+    unit = d / _spread(size, d)
     return _inner(unit, image) / size
 
 

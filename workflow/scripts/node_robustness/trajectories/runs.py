@@ -130,6 +130,9 @@ def body_of(model: Classifier) -> ODEBody | ResidualBody:
 def follow(model: Classifier, images: Mapping[str, Tensor], times: Sequence[float]) -> Runs:
     """Follow images and their perturbed versions.
 
+    An image that is not perturbed has the clean run by definition: its own, of the same image in
+    another row of a batch, may round differently.
+
     Args:
         model: in evaluation mode, its solver set to the tolerance to be looked at.
         images: by name, `clean` among them, each [n, C, H, W] in [0, 1], n >= 1.
@@ -137,11 +140,18 @@ def follow(model: Classifier, images: Mapping[str, Tensor], times: Sequence[floa
     """
     body = body_of(model)
     starts = {name: model.embed(batch) for name, batch in images.items()}
+    same = {name: (batch == images[CLEAN]).flatten(1).all(1) for name, batch in images.items()}
     where = ends(body, times)
     if isinstance(body, ResidualBody):
         states = {name: block_states(body, start) for name, start in starts.items()}
+        states = {name: _clean_where(same[name], states[CLEAN], own) for name, own in states.items()}
         return Runs(torch.tensor(where, dtype=torch.float64), states, {}, {})
-    return _follow_ode(body, starts, where)
+    return _follow_ode(body, starts, same, where)
+
+
+def _clean_where(same: Tensor, clean: Tensor, own: Tensor) -> Tensor:
+    """The states of a run, [T, n, C, H, W]: those of the clean run for the images in `same`."""
+    return torch.where(same.view(1, -1, 1, 1, 1), clean, own)
 
 
 def block_states(body: ResidualBody, start: Tensor) -> Tensor:
@@ -152,7 +162,12 @@ def block_states(body: ResidualBody, start: Tensor) -> Tensor:
     return torch.stack(states)
 
 
-def _follow_ode(body: ODEBody, starts: Mapping[str, Tensor], times: tuple[float, ...]) -> Runs:
+def _follow_ode(
+    body: ODEBody,
+    starts: Mapping[str, Tensor],
+    same: Mapping[str, Tensor],
+    times: tuple[float, ...],
+) -> Runs:
     """All perturbed runs in one solve, then the clean one at their nodes, too."""
     perturbed = [name for name in starts if name != CLEAN]
     n = len(starts[CLEAN])
@@ -174,12 +189,15 @@ def _follow_ode(body: ODEBody, starts: Mapping[str, Tensor], times: tuple[float,
     still = body.solve(starts[CLEAN], ordered if perturbed else times, keep_nodes=True)
     position = order.argsort(dim=1).T.to(still.states.device)
     everyone = torch.arange(n, device=still.states.device)
-    states = {CLEAN: still.states[position[: len(grid)], everyone], **states}
+    clean = still.states[position[: len(grid)], everyone]
+    states = {name: _clean_where(same[name], clean, own) for name, own in states.items()}
+    states = {CLEAN: clean, **states}
     costs = {CLEAN: Cost.of(still, slice(n)), **costs}
     at_nodes, first = {}, len(grid)
     for name, at in node_states.items():
         before = still.states[position[first : first + len(at)], everyone]
         first += len(at)
+        at = _clean_where(same[name], before, at)
         at_nodes[name] = _ragged(distances(before, at), costs[name].nodes)
     return Runs(grid, states, costs, at_nodes)
 
