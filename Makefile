@@ -1,11 +1,21 @@
 # `make demo` shows what this is; `make test` tests it; `make check` holds it to its style.
 # Everything is installed in .venv, nothing elsewhere. Another Python: make PYTHON=python3.12 demo
+# Another build of PyTorch than the one that suits this machine: make TORCH=cpu demo, or cuda, or the
+# URL of a package index (requirements/install_torch.py).
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := --constraint requirements/lock.txt
+
+# An environment keeps its build of PyTorch until TORCH names another.
+MADE_WITH := $(or $(shell cat $(VENV)/torch 2>/dev/null),auto)
+override TORCH := $(or $(TORCH),$(MADE_WITH))
+export TORCH
+ifneq ($(TORCH),$(MADE_WITH))
+.PHONY: $(VENV)/run
+endif
 
 .PHONY: help demo plan slurm test test-slow test-slurm check format docs lock clean
 help:
@@ -24,11 +34,12 @@ help:
 # torch first and alone: whatever else is installed must take the pinned one as it is.
 $(VENV)/run: requirements/run.txt requirements/no-deps.txt requirements/lock.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 demo" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing the requirements into $(VENV) (torch alone is 200 MB, more with CUDA) ..."
-	@$(PIP) $$(grep '^torch==' requirements/run.txt)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@echo "Installing the requirements into $(VENV) ..."
+	@$(BIN)/python requirements/install_torch.py --quiet --disable-pip-version-check
 	@$(PIP) $(LOCK) --requirement requirements/run.txt
 	@$(PIP) --no-deps --requirement requirements/no-deps.txt
+	@printf '%s\n' "$$TORCH" > $(VENV)/torch
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run requirements/dev.txt
@@ -80,7 +91,7 @@ docs: $(VENV)/run
 # The platform's own torch build (+cpu, +cu128) and its CUDA packages are left out: the same lock
 # serves machines with and without a GPU.
 lock: $(VENV)/dev $(VENV)/slurm
-	@$(BIN)/python -m pip freeze --exclude torch --exclude torchattacks | grep -v '^nvidia-\|^triton=\|^cuda-' > requirements/lock.txt
+	@$(BIN)/python -m pip freeze --all --exclude pip --exclude torch --exclude torchattacks | grep -v '^nvidia-\|^triton=\|^cuda-' > requirements/lock.txt
 
 clean:
 	rm -rf $(VENV)
