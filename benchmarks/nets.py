@@ -91,7 +91,7 @@ def _trained(data: Path, description: str, name: str, device: torch.device) -> m
         torch.manual_seed(0)
         # The paper's dropout would need more steps than a benchmark can spare.
         architecture = {"downsampling": DESIGNS[name], "body": "ode", "filters": 64, "dropout": 0.0}
-        model = models.Classifier(models.spec_for(architecture, data))
+        model = models.Classifier(models.spec_for(name, architecture, data))
         fit, validation = load_split(data, "train"), load_split(data, "validation", 100)
         order = np.arange(TRAINING_IMAGES) % len(fit.labels)
         train(

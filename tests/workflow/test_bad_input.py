@@ -258,6 +258,35 @@ class TestImportedWeights:
         assert files(copied) == before - {target, f"{OON}/model.json"}
 
 
+class TestSmallImages:
+    """From which a model cannot learn: found before any training."""
+
+    def test_whose_size_is_configured(self, fresh):
+        own = {"source": "cifar_binary", "mirrors": ["file:///nowhere"], "class_names": ["a", "b"]}
+        own["files"] = {
+            name: {"name": name, "sha256": digit * 64}
+            for name, digit in (("train", "0"), ("test", "1"))
+        }
+        config = tiny(
+            datasets={"own": {**own, "image_shape": [1, 6, 6]}}, experiments__tiny__datasets=["own"]
+        )
+        assert complaint(attempt(fresh, config=config)) == (
+            "config: models.RES: cannot learn from the images of own, which are 6x6 (height x "
+            "width): GroupNorm has 1 of 3 values in a group: give it images of 7x7 or larger, or "
+            "set filters to 96, or set downsampling to convolution"
+        )
+        assert files(fresh) == set()
+
+    def test_whose_size_the_files_tell(self, fresh, tmp_path):
+        own = own_dataset(tmp_path / "mirror", *noise(60, 6, 0))
+        run = attempt(
+            fresh, config=tiny(datasets={"own": own}, experiments__tiny__datasets=["own"])
+        )
+        assert re.findall("Error in rule (.*):", run.output) == ["prepare"]
+        assert complaint(run).startswith("error: models.RES: cannot learn from the images of own, ")
+        assert not any(name.startswith("results") for name in files(fresh))
+
+
 class TestSubsets:
     """More images than there are: found before any model is trained, or when one is used."""
 

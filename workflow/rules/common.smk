@@ -31,6 +31,7 @@ try:
     CONFIG = configuration.load(config)
     # Snakemake's own message for a missing input would name neither the key nor a remedy.
     grid.check_checkpoints(CONFIG)
+    grid.check_images(CONFIG)
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -6,6 +6,7 @@ from node_robustness import models
 from node_robustness.jobs import job
 
 with job(snakemake.log[0]):
-    spec = models.spec_for(snakemake.params.architecture, Path(snakemake.input.data))
+    data = Path(snakemake.input.data)
+    spec = models.spec_for(snakemake.wildcards.model, snakemake.params.architecture, data)
     model = models.import_weights(spec, Path(snakemake.input.checkpoint))
     models.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))

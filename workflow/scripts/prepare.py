@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from node_robustness import config
+from node_robustness.architecture import check_images
 from node_robustness.datasets import find_source, load_split, prepare
 from node_robustness.downloads import check
 from node_robustness.jobs import job
@@ -22,15 +23,26 @@ with job(snakemake.log[0]):
         "std": source.std,
         "files": {remote.name: remote.sha256 for remote in source.files},
     }
+    images = source.read(folder)
+    # Not params: the jobs that use models and subsets check them too, but perhaps after hours.
+    configuration = config.load(snakemake.config)
+    for name in configuration.experiments[snakemake.wildcards.experiment].models:
+        model = configuration.models[name]
+        check_images(
+            f"models.{name}",
+            f"the images of {snakemake.wildcards.dataset}",
+            model.downsampling,
+            model.filters,
+            *images.train_images.shape[2:],
+        )
     prepare(
-        *source.read(folder),
+        *images,
         source.class_names,
         validation=snakemake.params.validation,
         seed=snakemake.params.split_seed,
         path=snakemake.output.data,
         settings=settings,
     )
-    # Not a param: the jobs that use a subset check it too, but after hours of training perhaps.
-    subset = config.load(snakemake.config).datasets[snakemake.wildcards.dataset].subset
+    subset = configuration.datasets[snakemake.wildcards.dataset].subset
     for split, count in subset.model_dump(exclude_none=True).items():
         load_split(snakemake.output.data, split, count)

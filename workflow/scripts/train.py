@@ -18,7 +18,8 @@ with job(snakemake.log[0]):
         for name, split in splits.items()
     }
     torch.manual_seed(seed)
-    model = models.Classifier(models.spec_for(snakemake.params.architecture, data))
+    spec = models.spec_for(snakemake.wildcards.model, snakemake.params.architecture, data)
+    model = models.Classifier(spec)
     checkpoint = Path(snakemake.params.checkpoint) / "checkpoint.safetensors"
     history = training.train(
         model,

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from node_robustness.architecture import MAX_GROUPS, groups
 from node_robustness.config_attacks import EOTPGD, METHOD, METHODS, Attack, SteppedAttack, Transfer
 from node_robustness.config_values import (
     FILE_NAME,
@@ -312,9 +313,10 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _filters_fit_group_norm(self) -> Self:
-        if self.filters % min(32, self.filters):
+        if self.filters % groups(self.filters):
             raise ValueError(
-                f"filters: {self.filters} must be at most 32, or a multiple of 32 (for GroupNorm)"
+                f"filters: {self.filters} must be at most {MAX_GROUPS}, or a multiple of "
+                f"{MAX_GROUPS} (for GroupNorm)"
             )
         return self
 

@@ -4,13 +4,14 @@ Read whenever Snakemake parses the workflow: like `config`, this module must imp
 """
 
 from dataclasses import dataclass
+from math import isqrt
 
 from node_robustness.config import Dataset
 
 
 @dataclass(frozen=True)
 class Size:
-    """Images for training, images for testing; channels and pixels of an image."""
+    """Images for training, images for testing; channels and pixels of a square one."""
 
     train: int
     test: int
@@ -30,6 +31,14 @@ _SIZES = {
 def size_of(dataset: Dataset) -> Size | None:
     """The size of all its images; None of data of one's own, which are counted when prepared."""
     return _SIZES.get(dataset.source)
+
+
+def image_size(dataset: Dataset) -> tuple[int, int] | None:
+    """Height and width of its images; None of data of one's own that do not say."""
+    if dataset.image_shape is not None:
+        return dataset.image_shape[1:]
+    size = size_of(dataset)
+    return None if size is None else (isqrt(size.pixels), isqrt(size.pixels))
 
 
 def images_to_test(dataset: Dataset) -> int | None:

@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from node_robustness import architecture
 from node_robustness.config import Config, Detection, Experiment, Model, Randomisation
 from node_robustness.config_attacks import (
     EOTPGD,
@@ -19,7 +20,7 @@ from node_robustness.config_attacks import (
     Surrogate,
     Transfer,
 )
-from node_robustness.dataset_sizes import images_to_test
+from node_robustness.dataset_sizes import image_size, images_to_test
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
 
@@ -160,6 +161,25 @@ def check_checkpoints(config: Config) -> None:
                 raise UserError(
                     f"config: models.{item.model}.weights: there is no file {path} in "
                     f"{Path.cwd()}: correct the path, or remove the key to train the model"
+                )
+
+
+def check_images(config: Config) -> None:
+    """Look whether every model can learn from the images of its datasets, where these are known.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    for experiment in config.experiments.values():
+        for dataset, name in product(experiment.datasets, experiment.models):
+            size, model = image_size(config.datasets[dataset]), config.models[name]
+            if size is not None:
+                architecture.check_images(
+                    f"config: models.{name}",
+                    f"the images of {dataset}",
+                    model.downsampling,
+                    model.filters,
+                    *size,
                 )
 
 

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from node_robustness.adjoint import AdjointSettings, with_adjoint_gradient
+from node_robustness.architecture import STEM, check_images
 from node_robustness.errors import UserError
 from node_robustness.ode_function import ODEFunction, group_norm
 from node_robustness.small_batches import at_least_some_rows
@@ -124,16 +125,28 @@ class SolverSettings:
     checkpoint: bool = False
 
 
-def spec_for(architecture: Mapping[str, Any], data: Path) -> Spec:
+def spec_for(name: str, architecture: Mapping[str, Any], data: Path) -> Spec:
     """The spec of a configured architecture for the images of a prepared data set.
 
     Args:
+        name: of the model.
         architecture: the keys of `config.Model` that fix it.
         data: a data.h5 file.
+
+    Raises:
+        UserError: the images are too small for it.
     """
     with open_hdf5(data, "data") as file:
-        channels, classes = file["train/images"].shape[1], len(file["class_names"])
-        settings = read_settings(file)
+        _, channels, height, width = file["train/images"].shape
+        classes, settings = len(file["class_names"]), read_settings(file)
+    check_images(
+        f"models.{name}",
+        f"the images of {data}",
+        architecture["downsampling"],
+        architecture["filters"],
+        height,
+        width,
+    )
 
     def of_channels(values: list[float]) -> tuple[float, ...]:
         return tuple(values * channels if len(values) == 1 else values)
@@ -394,9 +407,9 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
         self.downsampling: nn.Module = (
             nn.Sequential(
-                nn.Conv2d(spec.channels, 64, 3),
-                ResidualBlock(64, 64, stride=2),
-                ResidualBlock(64, spec.filters, stride=2),
+                nn.Conv2d(spec.channels, STEM, 3),
+                ResidualBlock(STEM, STEM, stride=2),
+                ResidualBlock(STEM, spec.filters, stride=2),
             )
             if spec.downsampling == "residual"
             else nn.Conv2d(spec.channels, spec.filters, 4, 2, padding=1)

@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from node_robustness.architecture import groups
 from node_robustness.small_batches import at_least_some_rows, filled_up
-
-MAX_GROUPS = 32
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation with at most 32 groups."""
-    return nn.GroupNorm(min(MAX_GROUPS, channels), channels)
+    return nn.GroupNorm(groups(channels), channels)
 
 
 _Map = Callable[[Tensor], Tensor]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from math import comb, isqrt
 from pathlib import Path
 
+from node_robustness.architecture import state_size
 from node_robustness.config import Config, Model
 from node_robustness.dataset_sizes import Size, images_to_test, size_of
 from node_robustness.errors import UserError
@@ -45,12 +46,7 @@ def sizes_of(config: Config, cell: Cell) -> Sizes | None:
 def _state_shape(model: Model, image: Size) -> tuple[int, int, int]:
     """[C, H, W] of h(t), of square images: what `Classifier.embed` makes of them."""
     side = isqrt(image.pixels)
-    if model.downsampling == "convolution":
-        side //= 2
-    else:
-        # A convolution without padding, then two that halve, rounding up.
-        side = -(-(side - 2) // 4)
-    return model.filters, side, side
+    return model.filters, *state_size(model.downsampling, side, side)
 
 
 def check_room(config: Config, cells: Iterable[Cell], results: Path) -> list[str]:
