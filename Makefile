@@ -22,7 +22,7 @@ help:
 	@echo "make demo    make the environment, run the default experiment, say where the report is"
 	@echo "make plan    what would run, and why; ARGS='--configfile ...': arguments of snakemake"
 	@echo "make slurm   add to the environment what a SLURM cluster needs (profiles/README.md)"
-	@echo "make test    make the environment with the test tools, run the tests"
+	@echo "make test    make the environment with the test tools, run the tests; ARGS=tests/unit: some of them"
 	@echo "make test-slow   the tests that take minutes: crashes, a full disk"
 	@echo "make test-slurm  (as root) start a SLURM cluster on this machine, test on it, stop it"
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
@@ -60,7 +60,7 @@ plan: $(VENV)/run
 slurm: $(VENV)/slurm
 
 test: $(VENV)/dev
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # One at a time: they kill processes and fill disks.
 test-slow: $(VENV)/dev
