@@ -22,4 +22,6 @@ NETS = {
 
 if __name__ == "__main__":
     for name, settings in NETS.items():
-        save_file(known.trained("residual", **settings).state_dict(), FOLDER / f"{name}.safetensors")
+        save_file(
+            known.trained("residual", **settings).state_dict(), FOLDER / f"{name}.safetensors"
+        )

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 _ROUNDING = 64
 """In units of the last place: a state is computed in many steps, each of which rounds."""
 

@@ -144,7 +144,9 @@ def follow(model: Classifier, images: Mapping[str, Tensor], times: Sequence[floa
     where = ends(body, times)
     if isinstance(body, ResidualBody):
         states = {name: block_states(body, start) for name, start in starts.items()}
-        states = {name: _clean_where(same[name], states[CLEAN], own) for name, own in states.items()}
+        states = {
+            name: _clean_where(same[name], states[CLEAN], own) for name, own in states.items()
+        }
         return Runs(torch.tensor(where, dtype=torch.float64), states, {}, {})
     return _follow_ode(body, starts, same, where)
 
