@@ -1,5 +1,6 @@
 # `make demo` shows what this is; `make test` tests it; `make check` holds it to its style.
-# Everything is installed in .venv, nothing elsewhere. Another Python: make PYTHON=python3.12 demo
+# Everything is installed in .venv, nothing elsewhere. Another Python: make PYTHON=python3.12 demo, after
+# make clean where there is an environment.
 # Another build of PyTorch than the one that suits this machine: make TORCH=cpu demo, or cuda, or the
 # URL of a package index (requirements/install_torch.py).
 PYTHON ?= python3

@@ -94,6 +94,17 @@ def test_images_are_made_like_the_environment_of_make(name):
     assert "TORCH=auto" in (ROOT / name).read_text()
 
 
+def test_an_image_is_built_from_what_it_copies_alone():
+    """Else a folder of results or an environment, gigabytes, would travel to the builder."""
+    ignored, *kept = (
+        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] != "#"
+    )
+    assert ignored == "*"
+    sent = {path for line in kept for path in ROOT.glob(line.removeprefix("!"))}
+    (folder,) = re.findall(r"^COPY (\S+) ", (ROOT / "containers/Dockerfile").read_text(), re.M)
+    assert sent == {path for path in (ROOT / folder).iterdir() if path.is_file()} != set()
+
+
 def test_images_have_the_python_of_the_conda_environment():
     environment = (ROOT / "workflow/envs/node-robustness.yaml").read_text()
     (python,) = re.findall(r"^  - python =(\S+)$", environment, re.MULTILINE)
