@@ -16,6 +16,7 @@ override TORCH := $(or $(TORCH),$(MADE_WITH))
 export TORCH
 ifneq ($(TORCH),$(MADE_WITH))
 .PHONY: $(VENV)/run
+REPLACE := --force-reinstall
 endif
 
 .PHONY: help demo plan slurm test test-slow test-slurm check format docs lock clean
@@ -37,7 +38,7 @@ $(VENV)/run: requirements/run.txt requirements/no-deps.txt requirements/lock.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 demo" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@echo "Installing the requirements into $(VENV) ..."
-	@$(BIN)/python requirements/install_torch.py --quiet --disable-pip-version-check
+	@$(BIN)/python requirements/install_torch.py --quiet --disable-pip-version-check $(REPLACE)
 	@$(PIP) $(LOCK) --requirement requirements/run.txt
 	@$(PIP) --no-deps --requirement requirements/no-deps.txt
 	@printf '%s\n' "$$TORCH" > $(VENV)/torch

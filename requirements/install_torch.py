@@ -3,7 +3,8 @@
 PyPI's wheels for Linux bring gigabytes of CUDA, which a machine without an NVIDIA GPU has no use
 for. There PyTorch's own index of CPU builds is asked first. The environment variable TORCH
 overrules this: `cpu`, `cuda` (whatever pip's own index has), or the URL of a package index.
-Arguments are passed on to pip. It needs no package: everything else is installed after it.
+Arguments are passed on to pip: `--force-reinstall` replaces another build of the same version. It
+needs no package: everything else is installed after it.
 """
 
 import ctypes
@@ -16,6 +17,10 @@ from pathlib import Path
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 DRIVER = Path("/proc/driver/nvidia/version")
 SECONDS = 10
+
+# The sizes of the wheels for x86-64.
+CPU_BUILD = "the CPU build, about 0.2 GB"
+CUDA_BUILD = "the CUDA build, about 2.7 GB"
 
 # Prints a page. In a process of its own: what a name server takes has no timeout in Python.
 READ = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())"
@@ -34,8 +39,6 @@ def main() -> int:
     command = [sys.executable, "-m", "pip", "install", "--no-deps", requirement, *sys.argv[1:]]
     if index is not None:
         command += ["--index-url", index]
-    if wanted != "auto":
-        command.append("--force-reinstall")  # to pip one build is as good as another
     return subprocess.run(command).returncode
 
 
@@ -56,17 +59,14 @@ def choose(wanted: str, requirement: str) -> tuple[str | None, str]:
     if wanted != "auto":
         raise ValueError(f"TORCH is {wanted!r}: set it to auto, cpu, cuda or the URL of an index.")
     if platform.system() != "Linux":
-        return None, "the build of pip's own index, which has no CUDA on this system."
+        return None, "the build of pip's own index: there is no CUDA on this system."
     if has_driver():
-        return None, "the CUDA build, about 2.7 GB, for there is an NVIDIA driver (or: TORCH=cpu)."
+        return None, f"{CUDA_BUILD}, because an NVIDIA driver was found. TORCH=cpu overrules this."
     if has_gpus_elsewhere():
-        return None, "the CUDA build, about 2.7 GB, for SLURM has nodes with GPUs (or: TORCH=cpu)."
+        return None, f"{CUDA_BUILD}, because SLURM has nodes with GPUs. TORCH=cpu overrules this."
     if not offers(CPU_INDEX, requirement):
-        return (
-            None,
-            f"the build of pip's own index (PyPI's takes 2.7 GB): {CPU_INDEX} does not answer.",
-        )
-    return CPU_INDEX, "the CPU build, about 0.2 GB, for no NVIDIA driver is found (or: TORCH=cuda)."
+        return None, f"the build of pip's own index, because {CPU_INDEX} does not answer."
+    return CPU_INDEX, f"{CPU_BUILD}, because no NVIDIA driver was found. TORCH=cuda overrules this."
 
 
 def has_driver() -> bool:

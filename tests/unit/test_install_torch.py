@@ -183,6 +183,11 @@ def test_the_environment_keeps_the_build_that_it_was_made_with(tmp_path: Path):
     said = make(".venv/run", "TORCH=cuda")
     assert installed() == others | {"torch-2.13.0.dist-info"}, said
     assert "up to date" in make(".venv/run", "TORCH=cuda")
+    make(".venv/run", f"TORCH={cpu.as_uri()}")
+    shutil.rmtree(cpu)  # what is there is not fetched again, as without a network
+    (project / "requirements/lock.txt").touch()
+    assert "ERROR" not in make(".venv/run")
+    assert installed() == others | {"torch-2.13.0+cpu.dist-info"}, said
     said = make(".venv/run", "TORCH=gpu")
     assert "TORCH is 'gpu': set it to auto, cpu, cuda or the URL of an index." in said
     assert "up to date" in make(".venv/run")

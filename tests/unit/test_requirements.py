@@ -81,7 +81,7 @@ def installations(name: str) -> list[str]:
     text = text.replace("$(LOCK)", "--constraint lock.txt").replace("requirements/", "")
     commands = r"(?<!-m )pip install|\$\(PIP\)|\S*python (?=install_torch\.py)"
     lines = re.findall(rf"(?:{commands}) ?(.*?)(?: &&|$)", text, re.MULTILINE)
-    own = r" --(?:no-cache-dir|quiet|disable-pip-version-check)\b"
+    own = r" --(?:no-cache-dir|quiet|disable-pip-version-check)\b| \$\(REPLACE\)"
     return [" ".join(re.sub(own, "", f" {line}").split()) for line in lines]
 
 
