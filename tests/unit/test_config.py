@@ -1,6 +1,7 @@
 """The configuration: every mistake becomes one line that names the key and says how to mend it."""
 
 import math
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from node_robustness.config import Config, load
+from node_robustness.enough_images import shortages
 from node_robustness.errors import UserError
 from node_robustness.presets import BUILT_IN, PRESETS
 
@@ -862,7 +864,8 @@ def test_text_is_read_as_what_it_says(path, value, read):
 
 @pytest.mark.parametrize("validation", [0.2, "1/10", 500, "5e3", 1])
 def test_validation_is_a_share_or_a_number_of_images(validation):
-    assert load(changed("datasets.d.validation", validation)).datasets["d"].validation > 0
+    raw = changed("datasets.d", {"source": "mnist", "validation": validation})
+    assert load(raw).datasets["d"].validation > 0
 
 
 def test_a_model_overrides_single_keys_of_training():
@@ -964,6 +967,86 @@ def test_no_name_is_that_of_a_folder_of_ours_in_any_case(section, name):
         f"config: {section}.{name}: the folder of that name holds other files of a run: choose "
         "another name"
     ]
+
+
+class TestEnoughImages:
+    """Of the digits 1,438 are for training, of which a tenth is held out, and 359 for testing."""
+
+    @pytest.mark.parametrize(
+        ("path", "value", "line"),
+        [
+            ("datasets.d.validation", 1438, "datasets.d.validation: 1438 holds 1438 of 1438"),
+            ("datasets.d.validation", 5000, "datasets.d.validation: 5000 holds 5000 of 1438"),
+            ("datasets.d.validation", 0.0003, "datasets.d.validation: 0.0003 holds 0 of 1438"),
+            ("datasets.d.validation", 0.9999, "datasets.d.validation: 0.9999 holds 1438 of 1438"),
+            (
+                "datasets.d.subset.train",
+                1295,
+                "datasets.d.subset.train: 1295 .* 1294 are available",
+            ),
+            ("datasets.d.subset.validation", 145, r"datasets.d.subset.validation: 145 .* 144 are"),
+            ("datasets.d.subset.test", 360, "datasets.d.subset.test: 360 .* 359 are available"),
+            *(
+                (
+                    f"experiments.e.{section}.images",
+                    360,
+                    f"experiments.e.{section}.images: 360 images are asked for, d has 359 to test",
+                )
+                for section in ("trajectories", "audit", "randomisation", "detection", "pace")
+            ),
+        ],
+    )
+    def test_what_is_written_is_refused(self, path, value, line):
+        raw = changed(path, value)
+        raw["experiments"]["e"]["paper_attack"] = "bim"
+        (found,) = mistakes(raw)
+        assert re.match(f"config: {line}", found)
+        assert re.search(": (lower it or leave it out|choose it so that both .*)$", found)
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("datasets.d.validation", 1437),
+            ("datasets.d.subset.train", 1294),
+            ("datasets.d.subset.validation", 144),
+            ("datasets.d.subset.test", 359),
+            ("experiments.e.trajectories.images", 359),
+            ("experiments.e.audit.images", 359),
+        ],
+    )
+    def test_all_there_are_may_be_asked_for(self, path, value):
+        assert load(changed(path, value))
+
+    def test_a_subset_may_have_fewer_images_than_a_section_asks_for(self):
+        raw = changed("datasets.d.subset.test", 10)
+        raw["experiments"]["e"]["audit"] = {"images": 20}
+        assert load(raw).experiments["e"].audit.images == 20
+
+    @pytest.mark.parametrize("keys", [{"validation": 19}, {"subset": {"validation": 19}}])
+    def test_probes_that_are_asked_for_need_validation_images(self, keys):
+        raw = deepcopy(BASE)
+        raw["datasets"]["d"] |= keys
+        assert load(raw).experiments["e"].trajectories.probe  # as far as there are
+        raw["experiments"]["e"]["trajectories"] = {"probe": False}
+        assert load(raw)
+        raw["experiments"]["e"]["trajectories"] = {"probe": True}
+        assert mistakes(raw) == [
+            "config: experiments.e.trajectories.probe: d has 19 validation images, and a probe "
+            "needs 20: hold out more (validation, and subset.validation, of the dataset) or leave "
+            "probe out"
+        ]
+
+    def test_data_of_your_own_are_counted_later(self):
+        raw = changed("experiments.e.datasets", ["own"])
+        raw["datasets"]["own"]["subset"] = {"test": 10**6}
+        raw["experiments"]["e"]["audit"] = {"images": 10**6}
+        config = load(raw)
+        assert list(shortages(config, "own", 100, 30)) == [
+            "datasets.own.subset.test: 1000000 images are asked for, 30 are available: lower it or "
+            "leave it out",
+            "experiments.e.audit.images: 1000000 images are asked for, own has 30 to test: lower "
+            "it or leave it out",
+        ]
 
 
 class TestFoldersOfDatasets:

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from node_robustness import datasets
 from node_robustness.datasets import (
+    count_images,
     find_source,
     load_split,
     prepare,
@@ -536,6 +537,14 @@ class TestPrepare:
     def test_more_than_there_are(self, path, name, there):
         with pytest.raises(UserError, match=rf"subset\.{name}: 500 .* {there} are available"):
             load_split(path, name, 500)
+
+    def test_more_than_there_are_or_all(self, path):
+        split = load_split(path, "test", 500, or_fewer=True)
+        np.testing.assert_array_equal(split.index, load_split(path, "test").index)
+        assert len(load_split(path, "test", 7, or_fewer=True).index) == 7
+
+    def test_count(self, path):
+        assert count_images(path) == (100, 30)
 
     def test_a_subset_of_many_chunks_needs_little_memory(self, tmp_path):
         images, labels = toy(3000, 0, (3, 32, 32))

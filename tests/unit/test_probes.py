@@ -9,6 +9,7 @@ from node_robustness.errors import UserError
 from node_robustness.models import Classifier, Spec
 from node_robustness.trajectories import probe_fitting, probes
 from node_robustness.trajectories.runs import grid
+from node_robustness.trajectory_tables import probe_table
 
 
 def clouds(n=400, classes=3, spread=1.0, seed=0):
@@ -108,6 +109,15 @@ def test_too_few_images_or_classes(n, one):
     labels = np.zeros_like(labels) if one else labels
     with pytest.raises(UserError, match=r"trajectories\.probe: .* validation images"):
         probe_fitting.fit(np.zeros(2), features, np.zeros((2, n, 3), np.float32), labels)
+
+
+def test_a_file_of_no_probes(tmp_path):
+    path = tmp_path / "probe.h5"
+    probes.write(path, {"seed": 0}, probes.Probes.none(8, 3), seconds=1.0, device="cpu")
+    found = probes.read(path)
+    assert found.weights.shape == (0, 3, 8)
+    assert len(found.times) == len(found.accuracy) == 0
+    assert probe_table([path]).empty
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])

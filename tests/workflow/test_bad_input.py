@@ -288,19 +288,47 @@ class TestSmallImages:
 
 
 class TestSubsets:
-    """More images than there are: found before any model is trained, or when one is used."""
+    """More images than there are: of known data before the run, of your own before any training."""
 
-    def test_from_scratch(self, fresh):
+    LINE = (
+        "datasets.{}.subset.test: {} images are asked for, {} are available: lower it or leave it "
+        "out"
+    )
+
+    def test_of_known_data(self, fresh):
         run = attempt(fresh, config=tiny(datasets__digits__subset__test=360))
-        assert re.findall("Error in rule (.*):", run.output) == ["prepare"]
-        assert complaint(run) == (
-            f"error: {DATA}: subset.test: 360 images are asked for, 359 are available; lower it or "
-            "leave it out"
-        )
-        assert files(fresh) == {"resources/digits/verified.json"}
+        assert complaint(run) == f"config: {self.LINE.format('digits', 360, 359)}"
+        assert files(fresh) == set()
 
-    def test_in_a_finished_run(self, copied):
-        before = files(copied)
-        run = attempt(copied, CLEAN, config=tiny(datasets__digits__subset__test=360))
-        assert "subset.test: 360 images are asked for, 359 are available" in complaint(run)
-        assert files(copied) == before - {CLEAN}
+    def test_of_your_own(self, fresh, tmp_path):
+        config = self.of_own(tmp_path)
+        target = "results/tiny/own/OON/seed-0/model.safetensors"
+        config["datasets"]["own"]["subset"] = {"test": 21}
+        run = attempt(fresh, target, config=config)
+        assert re.findall("Error in rule (.*):", run.output) == ["prepare"]
+        line = self.LINE.format("own", 21, 20)
+        assert complaint(run) == f"error: {line}"
+        assert not any(name.endswith(".h5") for name in files(fresh))
+        # Once they are prepared, before the run.
+        config["datasets"]["own"]["subset"] = {"test": 20}
+        snakemake(fresh, "results/tiny/own/data.h5", config=config)
+        before = files(fresh)
+        config["datasets"]["own"]["subset"] = {"test": 21}
+        run = attempt(fresh, target, config=config)
+        assert "Error in rule" not in run.output
+        assert f"config: {line}" in run.output
+        assert files(fresh) == before
+
+    def test_of_a_section(self, fresh, tmp_path):
+        config = self.of_own(tmp_path)
+        config["experiments"]["tiny"]["randomisation"] = {"images": 64}
+        run = attempt(fresh, "results/tiny/own/data.h5", config=config)
+        assert complaint(run) == (
+            "error: experiments.tiny.randomisation.images: 64 images are asked for, own has 20 to "
+            "test: lower it or leave it out"
+        )
+
+    @staticmethod
+    def of_own(folder):
+        dataset = own_dataset(folder / "mirror", *noise(60, 8, 0))
+        return tiny(datasets={"own": dataset}, experiments__tiny__datasets=["own"])

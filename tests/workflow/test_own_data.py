@@ -115,3 +115,36 @@ def test_two_datasets_of_your_own_with_files_of_the_same_names(fresh, tmp_path):
             np.testing.assert_array_equal(data["train/images"][:], images[20:])
     with h5py.File(fresh / targets[0]) as data:
         assert data["train/images"].shape == (1438, 1, 8, 8)
+
+
+def test_defaults_ask_for_no_more_images_than_there_are(fresh, tmp_path):
+    """Of 8 images 7 are trained on and one is for validation, and 20 to test."""
+    few = {"iterations": 2}
+    config = tiny(
+        datasets={"few": own_dataset(tmp_path / "few", *noise(28, 8, 4))},
+        experiments__tiny__datasets=["few"],
+        experiments__tiny__models=["OON"],
+        experiments__tiny__audit=few,
+        experiments__tiny__randomisation={**few, "draws": 1, "evaluation_draws": 2},
+        experiments__tiny__detection=few,
+        experiments__tiny__pace={},
+        experiments__tiny__paper_attack="bim",
+        training__batch_size=128,
+    )
+    model = "results/tiny/few/OON/seed-0"
+    cell = f"{model}/tau-1/bim/linf/eps-0.3"
+    measured = {
+        "audit": f"{model}/tau-1/audit.h5",
+        "randomised": f"{model}/randomised/linf/eps-0.3/randomised.h5",
+        "detection": f"{model}/tau-1/detection/linf/eps-0.3/detection.h5",
+    }
+    snakemake(fresh, *measured.values(), f"{cell}/trajectory.h5", f"{cell}/pace.h5", config=config)
+    for path in measured.values():
+        with h5py.File(fresh / path) as file:
+            assert len(file["index"]) == 20
+    with h5py.File(fresh / f"{cell}/pace.h5") as file:
+        assert len(file["index"]) == 10
+    with h5py.File(fresh / f"{model}/tau-1/probe.h5") as file:
+        assert len(file["t"]) == 0
+    with h5py.File(fresh / f"{cell}/trajectory.h5") as file:
+        assert np.isnan(file["clean/margin/probe"][:]).all()

@@ -17,6 +17,7 @@ sys.path.insert(0, str(SCRIPTS))
 from node_robustness import code_digest, command_line
 from node_robustness import config as configuration
 from node_robustness import grid, scheduler
+from node_robustness.dataset_sizes import images_to_test
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
 
@@ -267,9 +268,12 @@ def tested_images(wildcards):
 
 
 def images_of(section, wildcards):
-    """How many test images a section of the experiment measures: never more than are attacked."""
-    subset = CONFIG.datasets[wildcards.dataset].subset.test
-    return section.images if subset is None else min(section.images, subset)
+    """How many test images a section of the experiment measures: never more than are attacked.
+
+    Of data that are yet to be counted it may be more than there are.
+    """
+    attacked = images_to_test(CONFIG.datasets[wildcards.dataset])
+    return section.images if attacked is None else min(section.images, attacked)
 
 
 @for_each_job

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from node_robustness import devices, gradient_audit, models, sanity
 from node_robustness.attacks import Streams
-from node_robustness.evaluation import test_images
+from node_robustness.evaluation import measured_images
 from node_robustness.jobs import bar, job
 from node_robustness.memory import images_at_a_time
 from node_robustness.records import write_audit
@@ -15,7 +15,7 @@ with job(snakemake.log[0]):
     compute, device = devices.set_up(snakemake.config)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, audit = snakemake.params.coordinates, snakemake.params.settings
-    test, images, labels = test_images(Path(snakemake.input.data), audit["images"], device)
+    test, images, labels = measured_images(Path(snakemake.input.data), audit["images"], device)
     rows, seed = test.index.tolist(), coordinates["seed"]
     with models.solving(model, tolerance=audit["tight_tolerance"]):  # the dearest of the sources
         batch_size = images_at_a_time(compute, model, images)

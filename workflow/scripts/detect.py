@@ -6,7 +6,7 @@ from pathlib import Path
 from node_robustness import devices, models
 from node_robustness.attacks import BasicIterativeMethod
 from node_robustness.detection import detect
-from node_robustness.evaluation import test_images
+from node_robustness.evaluation import measured_images
 from node_robustness.jobs import bar, job
 from node_robustness.memory import images_at_a_time
 from node_robustness.norms import Norm
@@ -17,7 +17,7 @@ with job(snakemake.log[0]):
     compute, device = devices.set_up(snakemake.config)
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, detection = snakemake.params.coordinates, snakemake.params.settings
-    test, images, labels = test_images(Path(snakemake.input.data), detection["images"], device)
+    test, images, labels = measured_images(Path(snakemake.input.data), detection["images"], device)
     method = BasicIterativeMethod(
         norm=Norm(coordinates["norm"]),
         epsilon=coordinates["epsilon"],

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from node_robustness import attacks, devices, models
-from node_robustness.evaluation import test_images
+from node_robustness.evaluation import measured_images
 from node_robustness.jobs import bar, job
 from node_robustness.pace import measure
 from node_robustness.records import write_pace
@@ -13,7 +13,9 @@ from node_robustness.storage import sha256
 with job(snakemake.log[0]):
     _, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
-    test, images, labels = test_images(Path(snakemake.input.data), snakemake.params.images, device)
+    test, images, labels = measured_images(
+        Path(snakemake.input.data), snakemake.params.images, device
+    )
     model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:

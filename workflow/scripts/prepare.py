@@ -4,8 +4,10 @@ from pathlib import Path
 
 from node_robustness import config
 from node_robustness.architecture import check_images
-from node_robustness.datasets import find_source, load_split, prepare
+from node_robustness.datasets import find_source, prepare
 from node_robustness.downloads import check
+from node_robustness.enough_images import shortages
+from node_robustness.errors import UserError
 from node_robustness.jobs import job
 
 with job(snakemake.log[0]):
@@ -24,17 +26,21 @@ with job(snakemake.log[0]):
         "files": {remote.name: remote.sha256 for remote in source.files},
     }
     images = source.read(folder)
-    # Not params: the jobs that use models and subsets check them too, but perhaps after hours.
-    configuration = config.load(snakemake.config)
-    for name in configuration.experiments[snakemake.wildcards.experiment].models:
+    # Not params: what asks for less is no reason to prepare them again. The jobs that use models
+    # and subsets check them too, but perhaps after hours.
+    configuration, w = config.load(snakemake.config), snakemake.wildcards
+    for name in configuration.experiments[w.experiment].models:
         model = configuration.models[name]
         check_images(
             f"models.{name}",
-            f"the images of {snakemake.wildcards.dataset}",
+            f"the images of {w.dataset}",
             model.downsampling,
             model.filters,
             *images.train_images.shape[2:],
         )
+    sizes = len(images.train_images), len(images.test_images)
+    for line in shortages(configuration, w.dataset, *sizes, [w.experiment]):
+        raise UserError(line)
     prepare(
         *images,
         source.class_names,
@@ -43,6 +49,3 @@ with job(snakemake.log[0]):
         path=snakemake.output.data,
         settings=settings,
     )
-    subset = configuration.datasets[snakemake.wildcards.dataset].subset
-    for split, count in subset.model_dump(exclude_none=True).items():
-        load_split(snakemake.output.data, split, count)

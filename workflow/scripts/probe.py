@@ -1,5 +1,6 @@
 """Fit linear probes of h(t) to the validation images of one model at one tolerance."""
 
+import logging
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from node_robustness.memory import images_at_a_time
 from node_robustness.small_batches import ROWS
 from node_robustness.storage import sha256
 from node_robustness.trajectories import probes
-from node_robustness.trajectories.probe_fitting import fit
+from node_robustness.trajectories.probe_fitting import TooFewError, fit
 from node_robustness.trajectories.runs import grid
 
 with job(snakemake.log[0]):
@@ -33,10 +34,16 @@ with job(snakemake.log[0]):
         at, features, head = probes.features_along(
             model, images, times, batch_size=batch_size, progress=progress.update
         )
+    try:
+        found = fit(at, features, head, split.labels)
+    except TooFewError as error:
+        # They are made unless the configuration says otherwise, and nothing else needs them.
+        logging.warning("there are no probes: %s", error)
+        found = probes.Probes.none(features.shape[2], head.shape[2])
     probes.write(
         Path(snakemake.output.probe),
         {**coordinates, **settings, "weights_sha256": sha256(snakemake.input.weights)},
-        fit(at, features, head, split.labels),
+        found,
         seconds=time.perf_counter() - started,
         device=devices.describe(device),
     )

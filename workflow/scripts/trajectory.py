@@ -32,6 +32,7 @@ with job(snakemake.log[0]):
     choice = Choice.of(
         found.success, **{key: settings[key] for key in ("states", "growth", "causal")}
     )
+    readers = probes.read(Path(snakemake.input.probe)) if snakemake.input.probe else None
     started = time.perf_counter()
     with models.solving(model, tolerance=coordinates["tolerance"]):
         instrument = Instrument(
@@ -41,7 +42,7 @@ with job(snakemake.log[0]):
             Norm(coordinates["norm"]),
             coordinates["seed"],
             settings["tight_tolerance"],
-            probes.read(Path(snakemake.input.probe)) if snakemake.input.probe else None,
+            readers if readers and len(readers.times) else None,
         )
         sizes = instrument.sizes(len(found.index), len(choice.kept), shape, settings["precision"])
         logging.info(

@@ -19,6 +19,7 @@ from pathlib import Path
 NEUTRAL = {
     "node_robustness.config": "what it reads reaches a job in params, compared for themselves",
     "node_robustness.grid": "it says which jobs there are and what is in their params",
+    "node_robustness.enough_images": "it refuses, and changes nothing",
     "node_robustness.jobs": "the log, the progress bar and the messages of a job",
     "node_robustness.downloads": "what it brings counts only with the right SHA-256",
     "pooch": "downloads, likewise",

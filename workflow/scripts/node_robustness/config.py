@@ -43,6 +43,8 @@ from node_robustness.config_values import (
     Seeds,
     Times,
 )
+from node_robustness.dataset_sizes import FEWEST_TO_PROBE, size_of
+from node_robustness.enough_images import shortages
 from node_robustness.errors import UserError
 from node_robustness.numbers import label
 from node_robustness.presets import BUILT_IN, PAPER_ATTACK, PRESETS, expand, from_preset
@@ -352,7 +354,9 @@ class Trajectories(Section):
         "a model without an ODE has its blocks",
     )
     probe: bool = Field(
-        True, description="fit a linear probe of h(t) at every time to validation images"
+        True,
+        description="fit a linear probe of h(t) at every time to validation images, which takes "
+        f"{FEWEST_TO_PROBE}; if unset, where there are as many",
     )
 
 
@@ -656,6 +660,15 @@ class Config(Section):
                 raise ValueError(
                     f"training, for model {model}: gradient: adjoint needs solver: torchdiffeq"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _there_are_enough_images(self) -> Self:
+        for name, dataset in self.datasets.items():
+            size = size_of(dataset)
+            if size is not None:
+                for line in shortages(self, name, size.train, size.test):
+                    raise ValueError(line)
         return self
 
     @model_validator(mode="after")

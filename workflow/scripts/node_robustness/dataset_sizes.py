@@ -1,12 +1,17 @@
-"""How large the known datasets are, before any of their files is there.
+"""How many images there are, as far as that is known before they are read.
 
 Read whenever Snakemake parses the workflow: like `config`, this module must import quickly.
 """
 
 from dataclasses import dataclass
 from math import isqrt
+from typing import TYPE_CHECKING
 
-from node_robustness.config import Dataset
+if TYPE_CHECKING:
+    from node_robustness.config import Dataset
+
+FEWEST_TO_PROBE = 20
+"""Validation images without which there is nothing to fit a probe to."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,12 @@ _SIZES = {
 }
 
 
-def size_of(dataset: Dataset) -> Size | None:
+def size_of(dataset: "Dataset") -> Size | None:
     """The size of all its images; None of data of one's own, which are counted when prepared."""
     return _SIZES.get(dataset.source)
 
 
-def image_size(dataset: Dataset) -> tuple[int, int] | None:
+def image_size(dataset: "Dataset") -> tuple[int, int] | None:
     """Height and width of its images; None of data of one's own that do not say."""
     if dataset.image_shape is not None:
         return dataset.image_shape[1:]
@@ -41,9 +46,14 @@ def image_size(dataset: Dataset) -> tuple[int, int] | None:
     return None if size is None else (isqrt(size.pixels), isqrt(size.pixels))
 
 
-def images_to_test(dataset: Dataset) -> int | None:
+def images_to_test(dataset: "Dataset") -> int | None:
     """How many test images are used; None where all are, and their number is not known yet."""
     if dataset.subset.test is not None:
         return dataset.subset.test
     size = size_of(dataset)
     return None if size is None else size.test
+
+
+def validation_images(validation: float, train: int) -> int:
+    """How many of so many training images are validation images: a share (below 1) or a number."""
+    return round(validation * train if validation < 1 else validation)

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from node_robustness.dataset_sizes import validation_images
 from node_robustness.downloads import RemoteFile
 from node_robustness.errors import UserError
 from node_robustness.storage import open_hdf5, put, write_hdf5
@@ -542,7 +543,7 @@ def prepare(
         UserError: ``validation`` leaves no image to one of the two splits; or the disk is full.
     """
     total = len(train_images)
-    count = round(validation * total if validation < 1 else validation)
+    count = validation_images(validation, total)
     if not 0 < count < total:
         raise UserError(
             f"validation: {validation:g} holds {count} of {total} training images out; choose it "
@@ -572,7 +573,9 @@ def prepare(
         put(file, "class_names", class_names, units="1", description="names of the classes")
 
 
-def load_split(path: Path | str, split: SplitName, subset: int | None = None) -> Split:
+def load_split(
+    path: Path | str, split: SplitName, subset: int | None = None, *, or_fewer: bool = False
+) -> Split:
     """Read a split of a prepared data set, or its first images.
 
     Smaller subsets are contained in larger ones. Only the images asked for are held in memory.
@@ -581,16 +584,18 @@ def load_split(path: Path | str, split: SplitName, subset: int | None = None) ->
         path: A data.h5 file.
         split: Which split.
         subset: How many images to read; all if None.
+        or_fewer: Whether to read all where there are fewer than that.
 
     Returns:
         The images with their rows and labels, in the split's random order.
 
     Raises:
-        UserError: The split has fewer images than that, or the file is not a usable data.h5.
+        UserError: The split has fewer images than that and may not, or the file is not a usable
+            data.h5.
     """
     with open_hdf5(path, "data") as file:
         index = file[f"indices/{split}"][:subset]
-        if subset is not None and len(index) < subset:
+        if subset is not None and len(index) < subset and not or_fewer:
             raise UserError(
                 f"{path}: subset.{split}: {subset} images are asked for, {len(index)} are "
                 "available; lower it or leave it out"
@@ -601,6 +606,16 @@ def load_split(path: Path | str, split: SplitName, subset: int | None = None) ->
             _read_rows(file[f"{part}/images"], index),
             file[f"{part}/labels"][:][index],
         )
+
+
+def count_images(path: Path | str) -> tuple[int, int]:
+    """How many images a prepared data set has for training (and validation), and for testing.
+
+    Raises:
+        UserError: The file is not a usable data.h5.
+    """
+    with open_hdf5(path, "data") as file:
+        return len(file["train/labels"]), len(file["test/labels"])
 
 
 def load_rows(path: Path | str, rows: LabelArray) -> ImageArray:

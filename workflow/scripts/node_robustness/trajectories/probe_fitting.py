@@ -8,17 +8,19 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
+from node_robustness.dataset_sizes import FEWEST_TO_PROBE
 from node_robustness.errors import UserError
 from node_robustness.trajectories.probes import Probes
 
 Array = npt.NDArray[Any]
 
-FEWEST = 20
-"""Validation images without which there is nothing to fit."""
-
 _SHARES = (0.6, 0.8)  # fitted to the images before, calibrated between, tested behind
 _BINS = 10
 _NEVER = 50.0  # nats by which a class that has no image is less likely than all others
+
+
+class TooFewError(UserError):
+    """There is too little to fit a probe to."""
 
 
 def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
@@ -33,15 +35,16 @@ def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
         labels: int64 [n].
 
     Raises:
-        UserError: there are too few images, or all are of one class.
+        TooFewError: there are too few images, or all are of one class.
     """
     known = np.isfinite(head).all((0, 2))
     features, head, labels = features[:, known], head[:, known], labels[known]
     fitted, calibrated = (int(share * len(labels)) for share in _SHARES)
-    if len(labels) < FEWEST or len(set(labels[:fitted].tolist())) == 1:
-        raise UserError(
+    if len(labels) < FEWEST_TO_PROBE or len(set(labels[:fitted].tolist())) == 1:
+        raise TooFewError(
             f"trajectories.probe: {len(labels)} validation images are too few, or of one class: "
-            f"hold out more ({FEWEST} at least: validation of the dataset), or set it to false"
+            f"hold out more ({FEWEST_TO_PROBE} at least: validation of the dataset), or set it to "
+            "false"
         )
     test, classes = slice(calibrated, None), head.shape[2]
     rows = []

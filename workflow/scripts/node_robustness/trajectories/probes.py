@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Probes:
-    """A linear reader for each of T times, of F features, to K classes.
+    """A linear reader for each of T times, of F features, to K classes; T = 0 where there is none.
 
     Attributes:
         times: float64 [T].
@@ -48,6 +48,12 @@ class Probes:
     ece: Array
     head_accuracy: Array
     head_ece: Array
+
+    @classmethod
+    def none(cls, features: int, classes: int) -> "Probes":
+        """No reader for any time."""
+        shapes = {"weights": (0, classes, features), "bias": (0, classes)}
+        return cls(*(np.zeros(shapes.get(item.name, 0), np.float32) for item in fields(cls)))
 
     def logits(self, features: Tensor) -> Tensor:
         """What they read from features [T, n, F]: [T, n, K]."""
