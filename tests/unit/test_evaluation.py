@@ -6,7 +6,7 @@ import torch
 
 from node_robustness import evaluation
 from node_robustness.errors import UserError
-from node_robustness.evaluation import evaluate
+from node_robustness.evaluation import check_that_answers_differ, evaluate
 from node_robustness.models import Classifier, Spec, solving
 from node_robustness.predictions import NO_CLASS
 from node_robustness.solvers import Status
@@ -104,3 +104,24 @@ def test_the_first_images_are_the_same_ones_however_many_are_asked_for(data):
 def test_more_images_than_there_are(data):
     with pytest.raises(UserError, match="7 images are asked for, 6 are available"):
         evaluation.test_images(data[0], 7, CPU)
+
+
+def test_a_constant_network_does_not_pass_for_robust():
+    model, pictures = network(dtype=torch.float32), torch.arange(3 * 64).reshape(3, 1, 8, 8)
+    pictures = pictures.to(torch.uint8)
+    check_that_answers_differ(model, pictures, "models.OON", "train it")
+    # A last layer that weighs nothing, and features that are dead.
+    for spoilt in (model.head.linear.weight, model.head.norm.weight):
+        before = spoilt.detach().clone()
+        with torch.no_grad():
+            spoilt.zero_()
+        with pytest.raises(UserError) as raised:
+            check_that_answers_differ(model, pictures, "models.OON", "train it")
+        assert str(raised.value) == (
+            "models.OON: the network gives 3 different images the same logits, so that no attack "
+            "can change them: train it"
+        )
+        # Of images that do not differ nothing else can be expected.
+        check_that_answers_differ(model, pictures[:1].repeat(4, 1, 1, 1), "models.OON", "train it")
+        with torch.no_grad():
+            spoilt.copy_(before)

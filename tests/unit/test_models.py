@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from authors import KINDS, authors_net
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from node_robustness.errors import UserError
@@ -147,6 +148,54 @@ def test_damaged_model_files(tmp_path):
     text.write_text('{"channels": 1}')
     with pytest.raises(UserError, match=r"model\.json: not a model spec.*delete it"):
         load(weights, text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda w, s: w.write_bytes(b""), "model.safetensors: cannot be read ("),
+        (lambda w, s: (w.unlink(), w.mkdir()), "model.safetensors: cannot be read ("),
+        (lambda w, s: w.unlink(), "model.safetensors: cannot be read ("),
+        (lambda w, s: s.unlink(), "model.json: not a model spec ("),
+        (lambda w, s: s.write_text(""), "model.json: not a model spec ("),
+        (lambda w, s: s.write_bytes(b"\xff\xfe"), "model.json: not a model spec ("),
+        (lambda w, s: s.write_text("[]"), "model.json: not a model spec ("),
+        (
+            lambda w, s: s.write_text(s.read_text().replace("convolution", "other")),
+            "model.json: not a model spec (downsampling: ",
+        ),
+        (
+            lambda w, s: s.write_text(s.read_text().replace('"filters": 8', '"filters": "many"')),
+            "model.json: not a model spec (filters: ",
+        ),
+        (
+            lambda w, s: s.write_text(s.read_text().replace('"filters": 8', '"filters": -8')),
+            "model.json: not a model spec (",
+        ),
+        (
+            lambda w, s: s.write_text(s.read_text().replace('"filters": 8', '"filters": 16')),
+            "model.safetensors: body.function.conv1.bias has shape [8] where the model has [16]: ",
+        ),
+        (
+            lambda w, s: save(classifier("RES"), w, s.with_name("other.json")),
+            "model.safetensors: holds the weights of another architecture (lacks ",
+        ),
+        (
+            lambda w, s: save_file({k: v / 0 for k, v in load_file(w).items()}, w),
+            "model.safetensors: body.function.conv1.bias holds values that are not finite",
+        ),
+    ],
+)
+def test_damaged_model_files_are_made_again(spoil, line, tmp_path):
+    """What a run has made itself is not corrected by its user: it is made again."""
+    weights, text = tmp_path / "model.safetensors", tmp_path / "model.json"
+    save(classifier("OON"), weights, text)
+    spoil(weights, text)
+    with pytest.raises(UserError) as caught:
+        load(weights, text)
+    assert str(caught.value).startswith(f"{tmp_path}/{line}")
+    assert str(caught.value).endswith(": delete it and run again")
+    assert "\n" not in str(caught.value)
 
 
 def test_normalisation_is_inside(tmp_path):

@@ -2,11 +2,20 @@
 
 from pathlib import Path
 
-from node_robustness import models
+import torch
+
+from node_robustness import devices, models
+from node_robustness.datasets import load_split
+from node_robustness.evaluation import check_that_answers_differ
 from node_robustness.jobs import job
 
 with job(snakemake.log[0]):
     data = Path(snakemake.input.data)
     spec = models.spec_for(snakemake.wildcards.model, snakemake.params.architecture, data)
-    model = models.import_weights(spec, Path(snakemake.input.checkpoint))
+    devices.set_threads(snakemake.threads)
+    checkpoint = Path(snakemake.input.checkpoint)
+    model = models.import_weights(spec, checkpoint)
+    images = torch.from_numpy(load_split(data, "validation").images)
+    remedy = "take the weights of a network that was trained"
+    check_that_answers_differ(model, images, str(checkpoint), remedy)
     models.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))

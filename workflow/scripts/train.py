@@ -6,6 +6,7 @@ import torch
 
 from node_robustness import config, devices, models, training
 from node_robustness.datasets import load_split
+from node_robustness.evaluation import check_that_answers_differ
 from node_robustness.jobs import job
 
 with job(snakemake.log[0]):
@@ -29,6 +30,12 @@ with job(snakemake.log[0]):
         seed=seed,
         checkpoint=checkpoint,
         device=device,
+    )
+    check_that_answers_differ(
+        model,
+        images["validation"][0],
+        f"models.{snakemake.wildcards.model}, seed {seed}",
+        "it has learned nothing: change its training (such as learning_rate), or take another seed",
     )
     training.write_history(history, Path(snakemake.output.history))
     models.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))

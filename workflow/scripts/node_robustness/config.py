@@ -306,8 +306,9 @@ class Model(Section):
     solver: Solver = Field(Solver(), description="only for body: ode")
     weights: Annotated[str, Field(pattern=WEIGHTS)] | None = Field(
         None,
-        description="take the weights from this file instead of training: the authors' .pth or "
-        "a .safetensors of ours; {seed} in it is replaced by the seed",
+        description="take the weights from this file instead of training: a state dict under the "
+        "authors' names or ours, as .safetensors or as .pth (by itself, or as its model, "
+        "state_dict or model_state_dict); {seed} in the path is replaced by the seed",
     )
     training: Training = Field(
         Training(), description="the keys of `training` that differ for this model"

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 from node_robustness.datasets import Split, load_split
+from node_robustness.errors import UserError
 from node_robustness.models import Classifier
 from node_robustness.predictions import classes
+
+_ASKED = 64  # images whose answers are compared
+_SAME = 1e-6  # by which share of the largest logit those of a constant network may differ
 
 
 @dataclass(frozen=True)
@@ -86,3 +90,28 @@ def evaluate(
         torch.cat(nfe) if nfe else None,
         torch.cat(status) if status else None,
     )
+
+
+def check_that_answers_differ(model: Classifier, images: Tensor, where: str, remedy: str) -> None:
+    """Refuse a network that gives every image the same logits.
+
+    No attack changes its answers, and it would pass for robust.
+
+    Args:
+        model: in evaluation mode.
+        images: uint8 [n, C, H, W]; if all of them are the same nothing is said of the network.
+        where: the network, for the message.
+        remedy: for the message.
+
+    Raises:
+        UserError: the logits of all images are the same.
+    """
+    asked = images[:_ASKED].to(model.mean.device)
+    if bool((asked == asked[:1]).all()):
+        return
+    logits = evaluate(model, asked / 255, batch_size=_ASKED).logits
+    if bool((logits - logits[:1]).abs().max() <= _SAME * logits.abs().max()):
+        raise UserError(
+            f"{where}: the network gives {len(asked)} different images the same logits, so that no "
+            f"attack can change them: {remedy}"
+        )

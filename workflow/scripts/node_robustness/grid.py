@@ -158,8 +158,9 @@ def check_checkpoints(config: Config) -> None:
         for item in trained(config, name):
             path = checkpoint(config, item.model, item.seed)
             if path is not None and not Path(path).is_file():
+                found = f"{path} is a folder" if Path(path).is_dir() else f"there is no file {path}"
                 raise UserError(
-                    f"config: models.{item.model}.weights: there is no file {path} in "
+                    f"config: models.{item.model}.weights: {found} in "
                     f"{Path.cwd()}: correct the path, or remove the key to train the model"
                 )
 

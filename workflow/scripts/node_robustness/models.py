@@ -6,7 +6,6 @@ beside a readable JSON spec; the authors' own checkpoints can be imported.
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -17,17 +16,21 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from node_robustness.adjoint import AdjointSettings, with_adjoint_gradient
 from node_robustness.architecture import STEM, check_images
+from node_robustness.checkpoints import read_state
 from node_robustness.errors import UserError
 from node_robustness.ode_function import ODEFunction, group_norm
 from node_robustness.small_batches import at_least_some_rows
 from node_robustness.solvers import Solution, Status, solve
 from node_robustness.storage import atomic_path, open_hdf5, read_settings
+
+_AGAIN = "delete it and run again"
 
 # Specs of earlier versions have not got these; their defaults say what such a model is.
 _LATER_KEYS = {"backend", "batch_size"}
@@ -59,8 +62,8 @@ class Spec:
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    downsampling: str
-    body: str
+    downsampling: Literal["residual", "convolution"]
+    body: Literal["residual", "ode"]
     filters: int = 64
     blocks: int = 6
     dropout: float = 0.5
@@ -86,8 +89,11 @@ class Spec:
         names = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or not names - _LATER_KEYS <= set(values) <= names:
             raise ValueError(f"a model spec has exactly the keys {', '.join(sorted(names))}")
-        values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
-        return cls(**values)
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{first['loc'][0]}: {first['msg']}") from None
 
 
 @dataclass(frozen=True)
@@ -507,37 +513,36 @@ def load(weights: Path, spec: Path) -> Classifier:
     """
     try:
         model = Classifier(Spec.from_json(spec.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{spec}: not a model spec ({error}): delete it and run again") from None
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{spec}: not a model spec ({reason}): {_AGAIN}") from None
     try:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{weights}: cannot be read ({error}): delete it and run again") from None
-    _fill(model, state, weights)
+        raise UserError(f"{weights}: cannot be read ({error}): {_AGAIN}") from None
+    _fill(model, state, weights, _AGAIN)
     return model.eval()
 
 
 def import_weights(spec: Spec, path: Path) -> Classifier:
-    """A model with weights from elsewhere: a `.safetensors` of ours or the authors' `.pth`.
+    """A model with weights from elsewhere: see `checkpoints.read_state`.
 
     Raises:
         UserError: the file is missing, damaged, or fits another architecture.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; correct `weights` of the model")
     model = Classifier(spec)
-    if path.suffix == ".safetensors":
-        try:
-            state = load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path}: not a safetensors file ({error})") from None
-    else:
-        state = _authors_state(path)
-    _fill(model, state, path)
+    _fill(model, read_state(path), path)
     return model.eval()
 
 
-def _fill(model: Classifier, state: Mapping[str, Tensor], path: Path) -> None:
+def _fill(
+    model: Classifier, state: Mapping[str, Tensor], path: Path, remedy: str | None = None
+) -> None:
+    """Give a model its weights; a remedy stands for those of weights made elsewhere.
+
+    Raises:
+        UserError: they are not those of such a model, or are not numbers.
+    """
     expected = model.state_dict()
     missing = sorted(expected.keys() - state.keys())
     unknown = sorted(state.keys() - expected.keys())
@@ -545,49 +550,27 @@ def _fill(model: Classifier, state: Mapping[str, Tensor], path: Path) -> None:
         what = f"lacks {missing[0]}" if missing else f"has an unknown {unknown[0]}"
         raise UserError(
             f"{path}: holds the weights of another architecture ({what}): "
-            "check downsampling, body and blocks of the model"
+            f"{remedy or 'check downsampling, body and blocks of the model'}"
         )
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise UserError(
                 f"{path}: {name} has shape {list(tensor.shape)} where the model has "
-                f"{list(expected[name].shape)}: check filters and the dataset of the model"
+                f"{list(expected[name].shape)}: "
+                f"{remedy or 'check filters and the dataset of the model'}"
+            )
+        if not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.is_meta:
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}".replace("torch.", "")
+            raise UserError(
+                f"{path}: {name} is no plain tensor of real numbers ({kind}): "
+                f"{remedy or 'save weights that are not quantised, sparse or without values'}"
+            )
+        if not bool(tensor.to(expected[name].dtype).isfinite().all()):
+            raise UserError(
+                f"{path}: {name} holds values that are not finite (in float32): "
+                f"{remedy or 'take a checkpoint of before its training diverged'}"
             )
     model.load_state_dict(state)
-
-
-_AUTHORS_NAMES = (
-    (r"downsample\.module\.(\d)\.downsample\.", r"downsampling.\1.shortcut."),
-    (r"downsample\.module\.", "downsampling."),
-    (r"features\.", "body."),
-    (r"odeblock\.odefunc\.(conv\d)\._layer\.", r"body.function.\1."),
-    (r"odeblock\.odefunc\.", "body.function."),
-    (r"classifier\.module\.0\.", "head.norm."),
-    (r"classifier\.module\.[45]\.", "head.linear."),
-)
-
-
-def _authors_state(path: Path) -> dict[str, Tensor]:
-    """The state dict of an authors' checkpoint, under our names."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch raises many kinds for a damaged file or one with more than weights in it.
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be read as a checkpoint of weights ({reason})") from None
-    state = checkpoint.get("model") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(
-            f"{path}: has no state dict under the key `model`, as the authors' files do"
-        )
-    return {_our_name(name): tensor for name, tensor in state.items()}
-
-
-def _our_name(name: str) -> str:
-    for pattern, ours in _AUTHORS_NAMES:
-        if re.match(pattern, name):
-            return re.sub(pattern, ours, name, count=1)
-    return name
 
 
 def parameter_count(model: nn.Module) -> int:

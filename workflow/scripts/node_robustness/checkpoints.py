@@ -1,0 +1,149 @@
+"""Weights made elsewhere: the state dict of a file, under our names.
+
+The first bytes of a file say what it is, not its name: safetensors, or what `torch.save` writes, as
+a zip archive or as it was before PyTorch 1.6. Nothing but weights is unpickled, so that a file can
+run no code.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from node_robustness.errors import UserError
+
+_ZIP = b"PK\x03\x04"
+_BEFORE_ZIP = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # PyTorch's own mark
+_KEYS = ("model", "state_dict", "model_state_dict")
+_COPY = "copy it again from where it comes from"
+_SAVE = "save its state dict alone: torch.save({'model': model.state_dict()}, file)"
+
+_AUTHORS_NAMES = (
+    (r"downsample\.module\.(\d)\.downsample\.", r"downsampling.\1.shortcut."),
+    (r"downsample\.module\.", "downsampling."),
+    (r"features\.", "body."),
+    (r"odeblock\.odefunc\.(conv\d)\._layer\.", r"body.function.\1."),
+    (r"odeblock\.odefunc\.", "body.function."),
+    (r"classifier\.module\.0\.", "head.norm."),
+    (r"classifier\.module\.[45]\.", "head.linear."),
+)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, under our names: one of ours, the authors', or of a wrapped net.
+
+    A name loses what DataParallel (`module.`), torch.compile (`_orig_mod.`) or another wrapper of
+    the whole net put before it.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds no state dict, or more than weights.
+    """
+    state = _state_dict(_contents(path), path)
+    names = [".".join(part for part in str(n).split(".") if part != "_orig_mod") for n in state]
+    while all("." in name for name in names) and len({n.split(".")[0] for n in names}) == 1:
+        names = [name.partition(".")[2] for name in names]
+    ours = dict(zip(map(_our_name, names), state.values(), strict=True))
+    if len(ours) < len(state):
+        raise UserError(f"{path}: holds weights of one name twice: {_SAVE}")
+    return ours
+
+
+def _contents(path: Path) -> Any:
+    """What a file holds, on the CPU."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; correct `weights` of the model")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; correct `weights` of the model")
+    with path.open("rb") as stream:
+        head = stream.read(32)
+    if not head:
+        raise UserError(f"{path}: is empty (0 bytes): {_COPY}")
+    if head.startswith(_ZIP):
+        _check_zip(path)
+        return _unpickled(path)
+    if _BEFORE_ZIP in head:
+        return _unpickled(path)
+    if head[8:9] == b"{":
+        try:
+            return load_file(path)
+        except SafetensorError:
+            raise UserError(f"{path}: a safetensors file, truncated or damaged: {_COPY}") from None
+    raise UserError(
+        f"{path}: cannot be read as a checkpoint: not a file of safetensors or torch.save; correct "
+        "`weights` of the model"
+    )
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse an archive that is cut off or has changed, which PyTorch may read nevertheless."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError):
+        raise UserError(f"{path}: a zip archive, truncated or damaged: {_COPY}") from None
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise UserError(
+            f"{path}: cannot be read as a checkpoint: a zip archive that torch.save did not write; "
+            "correct `weights` of the model"
+        )
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise UserError(f"{path}: a TorchScript archive, not a checkpoint of weights: {_SAVE}")
+    if changed is not None:
+        raise UserError(
+            f"{path}: damaged, or saved without checksums ({changed} has another one): {_COPY}"
+        )
+
+
+def _unpickled(path: Path) -> Any:
+    try:
+        with path.open("rb") as stream:  # of a path PyTorch reads the suffix
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # PyTorch raises many kinds, whose text is advice on how to run the code in a file.
+        found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        if found:
+            raise UserError(
+                f"{path}: cannot be read as a checkpoint of weights: it holds a {found[1]} too, "
+                f"and to read that could run any code: {_SAVE}"
+            ) from None
+        raise UserError(
+            f"{path}: cannot be read as a checkpoint of weights: truncated or damaged, or it holds "
+            f"more than weights: {_COPY}, or {_SAVE}"
+        ) from None
+
+
+def _state_dict(contents: Any, path: Path) -> Mapping[Any, Tensor]:
+    if not isinstance(contents, Mapping):
+        raise UserError(f"{path}: holds a {type(contents).__name__}, no state dict: {_SAVE}")
+    if contents and all(isinstance(value, Tensor) for value in contents.values()):
+        return contents
+    found = [key for key in _KEYS if isinstance(contents.get(key), Mapping) and contents[key]]
+    if not found:
+        keys = " or ".join(f"`{key}`" for key in _KEYS)
+        there = ", ".join(map(str, contents)) or "nothing"
+        raise UserError(
+            f"{path}: has no state dict under the key {keys} (there is: {there}): {_SAVE}"
+        )
+    if len(found) > 1:
+        raise UserError(f"{path}: has a state dict under {' and '.join(found)}: {_SAVE}")
+    state: Mapping[Any, Tensor] = contents[found[0]]
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"{path}: {found[0]}.{name} is a {type(value).__name__}, not a tensor: {_SAVE}"
+            )
+    return state
+
+
+def _our_name(name: str) -> str:
+    for pattern, ours in _AUTHORS_NAMES:
+        if re.match(pattern, name):
+            return re.sub(pattern, ours, name, count=1)
+    return name
