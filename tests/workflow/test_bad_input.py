@@ -7,6 +7,8 @@ import http.server
 import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +17,14 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
+import yaml
 from authors import authors_net
 from harness import (
     OON,
+    ROOT,
     TABLES,
     TINY,
+    Run,
     attempt,
     complaint,
     files,
@@ -103,6 +108,23 @@ def test_several_mistakes_are_a_line_each(fresh):
     assert run.returncode != 0
     assert "\nconfig: compute.batch_size: 0 must be 1 or more\n" in run.output
     assert "\nconfig: training.epochs: 'many' is not a whole number" in run.output
+
+
+def test_a_key_that_stands_twice(fresh, tmp_path):
+    """In any of the files that are given, or in a value of `--config`."""
+    configs = [tmp_path / "one.yaml", tmp_path / "two.json"]
+    configs[0].write_text(yaml.safe_dump(TINY))
+    configs[1].write_text('{"training": {"epochs": 1},\n "training": {"momentum": 0}}')
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--directory", str(fresh)]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--configfile", *map(str, configs)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert complaint(Run(run.returncode, run.stdout + run.stderr)) == (
+        f"config: {configs[1]}: training stands more than once, in lines 1 and 2, and only the "
+        "last would count: keep one"
+    )
+    run = attempt(fresh, options=("--dry-run", "--config", 'training={"epochs": 1, "epochs": 2}'))
+    assert complaint(run) == "config: --config training: epochs stands twice: remove one of the two"
+    assert files(fresh) == set()
 
 
 def test_device_that_is_not_there(copied):

@@ -16,7 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from node_robustness import code_digest, command_line
 from node_robustness import config as configuration
-from node_robustness import grid, scheduler
+from node_robustness import duplicate_keys, grid, scheduler
 from node_robustness.dataset_sizes import images_to_test
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
@@ -29,6 +29,10 @@ scheduler.mend(JobScheduler)
 gc.set_threshold(100_000, 50, 100)
 
 try:
+    # A job has the configuration of the run, which was checked when that began.
+    if workflow.is_main_process:
+        duplicate_keys.check_files(workflow.configfiles)
+        duplicate_keys.check_arguments(workflow.config_settings.config_args or ())
     CONFIG = configuration.load(config)
     # Snakemake's own message for a missing input would name neither the key nor a remedy.
     grid.check_checkpoints(CONFIG)
