@@ -1,6 +1,7 @@
 """Which images a model can learn from: what is claimed of a network is what the network does."""
 
 import re
+from contextlib import nullcontext
 from itertools import product
 from math import prod
 
@@ -183,6 +184,28 @@ def test_images_whose_size_is_configured_are_refused_beforehand():
     grid.check_images(configured([3, 4, 4]))
     with pytest.raises(UserError, match=r"^config: models\.OON: cannot learn from the images of "):
         grid.check_images(configured([3, 2, 4]))
+
+
+@pytest.mark.parametrize("key", ["hue", "saturation"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("by_model", [False, True])
+def test_colours_can_change_only_where_there_are_some(key, channels, by_model):
+    known = configured([channels, 4, 4])
+    training = config.Training(augmentation=config.Augmentation(**{key: 0.1}))
+    if by_model:
+        models = {"OON": known.models["OON"].model_copy(update={"training": training})}
+        changed = known.model_copy(update={"models": models})
+    else:
+        changed = known.model_copy(update={"training": training})
+    refused = pytest.raises(
+        UserError,
+        match=rf"^config: training, for model OON: augmentation\.{key}: needs RGB images, and "
+        rf"those of own have {channels} channel\(s\): set it to 0$",
+    )
+    with nullcontext() if channels == 3 else refused:
+        grid.check_images(changed)
+    imported = changed.models["OON"].model_copy(update={"weights": "authors.pth"})
+    grid.check_images(changed.model_copy(update={"models": {"OON": imported}}))
 
 
 def test_every_known_dataset_is_large_enough_for_every_model():

@@ -30,7 +30,7 @@ def parsed(snakefile: Path) -> set[str]:
 
 def test_modules_of_the_configuration_and_the_grid():
     names = ["code_digest", "command_line", "config", "errors", "grid", "job_sizes", "numbers"]
-    names += ["architecture", "published", "trajectory_room"]
+    names += ["architecture", "colours", "published", "trajectory_room"]
     found = imported("".join(f"import node_robustness.{name}\n" for name in names))
     assert {f"node_robustness.{name}" for name in names} <= found
     assert not found & HEAVY

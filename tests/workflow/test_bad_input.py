@@ -309,6 +309,23 @@ class TestSmallImages:
         assert not any(name.startswith("results") for name in files(fresh))
 
 
+def test_colours_of_grey_images(fresh, tmp_path):
+    images, labels = noise(60, 8, 0)
+    own = own_dataset(tmp_path / "mirror", images[:, :1], labels)
+    config = tiny(
+        datasets={"own": own},
+        experiments__tiny__datasets=["own"],
+        training__augmentation={"hue": 0.1},
+    )
+    run = attempt(fresh, config=config)
+    assert re.findall("Error in rule (.*):", run.output) == ["prepare"]
+    assert complaint(run) == (
+        "error: training, for model RES: augmentation.hue: needs RGB images, and those of own have "
+        "1 channel(s): set it to 0"
+    )
+    assert not any(name.startswith("results") for name in files(fresh))
+
+
 class TestSubsets:
     """More images than there are: of known data before the run, of your own before any training."""
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from node_robustness import config
-from node_robustness.architecture import check_images
+from node_robustness import config, grid
 from node_robustness.datasets import find_source, prepare
 from node_robustness.downloads import check
 from node_robustness.enough_images import shortages
@@ -29,15 +28,7 @@ with job(snakemake.log[0]):
     # Not params: what asks for less is no reason to prepare them again. The jobs that use models
     # and subsets check them too, but perhaps after hours.
     configuration, w = config.load(snakemake.config), snakemake.wildcards
-    for name in configuration.experiments[w.experiment].models:
-        model = configuration.models[name]
-        check_images(
-            f"models.{name}",
-            f"the images of {w.dataset}",
-            model.downsampling,
-            model.filters,
-            *images.train_images.shape[2:],
-        )
+    grid.check_images_of(configuration, w.experiment, w.dataset, images.train_images.shape[1:])
     sizes = len(images.train_images), len(images.test_images)
     for line in shortages(configuration, w.dataset, *sizes, [w.experiment]):
         raise UserError(line)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from node_robustness.colours import check_colours
 from node_robustness.config import Augmentation
-from node_robustness.errors import UserError
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, with the digits that torchvision uses
 
@@ -32,12 +32,7 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
     Raises:
         UserError: colours are to change but the images do not have three channels.
     """
-    for key in ("hue", "saturation"):
-        if getattr(settings, key) > 0 and images.shape[1] != 3:
-            raise UserError(
-                f"training.augmentation.{key}: needs RGB images, and these have "
-                f"{images.shape[1]} channel(s): set it to 0"
-            )
+    check_colours("training.augmentation", "these", settings, images.shape[1])
     count, device = len(images), images.device
     if settings.crop_padding > 0:
         reach = 2 * settings.crop_padding + 1

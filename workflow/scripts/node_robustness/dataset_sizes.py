@@ -38,12 +38,12 @@ def size_of(dataset: "Dataset") -> Size | None:
     return _SIZES.get(dataset.source)
 
 
-def image_size(dataset: "Dataset") -> tuple[int, int] | None:
-    """Height and width of its images; None of data of one's own that do not say."""
+def image_shape(dataset: "Dataset") -> tuple[int, int, int] | None:
+    """Channels, height and width of its images; None of data of one's own that do not say."""
     if dataset.image_shape is not None:
-        return dataset.image_shape[1:]
+        return dataset.image_shape
     size = size_of(dataset)
-    return None if size is None else (isqrt(size.pixels), isqrt(size.pixels))
+    return None if size is None else (size.channels, isqrt(size.pixels), isqrt(size.pixels))
 
 
 def images_to_test(dataset: "Dataset") -> int | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from node_robustness import architecture
+from node_robustness.colours import check_colours
 from node_robustness.config import Config, Detection, Experiment, Model, Randomisation
 from node_robustness.config_attacks import (
     EOTPGD,
@@ -20,7 +21,7 @@ from node_robustness.config_attacks import (
     Surrogate,
     Transfer,
 )
-from node_robustness.dataset_sizes import image_size, images_to_test
+from node_robustness.dataset_sizes import image_shape, images_to_test
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
 
@@ -171,17 +172,46 @@ def check_images(config: Config) -> None:
     Raises:
         UserError: one of them cannot.
     """
-    for experiment in config.experiments.values():
-        for dataset, name in product(experiment.datasets, experiment.models):
-            size, model = image_size(config.datasets[dataset]), config.models[name]
-            if size is not None:
-                architecture.check_images(
-                    f"config: models.{name}",
-                    f"the images of {dataset}",
-                    model.downsampling,
-                    model.filters,
-                    *size,
-                )
+    for name, experiment in config.experiments.items():
+        for dataset in experiment.datasets:
+            shape = image_shape(config.datasets[dataset])
+            if shape is not None:
+                check_images_of(config, name, dataset, shape, "config: ")
+
+
+def check_images_of(
+    config: Config, experiment: str, dataset: str, shape: tuple[int, ...], before: str = ""
+) -> None:
+    """Look whether every model of an experiment can learn from images of a shape.
+
+    Args:
+        config: the configuration.
+        experiment: its name.
+        dataset: whose images they are.
+        shape: channels, height and width.
+        before: what a message begins with.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    channels, height, width = shape
+    for name in config.experiments[experiment].models:
+        model = config.models[name]
+        architecture.check_images(
+            f"{before}models.{name}",
+            f"the images of {dataset}",
+            model.downsampling,
+            model.filters,
+            height,
+            width,
+        )
+        if model.weights is None:
+            check_colours(
+                f"{before}training, for model {name}: augmentation",
+                f"those of {dataset}",
+                config.training_of(name).augmentation,
+                channels,
+            )
 
 
 def tolerances(model: Model, experiment: Experiment) -> list[float | None]:
