@@ -35,6 +35,7 @@ help:
 
 # torch first and alone: whatever else is installed must take the pinned one as it is.
 $(VENV)/run: requirements/run.txt requirements/no-deps.txt requirements/lock.txt
+	@$(PYTHON) -c 'import os, sys; sys.exit(not set(os.getcwd()).isdisjoint(":\"$$`\\\t\n"))' || { echo "Python's virtual environments need a folder without : \" \$$ \` \\, tab or new line in its path: move the project, then make again" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 demo" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	@echo "Installing the requirements into $(VENV) ..."
@@ -54,7 +55,7 @@ $(VENV)/slurm: $(VENV)/run requirements/slurm.txt
 
 demo: $(VENV)/run
 	@$(BIN)/snakemake --cores $(CORES)
-	@echo "Done. Open the report: file://$(CURDIR)/results/digits/report.html"
+	@$(BIN)/python -c 'from pathlib import Path; print("Done. Open the report:", Path("results/digits/report.html").absolute().as_uri())'
 
 plan: $(VENV)/run
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.plan $(ARGS)
@@ -62,18 +63,18 @@ plan: $(VENV)/run
 slurm: $(VENV)/slurm
 
 test: $(VENV)/dev
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # One at a time: they kill processes and fill disks.
 test-slow: $(VENV)/dev
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
+	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
 
 test-slurm: $(VENV)/dev $(VENV)/slurm
 	@tests/slurm/cluster.sh install
-	@PATH="$(CURDIR)/$(BIN):$$PATH" timeout --kill-after=60 1800 tests/slurm/cluster.sh run python -m pytest tests/slurm
+	@PATH="$$PWD/$(BIN):$$PATH" timeout --kill-after=60 1800 tests/slurm/cluster.sh run python -m pytest tests/slurm
 
 check: $(VENV)/dev
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh -ec '\
+	@PATH="$$PWD/$(BIN):$$PATH" sh -ec '\
 	  ruff format --check .; \
 	  ruff check .; \
 	  snakefmt --check Snakefile workflow; \

@@ -201,6 +201,15 @@ def test_file_url(tmp_path):
     assert only_file(tmp_path / "folder") == BODY
 
 
+@pytest.mark.parametrize("spelt", [str, lambda path: path.as_uri().removeprefix("file://")])
+def test_file_url_of_an_odd_folder(tmp_path, spelt):
+    folder = tmp_path / "a b#c?d=e&f'g"
+    folder.mkdir()
+    (folder / "data.bin").write_bytes(BODY)
+    path = fetch(remote(f"file://{spelt(folder)}/data.bin"), tmp_path / "new")
+    assert path.read_bytes() == BODY
+
+
 def test_full_disk_is_not_blamed_on_the_mirror(server, tmp_path, monkeypatch):
     class Full:
         def __init__(self, **_):

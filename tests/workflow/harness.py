@@ -93,13 +93,14 @@ class Run:
 def start(
     folder: Path,
     *targets: str,
-    config: dict[str, Any] = TINY,
+    config: dict[str, Any] | None = TINY,
     options: tuple[str, ...] = (),
     cores: int | None = 2,
     file_kilobytes: int | None = None,
     project: Path = ROOT,
     variables: Mapping[str, str] = MappingProxyType({}),
     program: str = "snakemake",
+    python: Path | str = sys.executable,
     snakefile: Path | None = None,
     output: Path | None = None,
 ) -> "subprocess.Popen[str]":
@@ -108,7 +109,7 @@ def start(
     Args:
         folder: its working directory.
         *targets: files or rules; the whole run if there are none.
-        config: the configuration.
+        config: the configuration; None: no file of one is named.
         options: further options.
         cores: how many; None: as the profile says.
         file_kilobytes: the largest file that the run may write.
@@ -116,16 +117,18 @@ def start(
         snakefile: another one to run.
         variables: further environment variables.
         program: what to run with Snakemake's arguments: a module.
+        python: what runs it.
         output: a file for what it says, at its end, instead of a pipe, which whoever kills it would
             have to read until the last of its jobs has ended.
     """
-    written = folder.with_name(f"{folder.name}.yaml")
-    written.write_text(yaml.safe_dump(config, sort_keys=False))
-    command = [sys.executable, "-m", program, *targets, *options]
+    command = [str(python), "-m", program, *targets, *options]
     if cores is not None:
         command += ["--cores", str(cores)]
     command += ["--snakefile", str(snakefile or project / "Snakefile"), "--directory", str(folder)]
-    command += ["--configfile", str(written)]
+    if config is not None:
+        written = folder.with_name(f"{folder.name}.yaml")
+        written.write_text(yaml.safe_dump(config, sort_keys=False))
+        command += ["--configfile", str(written)]
     if file_kilobytes is not None:
         # The unit of bash, not of every sh, is 1024 bytes.
         limit = f'ulimit -f {file_kilobytes} && exec "$@"'

@@ -29,6 +29,7 @@ def test_a_plan(fresh: Path, tmp_path: Path, name: str, text: str):
     variables = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
     run = snakemake(fresh, options=options, variables=variables)
     assert run.jobs["attack"] == 6
+    assert "ignored" not in run.output
     if name == "conda":
         created = "envs/node-robustness.yaml will be created"
         assert run.output.count(created) == 1

@@ -4,10 +4,6 @@
 # attacks whose broken images are left out. Makes: attack.h5.
 
 
-localrules:
-    merge,
-
-
 rule attack:
     input:
         data=DATA,
@@ -103,6 +99,7 @@ rule merge:
         )
     wildcard_constraints:
         dataset=one_of(SPLIT),
+    localrule: True
     params:
         # Those of `attack`, so that the file counts as made by either.
         code=code_of("attack", "merge"),

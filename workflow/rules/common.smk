@@ -4,31 +4,47 @@ import gc
 import hashlib
 import inspect
 import sys
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+# At the end: to a workflow that uses this one as a module, our scripts are not its modules.
+sys.path.append(str(SCRIPTS))
 
 from node_robustness import code_digest, command_line
 from node_robustness import config as configuration
-from node_robustness import duplicate_keys, grid, scheduler
+from node_robustness import duplicate_keys, grid, odd_paths, scheduler, unrecorded
 from node_robustness.dataset_sizes import images_to_test
+from node_robustness.enough_images import check_prepared
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
+from node_robustness.trajectory_room import check_room
 
 command_line.remember()
+odd_paths.quote_python()
 scheduler.mend(JobScheduler)
 
 # The objects of a plan live until its end: to look among those of thousands of jobs for garbage
 # that is not there, as often as Python does, takes a sixth of the time.
 gc.set_threshold(100_000, 50, 100)
 
-try:
+
+@contextmanager
+def one_line_for_the_user():
+    """Have Snakemake show a mistake of its user without a traceback."""
+    try:
+        yield
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+with one_line_for_the_user():
     # A job has the configuration of the run, which was checked when that began.
     if workflow.is_main_process:
         duplicate_keys.check_files(workflow.configfiles)
@@ -37,9 +53,14 @@ try:
     # Snakemake's own message for a missing input would name neither the key nor a remedy.
     grid.check_checkpoints(CONFIG)
     grid.check_images(CONFIG)
-except UserError as error:
-    raise WorkflowError(str(error))
 
+# Of a workflow that uses this one as a module there are others.
+OUR_RULES = workflow.modifier.rules
+# Where files are: as a module they may have a prefix.
+RESULTS, RESOURCES = (
+    Path(workflow.modifier.modify_path(f"{folder}/any")).parent
+    for folder in ("results", "resources")
+)
 # Of these datasets attacks are made in shards, of the others in one piece.
 SPLIT = {name for name in CONFIG.datasets if grid.is_split(CONFIG, name)}
 DATA = "results/{experiment}/{dataset}/data.h5"

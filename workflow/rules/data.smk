@@ -2,10 +2,6 @@
 # Needs: nothing, or a mirror. Makes: resources/{folder}/verified.json, data.h5.
 
 
-localrules:
-    fetch,
-
-
 rule fetch:
     output:
         # Only the record is declared: Snakemake deletes declared outputs before a job, and files
@@ -15,6 +11,7 @@ rule fetch:
         "resources/logs/fetch/{folder}.log",
     benchmark:
         "resources/benchmarks/fetch/{folder}.tsv"
+    localrule: True
     params:
         code=code_of("fetch"),
         source=lambda wildcards: source_of(wildcards.folder),

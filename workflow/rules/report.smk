@@ -123,6 +123,7 @@ rule report:
         benchmarks("report", "report")
     params:
         code=code_of("report"),
+        resources=str(RESOURCES),
         paper=lambda wildcards: CONFIG.experiments[wildcards.experiment].paper,
         models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
     message:

@@ -38,7 +38,8 @@ rule train:
 rule import_weights:
     input:
         data=DATA,
-        checkpoint=imported,
+        # The user's own file: to a workflow with this one as a module it has no prefix.
+        checkpoint=lambda wildcards: local(imported(wildcards)),
     output:
         weights=f"{TRAINED}/model.safetensors",
         spec=f"{TRAINED}/model.json",

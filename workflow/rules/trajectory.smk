@@ -1,9 +1,5 @@
 # The hidden states of clean, attacked and noisy images along the body, and which part is to blame.
 # Needs: data.h5, a model, attack.h5. Makes: probe.h5, trajectory.h5.
-from snakemake.logging import logger
-
-from node_robustness.enough_images import check_prepared
-from node_robustness.trajectory_room import check_room
 
 
 rule probe:
@@ -66,25 +62,3 @@ rule trajectory:
         "{wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"
     script:
         "../scripts/trajectory.py"
-
-
-onstart:
-    # Here, of the jobs that are about to run, not when the workflow is parsed.
-    jobs = list(workflow.dag.needrun_jobs())
-    followed_now = [
-        cell(job.wildcards) for job in jobs if job.rule.name == "trajectory"
-    ]
-    prepared = dict.fromkeys(
-        (job.wildcards.experiment, job.wildcards.dataset)
-        for job in jobs
-        if "dataset" in job.wildcards.keys()
-    )
-    for job in jobs:
-        if job.rule.name == "prepare":
-            del prepared[job.wildcards.experiment, job.wildcards.dataset]
-    try:
-        check_prepared(CONFIG, prepared, Path("results"))
-        for line in check_room(CONFIG, followed_now, Path("results")):
-            logger.info(line)
-    except UserError as error:
-        raise WorkflowError(str(error))

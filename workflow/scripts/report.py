@@ -15,7 +15,7 @@ with job(snakemake.log[0]):
     experiment = snakemake.wildcards.experiment
     benchmarks = [
         path
-        for folder in ("resources", f"results/{experiment}")
+        for folder in (snakemake.params.resources, Path(snakemake.output.costs).parent)
         for path in Path(folder, "benchmarks").rglob("*.tsv")
     ]
     tables = {Path(path).stem: pd.read_parquet(path) for path in snakemake.input.tables}

@@ -172,7 +172,8 @@ def _download(url: str, out: "SupportsWrite[bytes]", timeout: float) -> None:
     if parts.scheme in ("http", "https"):
         _download_http(url, out, timeout)
     elif parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        path = Path(url2pathname(parts.path))
+        # A file has neither a query nor a fragment: `?` and `#` are of its name.
+        path = Path(url2pathname(parts._replace(scheme="", netloc="").geturl()))
         if not (path.is_file() and os.access(path, os.R_OK)):
             raise _MirrorError("no such file, or not readable")
         with path.open("rb") as source:

@@ -4,6 +4,7 @@ Everything that Snakemake needs to know while it parses the workflow is here; li
 module must import quickly (no torch).
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -153,12 +154,20 @@ def check_checkpoints(config: Config) -> None:
     """Look for the files of all imported weights, relative to the working directory.
 
     Raises:
-        UserError: one of them is not there.
+        UserError: one of them is not there, or has a path that Snakemake takes for a pattern.
     """
     for name in config.experiments:
         for item in trained(config, name):
             path = checkpoint(config, item.model, item.seed)
-            if path is not None and not Path(path).is_file():
+            if path is None:
+                continue
+            pattern = re.search("[{}<>]", path)
+            if pattern is not None:
+                raise UserError(
+                    f"config: models.{item.model}.weights: {path} has {pattern[0]!r} in it, which "
+                    "is a pattern to Snakemake: give the file, or a link to it, another path"
+                )
+            if not Path(path).is_file():
                 found = f"{path} is a folder" if Path(path).is_dir() else f"there is no file {path}"
                 raise UserError(
                     f"config: models.{item.model}.weights: {found} in "

@@ -1,0 +1,166 @@
+"""Where the project, a run and its files lie: any folder will do, or one line says why not."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from harness import ROOT, TINY, attempt, complaint, files, noise, own_dataset, plan, snakemake, tiny
+
+# What a shell, a URL, a pattern or a format could take for something else.
+ODD = "a b'c\"d&e;$HOME(f)#%41é{g}{seed}[h]*?`i`\\n~!<j>|k:\tl\nm"
+FETCHED = "resources/digits/verified.json"
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A folder in one with an odd name."""
+    folder = tmp_path / ODD / "folder"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def copy_of_the_project(folder: Path) -> Path:
+    """Copy what a run needs into a folder of the project's own."""
+    project = folder / "project"
+    for name in ("workflow", "profiles", "config"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", project)
+    return project
+
+
+def test_any_path_of_the_project_of_a_run_and_of_temporary_files(odd):
+    """With Python in the project's folder, as `make demo` puts it."""
+    project = copy_of_the_project(odd)
+    (project / ".venv").symlink_to(sys.prefix)
+    temporary = odd / "tmp"
+    temporary.mkdir()
+    run = snakemake(
+        odd / "run",
+        FETCHED,
+        project=project,
+        python=project / ".venv/bin/python",
+        variables={"TMPDIR": str(temporary)},
+    )
+    assert run.jobs == {"fetch": 1}
+    assert files(odd / "run") == {FETCHED}
+    assert "container" not in run.output
+
+
+def test_any_path_of_mirrors(odd):
+    own = own_dataset(odd / "mirror", *noise(60, 8, 0))
+    config = tiny(datasets={"own": own}, experiments__tiny__datasets=["own"])
+    snakemake(odd / "run", "resources/own/verified.json", config=config)
+    assert {
+        f"resources/own/{name}-{what}"
+        for name in ("train", "test")
+        for what in ("images", "labels")
+    } < files(odd / "run")
+
+
+def test_any_path_of_weights(tmp_path):
+    """But for what Snakemake reads as patterns; and `{seed}` is the seed."""
+    weights = tmp_path / re.sub("[{}<>]", "", ODD) / "oon-{seed}.pth"
+    weights.parent.mkdir()
+    weights.with_stem("oon-0").touch()
+    target = "results/tiny/digits/OON/seed-0/model.safetensors"
+    run = plan(tmp_path / "run", target, config=tiny(models__OON__weights=str(weights)))
+    assert run.jobs == {"fetch": 1, "prepare": 1, "import_weights": 1}
+
+
+@pytest.mark.parametrize("name", ["{g}", "<j>"])
+def test_a_path_of_weights_that_is_a_pattern(fresh, name):
+    fresh.mkdir()
+    (fresh / f"{name}.pth").touch()
+    run = attempt(fresh, config=tiny(models__OON__weights=f"{name}.pth"))
+    assert complaint(run) == (
+        f"config: models.OON.weights: {name}.pth has {name[0]!r} in it, which is a pattern to "
+        "Snakemake: give the file, or a link to it, another path"
+    )
+
+
+def test_a_container_for_each_job_needs_a_plain_path(tmp_path):
+    project = copy_of_the_project(tmp_path / "a b")
+    options = ("--dry-run", "--software-deployment-method", "apptainer")
+    run = attempt(tmp_path / "run", project=project, options=options)
+    assert run.returncode != 0
+    assert (
+        "Snakemake cannot start a container for each job where a path has ' ' in it" in run.output
+    )
+    assert "Traceback" not in run.output
+
+
+class TestInstallation:
+    """`make` with programs that install and run nothing."""
+
+    @staticmethod
+    def make(folder: Path) -> subprocess.CompletedProcess[str]:
+        for name in ("run.txt", "lock.txt", "no-deps.txt", "install_torch.py"):
+            (folder / "requirements" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "requirements" / name).touch()
+        programs = folder / ".venv/bin"
+        programs.mkdir(parents=True)
+        (programs / "python").symlink_to(sys.executable)
+        (programs / "snakemake").write_text("#!/bin/sh\necho ran\n")
+        (programs / "snakemake").chmod(0o755)
+        command = ["make", "-f", str(ROOT / "Makefile"), "demo", "PIP=true"]
+        command.append(f"PYTHON={sys.executable}")
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    def test_in_a_folder_that_works(self, tmp_path):
+        folder = tmp_path / "a b'c&d;(e)#f%41é{g}[h]*?~!<j>|k" / "project"
+        made = self.make(folder)
+        assert made.returncode == 0, made.stderr
+        report = folder / "results/digits/report.html"
+        assert made.stdout.splitlines()[-2:] == [
+            "ran",
+            f"Done. Open the report: {report.as_uri()}",
+        ]
+
+    @pytest.mark.parametrize("odd", [*':"$`\\\t\n'])
+    def test_in_a_folder_that_cannot_work(self, tmp_path, odd):
+        """Python's own `venv`, or the programs and `activate` in it, fail there."""
+        made = self.make(tmp_path / f"a{odd}b")
+        assert made.returncode != 0
+        assert made.stderr.startswith("Python's virtual environments need a folder without : ")
+        assert made.stderr.count("\n") == 2  # with make's own
+        assert made.stdout == ""
+
+
+class TestConfiguration:
+    """Without `--configfile`, in a folder of the run's own."""
+
+    @pytest.mark.parametrize("snakefile", ["Snakefile", "workflow/Snakefile"])
+    def test_the_projects_own(self, fresh, snakefile):
+        run = plan(fresh, config=None, snakefile=ROOT / snakefile)
+        assert run.jobs["attack"] == 103
+
+    def test_that_of_the_folder(self, fresh):
+        (fresh / "config").mkdir(parents=True)
+        (fresh / "config/config.yaml").write_text(yaml.safe_dump(TINY))
+        assert plan(fresh, config=None).jobs["attack"] == 6
+
+    def test_with_other_values(self, fresh):
+        options = ("--dry-run", "--config", 'experiments={"digits":{"seeds":[0,1]}}')
+        assert snakemake(fresh, config=None, options=options).jobs["attack"] == 206
+
+
+class TestRecords:
+    """Whether what made a file is on record where a change of settings should run it again."""
+
+    TARGET = "resources/digits/verified.json"
+
+    def test_files_without_a_record(self, fresh):
+        record = fresh / self.TARGET
+        record.parent.mkdir(parents=True)
+        record.touch()
+        told = f"No record of what made {self.TARGET}: "
+        run = snakemake(fresh, self.TARGET)
+        assert run.jobs == {}
+        assert run.output.count(told) == 1
+        assert plan(fresh, self.TARGET).output.count(told) == 1
+        snakemake(fresh, self.TARGET, options=("--touch", "--forceall"))
+        assert told not in snakemake(fresh, self.TARGET).output

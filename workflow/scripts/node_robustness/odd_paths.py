@@ -1,0 +1,51 @@
+"""Folders whose names have spaces, quotes and the like: they work, or one line says why not.
+
+Every job parses the workflow and with it this module, so it must import quickly (no torch).
+"""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from node_robustness.errors import UserError
+
+# Whatever a shell, or a pattern with wildcards, could take for something else.
+_ODD = re.compile(r"[^\w@%+=:,./-]")
+
+
+class _Quoted(str):
+    """A path that is quoted for a shell where it is put into a command line, and only there."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return format(shlex.quote(str(self)), spec)
+
+
+def quote_python() -> None:
+    """Let Snakemake start scripts with a Python whose path a shell would take apart.
+
+    Snakemake 9.27 formats `sys.executable` into the command line of a script as it is. As a list of
+    arguments, or as a path, it stays what it was.
+    """
+    sys.executable = _Quoted(sys.executable)
+
+
+def check_plain(what: str, *paths: Path | str) -> None:
+    """Refuse paths that Snakemake does not quote.
+
+    Args:
+        what: what it starts with them, for the user.
+        *paths: those that it puts into a command line as they are.
+
+    Raises:
+        UserError: one of them has a character that means something else there.
+    """
+    for path in map(str, paths):
+        odd = _ODD.search(path)
+        if odd is not None:
+            raise UserError(
+                f"{path!r}: Snakemake cannot start {what} where a path has {odd[0]!r} in it: move "
+                "the project, and what it uses, to a folder without"
+            )
