@@ -170,6 +170,18 @@ def test_a_staircase_hides_its_gradient():
         assert unknown.isnan().all()
 
 
+def test_the_rounding_of_a_constant_function_is_no_slope():
+    """Pixels in another order have the same sum, but for its rounding."""
+
+    def nothing(x):
+        return (x / 3).cumsum(1)[:, -1:] - (x / 3).flip(1).cumsum(1)[:, -1:]
+
+    only_first = torch.tensor([1.0, 0, 0, 0])
+    assert nothing(images(8).double().flatten(1)).any()
+    found = audit(Plain(lambda weight, x: nothing(x) * only_first + weight[:, 0]), count=8)
+    assert not found.finite_difference[:, :2].any()
+
+
 def test_a_staircase_with_another_functions_gradient_is_found_out():
     """A gradient that looks healthy, of a function that is flat: only differences can tell."""
     found = audit(Plain(lambda weight, x: (x + (staircase(x) - x).detach()) @ weight.T))

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from node_robustness.attacks import Streams
 from node_robustness.models import Classifier, frozen, solving
+from node_robustness.rounding import above_rounding
 
 STEP = torch.finfo(torch.float64).eps ** (1 / 3)
 """The step of the differences, for directions of Euclidean norm one: 6e-6.
@@ -219,11 +220,18 @@ def _frozen_loss(model: Classifier, images: Tensor, labels: Tensor) -> Callable[
 
 @torch.no_grad()
 def _differences(loss: Callable[[Tensor], Tensor], images: Tensor, along: Tensor) -> Tensor:
-    """Central differences of the loss at images along unit vectors [n, D, P], float64 [n, D]."""
+    """Central differences of the loss at images along unit vectors [n, D, P], float64 [n, D].
+
+    Zero where the two losses differ by no more than rounding: of a constant function it would
+    otherwise be the rounding that gradients are compared with.
+    """
     found = []
     for direction in along.unbind(1):
         unknown = direction.isnan().any(1)
         change = STEP * direction.nan_to_num(0.0).view_as(images)
-        difference = (loss(images + change) - loss(images - change)) / (2 * STEP)
+        ahead, behind = loss(images + change), loss(images - change)
+        differ = above_rounding((ahead - behind).abs(), torch.maximum(ahead.abs(), behind.abs()))
+        # NaN, of a failed solve, stays NaN.
+        difference = (ahead - behind) * differ / (2 * STEP)
         found.append(difference.masked_fill(unknown, torch.nan))
     return torch.stack(found, dim=1)

@@ -33,9 +33,9 @@ from torch import Tensor
 
 from node_robustness.models import Classifier, ODEBody, ResidualBody
 from node_robustness.parts import Parts
+from node_robustness.rounding import above_rounding
 from node_robustness.solvers import solve_parts
 from node_robustness.trajectories.decision import margins
-from node_robustness.trajectories.distances import above_rounding
 from node_robustness.trajectories.runs import block_states, body_of
 
 Projection = Callable[[Tensor, Tensor], Tensor]

@@ -6,19 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_ROUNDING = 64
-"""In units of the last place: a state is computed in many steps, each of which rounds."""
-
-
-def above_rounding(difference: Tensor, value: Tensor) -> Tensor:
-    """Whether differences are larger than what rounding alone makes of equal values.
-
-    Args:
-        difference: sizes of differences of two computed values, not negative.
-        value: sizes of the values.
-    """
-    return difference > _ROUNDING * torch.finfo(difference.dtype).eps * value
-
 
 @dataclass(frozen=True)
 class Distances:

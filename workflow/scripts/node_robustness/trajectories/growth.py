@@ -22,8 +22,8 @@ from torch import Tensor
 
 from node_robustness.models import ODEBody, ResidualBody
 from node_robustness.parts import Parts
+from node_robustness.rounding import above_rounding
 from node_robustness.solvers import Status, solve_parts
-from node_robustness.trajectories.distances import above_rounding
 from node_robustness.trajectories.linearisation import Linearisation, Map, by_autograd, linearise
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs
 
