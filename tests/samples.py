@@ -457,33 +457,10 @@ def pages_in(folder: Path) -> Pages:
     return image_pages(zip(paths, attacks, data, strict=True))
 
 
-def draw(collected: dict, examples, pages: Pages | None = None) -> dict:
-    names = ("responsible", "trajectories", "trajectory_summary", "trajectory_images")
-    responsible, trajectories, summary, images = (collected[name] for name in names)
-    return {
-        "verdicts": figures.verdict_figure(collected["verdicts"], MODELS),
-        "protocols": figures.protocol_figure(collected["verdicts"], MODELS),
-        "ladder": figures.ladder_figure(collected["ladder"], MODELS),
-        "curves": figures.curve_figure(collected["curves"], MODELS),
-        "audit": figures.audit_figure(collected["audit"], MODELS),
-        "matrix": figures.matrix_figure(collected["matrix"], MODELS),
-        "randomisation": figures.randomisation_figure(collected["randomisation"], MODELS),
-        "detection": figures.detection_figure(collected["roc"], MODELS),
-        "checks": figures.check_figure(collected["checks"], MODELS),
-        "clean": figures.clean_figure(collected["clean"], MODELS),
-        "nfe": figures.nfe_figure(collected["nfe"], MODELS),
-        "success": figures.success_figure(collected["attacks"], MODELS),
-        "robust": figures.robust_figure(collected["attacks"], collected["clean"], MODELS),
-        "trajectories": figures.trajectory_figure(trajectories, MODELS),
-        "growth": figures.growth_figure(trajectories, MODELS),
-        "margins": figures.margin_figure(trajectories, collected["probes"], MODELS),
-        "responsible": figures.responsible_figure(responsible, trajectories, summary, MODELS),
-        "adaptive_cost": figures.adaptive_cost_figure(
-            images, trajectories, collected["trajectory_roc"], MODELS
-        ),
-        "images": figures.image_figure(image_pages([]) if pages is None else pages, MODELS),
-        "examples": figures.example_figure(examples, MODELS),
-    }
+def draw(collected: dict, examples, pages: Pages | None = None, models=MODELS) -> dict:
+    known = image_pages([]) if pages is None else pages
+    charts = figures.of_experiment(collected, lambda: examples, lambda: known, models)
+    return {name: make() for name, make in charts.items()}
 
 
 PACE = {

@@ -52,7 +52,7 @@ def verdict_charts():
 @pytest.mark.parametrize("name", VERDICT)
 def test_figures_of_the_verdict_are_drawn(verdict_charts, name, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
-    figures.save_chart(verdict_charts[name], *paths)
+    figures.save_drawing(figures.render(verdict_charts[name]), *paths)
     marks = ET.fromstring(paths[0].read_bytes()).findall(".//{http://www.w3.org/2000/svg}path")
     assert len(marks) > 5
 
@@ -63,14 +63,14 @@ def test_the_verdict_is_told_by_symbols_beside_colours(verdict_charts, tmp_path)
         "verdicts": ["✕", "90 → 35 %", "masked", "?", "no ODE"],
         "checks": ["✓", "✕", "toy, seed 1"],
     }.items():
-        figures.save_chart(verdict_charts[name], *paths)
+        figures.save_drawing(figures.render(verdict_charts[name]), *paths)
         texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
         assert set(words) <= set(texts)
 
 
 def test_an_undecided_field_says_why(verdict_charts, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
-    figures.save_chart(verdict_charts["verdicts"], *paths)
+    figures.save_drawing(figures.render(verdict_charts["verdicts"]), *paths)
     texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
     reasons = drawn_verdicts._BECAUSE
     assert reasons.keys() == answers._BECAUSE.keys()
@@ -94,19 +94,21 @@ DYNAMICS = ["trajectories", "growth", "margins", "responsible", "adaptive_cost",
 @pytest.mark.parametrize("name", ["clean", "nfe", "success", "robust", *DYNAMICS, "examples"])
 def test_figures_are_drawn(charts, name, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
-    figures.save_chart(charts[0][name], *paths)
+    figures.save_drawing(figures.render(charts[0][name]), *paths)
     svg, png, spec = (path.read_bytes() for path in paths)
     assert len(ET.fromstring(svg).findall(".//{http://www.w3.org/2000/svg}path")) > 5
     assert png.startswith(b"\x89PNG")
     assert json.loads(spec)["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
-    figures.save_chart(charts[0][name], *paths)
+    figures.save_drawing(figures.render(charts[0][name]), *paths)
     assert [path.read_bytes() for path in paths] == [svg, png, spec]
 
 
 def test_the_empty_experiment_is_drawn(charts, tmp_path):
     empty = {name: table.iloc[:0] for name, table in charts[1].items()}
     for name, chart in draw(empty, example_table([])).items():
-        figures.save_chart(chart, *(tmp_path / f"{name}.{s}" for s in ("svg", "png", "json")))
+        figures.save_drawing(
+            figures.render(chart), *(tmp_path / f"{name}.{s}" for s in ("svg", "png", "json"))
+        )
 
 
 def test_the_models_keep_their_colours(charts):

@@ -26,7 +26,7 @@ from node_robustness.config import Training
 from node_robustness.costs import job_costs
 from node_robustness.downloads import RemoteFile, fetch
 from node_robustness.errors import UserError
-from node_robustness.figures import save_chart
+from node_robustness.figures import render, save_drawing
 from node_robustness.report import render_report
 from node_robustness.shards import merge
 from node_robustness.storage import put, write_hdf5
@@ -119,13 +119,19 @@ class Written:
         write_table(_frame(version), self.elsewhere / "table.csv", path, {})
 
     def svg(self, path: Path, version: int) -> None:
-        save_chart(_chart(version), path, *(self.elsewhere / f"c.{s}" for s in ("png", "json")))
+        save_drawing(
+            render(_chart(version)), path, *(self.elsewhere / f"c.{s}" for s in ("png", "json"))
+        )
 
     def png(self, path: Path, version: int) -> None:
-        save_chart(_chart(version), self.elsewhere / "c.svg", path, self.elsewhere / "c.json")
+        save_drawing(
+            render(_chart(version)), self.elsewhere / "c.svg", path, self.elsewhere / "c.json"
+        )
 
     def vega(self, path: Path, version: int) -> None:
-        save_chart(_chart(version), *(self.elsewhere / f"c.{s}" for s in ("svg", "png")), path)
+        save_drawing(
+            render(_chart(version)), *(self.elsewhere / f"c.{s}" for s in ("svg", "png")), path
+        )
 
     def download(self, path: Path, version: int) -> None:
         there = self.elsewhere / "mirror.bin"

@@ -167,7 +167,8 @@ def test_the_report_has_no_more_pages_than_it_can_hold(cells, monkeypatch):
 
 
 def test_every_page_is_a_picture_of_its_own(cells):
-    name, chart = next(iter(figures.single_pages(cells[1])))
+    name, make = next(iter(figures.single_pages(cells[1])))
+    chart = make()
     assert name.endswith("image-0")
     found = texts(chart)
     assert any(text.startswith("Test image 0: zero taken for one") for text in found)
@@ -180,8 +181,8 @@ def test_every_page_is_a_picture_of_its_own(cells):
 def test_names_are_escaped_in_pages(cells):
     pages = cells[1].only([1])
     pages.images["headline"] = "<script>alert(1)</script>"
-    ((_, chart),) = figures.single_pages(pages)
-    svg = figures.still(chart.to_dict())
+    ((_, make),) = figures.single_pages(pages)
+    svg = figures.still(make().to_dict())
     assert "<script>" not in svg
     assert "&lt;script&gt;" in svg
 

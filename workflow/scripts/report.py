@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from node_robustness import config, costs, pace_comparison, provenance
+from node_robustness.figures import draw
 from node_robustness.figures.costs import cost_figure
 from node_robustness.jobs import job
 from node_robustness.report import render_report
@@ -24,7 +25,9 @@ with job(snakemake.log[0]):
         for path in snakemake.input.figures
     }
     tables["costs"] = costs.job_costs(benchmarks, tables)
-    charts["costs"] = cost_figure(tables["costs"], snakemake.params.models).to_dict()
+    charts["costs"] = draw(
+        "The figure costs", lambda: cost_figure(tables["costs"], snakemake.params.models)
+    ).spec
     settings = config.load(snakemake.config).model_dump(mode="json")
     device = provenance.devices(snakemake.input.clean)
     pace = pace_comparison.compare(snakemake.input.pace, tables["attacks"], tables["costs"])

@@ -14,8 +14,10 @@ from markupsafe import Markup
 
 from node_robustness import findings, pace_comparison, report_tables, trajectory_findings
 from node_robustness.answers import answers
-from node_robustness.figures import still
+from node_robustness.failures import attempt, sentences
+from node_robustness.figures import still, why_not_drawn
 from node_robustness.paper import CITATION
+from node_robustness.report_tables import Table
 from node_robustness.storage import atomic_path
 from node_robustness.verdicts import MARGIN
 
@@ -193,7 +195,7 @@ def render_report(
         experiment: Name of the experiment.
         tables: All tables of the experiment by name, docs/files.md lists them; and as ``costs`` the
             result of `costs.job_costs`.
-        charts: Vega-Lite specifications as `figures.save_chart` writes them, by name, or some of
+        charts: Vega-Lite specifications as `figures.save_drawing` writes them, by name, or some of
             them; ``costs`` is that of `figures.costs.cost_figure`.
         manifest: Result of `provenance.manifest`.
         paper: Dataset of the paper whose figures stand beside ours; None leaves them out.
@@ -208,15 +210,7 @@ def render_report(
     )
     clean = tables["clean"]
     figures = [
-        {
-            "name": name,
-            "section": figure.section,
-            "title": figure.title,
-            "caption": figure.caption,
-            # The page gives the background, so that dark pages are dark throughout.
-            "spec": {**charts[name], "background": "transparent"},
-            "still": _still(charts[name]),
-        }
+        _shown(name, figure, charts[name])
         for name, figure in _FIGURES.items()
         if name in charts and len(tables[figure.table])
     ]
@@ -226,12 +220,21 @@ def render_report(
         datasets=list(dict.fromkeys(clean.dataset)),
         models=list(dict.fromkeys(clean.model)),
         seeds=clean.seed.nunique(),
-        sentences=findings.sentences(clean, tables["attacks"]),
-        answers=answers(tables["verdicts"], tables["gains"], tables["comparisons"]),
+        sentences=sentences(
+            "What single attacks found",
+            lambda: findings.sentences(clean, tables["attacks"]),
+        ),
+        answers=sentences(
+            "The answer",
+            lambda: answers(tables["verdicts"], tables["gains"], tables["comparisons"]),
+        ),
         verdict=[figure for figure in figures if figure["section"] == _VERDICT],
         dynamics=[figure for figure in figures if figure["section"] == _DYNAMICS],
-        dynamics_sentences=trajectory_findings.sentences(
-            *(tables[name] for name in ("trajectory_summary", "trajectories", "probes"))
+        dynamics_sentences=sentences(
+            "What the paths of states say",
+            lambda: trajectory_findings.sentences(
+                *(tables[name] for name in ("trajectory_summary", "trajectories", "probes"))
+            ),
         ),
         figures=[figure for figure in figures if figure["section"] == "figures"],
         not_measured=[
@@ -240,7 +243,13 @@ def render_report(
             if figure.missing and tables[figure.table].empty
         ],
         tables=list(report_tables.of_experiment(tables).values()),
-        paper=None if paper is None else report_tables.papers_accuracy(clean, paper),
+        paper=None
+        if paper is None
+        else attempt(
+            "The paper's figures",
+            lambda: report_tables.papers_accuracy(clean, paper),
+            lambda why: Table(why, [], []),
+        ),
         citation=CITATION,
         no_paper=[
             name
@@ -249,13 +258,43 @@ def render_report(
         ],
         manifest=manifest,
         costs=[figure for figure in figures if figure["section"] == _COSTS],
-        pace=pace_comparison.sentences(manifest["pace"]),
-        cost_tables=report_tables.of_costs(tables[_COSTS], manifest["stages"], manifest["pace"]),
+        pace=sentences(
+            "The pace of the paper's procedure",
+            lambda: pace_comparison.sentences(manifest["pace"]),
+        ),
+        cost_tables=attempt(
+            "The tables of costs",
+            lambda: report_tables.of_costs(tables[_COSTS], manifest["stages"], manifest["pace"]),
+            lambda why: [Table(why, [], [])],
+        ),
         config=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
         vega=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
     )
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _shown(name: str, figure: _Figure, chart: dict[str, Any]) -> dict[str, Any]:
+    """What the page needs of a figure: its chart, or why there is none."""
+    about = {
+        "name": name,
+        "section": figure.section,
+        "title": figure.title,
+        "caption": figure.caption,
+        "missing": why_not_drawn(chart),
+    }
+    if about["missing"]:
+        return about
+    return attempt(
+        f"The figure {name}",
+        # The page gives the background, so that dark pages are dark throughout.
+        lambda: {
+            **about,
+            "spec": {**chart, "background": "transparent"},
+            "still": _still(chart),
+        },
+        lambda why: {**about, "missing": why},
+    )
 
 
 def _still(chart: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from node_robustness import findings
+from node_robustness.failures import attempt
 from node_robustness.figures import GROUPS, NORMS
 from node_robustness.numbers import label
 from node_robustness.paper import ACCURACY
@@ -220,7 +221,7 @@ _JOBS: Columns = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the page shows it."""
+    """A table as the page shows it; one that could not be made has a caption alone."""
 
     caption: str
     header: list[str]
@@ -234,23 +235,23 @@ def of_experiment(tables: Mapping[str, pd.DataFrame]) -> dict[str, Table]:
         tables: The tables of the experiment by name.
     """
     clean, attacks = tables["clean"], tables["attacks"]
-    return {
+    makers = {
         **_verdict_tables(tables),
-        "changes": _changes(attacks),
-        "clean": _table(
+        "changes": lambda: _changes(attacks),
+        "clean": lambda: _table(
             "Clean images: accuracy with 95 % Wilson intervals, and evaluations of the ODE "
             "function per image.",
             clean.itertuples(),
             _CLEAN,
         ),
-        "trajectory_summary": _table(
+        "trajectory_summary": lambda: _table(
             "Along the ODE: what became of adversarials, of images on which the attack failed, "
             "and of random noise of the same size; medians with 95 % intervals, shares with "
             "95 % Wilson intervals.",
             tables["trajectory_summary"].itertuples(),
             _TRAJECTORIES,
         ),
-        "attacks": _table(
+        "attacks": lambda: _table(
             "Attacks: success rate among the attacked images (those classified correctly, but "
             "for those skipped by a dear attack because a cheaper one had broken them within "
             "the smallest ε, on which no verdict depends) and robust accuracy among all, with "
@@ -259,6 +260,10 @@ def of_experiment(tables: Mapping[str, pd.DataFrame]) -> dict[str, Table]:
             attacks.itertuples(),
             _ATTACKS,
         ),
+    }
+    return {
+        name: attempt(f"The table {name}", make, lambda why: Table(why, [], []))
+        for name, make in makers.items()
     }
 
 
@@ -366,36 +371,36 @@ def _longest(costs: pd.DataFrame) -> Table:
     )
 
 
-def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, Table]:
+def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, Callable[[], Table]]:
     return {
-        "verdicts": _table(
+        "verdicts": lambda: _table(
             "Verdicts: robust accuracy under both protocols and the gap in percentage points, with "
             "95 % intervals over images and seeds.",
             tables["verdicts"].itertuples(),
             _VERDICTS,
         ),
-        "gains": _table(
+        "gains": lambda: _table(
             "The gain in robust accuracy from a larger tolerance, in percentage points, and how "
             "much of the paper’s gain the strongest attack does not show (hidden).",
             tables["gains"].itertuples(),
             _GAINS,
         ),
-        "comparisons": _table(
+        "comparisons": lambda: _table(
             "Robust accuracy compared on the same images: models with an ODE with those without, "
             "and tolerances with the one of training; p-values by McNemar’s exact test, adjusted "
             "by Holm.",
             tables["comparisons"].itertuples(),
             _COMPARISONS,
         ),
-        "checks": _table("Sanity checks.", tables["checks"].itertuples(), _CHECKS),
-        "randomisation": _table(
+        "checks": lambda: _table("Sanity checks.", tables["checks"].itertuples(), _CHECKS),
+        "randomisation": lambda: _table(
             "Accuracy of a network whose tolerance is drawn for every solve. Clean: no attack; "
             "fixed: gradients at one tolerance; fresh: a new draw at every step; eot: gradients "
             "averaged over draws.",
             tables["randomisation"].itertuples(),
             _RANDOMISATION,
         ),
-        "detection": _table(
+        "detection": lambda: _table(
             "Detection of adversarials by the disagreement of tolerances: by plain attacks, and by "
             "adaptive ones, which know of it. Intervals of what is detected are for the threshold "
             "that these clean images set.",

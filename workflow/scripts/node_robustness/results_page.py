@@ -9,7 +9,7 @@ import html
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from node_robustness import (
     trajectory_findings,
 )
 from node_robustness.config_attacks import AnyAttack, Attack
+from node_robustness.failures import sentences
+from node_robustness.figures import why_not_drawn_still
 from node_robustness.paper import CITATION, CLAIMS, EPOCHS, SUCCESS_NOT_AT_HAND
 from node_robustness.presets import BUILT_IN, PRESETS
 from node_robustness.published import FIGURES, MEDIANS_ALONE, TABLES
@@ -36,7 +38,10 @@ _PRIVATE = ("host", "hosts")
 # A longer table is folded up.
 _ROWS_TO_SHOW = 40
 # Of these columns an empty field is an empty text.
-_TEXTS = ("gradient", "reason", "because")
+_TEXTS = [
+    *("experiment", "dataset", "model", "reference_model", "attack", "gradient"),
+    *("reason", "because"),
+]
 _BESIDE_MEDIANS = r"_(?:mean|q\d\d)$"
 
 
@@ -73,61 +78,64 @@ def render(name: str, folder: Path) -> str:
     manifest = json.loads((folder / "manifest.json").read_text())
     paper = manifest["config"]["experiments"][name]["paper"]
     found = report_tables.of_experiment(tables)
-    sections: dict[str, list[str]] = {
-        "In short": [
+    sections: dict[str, Callable[[], list[str]]] = {
+        "In short": lambda: [
             *_answers(tables, paper),
-            _figure(name, tables, "verdicts"),
+            _figure(name, folder, tables, "verdicts"),
             "What this cannot say:",
             *_list(_limits(tables, manifest, paper)),
         ],
-        "What ran": [
+        "What ran": lambda: [
             _manifest(name, manifest),
             _table(report_tables.training(tables["training"])),
         ],
-        "Clean images": [
+        "Clean images": lambda: [
             "" if paper is None else _table(report_tables.papers_accuracy(tables["clean"], paper)),
             _table(found["clean"]),
-            _figure(name, tables, "nfe"),
+            _figure(name, folder, tables, "nfe"),
         ],
-        "Success of the attacks": [
+        "Success of the attacks": lambda: [
             *_list(findings.sentences(tables["clean"], tables["attacks"])),
             "" if paper is None else SUCCESS_NOT_AT_HAND,
             _table(report_tables.success(tables["protocols"])),
-            _figure(name, tables, "protocols"),
-            _figure(name, tables, "ladder"),
-            _figure(name, tables, "curves"),
+            _figure(name, folder, tables, "protocols"),
+            _figure(name, folder, tables, "ladder"),
+            _figure(name, folder, tables, "curves"),
         ],
-        "Verdicts": [
+        "Verdicts": lambda: [
             *(_table(found[key]) for key in ("verdicts", "gains", "comparisons")),
-            _figure(name, tables, "checks"),
+            _figure(name, folder, tables, "checks"),
         ],
-        "Gradients": [
+        "Gradients": lambda: [
             *_list(findings.of_gradients(tables["audit"])),
             _table(report_tables.agreement(tables["audit"])),
-            _figure(name, tables, "audit"),
-            _figure(name, tables, "matrix"),
+            _figure(name, folder, tables, "audit"),
+            _figure(name, folder, tables, "matrix"),
         ],
-        "Defences by tolerance": [
-            _figure(name, tables, "randomisation"),
+        "Defences by tolerance": lambda: [
+            _figure(name, folder, tables, "randomisation"),
             _table(found["randomisation"]),
-            _figure(name, tables, "detection"),
+            _figure(name, folder, tables, "detection"),
             _table(found["detection"]),
         ],
-        "Along the ODE": [
+        "Along the ODE": lambda: [
             *_list(
                 trajectory_findings.sentences(
                     *(tables[key] for key in ("trajectory_summary", "trajectories", "probes"))
                 )
             ),
             _table(found["trajectory_summary"]),
-            *(_figure(name, tables, key) for key in ("trajectories", "growth", "responsible")),
+            *(
+                _figure(name, folder, tables, key)
+                for key in ("trajectories", "growth", "responsible")
+            ),
         ],
-        "Cost": [
+        "Cost": lambda: [
             *_list(pace_comparison.sentences(manifest["pace"])),
             _table(report_tables.stages(manifest["stages"])),
             _table(report_tables.pace(manifest["pace"])),
         ],
-        "Tables": [
+        "Tables": lambda: [
             *_list(f"[{key}.csv]({name}/{key}.csv): {len(tables[key]):,} rows" for key in TABLES),
             "Their columns are described in [files.md](../files.md).",
         ],
@@ -137,25 +145,25 @@ def render(name: str, folder: Path) -> str:
         f"*Made by `snakemake docs/results/{name}.md` from the files in [{name}/]({name}/). No "
         "number here was typed. Intervals are at 95 %.*",
     ]
-    for title, parts in sections.items():
-        own = [part for part in parts if part]
+    for title, make in sections.items():
+        own = [part for part in sentences(f"The section {title}", make) if part]
         if own:
             lines += [f"## {title}", *own]
     return "\n\n".join([*lines, f"The paper: {CITATION}"]) + "\n"
 
 
 def _thin(path: Path, copy: Path) -> None:
-    frame = pd.read_csv(path)
+    frame = _read(path)
     kept = frame.loc[:, ~frame.columns.str.contains(_BESIDE_MEDIANS)]
     kept.to_csv(copy, index=False, float_format="%.4g", lineterminator="\n")
 
 
 def _read(path: Path) -> pd.DataFrame:
-    frame = pd.read_csv(path)
-    for name in _TEXTS:
-        if name in frame:
-            frame[name] = frame[name].fillna("").astype(str)
-    return frame
+    # Names are texts, whatever they look like: a model may be called None or inf.
+    names = dict.fromkeys(_TEXTS, str)
+    frame = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    texts = frame.columns.intersection(_TEXTS)
+    return frame.fillna(dict.fromkeys(texts, ""))
 
 
 def _answers(tables: Mapping[str, pd.DataFrame], paper: str | None) -> list[str]:
@@ -180,10 +188,10 @@ def _answers(tables: Mapping[str, pd.DataFrame], paper: str | None) -> list[str]
         ),
     }
     found = []
-    for question, (claim, sentences) in questions.items():
-        if sentences:
+    for question, (claim, known) in questions.items():
+        if known:
             said = "" if paper is None or claim is None else f" *The paper: {CLAIMS[claim]}*"
-            found += [f"**{question}**{said}", *_list(sentences)]
+            found += [f"**{question}**{said}", *_list(known)]
     return found
 
 
@@ -244,9 +252,11 @@ def _manifest(name: str, manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _figure(name: str, tables: Mapping[str, pd.DataFrame], figure: str) -> str:
+def _figure(name: str, folder: Path, tables: Mapping[str, pd.DataFrame], figure: str) -> str:
     table, shown = FIGURES[figure]
-    return "" if tables[table].empty else f"![{shown}]({name}/{figure}.svg)"
+    if tables[table].empty:
+        return ""
+    return why_not_drawn_still(folder / f"{figure}.svg") or f"![{shown}]({name}/{figure}.svg)"
 
 
 def _list(sentences: Iterable[str]) -> list[str]:
@@ -255,6 +265,8 @@ def _list(sentences: Iterable[str]) -> list[str]:
 
 
 def _table(table: Table) -> str:
+    if not table.header:
+        return table.caption
     if not table.rows:
         return ""
     lines = [table.header, ["---"] * len(table.header), *table.rows]

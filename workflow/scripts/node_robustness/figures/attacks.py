@@ -109,6 +109,8 @@ def robust_figure(
             own = rates[
                 (rates.dataset == dataset) & (rates.norm == norm) & (rates.attack == attack)
             ]
+            if own.empty:  # the attack has another norm
+                continue
             solved = own.tolerance.notna()
             x = alt.X(
                 "epsilon:Q",

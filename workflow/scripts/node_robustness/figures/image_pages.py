@@ -1,8 +1,9 @@
 """The page of one followed image, alone or chosen among many."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import altair as alt
@@ -96,24 +97,28 @@ def image_figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
     return styled(chart, alt.ExprRef(f"isValid(page) ? {told} : {json.dumps(missing)}"), notes)
 
 
-def single_pages(pages: Pages) -> Iterator[tuple[str, alt.VConcatChart]]:
+def single_pages(pages: Pages) -> Iterator[tuple[str, Callable[[], alt.VConcatChart]]]:
     """Draw every page as a figure of its own.
 
     Args:
         pages: Result of `image_pages.image_pages`.
 
     Yields:
-        The page's name, with slashes, and its chart.
+        The page's name, with slashes, and what makes its chart.
     """
     for row in pages.images.to_dict("records"):
-        where = [
-            *(row["dataset"], row["model"], f"seed {row['seed']}"),
-            *(_tau(row["tolerance"]), row["attack"]),
-            *(NORMS[row["norm"]], epsilon_label(row["epsilon"])),
-        ]
-        own = pages.only([row["page"]])
-        chart = alt.vconcat(*_rows(own, "true"), data=inline(own.curves), spacing=14)
-        yield row["name"], styled(chart, row["headline"], [", ".join(where), *_NOTES])
+        yield row["name"], partial(_single_page, pages, row)
+
+
+def _single_page(pages: Pages, row: Mapping[Hashable, Any]) -> alt.VConcatChart:
+    where = [
+        *(row["dataset"], row["model"], f"seed {row['seed']}"),
+        *(_tau(row["tolerance"]), row["attack"]),
+        *(NORMS[row["norm"]], epsilon_label(row["epsilon"])),
+    ]
+    own = pages.only([row["page"]])
+    chart = alt.vconcat(*_rows(own, "true"), data=inline(own.curves), spacing=14)
+    return styled(chart, row["headline"], [", ".join(where), *_NOTES])
 
 
 def _first(frame: pd.DataFrame) -> dict[str, Any]:

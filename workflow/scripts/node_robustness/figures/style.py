@@ -1,18 +1,13 @@
 """The look that all figures share, and the parts that they are made of."""
 
-import json
-import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import altair as alt
 import pandas as pd
-import vl_convert
 
 from node_robustness.numbers import label
 from node_robustness.statistics import across_seeds
-from node_robustness.storage import atomic_path
 from node_robustness.tables import natural
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, without its black and its yellow,
@@ -70,58 +65,6 @@ _LOOK = {
 
 # What Altair says that a layered chart is, though it only becomes a facet with `facet=`.
 Layers = alt.LayerChart | alt.FacetChart
-
-
-def save_chart(
-    chart: alt.VConcatChart, svg: Path | str, png: Path | str, json_path: Path | str
-) -> None:
-    """Write a chart as SVG, as PNG (two pixels a point) and as Vega-Lite JSON.
-
-    Args:
-        chart: The chart.
-        svg: Where the SVG goes.
-        png: Where the PNG goes.
-        json_path: Where the specification, with its data, goes.
-    """
-    spec = chart.to_dict()
-    text = json.dumps(spec, ensure_ascii=False, sort_keys=True)
-    with atomic_path(json_path) as path:
-        path.write_text(text, encoding="utf-8")
-    drawing = still(spec)
-    with atomic_path(svg) as path:
-        path.write_text(drawing, encoding="utf-8")
-    with atomic_path(png) as path:
-        path.write_bytes(vl_convert.svg_to_png(drawing, scale=2))
-
-
-def still(spec: dict[str, Any]) -> str:
-    """Draw a Vega-Lite specification as SVG, without the marks that only carry tooltips."""
-    text = json.dumps(_without_unseen(spec), ensure_ascii=False, sort_keys=True)
-    svg: str = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
-    # Gradients are numbered through all drawings of a process: here from 0, to be reproducible.
-    names = list(dict.fromkeys(re.findall(r"gradient_\d+", svg)))
-    return re.sub(r"gradient_\d+", lambda found: f"gradient_{names.index(found[0])}", svg)
-
-
-def _without_unseen(part: Any) -> Any:
-    if isinstance(part, dict):
-        return {name: _without_unseen(value) for name, value in part.items()}
-    if isinstance(part, list):
-        return [_without_unseen(item) for item in part if not _is_unseen(item)]
-    return part
-
-
-def _is_unseen(part: Any) -> bool:
-    """Whether a part of a specification is a layer of points that nobody sees."""
-    mark = part.get("mark") if isinstance(part, dict) else None
-    return isinstance(mark, dict) and mark.get("opacity") == 0
-
-
-def save_still(chart: alt.VConcatChart, svg: Path | str) -> None:
-    """Write a chart as SVG alone."""
-    drawing = still(chart.to_dict())
-    with atomic_path(svg) as path:
-        path.write_text(drawing, encoding="utf-8")
 
 
 def in_order(values: Iterable[str]) -> list[str]:
