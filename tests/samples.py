@@ -132,9 +132,9 @@ def write_trajectory(folder: Path, settings: dict, success: list[bool], times=No
     for side, bound in bounds.items():
         arrays[f"growth/log_norm_{side}"] = bound if solved else np.full_like(bound, np.nan)
     if solved:
-        arrays |= _steps_of("clean", [0, 0.5, 1], n)
-        arrays |= _steps_of("attack", [0, 0.25, 0.75, 1.25], n)
-        arrays |= _steps_of("noise", [0, 0.5, 1], n)
+        arrays |= steps_of("clean", [0, 0.5, 1], n)
+        arrays |= steps_of("attack", [0, 0.25, 0.75, 1.25], n)
+        arrays |= steps_of("noise", [0, 0.5, 1], n)
         for distance in ("l2", "relative_l2"):
             for pair in ("attack", "noise"):
                 arrays[f"{pair}/tight/{distance}"] = 1.1 * arrays[f"{pair}/distance/{distance}"]
@@ -161,7 +161,7 @@ def write_probe(folder: Path, settings: dict, times=(0.0, 0.25, 0.5, 0.75, 1.0))
     return write(folder / f"probe-{name(settings)}.h5", "probe", settings, arrays)
 
 
-def _steps_of(run: str, nodes: list[float], n: int) -> dict[str, np.ndarray]:
+def steps_of(run: str, nodes: list[float], n: int) -> dict[str, np.ndarray]:
     """The steps of a run that are those of the first image, but for their number of evaluations."""
     found = {
         f"{run}/nfe": 6 * len(nodes) + np.arange(n) % 3,

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from samples import cell, solved, write_probe, write_trajectory
+from samples import cell, solved, steps_of, write_probe, write_trajectory
 
 from node_robustness import trajectory_summary
 from node_robustness.statistics import auc_with_interval, median_with_interval, wilson
@@ -119,6 +119,22 @@ def test_findings_say_what_the_tables_hold(tmp_path):
         "a median of 2 at τ = 0.1 accepted steps",
     ):
         assert part in text
+
+
+def test_findings_say_which_solves_are_short(tmp_path):
+    adaptive = write_trajectory(tmp_path, cell(), [True] * 7)
+    steps = {
+        key.replace("/", "__"): values
+        for run in ("clean", "attack", "noise")
+        for key, values in steps_of(run, [0, 0.5, 1], 7).items()
+    }
+    equal = write_trajectory(tmp_path, cell(model="EUL", tolerance=None), [True] * 7, **steps)
+    at_tolerances = "Solves are short at loose tolerances (a median of 2 at τ = 0.1 accepted steps)"
+    of_equal_steps = "Where solves take equal steps these are few (2 at least)"
+    for files in ([adaptive], [equal], [adaptive, equal]):
+        text = told(*files)
+        assert (at_tolerances in text) == (adaptive in files)
+        assert (of_equal_steps in text) == (equal in files)
 
 
 def test_findings_say_how_well_each_t_is_read(tmp_path):

@@ -176,9 +176,14 @@ def _limits(
             "The responsible interval is chosen because its repair works, so only the comparison "
             "with random intervals of its length says that this part of t is special."
         )
-    few = summary[(summary.group == "noise") & (summary.accepted < _FEW_STEPS)]
-    if len(few):
-        steps = few.groupby("tolerance", as_index=False).accepted.min()
+    return found + _short(summary[(summary.group == "noise") & (summary.accepted < _FEW_STEPS)])
+
+
+def _short(few: pd.DataFrame) -> list[str]:
+    """What to know of solves of few steps: those at each tolerance, and those of equal steps."""
+    found = []
+    steps = few.groupby("tolerance", as_index=False).accepted.min()
+    if len(steps):
         told = [
             f"{row.accepted:.2g} at τ = {label(float(row.tolerance))}"
             for _, row in steps.iterrows()
@@ -186,6 +191,12 @@ def _limits(
         found.append(
             f"Solves are short at loose tolerances (a median of {listed(told)} accepted steps): "
             "between these the curves are the solver's interpolation."
+        )
+    equal = few[few.tolerance.isna()]
+    if len(equal):
+        found.append(
+            f"Where solves take equal steps these are few ({equal.accepted.min():.0f} at least): "
+            "between them the curves are the solver's interpolation."
         )
     return found
 
