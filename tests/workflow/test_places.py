@@ -5,10 +5,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from harness import ROOT, TINY, attempt, complaint, files, noise, own_dataset, plan, snakemake, tiny
+from snakemake.api import SnakemakeApi
+from snakemake.settings.enums import Quietness
+from snakemake.settings.types import (
+    DeploymentMethod,
+    DeploymentSettings,
+    OutputSettings,
+    ResourceSettings,
+)
 
 # What a shell, a URL, a pattern or a format could take for something else.
 ODD = "a b'c\"d&e;$HOME(f)#%41é{g}{seed}[h]*?`i`\\n~!<j>|k:\tl\nm"
@@ -164,3 +173,86 @@ class TestRecords:
         assert plan(fresh, self.TARGET).output.count(told) == 1
         snakemake(fresh, self.TARGET, options=("--touch", "--forceall"))
         assert told not in snakemake(fresh, self.TARGET).output
+
+
+MODULE = """
+import yaml
+
+SETTINGS = yaml.safe_load(open({settings!r}))
+
+rule mine:
+    output: "mine.txt"
+    shell: "touch {{output}}"
+
+module theirs:
+    snakefile: {snakefile!r}
+    config: SETTINGS
+    prefix: "theirs"
+
+use rule * from theirs as their_*
+
+onstart:
+    theirs.onstart()
+"""
+
+
+class TestModule:
+    """Used by another workflow, under a prefix and with other names of rules."""
+
+    @pytest.fixture
+    def snakefile(self, tmp_path):
+        return self.write(tmp_path, TINY)
+
+    @staticmethod
+    def write(folder: Path, config: dict[str, Any]) -> Path:
+        settings, path = folder / "settings.yaml", folder / "Module"
+        settings.write_text(yaml.safe_dump(config))
+        snakefile = str(ROOT / "workflow/Snakefile")
+        path.write_text(MODULE.format(settings=str(settings), snakefile=snakefile))
+        return path
+
+    def test_rules_and_targets_of_the_other_workflow_stay_its_own(
+        self, tmp_path, snakefile, monkeypatch
+    ):
+        monkeypatch.setenv("NODE_ROBUSTNESS_COMMAND_LINE", "")
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.chdir(tmp_path)
+        with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
+            workflow = api.workflow(
+                resource_settings=ResourceSettings(cores=1),
+                deployment_settings=DeploymentSettings(deployment_method={DeploymentMethod.CONDA}),
+                snakefile=snakefile,
+                workdir=tmp_path,
+            )._workflow
+        by_name = {rule.name: rule for rule in workflow.rules}
+        assert workflow._localrules == {"their_fetch", "their_merge"}
+        assert workflow.default_target == "mine"
+        assert by_name["mine"].conda_env is None
+        assert by_name["their_train"].conda_env is not None
+
+    def test_costs(self, copied, snakefile):
+        """Of a finished run, whose report is written again."""
+        (copied / "theirs").mkdir()
+        for name in ("results", "resources"):
+            (copied / name).rename(copied / "theirs" / name)
+        report = "theirs/results/tiny/report.html"
+        before = (copied / "theirs/results/tiny/costs.csv").read_text().splitlines()
+        run = snakemake(copied, report, config=None, snakefile=snakefile, options=("--force",))
+        assert run.jobs == {"their_report": 1}
+        after = (copied / "theirs/results/tiny/costs.csv").read_text().splitlines()
+        assert set(before) < set(after)  # the report's own costs are known now
+
+    def test_weights_are_the_users_own(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/oon.pth").touch()
+        snakefile = self.write(tmp_path, tiny(models__OON__weights="oon.pth"))
+        target = "theirs/results/tiny/digits/OON/seed-0/model.safetensors"
+        run = plan(tmp_path / "run", target, config=None, snakefile=snakefile)
+        assert run.jobs == {"their_fetch": 1, "their_prepare": 1, "their_import_weights": 1}
+
+    def test_room_is_asked_for_before_the_run(self, tmp_path):
+        config = tiny(experiments__tiny__trajectories__times=10**9)
+        snakefile = self.write(tmp_path, config)
+        run = attempt(tmp_path / "run", "their_all", config=None, snakefile=snakefile)
+        assert "free on the disk of theirs/results" in complaint(run)
+        assert files(tmp_path / "run") == set()
