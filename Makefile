@@ -19,12 +19,13 @@ ifneq ($(TORCH),$(MADE_WITH))
 REPLACE := --force-reinstall
 endif
 
-.PHONY: help demo plan slurm test test-slow test-slurm check format docs lock clean
+.PHONY: help demo plan slurm test test-kernels test-slow test-slurm check format docs lock clean
 help:
 	@echo "make demo    make the environment, run the default experiment, say where the report is"
 	@echo "make plan    what would run, and why; ARGS='--configfile ...': arguments of snakemake"
 	@echo "make slurm   add to the environment what a SLURM cluster needs (profiles/README.md)"
 	@echo "make test    make the environment with the test tools, run the tests; ARGS=tests/unit: some of them"
+	@echo "make test-kernels   the numerical tests as on other processors"
 	@echo "make test-slow   the tests that take minutes: crashes, a full disk"
 	@echo "make test-slurm  (as root) start a SLURM cluster on this machine, test on it, stop it"
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
@@ -64,6 +65,17 @@ slurm: $(VENV)/slurm
 
 test: $(VENV)/dev
 	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# The kernels of older x86 processors (PyTorch's own, oneDNN's and MKL's), and rounding that is unlike
+# any processor's (tests/rounding.py). Other processors do not know these variables.
+NUMERICAL = PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m "numerical and not slow" --numprocesses auto --dist loadfile $(ARGS)
+test-kernels: $(VENV)/dev
+	@echo "Kernels for AVX2:"
+	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(NUMERICAL)
+	@echo "Kernels for SSE 4:"
+	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(NUMERICAL)
+	@echo "Other rounding:"
+	@$(NUMERICAL) --other-rounding
 
 # One at a time: they kill processes and fill disks.
 test-slow: $(VENV)/dev

@@ -13,6 +13,8 @@ from node_robustness.models import Classifier, Spec, solving
 from node_robustness.norms import Norm
 from node_robustness.tableaus import TABLEAUS
 
+pytestmark = pytest.mark.numerical
+
 
 def classifier(seed: int = 0, **changes: object) -> Classifier:
     torch.manual_seed(seed)

@@ -11,6 +11,8 @@ from node_robustness.attacks.descent import cross_entropy
 from node_robustness.attacks.logits import likely_targets, margin
 from node_robustness.norms import Norm
 
+pytestmark = pytest.mark.numerical
+
 THEIR_NORM = {"linf": "Linf", "l2": "L2"}
 # Where some digits stand and others fall.
 EPSILON = {"linf": 0.09, "l2": 0.5}

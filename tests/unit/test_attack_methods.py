@@ -30,6 +30,8 @@ from node_robustness.models import Classifier, Spec, solving
 from node_robustness.norms import Norm
 from node_robustness.presets import BUILT_IN
 
+pytestmark = pytest.mark.numerical
+
 NORMS = ["linf", "l2", "l2_rms"]
 GENERATOR = torch.Generator()
 

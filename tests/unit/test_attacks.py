@@ -14,6 +14,8 @@ from node_robustness.models import Classifier, Spec, frozen, solving
 from node_robustness.norms import Norm
 from node_robustness.predictions import NO_CLASS, classes
 
+pytestmark = pytest.mark.numerical
+
 NORMS = ["linf", "l2", "l2_rms"]
 DESIGNS = {
     "RES": ("residual", "residual"),

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from node_robustness.attacks.ball import into_ball, is_inside
 from node_robustness.norms import Norm
 
+pytestmark = pytest.mark.numerical
+
 
 @settings(deadline=None, max_examples=100)
 @given(

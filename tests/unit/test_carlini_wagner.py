@@ -11,6 +11,8 @@ from node_robustness.attacks.fab import FAB
 from node_robustness.attacks.logits import margin
 from node_robustness.norms import Norm
 
+pytestmark = pytest.mark.numerical
+
 L2 = Norm("l2")
 
 

@@ -23,6 +23,8 @@ from node_robustness.trajectories.causal import (
     way_of,
 )
 
+pytestmark = pytest.mark.numerical
+
 WINDOWS = [(0.3, 0.5), (0.0, 0.2), (0.4, 0.9)]
 
 

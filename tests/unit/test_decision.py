@@ -1,9 +1,12 @@
 """Margins and flip times of decisions that are written down."""
 
 import numpy as np
+import pytest
 import torch
 
 from node_robustness.trajectories.decision import flip_times, margins
+
+pytestmark = pytest.mark.numerical
 
 TIMES = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
 

@@ -10,6 +10,8 @@ from node_robustness.detection import detect, disagreement
 from node_robustness.models import Classifier, Spec, solving
 from node_robustness.norms import Norm
 
+pytestmark = pytest.mark.numerical
+
 TAUS = [1e-3, 0.1, 10.0]
 METHOD = BasicIterativeMethod(Norm("linf"), 0.04, 0.01, 6)
 

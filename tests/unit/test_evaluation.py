@@ -12,6 +12,8 @@ from node_robustness.predictions import NO_CLASS
 from node_robustness.solvers import Status
 from node_robustness.storage import put, write_hdf5
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 
 

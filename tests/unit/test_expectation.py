@@ -20,6 +20,8 @@ from node_robustness.attacks.expectation import expected_gradient, log_uniform
 from node_robustness.models import Classifier, SolverSettings, Spec, solving
 from node_robustness.norms import Norm
 
+pytestmark = pytest.mark.numerical
+
 LINF = Norm("linf")
 DRAW = log_uniform(1e-3, 10.0)
 

@@ -13,6 +13,8 @@ from node_robustness.attacks import Streams
 from node_robustness.attacks.fab import FAB, project_onto_hyperplane
 from node_robustness.norms import Norm
 
+pytestmark = pytest.mark.numerical
+
 NORMS = ["linf", "l2", "l2_rms"]
 
 

@@ -10,6 +10,8 @@ from node_robustness.attacks import Streams
 from node_robustness.gradient_audit import audit_gradients, directions, sources
 from node_robustness.models import Classifier, Spec, solving
 
+pytestmark = pytest.mark.numerical
+
 SIDE = 8
 
 

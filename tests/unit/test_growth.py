@@ -12,6 +12,8 @@ from node_robustness.trajectories.distances import distances
 from node_robustness.trajectories.linearisation import by_autograd
 from node_robustness.trajectories.runs import body_of, follow, grid
 
+pytestmark = pytest.mark.numerical
+
 TIMES = grid(6)
 DIMENSION = 12  # states of 3 channels, 2 x 2
 

@@ -21,6 +21,8 @@ from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.reader import open_trajectory
 from node_robustness.trajectories.runs import grid
 
+pytestmark = pytest.mark.numerical
+
 ROOT = Path(__file__).parents[2]
 N, TIMES, SIDE = 7, 6, 8
 SHAPE = (1, SIDE, SIDE)

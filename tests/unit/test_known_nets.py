@@ -15,6 +15,8 @@ import known
 from node_robustness.config import load
 from node_robustness.models import Classifier
 
+pytestmark = pytest.mark.numerical
+
 EPSILON = 0.1
 IMAGES = 120
 LADDER = {

@@ -18,6 +18,8 @@ from node_robustness.models import (
     solving,
 )
 
+pytestmark = pytest.mark.numerical
+
 
 def spec(kind: str, filters: int = 8, channels: int = 1) -> Spec:
     downsampling, body = KINDS[kind]

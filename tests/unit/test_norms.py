@@ -9,6 +9,8 @@ from hypothesis.extra import numpy as hnp
 
 from node_robustness.norms import Norm
 
+pytestmark = pytest.mark.numerical
+
 NAMES = ["linf", "l2", "l2_rms"]
 norms = st.sampled_from([Norm(name) for name in NAMES])
 shapes = st.tuples(*(st.integers(1, 3) for _ in range(4)))

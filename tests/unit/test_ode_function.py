@@ -1,10 +1,13 @@
 """The dynamics against their plain form with a concatenated time channel."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from node_robustness.ode_function import ODEFunction
+
+pytestmark = pytest.mark.numerical
 
 
 def plain(function: ODEFunction, t: Tensor, h: Tensor) -> Tensor:

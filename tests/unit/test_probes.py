@@ -11,6 +11,8 @@ from node_robustness.trajectories import probe_fitting, probes
 from node_robustness.trajectories.runs import grid
 from node_robustness.trajectory_tables import probe_table
 
+pytestmark = pytest.mark.numerical
+
 
 def clouds(n=400, classes=3, spread=1.0, seed=0):
     """Features [2, n, 4] that say nothing at the first time and much at the second, and labels."""

@@ -1,5 +1,6 @@
 """Attacks on a tolerance that is drawn, against single gradients and the basic iterative method."""
 
+import pytest
 import torch
 
 from node_robustness.attacks import AtTolerances, BasicIterativeMethod, Streams, attack
@@ -7,6 +8,8 @@ from node_robustness.attacks.expectation import log_uniform
 from node_robustness.models import Classifier, Spec, solving
 from node_robustness.norms import Norm
 from node_robustness.randomisation import Ascent, attack_randomised, climb, misclassified
+
+pytestmark = pytest.mark.numerical
 
 ASCENT = Ascent(Norm("linf"), 0.03, 0.01, 4)
 

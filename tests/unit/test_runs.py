@@ -10,6 +10,8 @@ from node_robustness.models import Classifier, Spec, solving
 from node_robustness.trajectories.distances import distances
 from node_robustness.trajectories.runs import follow, grid
 
+pytestmark = pytest.mark.numerical
+
 TAUS = [1e-3, 0.1, 10.0]
 TIMES = grid(11)
 NAMES = ["clean", "attack", "noise"]

@@ -9,6 +9,8 @@ from node_robustness.models import Classifier, Spec, solving
 from node_robustness.norms import Norm
 from node_robustness.sanity import NEAR, batch_invariance, check_attacks, neighbours_changed
 
+pytestmark = pytest.mark.numerical
+
 
 def images(count, side=8):
     generator = torch.Generator().manual_seed(5)

@@ -13,6 +13,8 @@ from node_robustness.norms import Norm
 from node_robustness.small_batches import ROWS, at_least_some_rows, filled_up
 from node_robustness.step_control import Adaptive
 
+pytestmark = pytest.mark.numerical
+
 IMAGES = {"direct": 260, "adjoint": 40}
 
 

@@ -14,6 +14,8 @@ from torch.profiler import profile
 from node_robustness.solvers import Status, solve, solve_parts
 from node_robustness.tableaus import TABLEAUS
 
+pytestmark = pytest.mark.numerical
+
 ADAPTIVE = sorted(name for name, tableau in TABLEAUS.items() if tableau.error)
 FIXED = sorted(TABLEAUS.keys() - set(ADAPTIVE))
 

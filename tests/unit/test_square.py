@@ -9,6 +9,8 @@ from node_robustness.attacks import Streams
 from node_robustness.attacks.square import Square
 from node_robustness.norms import Norm
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.11), ("l2", 0.7)])
 def test_is_as_strong_as_torchattacks_with_as_many_queries(norm, epsilon):

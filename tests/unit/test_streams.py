@@ -1,10 +1,13 @@
 """One random stream an image."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node_robustness.attacks import Streams
+
+pytestmark = pytest.mark.numerical
 
 LIKE = torch.zeros(1, dtype=torch.float64)
 

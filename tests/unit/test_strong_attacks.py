@@ -26,6 +26,8 @@ from node_robustness.attacks.square import Square
 from node_robustness.norms import Norm
 from node_robustness.predictions import NO_CLASS
 
+pytestmark = pytest.mark.numerical
+
 NORMS = ["linf", "l2", "l2_rms"]
 NAMES = ["apgd-ce", "apgd-dlr", "apgd-t", "square", "fab", "cw"]
 CELLS = [(name, norm) for name in NAMES for norm in NORMS if (name, norm) != ("cw", "linf")]

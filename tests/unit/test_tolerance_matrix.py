@@ -1,10 +1,13 @@
 """Predictions at several tolerances against evaluations at each."""
 
+import pytest
 import torch
 
 from node_robustness.evaluation import evaluate
 from node_robustness.models import Classifier, Spec, solving
 from node_robustness.tolerance_matrix import judge
+
+pytestmark = pytest.mark.numerical
 
 
 def test_every_column_is_an_evaluation_at_its_tolerance():

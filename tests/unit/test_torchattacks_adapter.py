@@ -41,6 +41,8 @@ from node_robustness.torchattacks_adapter import (
     Transferred,
 )
 
+pytestmark = pytest.mark.numerical
+
 # Sums of these and of the pixels are exact, so that the same iterates have the same bits.
 EIGHT, TWO = 8 / 256, 2 / 256
 

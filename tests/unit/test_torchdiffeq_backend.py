@@ -16,6 +16,8 @@ from node_robustness.norms import Norm
 from node_robustness.predictions import NO_CLASS
 from node_robustness.solvers import Status
 
+pytestmark = pytest.mark.numerical
+
 METHODS = Solver.model_json_schema()["properties"]["method"]["enum"]
 TAU = 1e-2
 

@@ -19,6 +19,8 @@ from node_robustness.errors import UserError
 from node_robustness.models import Classifier, Spec
 from node_robustness.training import train, write_history
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 SCHEDULES = ["plateau", "one_cycle", "cosine", "constant"]
 EVERYTHING = Augmentation(crop_padding=1, horizontal_flip=True, hue=0.05, saturation=0.05)
