@@ -1,11 +1,14 @@
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
 import math
 import os
 import struct
 import tarfile
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +123,19 @@ class TestReadIdx:
     )
     def test_not_idx(self, path, data):
         self.refuses(path, data, "not an IDX file")
+
+    @pytest.mark.parametrize(
+        ("data", "packed"),
+        [
+            (b"PK\3\4" + bytes(30), "zip"),
+            (lzma.compress(whole), "xz"),
+            (bz2.compress(whole), "bzip2"),
+        ],
+    )
+    def test_other_packings(self, path, data, packed):
+        self.refuses(
+            path, data, f"not an IDX file, but a {packed} file: what is read is IDX, plain"
+        )
 
     def test_ends_within_header(self, path):
         self.refuses(path, self.whole[:9], "ends within its header")
@@ -414,6 +430,98 @@ class TestOwnCifarBinary:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 5_000_000
+
+    def test_what_systems_add_to_archives_is_not_read(self, tmp_path):
+        """A twin of every file, or a folder of them, and other litter, of macOS and Windows."""
+        train, test = toy(9, 0), toy(5, 1)
+        double = bytes.fromhex("00051607") + bytes(200)
+        images = self.read(
+            tmp_path,
+            tar_bytes(
+                [
+                    ("./._tiles", double),
+                    ("./tiles/._train.bin", double),
+                    ("./tiles/train.bin", cifar_bytes(*train)),
+                    ("./tiles/._test.bin", double),
+                    ("tiles\\test.bin", cifar_bytes(*test)),
+                    ("./tiles/.DS_Store", double),
+                    ("__MACOSX/tiles/train.bin", double),
+                    ("./tiles/desktop.ini", b"[x]\r\n"),
+                ]
+            ),
+        )
+        for found, expected in zip(images, (*train, *test), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+    def test_of_a_member_that_stands_twice_the_last_counts(self, tmp_path):
+        """So do those who unpack it: an archive can be added to, and not changed."""
+        old, train, test = toy(7, 2), toy(9, 0), toy(5, 1)
+        parts = [("train.bin", old), ("test.bin", test), ("train.bin", train)]
+        images = self.read(tmp_path, tar_bytes([(name, cifar_bytes(*p)) for name, p in parts]))
+        np.testing.assert_array_equal(images.train_images, train[0])
+
+    def test_batches_of_one_name_in_several_folders(self, tmp_path):
+        one, two, test = toy(7, 2), toy(9, 0), toy(5, 1)
+        parts = [("a/x.bin", one), ("b/x.bin", two), ("test.bin", test)]
+        images = self.read(tmp_path, tar_bytes([(name, cifar_bytes(*p)) for name, p in parts]))
+        assert len(images.train_images) == 16
+
+    @pytest.mark.parametrize("mode", ["w:bz2", "w:xz"])
+    def test_other_packings(self, tmp_path, mode):
+        train, test = toy(50_000, 0, (1, 4, 5)), toy(5, 1, (1, 4, 5))
+        parts = [("train.bin", train), ("test.bin", test)]
+        data = tar_bytes([(name, cifar_bytes(*p)) for name, p in parts], mode)
+
+        def read(data):
+            path.write_bytes(data)
+            return source.read(tmp_path)
+
+        path = tmp_path / "mine.tar"
+        files = {"archive": (path.name, "0" * 64)}
+        source = find_source("cifar_binary", files=files, class_names="abc", image_shape=(1, 4, 5))
+        np.testing.assert_array_equal(read(data).train_images, train[0])
+        for place in (len(data) // 2, len(data) - 100):
+            damaged = bytearray(data)
+            damaged[place] ^= 1
+            for wrong in (bytes(damaged), data[:place]):
+                with pytest.raises(UserError, match=r"mine\.tar: truncated or damaged archive"):
+                    read(wrong)
+
+    @pytest.mark.parametrize(
+        ("head", "packed"),
+        [
+            (b"PK\3\4", "zip"),
+            (b"PK\5\6", "zip"),
+            (b"7z\xbc\xaf\x27\x1c", "7z"),
+            (b"Rar!\x1a\7", "rar"),
+            (b"\x28\xb5\x2f\xfd", "zstd"),
+        ],
+    )
+    def test_packings_that_are_not_read(self, tmp_path, head, packed):
+        with pytest.raises(UserError) as caught:
+            self.read(tmp_path, head + bytes(1000))
+        assert str(caught.value) == (
+            f"{tmp_path / 'folder/mine.tar.gz'}: is a {packed} file: what is read is a tar file, "
+            "plain or packed by gzip, bzip2 or xz; it is as its sha256 says: correct it where it "
+            "comes from, and its sha256"
+        )
+
+    def test_a_real_zip(self, tmp_path):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as packed:
+            packed.writestr("train.bin", cifar_bytes(*toy(2, 0)))
+        with pytest.raises(UserError, match=r"mine\.tar\.gz: is a zip file"):
+            self.read(tmp_path, buffer.getvalue())
+
+    def test_errors_of_the_disk_are_not_the_archives(self, tmp_path):
+        source = find_source(
+            "cifar_binary",
+            files={"archive": ("absent.tar", "0" * 64)},
+            class_names="abc",
+            image_shape=self.shape,
+        )
+        with pytest.raises(FileNotFoundError):
+            source.read(tmp_path)
 
     @pytest.mark.parametrize("keep", [0, 10, 200, -200])
     def test_truncated_archive(self, tmp_path, keep):

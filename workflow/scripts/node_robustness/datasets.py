@@ -6,7 +6,9 @@ in [0, 255] and shaped [N, C, H, W]; labels are int64 in [0, K).
 """
 
 import gzip
+import lzma
 import math
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +34,21 @@ LabelArray = npt.NDArray[np.int64]
 # Data sets are held in memory, so that a file that claims to unpack to more is damaged, hostile
 # or out of this workflow's reach.
 _MOST_BYTES = 2**32
+
+# Some archivers on Windows write the second.
+_SEPARATOR = re.compile(r"[/\\\\]")
+# What the readers of compressed files raise; bzip2's an OSError without a number.
+_DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+_PACKINGS = {
+    b"PK": "zip",
+    b"7z\xbc\xaf": "7z",
+    b"Rar!": "rar",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+}
+# A file is read only if its SHA-256 is right, so that to fetch it again would not help.
+_MEND = "it is as its sha256 says: correct it where it comes from, and its sha256"
 
 _DIGITS_TEST_IMAGES = 359  # a fifth of 1,797
 _DIGITS_SEED = 0
@@ -306,7 +323,6 @@ def read_idx(path: Path | str) -> npt.NDArray[Any]:
         UserError: The file is not IDX, is damaged, or is longer or shorter than its header says.
     """
     path = Path(path)
-    mend = "delete it, check its source and run snakemake again"
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
     # One byte more than the header promises is asked for, and never more: that shows a file that
@@ -316,21 +332,26 @@ def read_idx(path: Path | str) -> npt.NDArray[Any]:
             head = stream.read(4)
             known = len(head) == 4 and head[:2] == b"\0\0" and head[2] in _IDX_TYPES
             if not known or not 1 <= head[3] <= 4:
-                raise UserError(f"{path}: not an IDX file; {mend}")
+                packed = _packing(path)
+                told = f", but a {packed} file" if packed else ""
+                raise UserError(
+                    f"{path}: not an IDX file{told}: what is read is IDX, plain or packed by gzip; "
+                    f"{_MEND}"
+                )
             dtype = np.dtype(_IDX_TYPES[head[2]])
             sizes = stream.read(4 * head[3])
             if len(sizes) < 4 * head[3]:
-                raise UserError(f"{path}: ends within its header; {mend}")
+                raise UserError(f"{path}: ends within its header; {_MEND}")
             shape = tuple(np.frombuffer(sizes, ">u4").tolist())
             length = math.prod(shape) * dtype.itemsize
             if length > _MOST_BYTES:
-                raise UserError(f"{path}: claims to hold {length} bytes, too many; {mend}")
+                raise UserError(f"{path}: claims to hold {length} bytes, too many; {_MEND}")
             data = stream.read(length + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: truncated or damaged gzip file; {mend}") from error
+        raise UserError(f"{path}: truncated or damaged gzip file; {_MEND}") from error
     if len(data) != length:
         found = "more" if len(data) > length else str(len(data))
-        raise UserError(f"{path}: should hold {length} bytes of values, holds {found}; {mend}")
+        raise UserError(f"{path}: should hold {length} bytes of values, holds {found}; {_MEND}")
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
@@ -450,13 +471,13 @@ def _read_archive(
     can neither write nor link anywhere; what they may add up to is bounded.
     """
     path = folder / name
-    batches: dict[bool, list[tuple[str, bytes]]] = {False: [], True: []}
+    # By whole name: of one that stands twice the last counts, as wherever tar files are unpacked.
+    batches: dict[bool, dict[str, bytes]] = {False: {}, True: {}}
     room = _MOST_BYTES
     try:
         with tarfile.open(path) as tar:
             for member in tar:
-                base = member.name.rpartition("/")[2]
-                if not (member.isreg() and base.endswith(".bin")):
+                if not _is_batch(member):
                     continue
                 room -= member.size
                 if room < 0:
@@ -465,11 +486,17 @@ def _read_archive(
                     )
                 stream = tar.extractfile(member)
                 assert stream is not None, "regular members have contents"
-                batches[base.startswith("test")].append((base, stream.read()))
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+                is_test = _base_name(member.name).startswith("test")
+                batches[is_test][member.name] = stream.read()
+    except _DAMAGED as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk
+        packed = _packing(path)
+        damaged = packed in (None, "bzip2", "xz")
+        told = "truncated or damaged archive" if damaged else f"is a {packed} file"
         raise UserError(
-            f"{path}: truncated or damaged archive; delete it, check its source and run "
-            "snakemake again"
+            f"{path}: {told}: what is read is a tar file, plain or packed by gzip, bzip2 or xz; "
+            f"{_MEND}"
         ) from error
     parts = {}
     for is_test, members in batches.items():
@@ -478,10 +505,32 @@ def _read_archive(
             raise UserError(f"{path}: has no member {wanted}; check the archive")
         read = [
             read_cifar_binary(data, f"{name}: {base}", image_shape, label_bytes, classes)
-            for base, data in sorted(members)
+            for base, data in sorted((_base_name(of), data) for of, data in members.items())
         ]
         parts[is_test] = [np.concatenate(arrays) for arrays in zip(*read, strict=True)]
     return Images(*parts[False], *parts[True])
+
+
+def _is_batch(member: tarfile.TarInfo) -> bool:
+    """Whether a member is one of the files of images, and not what a system added to them.
+
+    macOS adds a hidden `._x.bin` to every `x.bin`, or a folder of them.
+    """
+    base = _base_name(member.name)
+    hidden = base.startswith(".") or "__MACOSX" in _SEPARATOR.split(member.name)
+    return member.isreg() and base.endswith(".bin") and not hidden
+
+
+def _base_name(name: str) -> str:
+    """The name of a member without its folders."""
+    return _SEPARATOR.split(name)[-1]
+
+
+def _packing(path: Path) -> str | None:
+    """What a file is packed by, of what cannot be read here; None if it is none of it."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    return next((name for magic, name in _PACKINGS.items() if head.startswith(magic)), None)
 
 
 def stratified(labels: LabelArray, count: int, seed: int) -> tuple[LabelArray, LabelArray]:
