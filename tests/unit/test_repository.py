@@ -49,6 +49,7 @@ def test_every_job_of_ci_is_one_command_of_make_with_a_limit():
         "check": ["make check"],
         "test": ["make test"],
         "macos": ["make test ARGS=tests/unit"],
+        "kernels": ["make test-kernels"],
     }
     for (command,) in commands.values():
         assert re.search(rf"^{command.split()[1]}:", MAKEFILE, re.MULTILINE), command
