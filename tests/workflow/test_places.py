@@ -102,6 +102,44 @@ def test_a_container_for_each_job_needs_a_plain_path(tmp_path):
     assert "Traceback" not in run.output
 
 
+class TestFoldersOfARun:
+    def test_that_lie_elsewhere(self, fresh, tmp_path):
+        """As links to a larger disk, say."""
+        fresh.mkdir()
+        for name in ("resources", "results"):
+            (tmp_path / "disk" / name).mkdir(parents=True)
+            (fresh / name).symlink_to(tmp_path / "disk" / name)
+        target = "results/tiny/digits/data.h5"
+        assert snakemake(fresh, target).jobs == {"fetch": 1, "prepare": 1}
+        assert (tmp_path / "disk" / target).exists()
+        assert plan(fresh, target).jobs == {}
+
+    @pytest.mark.parametrize("name", ["resources", "results"])
+    def test_that_cannot_be_made(self, fresh, name):
+        fresh.mkdir()
+        (fresh / name).symlink_to("nowhere")
+        run = attempt(fresh)
+        assert run.returncode != 0
+        assert f"{name} is a link to nowhere, which is not there: make it" in run.output
+        assert "Traceback" not in run.output
+        assert "Job 1" not in run.output
+        assert not (fresh / ".snakemake/scripts").exists()
+
+    def test_that_are_locked(self, fresh):
+        """By another run, or by one that was killed."""
+        lock = fresh / ".snakemake/locks/0.output.lock"
+        lock.parent.mkdir(parents=True)
+        lock.write_text(f"{FETCHED}\n")
+        run = attempt(fresh, FETCHED)
+        assert run.returncode != 0
+        assert "Directory cannot be locked" in run.output
+        assert "--unlock" in run.output
+        assert "Traceback" not in run.output
+        assert files(fresh) == set()
+        snakemake(fresh, FETCHED, options=("--unlock",))
+        assert snakemake(fresh, FETCHED).jobs == {"fetch": 1}
+
+
 class TestInstallation:
     """`make` with programs that install and run nothing."""
 

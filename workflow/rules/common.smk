@@ -4,7 +4,6 @@ import gc
 import hashlib
 import inspect
 import sys
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +18,7 @@ sys.path.append(str(SCRIPTS))
 
 from node_robustness import code_digest, command_line
 from node_robustness import config as configuration
-from node_robustness import duplicate_keys, grid, odd_paths, scheduler, unrecorded
+from node_robustness import duplicate_keys, grid, places, scheduler, unrecorded
 from node_robustness.dataset_sizes import images_to_test
 from node_robustness.enough_images import check_prepared
 from node_robustness.errors import UserError
@@ -27,24 +26,16 @@ from node_robustness.numbers import token
 from node_robustness.trajectory_room import check_room
 
 command_line.remember()
-odd_paths.quote_python()
+places.quote_python()
 scheduler.mend(JobScheduler)
 
 # The objects of a plan live until its end: to look among those of thousands of jobs for garbage
 # that is not there, as often as Python does, takes a sixth of the time.
 gc.set_threshold(100_000, 50, 100)
 
-
-@contextmanager
-def one_line_for_the_user():
-    """Have Snakemake show a mistake of its user without a traceback."""
-    try:
-        yield
-    except UserError as error:
-        raise WorkflowError(str(error))
-
-
-with one_line_for_the_user():
+try:
+    # Snakemake's own folder is there, whatever is asked of it.
+    places.check_writable(Path())
     # A job has the configuration of the run, which was checked when that began.
     if workflow.is_main_process:
         duplicate_keys.check_files(workflow.configfiles)
@@ -53,6 +44,8 @@ with one_line_for_the_user():
     # Snakemake's own message for a missing input would name neither the key nor a remedy.
     grid.check_checkpoints(CONFIG)
     grid.check_images(CONFIG)
+except UserError as error:
+    raise WorkflowError(str(error))
 
 # Of a workflow that uses this one as a module there are others.
 OUR_RULES = workflow.modifier.rules

@@ -1,8 +1,9 @@
-"""Folders whose names have spaces, quotes and the like: they work, or one line says why not.
+"""Where the project and a run lie: any folder works, or one line says why not.
 
 Every job parses the workflow and with it this module, so it must import quickly (no torch).
 """
 
+import os
 import re
 import shlex
 import sys
@@ -49,3 +50,20 @@ def check_plain(what: str, *paths: Path | str) -> None:
                 f"{path!r}: Snakemake cannot start {what} where a path has {odd[0]!r} in it: move "
                 "the project, and what it uses, to a folder without"
             )
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, there or yet to be made.
+
+    Raises:
+        UserError: what is in the way.
+    """
+    found = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not found.exists():
+        raise UserError(f"{found} is a link to {found.readlink()}, which is not there: make it")
+    if not found.is_dir():
+        raise UserError(f"{found} is a file, where a folder is needed: move it away")
+    if not os.access(found, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{found.absolute()} may not be written to: change that, or run elsewhere (--directory)"
+        )
