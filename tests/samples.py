@@ -65,7 +65,12 @@ def write_clean(folder: Path, settings: dict, predictions: list[int], nfe: list[
 
 
 def write_attack(
-    folder: Path, settings: dict, attacked: list[bool], success: list[bool], skipped=None
+    folder: Path,
+    settings: dict,
+    attacked: list[bool],
+    success: list[bool],
+    skipped=None,
+    shape=(1, 4, 4),
 ) -> Path:
     n = len(attacked)
     won, clean = np.array(success), np.arange(n) % 3
@@ -81,7 +86,7 @@ def write_attack(
         "labels": clean,
         "perturbation_linf": (0.25 * step).astype(np.float32),
         "perturbation_l2": (0.5 * step).astype(np.float32),
-        "adversarials": np.where(won, 0.5, 0.0).reshape(n, 1, 1, 1).repeat(4, 2).repeat(4, 3),
+        "adversarials": np.where(won, 0.5, 0.0).reshape(n, 1, 1, 1) * np.ones(shape),
     }
     if settings["tolerance"] is not None:
         arrays |= {"nfe_clean": 10 * step, "nfe_adversarial": 20 * step}
@@ -324,9 +329,9 @@ def write_detection(
     return write(folder / f"detection-{name(settings)}.h5", "detection", settings, arrays)
 
 
-def write_data(folder: Path) -> Path:
+def write_data(folder: Path, shape=(1, 4, 4)) -> Path:
     arrays = {
-        "test/images": np.zeros((4, 1, 4, 4), np.uint8),
+        "test/images": np.zeros((4, *shape), np.uint8),
         "class_names": np.array(["zero", "one", "two"]),
     }
     return write(folder / "data.h5", "data", {"dataset": "toy"}, arrays)

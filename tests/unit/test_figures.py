@@ -15,11 +15,13 @@ from samples import (
     write,
     write_attack,
     write_data,
+    write_trajectory,
 )
 
 from node_robustness import answers, figures
-from node_robustness.examples import example_table, picture
+from node_robustness.examples import as_shown, example_table, picture
 from node_robustness.figures import verdicts as drawn_verdicts
+from node_robustness.image_pages import image_pages
 
 
 @pytest.fixture(scope="module", params=[(0,), (0, 1)], ids=["one seed", "two seeds"])
@@ -156,3 +158,45 @@ def test_pictures_have_sharp_pixels(channels):
     first = read if channels == 1 else read[..., 0]
     assert (first[:12, :12] == 255).all()
     assert first.sum() == 255 * 144
+
+
+def pixels(address: str) -> Image.Image:
+    encoded = address.removeprefix("data:image/png;base64,")
+    return Image.open(io.BytesIO(base64.b64decode(encoded)))
+
+
+def test_other_numbers_of_channels_stand_side_by_side():
+    image = np.arange(1, 6).reshape(5, 1, 1) * np.ones((5, 1, 2))
+    assert as_shown(image).tolist() == [[[1, 1, 2, 2, 3, 3], [4, 4, 5, 5, 0, 0]]]
+    assert as_shown(image[:2]).tolist() == [[[1, 1, 2, 2]]]
+    assert as_shown(image[:4]).tolist() == [[[1, 1, 2, 2], [3, 3, 4, 4]]]
+    for own in (image[:1], image[:3]):
+        assert as_shown(own).tolist() == own.tolist()
+
+
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (1, 200)], ids=str)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 13])
+def test_images_of_any_shape_are_drawn(channels, size, tmp_path):
+    shape = (channels, *size)
+    data = write_data(tmp_path, shape)
+    won = [True, False]
+    attack = write_attack(tmp_path, cell(), won, won, shape=shape)
+    followed = write_trajectory(tmp_path, cell(), won)
+    examples = example_table([(attack, data)])
+    pages = image_pages([(followed, attack, data)])
+    shown = [*examples[["clean", "adversarial", "perturbation"]].iloc[0], *pages.pictures.url]
+    assert {pixels(address).mode for address in shown} <= {"L", "RGB"}
+    grey, half = (pixels(examples[part][0]) for part in ("clean", "adversarial"))
+    assert grey.size == half.size
+    assert max(grey.size) < 1000
+    assert half.convert("L").getextrema() == ((0 if channels in (5, 13) else 128), 128)
+    note = f"Images of {channels} channels: each in grey, side by side."
+    ((_, page),) = figures.single_pages(pages)
+    for make in (
+        lambda: figures.example_figure(examples, ["OON"]),
+        lambda: figures.image_figure(pages, ["OON"]),
+        page,
+    ):
+        svg = figures.draw_still("The figure", make)
+        assert "Not drawn" not in svg
+        assert (note in svg) == (channels not in (1, 3))

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ from node_robustness.storage import open_hdf5, read_settings
 _BLUE = np.array([33, 102, 172]) / 255
 _RED = np.array([178, 24, 43]) / 255
 
+SHOWN_AS_THEY_ARE = (1, 3)
+"""Numbers of channels that are grey or red, green and blue."""
+
 # Small images are enlarged here, because not every viewer enlarges pixels to squares.
 _SMALLEST_PICTURE = 96
 
@@ -23,6 +27,7 @@ _COLUMNS = [
     *("dataset", "model", "seed", "tolerance", "attack", "norm", "epsilon", "row", "index"),
     *("clean", "perturbation", "adversarial"),
     *("clean_caption", "perturbation_caption", "adversarial_caption"),
+    "channels",
 ]
 
 
@@ -37,7 +42,8 @@ def example_table(files: Iterable[tuple[Path | str, Path | str]], each: int = 4)
         One row a success, numbered by ``row`` within its file: the coordinates of the cell;
         ``index`` of the image in the test set; ``clean``, ``perturbation`` and ``adversarial``:
         PNG pictures as ``data:`` addresses; and what to write below each: the predicted class,
-        and for the perturbation the intensity (of [0, 1]) that full colour stands for.
+        and for the perturbation the intensity (of [0, 1]) that full colour stands for;
+        the number of ``channels`` of the image.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -51,8 +57,8 @@ def example_table(files: Iterable[tuple[Path | str, Path | str]], each: int = 4)
             names = np.array([*data["class_names"].asstr()[:], "no prediction"], object)
             taken = np.flatnonzero(attack["success"][:])[:each]
             index = attack["index"][:][taken]
-            clean = [data["test/images"][i] / 255.0 for i in index]
-            adversarial = attack["adversarials"][:][taken].astype(float)
+            clean = [as_shown(data["test/images"][i] / 255.0) for i in index]
+            adversarial = [as_shown(image) for image in attack["adversarials"][:][taken]]
             before = names[attack["clean_predictions"][:][taken]]
             after = names[attack["adversarial_predictions"][:][taken]]
             pairs = list(zip(clean, adversarial, strict=True))
@@ -69,9 +75,36 @@ def example_table(files: Iterable[tuple[Path | str, Path | str]], each: int = 4)
                         "clean_caption": before[row],
                         "perturbation_caption": f"±{scale:.2g}",
                         "adversarial_caption": after[row],
+                        "channels": data["test/images"].shape[1],
                     }
                 )
     return pd.DataFrame(rows, columns=_COLUMNS).astype({"tolerance": float})
+
+
+def as_shown(image: NDArray[Any]) -> NDArray[np.float64]:
+    """Lay out an image [C,H,W] as one that a screen can show.
+
+    Returns:
+        Grey [1,H,W] and colour [3,H,W] images as they are. No other number of channels has a
+        meaning on a screen, the fourth is not transparency: these stand side by side, in rows, as
+        one grey image, the last row filled up with zeros.
+    """
+    channels, height, width = image.shape
+    if channels in SHOWN_AS_THEY_ARE:
+        return image.astype(float)
+    across = math.ceil(math.sqrt(channels))
+    down = math.ceil(channels / across)
+    tiles = np.zeros((down * across, height, width))
+    tiles[:channels] = image
+    rows = tiles.reshape(down, across, height, width).swapaxes(1, 2)
+    return rows.reshape(1, down * height, across * width)
+
+
+def layout_note(channels: Iterable[int]) -> list[str]:
+    """What a figure says of images that are not shown as they are; nothing if all are."""
+    others = sorted(set(channels) - set(SHOWN_AS_THEY_ARE))
+    counts = " or ".join(map(str, others))
+    return [f"Images of {counts} channels: each in grey, side by side."] if others else []
 
 
 def diverging(change: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -90,10 +123,10 @@ def picture(image: NDArray[np.float64]) -> str:
         image: [1,H,W] or [3,H,W], in [0, 1].
 
     Returns:
-        The address; the picture has at least 96 pixels a side.
+        The address; the longer side of the picture has at least 96 pixels.
     """
-    pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    times = math.ceil(_SMALLEST_PICTURE / min(pixels.shape[1:]))
+    pixels = np.round(np.clip(np.nan_to_num(image), 0, 1) * 255).astype(np.uint8)
+    times = math.ceil(_SMALLEST_PICTURE / max(pixels.shape[1:]))
     pixels = pixels.repeat(times, axis=1).repeat(times, axis=2)
     stream = io.BytesIO()
     Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2)).save(

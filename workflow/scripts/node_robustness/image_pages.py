@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from node_robustness.examples import diverging, picture
+from node_robustness.examples import as_shown, diverging, layout_note, picture
 from node_robustness.grid import Cell
 from node_robustness.storage import open_hdf5, read_settings
 from node_robustness.tables import CELL
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 _IMAGES = [
     *(*CELL, "page", "name", "index", "group", "headline"),
     *("responsible_start", "responsible_end", "flip_head", "flip_probe"),
-    *("channels", "states", "most"),
+    *("channels", "states", "most", "layout"),
 ]
 _PICTURES = ["page", "part", "url", "caption"]
 _CURVES = [
@@ -42,7 +42,8 @@ class Pages:
             (``success`` or ``failed``), ``headline``; times from which the decision differs and the
             responsible interval (NaN: none); ``states``: a picture of how far the adversarial state
             is from the clean one, the root mean square over places of ``channels`` channels
-            downwards by t in [0, 1] to the right; full colour is ``most``.
+            downwards by t in [0, 1] to the right; full colour is ``most``; ``layout``: how the
+            pictures show an image that is neither grey nor in colours, else empty.
         pictures: four rows a page: ``part``, ``url`` (PNG as ``data:`` address) and ``caption``.
         curves: one row a page and t: distances of the states by attack and noise, that by the
             attack at a ``tight`` tolerance, and margins of the clean decision by head and probe.
@@ -122,8 +123,8 @@ def _image(
     after = names[attack["adversarial_predictions"][row]]
     start, end = (float(bound) for bound in file["causal/responsible"][i])
     flips = {f"flip_{reader}": float(file[f"attack/flip_time/{reader}"][i]) for reader in _READERS}
-    clean = data["test/images"][index] / 255.0
-    adversarial = attack["adversarials"][row].astype(float)
+    clean = as_shown(data["test/images"][index] / 255.0)
+    adversarial = as_shown(attack["adversarials"][row])
     change = adversarial - clean
     size = float(np.abs(change).max())
     moved = _moved(file, kept)
@@ -138,6 +139,7 @@ def _image(
         **flips,
         "channels": len(moved),
         "most": float(moved.max()),
+        "layout": "".join(layout_note(data["test/images"].shape[1:2])),
         "states": picture(diverging(_along_t(moved, file["t"][:])[None] / (moved.max() or 1.0))),
     }
     return image, [
@@ -178,7 +180,8 @@ def _headline(
 def _moved(file: h5py.File, kept: int) -> Array:
     """Root mean square over the places of what the attack moved in each channel, [C, T]."""
     moved = file["states/attack"][kept].astype(float) - file["states/clean"][kept].astype(float)
-    return np.asarray(np.sqrt((moved**2).mean(axis=(2, 3))).T)
+    # Of a solve that failed nothing is known.
+    return np.asarray(np.nan_to_num(np.sqrt((moved**2).mean(axis=(2, 3))).T))
 
 
 def _along_t(values: Array, times: Array) -> Array:

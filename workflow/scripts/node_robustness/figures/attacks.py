@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
+from node_robustness.examples import layout_note
 from node_robustness.figures.style import (
     GREY,
     NO_ODE,
@@ -171,6 +172,7 @@ def example_figure(examples: pd.DataFrame, models: Sequence[str]) -> alt.VConcat
             *attacks,
             "Below the images: the predicted class; below the perturbation: its full colours.",
             "Perturbation: blue lowers, red raises intensity (colour images: grey is no change).",
+            *layout_note(examples.channels),
         ],
     )
 
@@ -189,6 +191,8 @@ def _block(pictures: pd.DataFrame) -> Layers:
     tau = NO_ODE if pd.isna(tolerance) else f"τ = {tau_label(tolerance)}"
     return alt.layer(
         base.mark_image(width=_IMAGE, height=_IMAGE, yOffset=-8).encode(url="url:N"),
-        base.mark_text(dy=_IMAGE / 2 + 2, fill="currentColor").encode(text="caption:N"),
+        base.mark_text(dy=_IMAGE / 2 + 2, fill="currentColor", limit=_IMAGE + 8).encode(
+            text="caption:N"
+        ),
         title=f"{dataset}: {model}, {tau}",
     ).properties(width=alt.Step(_IMAGE + 12), height=alt.Step(_IMAGE + 32))

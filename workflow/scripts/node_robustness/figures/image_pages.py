@@ -76,7 +76,7 @@ def image_figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
         condition,
         Menu("image", "Image", indices, list(map(str, indices)), first.get("index", indices[0])),
     ]
-    notes = list(_NOTES)
+    notes = [*_NOTES, *sorted(set(frame.layout) - {""})]
     if total > len(frame):
         notes.append(f"{len(frame)} of {total} pages; figures/images/ has all of them.")
     chart = alt.vconcat(
@@ -118,7 +118,8 @@ def _single_page(pages: Pages, row: Mapping[Hashable, Any]) -> alt.VConcatChart:
     ]
     own = pages.only([row["page"]])
     chart = alt.vconcat(*_rows(own, "true"), data=inline(own.curves), spacing=14)
-    return styled(chart, row["headline"], [", ".join(where), *_NOTES])
+    notes = [", ".join(where), *_NOTES, *filter(None, [row["layout"]])]
+    return styled(chart, row["headline"], notes)
 
 
 def _first(frame: pd.DataFrame) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def _page_of(frame: pd.DataFrame) -> str:
 
 def _rows(pages: Pages, chosen: str) -> list[Layers | alt.HConcatChart]:
     """The three rows of a page: pictures, curves along t, channels."""
-    images = pages.images.drop(columns=["headline"])
+    images = pages.images.drop(columns=["headline", "layout"])
     marks = inline(images[["page", "responsible_start", "responsible_end", "flip_head"]])
     return [
         _pictures().transform_filter(chosen).properties(data=inline(pages.pictures)),
@@ -176,7 +177,7 @@ def _rows(pages: Pages, chosen: str) -> list[Layers | alt.HConcatChart]:
 
 def _pictures() -> Layers:
     base = alt.Chart().encode(x=alt.X("part:N", sort=_PARTS, axis=None))
-    texts = base.mark_text(fill="currentColor")
+    texts = base.mark_text(fill="currentColor", limit=_PICTURE + 20)
     return alt.layer(
         texts.encode(y=alt.value(6), text="part:N"),
         base.mark_image(width=_PICTURE, height=_PICTURE).encode(
