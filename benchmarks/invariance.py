@@ -1,6 +1,9 @@
 """Whether results are the same bits in batches of every size, on more images than a test can.
 
-    python benchmarks/invariance.py [--device cpu] [--output results/benchmarks/invariance.json]
+    python benchmarks/invariance.py [--device cpu] [--precision single]
+
+With `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2` before it, or
+`default`, `SSE41` and `SSE4_2`, it measures the kernels of older x86 processors.
 
 Images of MNIST's shape, small networks with random weights: bits do not ask whether a network is
 any good. Each is evaluated, and attacked by the basic iterative method with direct and with adjoint
@@ -62,14 +65,17 @@ class Row:
     seconds: float
 
 
-def network(name: str, device: torch.device) -> models.Classifier:
+PRECISIONS = {"single": torch.float32, "double": torch.float64}
+
+
+def network(name: str, device: torch.device, precision: torch.dtype) -> models.Classifier:
     """MIX or OON with few filters and random weights that predict every class."""
     torch.manual_seed(0)
     spec = models.Spec(1, 10, (0.1307,), (0.3081,), nets.DESIGNS[name], "ode", FILTERS)
     model = models.Classifier(spec).eval()
     with torch.no_grad():
         model.head.linear.bias -= model(torch.rand(64, 1, 28, 28)).mean(0)
-    return model.to(device)
+    return model.to(device, precision)
 
 
 def run(
@@ -159,6 +165,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda", "mps", "auto"])
+    parser.add_argument("--precision", default="single", choices=list(PRECISIONS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=nets.FOLDER / "invariance.json")
@@ -166,15 +173,18 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     device = devices.choose_device(arguments.device)
     generator = torch.Generator().manual_seed(1)
-    images = torch.rand(arguments.images, 1, 28, 28, generator=generator).to(device)
+    precision = PRECISIONS[arguments.precision]
+    images = torch.rand(arguments.images, 1, 28, 28, generator=generator).to(device, precision)
     rows = []
     for name in nets.DESIGNS:
-        model = network(name, device)
+        model = network(name, device, precision)
         for gradient in (None, "direct", "adjoint"):
             rows += compare(name, model, images, gradient)
     report = {
         "machine": {
             "device": devices.describe(device),
+            "kernels": torch.backends.cpu.get_cpu_capability(),
+            "precision": arguments.precision,
             "threads": arguments.threads,
             "torch": torch.__version__,
             "python": platform.python_version(),
