@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -385,6 +386,69 @@ def test_a_solver_that_explodes_is_the_users_mistake(tmp_path, solver, gradient)
     )
     with pytest.raises(UserError, match=r"epoch 1.*: lower training\.learning_rate \(now 1e30\)$"):
         run(tmp_path, settings, model=ode())
+
+
+GAVE_UP = (
+    "training loss is not finite at epoch 1, step {step}, as the solver ({solver}) gave up on "
+)
+
+
+@pytest.mark.parametrize(
+    ("solver", "gradient", "count"),
+    [
+        ("batched", "direct", "10 of 10 images"),
+        ("torchdiffeq", "direct", "the batch"),
+        ("torchdiffeq", "adjoint", "the batch"),
+    ],
+)
+@pytest.mark.parametrize("rate", [1e-6, 0.2])
+def test_a_solver_that_gives_up_at_once_is_not_put_down_to_the_rate(
+    tmp_path, solver, gradient, count, rate
+):
+    settings = setting(solver=solver, gradient=gradient, learning_rate=rate)
+    with pytest.raises(UserError) as raised:
+        run(tmp_path, settings, model=ode(max_steps=2, tolerance=1e-4))
+    start = GAVE_UP.format(step=1, solver="dopri5, tolerance 0.0001, max_steps 2")
+    assert str(raised.value) == (
+        f"{start}{count} (max_steps): raise solver.max_steps or solver.tolerance of the model"
+    )
+    # The remedies help.
+    run(tmp_path, settings, model=ode(max_steps=1000, tolerance=1e-4))
+    run(tmp_path, settings, model=ode(max_steps=2, tolerance=10.0))
+
+
+def test_a_solver_that_cannot_be_so_exact(tmp_path):
+    settings = setting(learning_rate=1e-3)
+    with pytest.raises(UserError) as raised:
+        run(tmp_path, settings, model=ode(tolerance=1e-30))
+    start = GAVE_UP.format(step=1, solver="dopri5, tolerance 1e-30, max_steps 1000")
+    assert str(raised.value) == (
+        f"{start}10 of 10 images (nonfinite): raise solver.tolerance of the model"
+    )
+    run(tmp_path, settings, model=ode(tolerance=1e-3))
+
+
+def test_a_solver_that_gives_up_later_may_have_been_led_there_by_the_rate(tmp_path):
+    model, calls = ode(tolerance=1e-4), []
+
+    def fewer_steps(module, inputs):
+        calls.append(module)
+        if len(calls) == 2:
+            model.solver = replace(model.solver, max_steps=2)
+
+    model.body.register_forward_pre_hook(fewer_steps)
+    with pytest.raises(UserError) as raised:
+        run(tmp_path, setting(), model=model)
+    start = GAVE_UP.format(step=2, solver="dopri5, tolerance 0.0001, max_steps 2")
+    assert str(raised.value) == (
+        f"{start}10 of 10 images (max_steps): raise solver.max_steps or solver.tolerance of the "
+        "model, or lower training.learning_rate (now 0.2)"
+    )
+
+
+def test_untouched_weights_are_not_put_down_to_the_rate(tmp_path):
+    with pytest.raises(FloatingPointError):
+        run(tmp_path, setting(), model=NotFinite(1))
 
 
 def test_other_errors_of_a_model_keep_their_traceback(tmp_path):

@@ -328,7 +328,7 @@ class ODEBody(nn.Module):
                 **adjoint,
             )[-1]
         except AssertionError as error:
-            failed = (kind for words, kind in _FAILURES.items() if words in str(error))
+            failed = (kind for words, kind in FAILURES.items() if words in str(error))
             status = next(failed, Status.SUCCESS)
             if self.training or status == Status.SUCCESS:
                 raise
@@ -349,12 +349,12 @@ class ODEBody(nn.Module):
         return self.function
 
 
-# What torchdiffeq says when it gives up on a batch.
-_FAILURES = {
+FAILURES = {
     "max_num_steps exceeded": Status.MAX_STEPS,
     "underflow in dt": Status.UNDERFLOW,
     "non-finite values": Status.NONFINITE,
 }
+"""What torchdiffeq says when it gives up on a batch."""
 
 
 def _uniform_grid(steps: int, _function: object, _state: Tensor, times: Tensor) -> Tensor:

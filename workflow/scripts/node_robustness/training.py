@@ -12,6 +12,7 @@ import logging
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -37,8 +38,9 @@ from tqdm import tqdm
 from node_robustness.augmentation import augment
 from node_robustness.config import Training
 from node_robustness.errors import UserError
-from node_robustness.models import Classifier, solving
+from node_robustness.models import FAILURES, Classifier, solving
 from node_robustness.numbers import label
+from node_robustness.solvers import Status
 from node_robustness.storage import SOFTWARE, atomic_path
 
 logger = logging.getLogger(__name__)
@@ -46,8 +48,17 @@ logger = logging.getLogger(__name__)
 Labelled = tuple[Tensor, Tensor]
 """Images, uint8 [N, C, H, W], and their labels, int64 [N], N >= 1, on the CPU."""
 
-# What a solver says when it refuses a state that has exploded; there is no loss to look at then.
-_EXPLODED = ("not finite", "non-finite", "underflow in dt", "max_num_steps exceeded")
+# What the batched solver says when the weights have exploded; there is no loss to look at then.
+_EXPLODED = "the initial state is not finite"
+
+_LARGEST_WEIGHT = 1e4  # of a network that still learns; those of a trained one are near 1
+
+_REMEDIES = {
+    Status.MAX_STEPS: "raise solver.max_steps or solver.tolerance of the model",
+    Status.UNDERFLOW: "raise solver.tolerance of the model",
+    # An error that is no number once it is divided by the tolerance: the dynamics are bounded.
+    Status.NONFINITE: "raise solver.tolerance of the model",
+}
 
 # A log file keeps every redraw of a progress bar.
 _REDRAW_SECONDS_IN_A_LOG = 10.0
@@ -244,9 +255,8 @@ def _fit(
             batch = augment(_on(device, images[rows]), settings.augmentation, generator)
             target = labels[rows].to(device)
             state.optimiser.zero_grad()
-            with _naming_the_rate(
-                f"training loss is not finite at epoch {epoch}, step {step}", settings
-            ):
+            where = f"training loss is not finite at epoch {epoch}, step {step}"
+            with _naming_the_cause(where, model, settings, untouched=epoch == step == 1):
                 logits = model(batch)
                 nfe = getattr(model, "nfe", None)
                 loss = F.cross_entropy(logits, target)
@@ -266,7 +276,8 @@ def _validate(
 ) -> _Tally:
     tally = _Tally()
     model.eval()
-    with _naming_the_rate(f"validation loss is not finite after epoch {epoch}", settings):
+    where = f"validation loss is not finite after epoch {epoch}"
+    with _naming_the_cause(where, model, settings, untouched=False):
         batches = (torch.split(part, settings.batch_size) for part in data)
         for images, labels in zip(*batches, strict=True):
             target = labels.to(device)
@@ -287,16 +298,56 @@ def _finite(loss: Tensor) -> float:
 
 
 @contextmanager
-def _naming_the_rate(what: str, settings: Training) -> Iterator[None]:
-    """Turn a divergence into a line that says what to change; other errors pass."""
+def _naming_the_cause(
+    where: str, model: nn.Module, settings: Training, *, untouched: bool
+) -> Iterator[None]:
+    """Turn a divergence, or a solver that gives up, into a line that says what to change.
+
+    Other errors pass. While the weights are untouched the learning rate has no part in it.
+    """
     try:
         yield
     except (FloatingPointError, ValueError, AssertionError) as error:
-        exploded = any(words in str(error) for words in _EXPLODED)
-        if not exploded and not isinstance(error, FloatingPointError):
+        failed = _gave_up(model, error)
+        if failed is None and (untouched or not _diverged(error)):
             raise
-        rate = label(settings.learning_rate)
-        raise UserError(f"{what}: lower training.learning_rate (now {rate})") from error
+        cause, remedies = failed or ("", [])
+        if not untouched:
+            # Of such weights no solver makes anything.
+            remedies = [] if _exploded(model) else remedies
+            remedies += [f"lower training.learning_rate (now {label(settings.learning_rate)})"]
+        raise UserError(f"{where}{cause}: {', or '.join(remedies)}") from error
+
+
+def _exploded(model: nn.Module) -> bool:
+    return not all(bool((p.detach().abs() < _LARGEST_WEIGHT).all()) for p in model.parameters())
+
+
+def _diverged(error: Exception) -> bool:
+    return isinstance(error, FloatingPointError) or _EXPLODED in str(error)
+
+
+def _gave_up(model: nn.Module, error: Exception) -> tuple[str, list[str]] | None:
+    """How a solver failed that chooses its steps, and what would help; None if it did not."""
+    ode = model.ode if isinstance(model, Classifier) else None
+    if ode is None or ode.settings.steps is not None:
+        return None
+    solver = ode.settings
+    if isinstance(error, AssertionError):
+        failed = {status: "the batch" for words, status in FAILURES.items() if words in str(error)}
+    elif isinstance(error, FloatingPointError) and ode.status is not None:
+        images = Counter(ode.status.tolist())
+        failed = {s: f"{images[s]} of {images.total()} images" for s in _REMEDIES if images[s]}
+    else:
+        failed = {}
+    if not failed:
+        return None
+    counted = ", ".join(f"{what} ({status.name.lower()})" for status, what in failed.items())
+    cause = (
+        f", as the solver ({solver.method}, tolerance {solver.tolerance:g}, max_steps "
+        f"{solver.max_steps}) gave up on {counted}"
+    )
+    return cause, [*dict.fromkeys(_REMEDIES[status] for status in failed)]
 
 
 def _solving(model: nn.Module, **changes: str) -> AbstractContextManager[object]:
