@@ -704,6 +704,96 @@ WRONG: list[tuple[str, object, str]] = [
 ]
 
 
+def too_far(value, norm, limit, levels):
+    return (
+        f"{value} in {norm} is more than {limit}, the largest distance of images in [0, 1]: lower "
+        f"it (write {levels}/255 for {levels} of 255 levels)"
+    )
+
+
+RANGE = (
+    "is no tolerance that bounds a solve in single precision: write a number from 1e-09 to less "
+    "than 1000, such as 1e-3"
+)
+WRONG += [
+    # the scale of images
+    ("experiments.e.epsilons", [8], f"experiments.e.epsilons: {too_far(8, 'linf', 1, 8)}"),
+    ("experiments.e.epsilons", [1.5], f"experiments.e.epsilons: {too_far(1.5, 'linf', 1, 8)}"),
+    (
+        "experiments.e.epsilons",
+        ["256/255"],
+        "experiments.e.epsilons: 256/255 in linf is more than 1, ",
+    ),
+    (
+        "experiments.e.epsilons",
+        {"linf": ["8/255"], "l2_rms": [0.1, 16]},
+        f"experiments.e.epsilons: {too_far(16, 'l2_rms', 1, 16)}",
+    ),
+    ("attacks.bim.step", 2, f"attacks.bim.step: {too_far(2, 'linf', 1, 2)}"),
+    (
+        "attacks.bim.step",
+        {"linf": 0.1, "l2_rms": 2},
+        f"attacks.bim.step: {too_far(2, 'l2_rms', 1, 2)}",
+    ),
+    (
+        "attacks.bim",
+        {"method": "pgd", "relative_step": 25},
+        "attacks.bim.relative_step: 25 must be 2 or less",
+    ),
+    (
+        "experiments.e.detection",
+        {"relative_step": 2.5},
+        "experiments.e.detection.relative_step: 2.5 must be 2 or less",
+    ),
+    # tolerances
+    ("experiments.e.tolerances", ["1e3"], f"experiments.e.tolerances[0]: 1000 {RANGE}"),
+    ("experiments.e.tolerances", [1, "1e-30"], f"experiments.e.tolerances[1]: 1e-30 {RANGE}"),
+    ("models.M.solver.tolerance", 1e4, f"models.M.solver.tolerance: 10000 {RANGE}"),
+    (
+        "attacks.bim",
+        {"method": "fgsm", "gradient": "surrogate", "surrogate": {"tolerance": "1e4"}},
+        f"attacks.bim.surrogate.tolerance: 10000 {RANGE}",
+    ),
+    (
+        "attacks.bim",
+        {"method": "fgsm", "gradient": "adjoint", "adjoint_tolerance": "1e-12"},
+        f"attacks.bim.adjoint_tolerance: 1e-12 {RANGE}",
+    ),
+    (
+        "experiments.e.randomisation",
+        {"high": "1e5"},
+        f"experiments.e.randomisation.high: 100000 {RANGE}",
+    ),
+    # classes
+    (
+        "datasets.own.class_names",
+        ["a"],
+        "datasets.own: class_names: 'a' is the only class, of which there is nothing to tell "
+        "apart: name two at least",
+    ),
+    (
+        "datasets.own.class_names",
+        ["a", "b", "a"],
+        "datasets.own: class_names: 'a' is listed twice, for the labels 0 and 2: rename one of "
+        "them",
+    ),
+    *(
+        (
+            "datasets.tiles.class_names",
+            ["a", name],
+            f"datasets.tiles: class_names: {name!r} is no name: write what class 1 is called",
+        )
+        for name in ("", "  ", "a\nb")
+    ),
+    (
+        "datasets.tiles.class_names",
+        [f"c{i}" for i in range(257)],
+        "datasets.tiles: class_names: a label of source cifar_binary is a byte, which tells 256 "
+        "classes apart, and there are 257: write fewer, or use source idx",
+    ),
+]
+
+
 @pytest.mark.parametrize(("path", "value", "line"), WRONG)
 def test_a_mistake_is_one_line(path, value, line):
     (found,) = mistakes(changed(path, value))
@@ -792,6 +882,20 @@ def test_drawn_tolerances_need_a_distribution(changes):
     }
 
 
+def test_the_largest_distance_of_images_may_be_asked_for():
+    raw = changed("experiments.e.epsilons", {"linf": [1], "l2_rms": [1]})
+    raw["attacks"]["bim"] = {"method": "bim", "step": 1}
+    raw["experiments"]["e"]["tolerances"] = ["1e-9", 999]
+    assert load(raw)
+
+
+def test_the_attack_that_a_transfer_uses_has_a_step_in_the_range_of_images():
+    own = {"by": {"method": "bim", "step": 2}, "t": {"method": "transfer", "by": "by"}}
+    assert mistakes(with_attacks(["t"], own)) == [
+        f"config: attacks.by.step: {too_far(2, 'linf', 1, 2)}"
+    ]
+
+
 def test_the_attack_that_a_transfer_uses_needs_a_step_for_every_norm():
     own = {"by": {"method": "bim", "step": {"linf": 0.1}}, "t": {"method": "transfer", "by": "by"}}
     told = mistakes(with_attacks(["t"], own))
@@ -849,8 +953,8 @@ def test_long_values_are_shortened():
         ("attacks.bim.step", "1/10", lambda c: c.attacks["bim"].step == 0.1),
         (
             "attacks.bim.step",
-            {"linf": "1", "l2_rms": "2"},
-            lambda c: c.attacks["bim"].step["l2_rms"] == 2,
+            {"linf": "1", "l2_rms": "0.5"},
+            lambda c: c.attacks["bim"].step["l2_rms"] == 0.5,
         ),
         ("experiments.e.seeds", ["0", "1"], lambda c: c.experiments["e"].seeds == [0, 1]),
         ("experiments.e.trajectories", "null", lambda c: c.experiments["e"].trajectories is None),

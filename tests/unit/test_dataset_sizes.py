@@ -14,7 +14,9 @@ def own(**keys):
             ("train_images", "train_labels", "test_images", "test_labels")
         )
     }
-    return Dataset(source="idx", mirrors=["file:///data"], class_names=["a"], files=files, **keys)
+    return Dataset(
+        source="idx", mirrors=["file:///data"], class_names=["a", "b"], files=files, **keys
+    )
 
 
 def test_the_size_is_that_of_the_images(tmp_path):

@@ -341,6 +341,22 @@ class TestOwnIdx:
         with pytest.raises(UserError, match=message):
             fetch_and_read(source, tmp_path / "folder")
 
+    def test_more_classes_than_the_labels_tell_apart(self, tmp_path):
+        _, contents = self.contents(train_labels=np.arange(20, dtype="i1") % 3)
+        source = own_source(tmp_path / "mirror", contents, "idx")
+        fetch_and_read(source, tmp_path / "folder")
+        many = find_source(
+            "idx",
+            files={role: (name, "0" * 64) for role, (name, _) in contents.items()},
+            class_names=[f"c{i}" for i in range(129)],
+        )
+        with pytest.raises(UserError) as caught:
+            many.read(tmp_path / "folder")
+        assert str(caught.value) == (
+            "train_labels.idx: its labels, int8, tell 128 classes apart, and class_names has 129; "
+            "check class_names and the file"
+        )
+
     def test_missing_role(self):
         files = {"train_images": ("a", "0" * 64)}
         with pytest.raises(UserError, match="files: source idx needs test_images and test_labels"):
@@ -624,6 +640,44 @@ class TestPrepare:
         with pytest.raises(UserError, match=r"validation: .* of 100 training images"):
             self.prepare(tmp_path / "data.h5", validation)
         assert list(tmp_path.iterdir()) == []
+
+    @staticmethod
+    def prepared(path, train, test, classes="abc", images=None):
+        first, second = toy(len(train), 0)[0], toy(len(test), 1)[0]
+        first = first if images is None else images
+        prepare(
+            *(first, np.array(train), second, np.array(test), classes),
+            **{"validation": 1, "seed": 0, "path": path, "settings": {}},
+        )
+
+    @pytest.mark.parametrize(
+        ("train", "test", "message"),
+        [
+            ([1, 1, 1], [1], "all training images are of class 'b': nothing is learnt from one"),
+            ([1, 1, 1], [0, 1], "all training images are of class 'b'"),
+            (
+                [0, 1, 0],
+                [2, 0, 2],
+                "2 test images are of classes without a training image ('c'): check the labels, or "
+                "take these images out",
+            ),
+        ],
+    )
+    def test_classes_that_cannot_be_learnt(self, tmp_path, train, test, message):
+        with pytest.raises(UserError) as caught:
+            self.prepared(tmp_path / "data.h5", train, test)
+        assert str(caught.value).startswith(message)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_class_without_images_is_told_of(self, tmp_path, caplog):
+        self.prepared(tmp_path / "data.h5", [0, 2, 0], [0])
+        assert "class_names has classes without any image: 'b'" in caplog.text
+
+    @pytest.mark.parametrize("largest", [0, 1])
+    def test_images_on_another_scale(self, tmp_path, largest):
+        images = np.full((3, 3, 4, 5), largest, np.uint8)
+        with pytest.raises(UserError, match=f"largest value of the training images is {largest}"):
+            self.prepared(tmp_path / "data.h5", [0, 1, 2], [0], images=images)
 
     @pytest.mark.parametrize("name", ["train", "validation", "test"])
     def test_load_split(self, path, name):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from node_robustness import grid
 from node_robustness.config import Config, load
 from node_robustness.config_attacks import BIM
+from node_robustness.errors import UserError
 
 TOLERANCES = ["1e-3", 1]
 
@@ -70,8 +71,8 @@ def test_folders_say_what_a_cell_is():
 
 
 @given(
-    tolerances=st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=6, unique=True),
-    epsilons=st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=6, unique=True),
+    tolerances=st.lists(st.floats(1e-9, 999), min_size=1, max_size=6, unique=True),
+    epsilons=st.lists(st.floats(1e-9, 1), min_size=1, max_size=6, unique=True),
     seeds=st.lists(st.integers(0, 2**40), min_size=1, max_size=3, unique=True),
 )
 def test_no_two_cells_share_a_folder(tolerances, epsilons, seeds):
@@ -527,3 +528,52 @@ def test_the_papers_procedure_is_timed_once_for_each_model_and_tolerance():
         (item.model, item.tolerance) for item in solved
     ]
     assert list(grid.paced(config(), "e")) == []
+
+
+class TestDistancesInL2:
+    """No two images of n values in [0, 1] are farther apart than the root of n."""
+
+    @staticmethod
+    def checked(source="digits", epsilon=8.0, step=1.0, **keys):
+        asked = config(norms=["l2"], epsilons=[epsilon])
+        attack = asked.attacks["bim"].model_copy(update={"relative_step": None, "step": step})
+        dataset = asked.datasets["d"].model_copy(update={"source": source, **keys})
+        asked = asked.model_copy(
+            update={"attacks": {**asked.attacks, "bim": attack}, "datasets": {"d": dataset}}
+        )
+        grid.check_images(asked)
+
+    def test_as_far_as_images_are_apart(self):
+        self.checked(epsilon=8.0, step=8.0)
+        self.checked("cifar10", epsilon=55.4, step=8.5)
+
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            (
+                {"epsilon": 128.0},
+                "config: experiments.e.epsilons, for d: 128 in l2 is more than 8, the largest "
+                "distance of images in [0, 1]: lower it (write 128/255 for 128 of 255 levels)",
+            ),
+            ({"epsilon": 8.01}, "config: experiments.e.epsilons, for d: 8.01 in l2 is more than 8"),
+            ({"step": 10.0}, "config: attacks.bim.step, for d: 10 in l2 is more than 8"),
+            (
+                {"source": "cifar10", "epsilon": 56.0},
+                "config: experiments.e.epsilons, for d: 56 in l2 is more than 55.4256",
+            ),
+            (
+                {"source": "cifar_binary", "image_shape": (3, 16, 16), "epsilon": 28.0},
+                "config: experiments.e.epsilons, for d: 28 in l2 is more than 27.7128",
+            ),
+        ],
+    )
+    def test_farther(self, changes, line):
+        with pytest.raises(UserError) as caught:
+            self.checked(**changes)
+        assert str(caught.value).startswith(line)
+
+    def test_of_data_that_are_prepared(self):
+        asked = config(norms=["l2"], epsilons=[11])
+        grid.check_images_of(asked, "e", "d", (2, 8, 8))
+        with pytest.raises(UserError, match=r"^experiments\.e\.epsilons, for d: 11 in l2 is more"):
+            grid.check_images_of(asked, "e", "d", (1, 10, 10))

@@ -41,7 +41,11 @@ from node_robustness.config_values import (
     Positive,
     Section,
     Seeds,
+    Share,
     Times,
+    Tolerance,
+    Tolerances,
+    check_distance,
 )
 from node_robustness.dataset_sizes import FEWEST_TO_PROBE, size_of
 from node_robustness.enough_images import shortages
@@ -91,6 +95,7 @@ _FOLDERS = {
     "models": ("benchmarks",),
     "attacks": ("benchmarks", "detection"),
 }
+_MOST_CLASSES = 256
 # What `fetch` writes next to the files of a dataset.
 _RECORD = "verified.json"
 # Of the 255 that file systems allow, some are left for the names of temporary files.
@@ -101,6 +106,25 @@ _ROLES: dict[str, list[set[str]]] = {
     "idx": [{"train_images", "train_labels", "test_images", "test_labels"}],
     "cifar_binary": [{"archive"}, {"train", "test"}],
 }
+
+
+def _check_classes(names: Sequence[str]) -> None:
+    """Refuse what are no classes to tell apart."""
+    if len(names) == 1:
+        raise ValueError(
+            f"class_names: {names[0]!r} is the only class, of which there is nothing to tell "
+            "apart: name two at least"
+        )
+    for number, name in enumerate(names):
+        if not name.strip() or not name.isprintable():
+            raise ValueError(
+                f"class_names: {name!r} is no name: write what class {number} is called"
+            )
+        if name in names[:number]:
+            raise ValueError(
+                f"class_names: {name!r} is listed twice, for the labels {names.index(name)} and "
+                f"{number}: rename one of them"
+            )
 
 
 def _check_files(files: Mapping[str, DataFile]) -> None:
@@ -140,7 +164,7 @@ class Dataset(Section):
         "cifar_binary (archive, or train and test): name and SHA-256 of each file",
     )
     class_names: list[str] = Field(
-        [], description="only for idx and cifar_binary: names of the classes"
+        [], description="only for idx and cifar_binary: names of the classes, two at least"
     )
     image_shape: tuple[Count, Count, Count] | None = Field(
         None, description="only for cifar_binary: channels, height, width"
@@ -165,6 +189,14 @@ class Dataset(Section):
             wanted = ", or ".join(" and ".join(sorted(roles)) for roles in _ROLES[self.source])
             raise ValueError(f"files of source {self.source} must be: {wanted}")
         _check_files(self.files)
+        if own:
+            _check_classes(self.class_names)
+        if self.source == "cifar_binary" and len(self.class_names) > _MOST_CLASSES:
+            raise ValueError(
+                f"class_names: a label of source cifar_binary is a byte, which tells "
+                f"{_MOST_CLASSES} classes apart, and there are {len(self.class_names)}: write "
+                "fewer, or use source idx"
+            )
         if self.source == "cifar_binary" and self.image_shape is None:
             raise ValueError("source cifar_binary needs image_shape, for example [3, 32, 32]")
         surplus = [key for key in ("files", "class_names") if getattr(self, key) and not own]
@@ -216,7 +248,7 @@ class Solver(Section):
         description="names as in torchdiffeq; dopri8, heun2, heun3, explicit_adams and "
         f"implicit_adams need backend: torchdiffeq; {', '.join(FIXED)} take `steps`",
     )
-    tolerance: Positive = Field(1e-3, description="tau in training: rtol and atol")
+    tolerance: Tolerance = Field(1e-3, description="tau in training: rtol and atol")
     max_steps: Count = Field(
         1000, description="an image that needs more steps ends with status max_steps"
     )
@@ -393,10 +425,10 @@ class Randomisation(Section):
     distribution: Literal["log_uniform"] = Field(
         "log_uniform", description="log_uniform: the logarithm is uniform between low and high"
     )
-    low: Positive | None = Field(
+    low: Tolerance | None = Field(
         None, description="smallest tolerance; the smallest of the experiment if unset"
     )
-    high: Positive | None = Field(
+    high: Tolerance | None = Field(
         None, description="largest tolerance; the largest of the experiment if unset"
     )
     images: Count = Field(64, description="the first test images, right or wrong")
@@ -405,7 +437,7 @@ class Randomisation(Section):
         None, description="their epsilons; the middle one of each norm if unset"
     )
     iterations: Count = Field(10, description="gradient steps of every attacker")
-    relative_step: Positive = Field(0.25, description="step size as a share of epsilon")
+    relative_step: Share = Field(0.25, description="step size as a share of epsilon")
     draws: Count = Field(
         5, description="draws over which the attacker eot averages the gradient of one step"
     )
@@ -424,7 +456,7 @@ class Detection(Section):
         None, description="of the classifier that is attacked; all if unset"
     )
     iterations: Count = Field(10, description="gradient steps of both attacks")
-    relative_step: Positive = Field(0.25, description="step size as a share of epsilon")
+    relative_step: Share = Field(0.25, description="step size as a share of epsilon")
     penalty: NonNegative = Field(
         1.0,
         description="cross-entropy that the attack which knows the detector gives for one unit of "
@@ -446,7 +478,7 @@ class Experiment(Section):
     datasets: Names = Field(description="names from `datasets`")
     models: Names = Field(description="names from `models`")
     seeds: Seeds = Field([0], description="training seeds")
-    tolerances: Numbers = Field(description="tau at test time; models without an ODE have none")
+    tolerances: Tolerances = Field(description="tau at test time; models without an ODE have none")
     attacks: Annotated[Names, AfterValidator(expand)] = Field(
         description="names from `attacks`, of built-in attacks, or of presets: "
         f"{', '.join(PRESETS)} (docs/attacks.md)"
@@ -645,6 +677,9 @@ class Config(Section):
             _known(f"{where}.datasets", experiment.datasets, "datasets", self.datasets)
             _known(f"{where}.models", experiment.models, "models", self.models)
             _known(f"{where}.attacks", experiment.attacks, "attacks or presets", self._nameable)
+            for norm in experiment.norms:
+                for epsilon in experiment.epsilons_for(norm):
+                    check_distance(f"{where}.epsilons", epsilon, norm)
             for attack in experiment.attacks:
                 self._check_attack(where, experiment, attack)
             self._check_pace(where, experiment)
@@ -769,10 +804,12 @@ def _apart(where: str, names: Iterable[str]) -> None:
 
 
 def _check_step(name: str, attack: SteppedAttack, norms: Sequence[str]) -> None:
-    if isinstance(attack.step, dict):
-        for norm in norms:
-            if norm not in attack.step:
-                raise ValueError(f"attacks.{name}.step has no entry for norm {norm}: add one")
+    for norm in norms:
+        if isinstance(attack.step, dict) and norm not in attack.step:
+            raise ValueError(f"attacks.{name}.step has no entry for norm {norm}: add one")
+        step = attack.step_in(norm)
+        if step is not None:
+            check_distance(f"attacks.{name}.step", step, norm)
 
 
 def _chosen_from_the_grid(where: str, experiment: Experiment) -> None:

@@ -11,6 +11,8 @@ from node_robustness.config_values import (
     NumberByNorm,
     Positive,
     Section,
+    Share,
+    Tolerance,
 )
 
 METHODS = (
@@ -52,7 +54,7 @@ class Surrogate(Section):
         description="solver; if unset the model's, or dopri5 where that takes equal steps; euler, "
         "midpoint and rk4 take `steps`",
     )
-    tolerance: Positive | None = Field(None, description="tau of a solver that adapts its steps")
+    tolerance: Tolerance | None = Field(None, description="tau of a solver that adapts its steps")
     steps: Count | None = Field(None, description="number of equal steps: euler, midpoint and rk4")
 
     @model_validator(mode="after")
@@ -73,7 +75,7 @@ class GradientAttack(AnyAttack):
         description="direct: through the solver's steps; adjoint: the paper's, by a second solve "
         "backwards; surrogate: that of the same network solved otherwise, see `surrogate`",
     )
-    adjoint_tolerance: Positive | None = Field(
+    adjoint_tolerance: Tolerance | None = Field(
         None, description="only for adjoint: tau of the backward solve; the forward one's if unset"
     )
     adjoint_norm: Literal["full", "seminorm"] = Field(
@@ -113,7 +115,7 @@ class SteppedAttack(GradientAttack):
     step: NumberByNorm | None = Field(
         None, description="step size in the units of the norm, one for all norms or one for each"
     )
-    relative_step: Positive | None = Field(
+    relative_step: Share | None = Field(
         None, description="step size as a share of epsilon (give step or relative_step)"
     )
     early_stop: bool = Field(
@@ -127,6 +129,12 @@ class SteppedAttack(GradientAttack):
         if (self.step is None) == (self.relative_step is None):
             raise ValueError("give one of step and relative_step")
         return self
+
+    def step_in(self, norm: str) -> float | None:
+        """The step in a norm that it knows; None if it is a share of epsilon."""
+        if isinstance(self.step, dict):
+            return {str(key): value for key, value in self.step.items()}[norm]
+        return self.step
 
 
 class BIM(SteppedAttack):
@@ -230,7 +238,7 @@ class Bisection(GradientAttack):
 
     method: Literal["bisection"] = Field(description="bisection")
     iterations: Count = Field(10, description="gradient steps at each epsilon")
-    relative_step: Positive = Field(0.25, description="step size as a share of the epsilon tried")
+    relative_step: Share = Field(0.25, description="step size as a share of the epsilon tried")
     halvings: Count = Field(8, description="epsilons tried after the largest")
     loss: Literal["ce", "margin"] = Field("ce", description="as for pgd")
 

@@ -33,10 +33,52 @@ Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 Mirror = Annotated[str, Field(pattern=MIRROR)]
 # The bounds come first: behind a BeforeValidator they would not reach the JSON schema.
 Positive = Annotated[float, Field(gt=0), BeforeValidator(parse_number)]
+# Two epsilons lead from one side of the ball to the other.
+Share = Annotated[float, Field(gt=0, le=2), BeforeValidator(parse_number)]
 NonNegative = Annotated[float, Field(ge=0), BeforeValidator(parse_number)]
 Natural = Annotated[int, Field(ge=0), BeforeValidator(parse_whole)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(parse_whole)]
 Norm = Literal["linf", "l2", "l2_rms"]
+
+
+_FARTHEST = {"linf": 1.0, "l2_rms": 1.0}
+"""How far apart images in [0, 1] can be; in l2 it depends on their size."""
+
+
+def check_distance(where: str, value: float, norm: str, farthest: float | None = None) -> None:
+    """Refuse an epsilon or a step that leads from any image to any other.
+
+    Args:
+        where: its key.
+        value: it.
+        norm: its norm.
+        farthest: how far apart images can be in it; what holds of images of any size if None.
+
+    Raises:
+        ValueError: it is larger than that.
+    """
+    limit = _FARTHEST.get(norm) if farthest is None else farthest
+    if limit is not None and value > limit * (1 + 1e-9):
+        levels = f"{value:g}" if value.is_integer() and value <= 255 else "8"
+        raise ValueError(
+            f"{where}: {label(value)} in {norm} is more than {limit:g}, the largest distance of "
+            f"images in [0, 1]: lower it (write {levels}/255 for {levels} of 255 levels)"
+        )
+
+
+_SMALLEST_TOLERANCE, _LARGEST_TOLERANCE = 1e-9, 1e3
+
+
+def _can_be_met(tolerance: float) -> float:
+    if not _SMALLEST_TOLERANCE <= tolerance < _LARGEST_TOLERANCE:
+        raise ValueError(
+            f"{label(tolerance)} is no tolerance that bounds a solve in single precision: write a "
+            f"number from {_SMALLEST_TOLERANCE:g} to less than {_LARGEST_TOLERANCE:g}, such as 1e-3"
+        )
+    return tolerance
+
+
+Tolerance = Annotated[Positive, AfterValidator(_can_be_met)]
 
 
 def _spelt_once(values: object) -> object:
@@ -78,6 +120,7 @@ def _one_or_many(value: object) -> str:
 
 
 Numbers = Annotated[list[Positive], Field(min_length=1), BeforeValidator(_spelt_once)]
+Tolerances = Annotated[list[Tolerance], Field(min_length=1), BeforeValidator(_spelt_once)]
 NumbersByNorm = Annotated[
     Annotated[Numbers, Tag(ONE)] | Annotated[dict[Norm, Numbers], Tag(MAP)],
     Discriminator(_form),

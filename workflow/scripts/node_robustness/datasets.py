@@ -6,6 +6,7 @@ in [0, 255] and shaped [N, C, H, W]; labels are int64 in [0, K).
 """
 
 import gzip
+import logging
 import lzma
 import math
 import re
@@ -26,6 +27,8 @@ from node_robustness.dataset_sizes import validation_images
 from node_robustness.downloads import RemoteFile
 from node_robustness.errors import UserError
 from node_robustness.storage import open_hdf5, put, write_hdf5
+
+_LOG = logging.getLogger(__name__)
 
 SplitName = Literal["train", "validation", "test"]
 ImageArray = npt.NDArray[np.uint8]
@@ -438,6 +441,12 @@ def _read_idx_pair(images: Path, labels: Path, classes: int) -> tuple[ImageArray
             f"{labels.name}: holds {truth.dtype} {list(truth.shape)}; the labels of "
             f"{images.name} must be {len(pixels)} integers"
         )
+    most = int(np.iinfo(truth.dtype).max) + 1
+    if classes > most:
+        raise UserError(
+            f"{labels.name}: its labels, {truth.dtype}, tell {most} classes apart, and class_names "
+            f"has {classes}; check class_names and the file"
+        )
     known = truth.astype(np.int64)
     _check_labels(known, classes, labels.name)
     return pixels if pixels.ndim == 4 else pixels[:, None], known
@@ -589,8 +598,10 @@ def prepare(
         settings: What the file is made with.
 
     Raises:
-        UserError: ``validation`` leaves no image to one of the two splits; or the disk is full.
+        UserError: ``validation`` leaves no image to one of the two splits; nothing can be learnt
+            from the training images; or the disk is full.
     """
+    _check_contents(train_images, train_labels, test_labels, class_names)
     total = len(train_images)
     count = validation_images(validation, total)
     if not 0 < count < total:
@@ -620,6 +631,40 @@ def prepare(
                 description=f"rows of {part}/* that make up this split, in random order",
             )
         put(file, "class_names", class_names, units="1", description="names of the classes")
+
+
+def _check_contents(
+    train_images: ImageArray,
+    train_labels: LabelArray,
+    test_labels: LabelArray,
+    class_names: Sequence[str],
+) -> None:
+    """Raise UserError if the training images cannot teach what the test images ask.
+
+    A class without any image may be meant, of a part of a larger data set; the log tells of it.
+    """
+    trained, tested = set(train_labels.tolist()), set(test_labels.tolist())
+    if len(trained) == 1:
+        raise UserError(
+            f"all training images are of class {class_names[trained.pop()]!r}: nothing is learnt "
+            "from one class; check the labels"
+        )
+    strange = sorted(tested - trained)
+    if strange:
+        count, names = np.isin(test_labels, strange).sum(), [class_names[k] for k in strange]
+        raise UserError(
+            f"{count} test images are of classes without a training image "
+            f"({', '.join(map(repr, names))}): check the labels, or take these images out"
+        )
+    absent = [name for label, name in enumerate(class_names) if label not in trained]
+    if absent:
+        _LOG.warning("class_names has classes without any image: %s", ", ".join(map(repr, absent)))
+    largest = int(train_images.max())
+    if largest <= 1:
+        raise UserError(
+            f"the largest value of the training images is {largest}, and white is 255: multiply "
+            "the values of all images"
+        )
 
 
 def load_split(

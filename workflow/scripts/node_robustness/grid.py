@@ -4,6 +4,7 @@ Everything that Snakemake needs to know while it parses the workflow is here; li
 module must import quickly (no torch).
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from node_robustness.config_attacks import (
     Surrogate,
     Transfer,
 )
+from node_robustness.config_values import check_distance
 from node_robustness.dataset_sizes import image_shape, images_to_test
 from node_robustness.errors import UserError
 from node_robustness.numbers import token
@@ -204,6 +206,7 @@ def check_images_of(
         UserError: one of them cannot.
     """
     channels, height, width = shape
+    _check_distances(config, experiment, dataset, math.sqrt(math.prod(shape)), before)
     for name in config.experiments[experiment].models:
         model = config.models[name]
         architecture.check_images(
@@ -221,6 +224,29 @@ def check_images_of(
                 config.training_of(name).augmentation,
                 channels,
             )
+
+
+def _check_distances(config: Config, name: str, dataset: str, farthest: float, before: str) -> None:
+    """Look whether the images of a dataset are farther apart in l2 than epsilons and steps."""
+    experiment = config.experiments[name]
+    if "l2" not in experiment.norms:
+        return
+    named = [config.attacks[attack] for attack in experiment.attacks]
+    made_by = {a.by: config.attacks[a.by] for a in named if isinstance(a, Transfer)}
+    attacks = dict(zip(experiment.attacks, named, strict=True)) | made_by
+    steps = {
+        f"attacks.{attack}.step": settings.step_in("l2")
+        for attack, settings in attacks.items()
+        if isinstance(settings, SteppedAttack)
+    }
+    try:
+        for epsilon in experiment.epsilons_for("l2"):
+            check_distance(f"experiments.{name}.epsilons, for {dataset}", epsilon, "l2", farthest)
+        for where, step in steps.items():
+            if step is not None:
+                check_distance(f"{where}, for {dataset}", step, "l2", farthest)
+    except ValueError as error:
+        raise UserError(f"{before}{error}") from None
 
 
 def tolerances(model: Model, experiment: Experiment) -> list[float | None]:
@@ -579,10 +605,9 @@ def step_size(attack: SteppedAttack, norm: str, epsilon: float) -> float:
     """The step of an attack, in the units of the norm."""
     if attack.relative_step is not None:
         return attack.relative_step * epsilon
-    if isinstance(attack.step, dict):
-        return {str(key): value for key, value in attack.step.items()}[norm]
-    assert attack.step is not None  # the configuration demands one of the two
-    return attack.step
+    step = attack.step_in(norm)
+    assert step is not None  # the configuration demands one of the two
+    return step
 
 
 def resource_folder(config: Config, dataset: str) -> str:
