@@ -610,6 +610,16 @@ class TestPrepare:
             *images, names, validation=validation, seed=seed, path=path, settings={"seed": seed}
         )
 
+    def test_images_that_are_all_the_same(self, tmp_path, monkeypatch):
+        images, labels = self.train
+        alike = np.repeat(images[:1], len(images), axis=0)
+        monkeypatch.setattr(self, "train", (alike, labels))
+        with pytest.raises(UserError, match="all 100 training images are the same, so that noth"):
+            self.prepare(tmp_path / "data.h5")
+        assert not (tmp_path / "data.h5").exists()
+        alike[7, 0, 0, 0] += 1
+        self.prepare(tmp_path / "data.h5")
+
     def test_layout(self, path):
         with open_hdf5(path, "data") as file:
             np.testing.assert_array_equal(file["train/images"][:], self.train[0])

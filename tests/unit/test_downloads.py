@@ -188,7 +188,14 @@ def test_one_line_lists_every_mirror(server, down, tmp_path):
     )
     for url, reason in zip(urls, reasons, strict=True):
         assert re.search(rf"{re.escape(url)} \([^)]*{reason}", message)
+    assert message.endswith(", or correct the sha256 of your own file if it is the right one")
     assert list(folder.iterdir()) == []
+
+
+def test_a_checksum_is_to_be_corrected_only_where_one_was_wrong(tmp_path):
+    with pytest.raises(UserError) as caught:
+        fetch(remote((tmp_path / "nowhere").as_uri()), tmp_path)
+    assert str(caught.value).endswith(" or add a working one to the dataset's `mirrors`")
 
 
 def test_file_url(tmp_path):

@@ -113,6 +113,34 @@ def test_too_few_images_or_classes(n, one):
         probe_fitting.fit(np.zeros(2), features, np.zeros((2, n, 3), np.float32), labels)
 
 
+@pytest.mark.parametrize(
+    ("failed", "labels", "line"),
+    [
+        (0, 19 * [0], "19 validation images are too few, 20 are needed: hold out more ("),
+        (3, 19 * [0], "19 validation images are too few, 20 are needed: hold out more ("),
+        (
+            11,
+            30 * [0],
+            "the solver gave up on 11 of 30 validation images, and 20 others are needed: leave "
+            "this tolerance out, raise solver.max_steps of the model, or set it to false",
+        ),
+        (
+            0,
+            18 * [2] + 12 * [1],
+            "the first 18 of 30 validation images are of one class: hold out more (",
+        ),
+    ],
+)
+def test_a_refusal_says_what_is_missing(failed, labels, line):
+    """More images do not help a solver."""
+    features, _ = clouds(n=len(labels))
+    head = np.zeros((2, len(labels), 3), np.float32)
+    head[1, :failed] = np.nan
+    with pytest.raises(UserError) as raised:
+        probe_fitting.fit(np.zeros(2), features, head, np.array(labels))
+    assert str(raised.value).startswith(f"trajectories.probe: {line}")
+
+
 def test_a_file_of_no_probes(tmp_path):
     path = tmp_path / "probe.h5"
     probes.write(path, {"seed": 0}, probes.Probes.none(8, 3), seconds=1.0, device="cpu")

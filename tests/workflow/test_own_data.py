@@ -79,7 +79,7 @@ def test_one_flipped_bit(fresh, config, tmp_path):
     assert complaint(run) == (
         f"error: tiles.tar.gz: no mirror gave it: {path.as_uri()} (wrong checksum "
         f"{sha256(path)}); put the file into resources/tiles yourself or add a working one to the "
-        "dataset's `mirrors`"
+        "dataset's `mirrors`, or correct the sha256 of your own file if it is the right one"
     )
     assert files(fresh) == set()
 

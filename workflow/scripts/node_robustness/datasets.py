@@ -665,6 +665,11 @@ def _check_contents(
             f"the largest value of the training images is {largest}, and white is 255: multiply "
             "the values of all images"
         )
+    if not np.ptp(train_images, axis=0).any():
+        raise UserError(
+            f"all {len(train_images)} training images are the same, so that nothing is learnt from "
+            "them: correct the file of training images"
+        )
 
 
 def load_split(

@@ -54,6 +54,10 @@ class _MirrorError(Exception):
     """A mirror that failed for good; the message is the reason, in a few words."""
 
 
+class _ChecksumError(_MirrorError):
+    """A file that is whole, as far as can be told, and not the one that was asked for."""
+
+
 class _TransientError(_MirrorError):
     """A failure that another attempt at the same mirror may mend."""
 
@@ -93,20 +97,22 @@ def fetch(
         if sha256(path) == remote.sha256:
             return path
         log.warning("%s has another checksum than expected: downloading it again", path)
-    reasons = []
+    reasons, remedies = [], ""
     for url in remote.urls:
         try:
             _fetch_from(url, remote, path, attempts, timeout, progress, log)
         except _MirrorError as error:
             log.warning("%s: %s", url, error)
             reasons.append(f"{url} ({error})")
+            if isinstance(error, _ChecksumError):
+                remedies = ", or correct the sha256 of your own file if it is the right one"
         else:
             log.info("downloaded %s", url)
             return path
     tried = "; ".join(reasons) or "none is known"
     raise UserError(
         f"{remote.name}: no mirror gave it: {tried}; put the file into {path.parent} yourself or "
-        "add a working one to the dataset's `mirrors`"
+        f"add a working one to the dataset's `mirrors`{remedies}"
     )
 
 
@@ -141,7 +147,7 @@ def _fetch_from(
                     _download(url, out, timeout)
                 found = sha256(temporary)
                 if found != remote.sha256:
-                    raise _MirrorError(f"wrong checksum {found}")
+                    raise _ChecksumError(f"wrong checksum {found}")
             return
         except _TransientError as error:
             if attempt == attempts:

@@ -18,6 +18,8 @@ _SHARES = (0.6, 0.8)  # fitted to the images before, calibrated between, tested 
 _BINS = 10
 _NEVER = 50.0  # nats by which a class that has no image is less likely than all others
 
+_HOLD_OUT = "hold out more (validation and subset.validation of the dataset), or set it to false"
+
 
 class TooFewError(UserError):
     """There is too little to fit a probe to."""
@@ -37,14 +39,15 @@ def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
     Raises:
         TooFewError: there are too few images, or all are of one class.
     """
-    known = np.isfinite(head).all((0, 2))
+    images, known = head.shape[1], np.isfinite(head).all((0, 2))
     features, head, labels = features[:, known], head[:, known], labels[known]
     fitted, calibrated = (int(share * len(labels)) for share in _SHARES)
-    if len(labels) < FEWEST_TO_PROBE or len(set(labels[:fitted].tolist())) == 1:
+    if len(labels) < FEWEST_TO_PROBE:
+        raise TooFewError(_too_few(images, len(labels)))
+    if len(set(labels[:fitted].tolist())) == 1:
         raise TooFewError(
-            f"trajectories.probe: {len(labels)} validation images are too few, or of one class: "
-            f"hold out more ({FEWEST_TO_PROBE} at least: validation of the dataset), or set it to "
-            "false"
+            f"trajectories.probe: the first {fitted} of {len(labels)} validation images are of one "
+            f"class: {_HOLD_OUT}"
         )
     test, classes = slice(calibrated, None), head.shape[2]
     rows = []
@@ -61,6 +64,20 @@ def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
         rows.append((weights, bias, temperature, *quality))
     columns = (np.array(column, np.float32) for column in zip(*rows, strict=True))
     return Probes(times, *columns)
+
+
+def _too_few(images: int, solved: int) -> str:
+    """What to tell a user of whose validation images too few were solved."""
+    if images < FEWEST_TO_PROBE:
+        return (
+            f"trajectories.probe: {images} validation images are too few, {FEWEST_TO_PROBE} are "
+            f"needed: {_HOLD_OUT}"
+        )
+    return (
+        f"trajectories.probe: the solver gave up on {images - solved} of {images} validation "
+        f"images, and {FEWEST_TO_PROBE} others are needed: leave this tolerance out, raise "
+        "solver.max_steps of the model, or set it to false"
+    )
 
 
 def _regression(features: Array, labels: Array, classes: int) -> tuple[Array, Array]:
