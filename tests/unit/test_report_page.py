@@ -12,6 +12,7 @@ from samples import (
     cell,
     draw,
     masked_tables,
+    measured_report,
     solved,
     tiny_tables,
     write_attack,
@@ -38,6 +39,20 @@ def test_names_and_configuration_are_escaped(page):
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "</pre><b>" not in page
+
+
+def test_names_of_classes_are_escaped(tmp_path):
+    """They are the user's own, any text, and stand in the figures of images."""
+    measured, charts = measured_report()
+    name = "</script><img src=x onerror=alert(1)>"
+    renamed = json.loads(json.dumps(charts).replace("zero", name))
+    assert renamed["examples"] != charts["examples"]
+    path = tmp_path / "report.html"
+    render_report("toy", measured, renamed, MANIFEST, None, path)
+    text = path.read_text()
+    assert name not in text
+    drawn = re.search(r'<script[^>]*id="spec-examples">(.*?)</script>', text)
+    assert name in json.dumps(json.loads(drawn[1]))
 
 
 def test_the_page_needs_nothing_else(page):

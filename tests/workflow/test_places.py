@@ -91,14 +91,19 @@ def test_a_path_of_weights_that_is_a_pattern(fresh, name):
     )
 
 
-def test_a_container_for_each_job_needs_a_plain_path(tmp_path):
-    project = copy_of_the_project(tmp_path / "a b")
-    options = ("--dry-run", "--software-deployment-method", "apptainer")
-    run = attempt(tmp_path / "run", project=project, options=options)
+@pytest.mark.parametrize("method", ["apptainer", "conda"])
+@pytest.mark.parametrize("odd", ["project", "run"])
+def test_containers_and_conda_need_a_plain_path(tmp_path, method, odd):
+    folders = {
+        name: tmp_path / ("{a} b" if name == odd else "a") / name for name in ("project", "run")
+    }
+    for folder in folders.values():
+        folder.parent.mkdir(exist_ok=True)
+    project = copy_of_the_project(folders["project"].parent)
+    options = ("--dry-run", "--software-deployment-method", method)
+    run = attempt(folders["run"], project=project, options=options)
     assert run.returncode != 0
-    assert (
-        "Snakemake cannot start a container for each job where a path has ' ' in it" in run.output
-    )
+    assert "Snakemake cannot start jobs in containers or conda where a path has '{'" in run.output
     assert "Traceback" not in run.output
 
 
@@ -198,19 +203,29 @@ class TestConfiguration:
 class TestRecords:
     """Whether what made a file is on record where a change of settings should run it again."""
 
-    TARGET = "resources/digits/verified.json"
+    TOLD = f"No record of what made {FETCHED}: "
 
-    def test_files_without_a_record(self, fresh):
-        record = fresh / self.TARGET
-        record.parent.mkdir(parents=True)
-        record.touch()
-        told = f"No record of what made {self.TARGET}: "
-        run = snakemake(fresh, self.TARGET)
+    def test_files_without_a_record(self, fresh, tmp_path):
+        """As if they were copied; and the remedies."""
+        (fresh / FETCHED).parent.mkdir(parents=True)
+        (fresh / FETCHED).touch()
+        run = snakemake(fresh, FETCHED)
         assert run.jobs == {}
-        assert run.output.count(told) == 1
-        assert plan(fresh, self.TARGET).output.count(told) == 1
-        snakemake(fresh, self.TARGET, options=("--touch", "--forceall"))
-        assert told not in snakemake(fresh, self.TARGET).output
+        assert run.output.count(self.TOLD) == 1
+        assert plan(fresh, FETCHED).output.count(self.TOLD) == 1
+        snakemake(fresh, FETCHED, options=("--touch", "--forceall"))
+        other = tmp_path / "other"
+        for name in ("resources", ".snakemake/metadata"):
+            shutil.copytree(fresh / name, other / name)
+        for folder in (fresh, other):
+            run = plan(folder, FETCHED)
+            assert run.jobs == {}
+            assert "No record" not in run.output
+
+    def test_what_is_yet_to_be_made_needs_none(self, fresh):
+        run = plan(fresh)
+        assert run.jobs["attack"] == 6
+        assert "No record" not in run.output
 
 
 MODULE = """

@@ -34,10 +34,13 @@ scheduler.mend(JobScheduler)
 gc.set_threshold(100_000, 50, 100)
 
 try:
-    # Snakemake's own folder is there, whatever is asked of it.
-    places.check_writable(Path())
-    # A job has the configuration of the run, which was checked when that began.
+    # A job has the configuration and the folders of the run, which were checked when that began.
     if workflow.is_main_process:
+        places.check_writable(
+            Path()
+        )  # whatever is to be done, Snakemake's own folder is there
+        if workflow.deployment_settings.deployment_method:
+            places.check_plain("jobs in containers or conda", SCRIPTS, Path.cwd())
         duplicate_keys.check_files(workflow.configfiles)
         duplicate_keys.check_arguments(workflow.config_settings.config_args or ())
     CONFIG = configuration.load(config)
