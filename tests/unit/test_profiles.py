@@ -1,5 +1,6 @@
 """The profiles say what their README explains, and avoid what the executor plugin gets wrong."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,13 @@ def test_no_job_asks_for_more_than_the_partitions_allow():
     for partition in partitions.values():
         assert int(limits["runtime"]) <= partition["max_runtime"]
         assert int(limits["mem_mb"]) <= partition["max_mem_mb"]
+
+
+def test_partitions_are_found_from_any_working_directory(monkeypatch):
+    """Snakemake puts the variable in, and is started in the project's folder."""
+    monkeypatch.setenv("PWD", str(ROOT))
+    path = Path(os.path.expandvars(profile("slurm")["slurm-partition-config"]))
+    assert path == ROOT / "profiles/slurm/partitions.yaml"
 
 
 def test_retries_stand_in_the_profiles_alone():
