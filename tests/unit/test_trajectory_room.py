@@ -76,11 +76,11 @@ def test_no_more_images_than_are_followed_or_tested():
 def test_data_of_ones_own_are_not_known():
     own = configured()
     files = {
-        f"{split}_{what}": config.DataFile(name=f"{split}-{what}", sha256="0" * 64)
-        for split in ("train", "test")
+        f"{split}_{what}": config.DataFile(name=f"{split}-{what}", sha256=digit * 64)
+        for split, digit in (("train", "0"), ("test", "1"))
         for what in ("images", "labels")
     }
-    keys = {"source": "idx", "files": files, "class_names": ["a"], "mirrors": ["file:///x"]}
+    keys = {"source": "idx", "files": files, "class_names": ["a", "b"], "mirrors": ["file:///x"]}
     own.datasets["mnist"] = config.Dataset.model_validate(keys)
     assert trajectory_room.sizes_of(own, cell(own, "OON")) is None
     lines = trajectory_room.check_room(own, [cell(own, "OON")], Path("results"))
