@@ -176,6 +176,20 @@ def test_questions_stand_beside_what_the_paper_says(folder):
     assert "The paper:" not in results_page.render("tiny", folder).split("## What ran")[0]
 
 
+def test_what_has_nothing_behind_it_is_said_first(folder):
+    clean = pd.read_csv(folder / "clean.csv")
+    clean.assign(correct=0, accuracy=0.0).to_csv(folder / "clean.csv", index=False)
+    short = results_page.render("tiny", folder).split("## In short\n\n")[1]
+    assert re.match(r"- \w+ on toy classifies no image correctly", short)
+
+
+def test_names_are_texts_whatever_they_look_like(folder):
+    page = results_page.render("tiny", folder)
+    for path in folder.glob("*.csv"):
+        path.write_text(path.read_text().replace("OON", "None").replace("RES", "inf"))
+    assert results_page.render("tiny", folder) == page.replace("OON", "None").replace("RES", "inf")
+
+
 def test_long_tables_are_folded_up(folder, monkeypatch):
     assert "<details>" not in results_page.render("tiny", folder)
     monkeypatch.setattr(results_page, "_ROWS_TO_SHOW", 1)

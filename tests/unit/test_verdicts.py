@@ -277,3 +277,38 @@ def test_an_experiment_without_attacks_has_no_verdicts():
         [], verdicts.verdict_table([], checks.check_table([], [], [], []), None), None, {}
     ).empty
     assert comparisons.comparison_table([], None, {}).empty
+
+
+def test_what_was_not_measured_says_why(tmp_path):
+    audit_off = one(tmp_path / "off", 0.6, 0.6, 200, audit=False).reason
+    assert "(there was no audit; turn audit on" in audit_off
+    assert "attacks)" not in audit_off
+    none_correct = one(tmp_path / "on", 0.6, 0.6, 200, changes={"correct": np.zeros(8, bool)})
+    assert "(the audit had no image for them" in none_correct.reason
+    assert "turn audit on" not in none_correct.reason
+    paths = [p for p in write_ladder(tmp_path, 200, 0.6, 0.6) if "noise" not in p.name]
+    (without,) = judge(tmp_path, paths, 200)[0].itertuples()
+    assert without.reason == (
+        "These checks were not measured (there was no attack of method noise; add one to the "
+        "attacks): Attacks do what noise does."
+    )
+
+
+def test_of_a_model_that_is_never_right_nothing_is_said(tmp_path):
+    paths = [
+        write_attempt(tmp_path, cell("bim_adjoint", "adjoint"), sizes_leaving(0, 8), [False] * 8)
+    ]
+    (row,) = judge(tmp_path, paths, 8, audit=False)[0].itertuples()
+    assert (row.verdict, row.because) == ("undecided", "no_correct")
+    assert row.reason == (
+        "No image is classified correctly without an attack: there was nothing to attack."
+    )
+
+
+def test_the_papers_attack_in_another_norm_is_not_to_be_added(tmp_path):
+    paths = write_ladder(tmp_path, 100, 0.9, 0.1)
+    (row,) = judge(tmp_path, paths, 100, paper="cw")[0].itertuples()
+    assert row.because == "no_paper"
+    assert row.reason.startswith("cw, the paper's attack here, has no cell of this norm")
+    (row,) = judge(tmp_path, paths, 100, paper=None)[0].itertuples()
+    assert "name one of them under paper_attack" in row.reason

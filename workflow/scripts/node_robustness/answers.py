@@ -11,6 +11,7 @@ from node_robustness.words import listed, percent, points, signed
 
 _NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "root-mean-square L2"}
 _BECAUSE = {
+    "no_correct": "no image is classified correctly",
     "no_paper": "the paper's attack did not run",
     "no_robustness": "the strongest attack leaves too little for robustness to hold",
     "weak_attack": "the paper's attack is weak, though its gradients are sound",
@@ -175,7 +176,8 @@ def doubts(verdicts: pd.DataFrame) -> list[str]:
     weak = verdicts[verdicts.because == "ladder"]
     if len(weak):
         sentences.append(
-            "A ladder on which robustness can hold is the preset standard: attacks: [standard]."
+            "Under all attacks of the preset standard, with the settings that they have there, "
+            "robustness can hold (attacks: [standard])."
         )
     return [" ".join(sentences)]
 

@@ -23,6 +23,12 @@ from node_robustness.tables import SOLVED, place, tabulate
 
 PASSED, FAILED, NOT_MEASURED = "passed", "failed", "not measured"
 
+SOLVER_SUCCEEDS = "solver_succeeds"
+"""The check of failed solves; its figure is 1 where all fail."""
+
+AUDITED = "batch_invariant"
+"""A check that every audit measures, whatever it finds."""
+
 BLACK_BOX = ("square", "transfer")
 """Methods that use no gradient of the model under attack."""
 
@@ -243,6 +249,7 @@ class Check:
         failure: What a failure means, in one sentence.
         supports: Whether robustness can hold only where it passes.
         ode_only: Whether it means nothing to a model without an ODE.
+        needs: The attack without which it is not measured; empty if that is an audit.
     """
 
     name: str
@@ -253,6 +260,7 @@ class Check:
     failure: str
     supports: bool = True
     ode_only: bool = False
+    needs: str = ""
 
 
 CHECKS = (
@@ -329,6 +337,7 @@ CHECKS = (
         0.05,
         "An attack breaks this share of the images fewer at a larger epsilon: its search, not the "
         "model, sets the limit.",
+        needs="attack that searches",
     ),
     Check(
         "epsilon_breaks_all",
@@ -347,6 +356,7 @@ CHECKS = (
         0.05,
         "Attacks that see no gradient break this share of the images that no attack by gradients "
         "does: the gradients are masked.",
+        needs="attack without gradients (square or transfer)",
     ),
     Check(
         "noise_weaker",
@@ -355,6 +365,7 @@ CHECKS = (
         "at most",
         0.05,
         "Random noise breaks this share of the images that no attack does: the attacks are broken.",
+        needs="attack of method noise",
     ),
     Check(
         "predictions_stable",
@@ -373,6 +384,7 @@ CHECKS = (
         0.0,
         "For this share of the images an attack's claim contradicts the prediction for the image "
         "that it returned: adversarials were overlooked or are none.",
+        needs="attack",
     ),
     Check(
         "adversarials_confirmed",
@@ -385,7 +397,7 @@ CHECKS = (
         ode_only=True,
     ),
     Check(
-        "batch_invariant",
+        AUDITED,
         "Predictions do not depend on the batch",
         _depends_on_batch,
         "at most",
@@ -402,7 +414,7 @@ CHECKS = (
         "its code is broken.",
     ),
     Check(
-        "solver_succeeds",
+        SOLVER_SUCCEEDS,
         "The solver does not fail",
         _failed_solves,
         "at most",

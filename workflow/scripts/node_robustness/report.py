@@ -18,6 +18,7 @@ from node_robustness.failures import attempt, sentences
 from node_robustness.figures import still, why_not_drawn
 from node_robustness.paper import CITATION
 from node_robustness.report_tables import Table
+from node_robustness.reservations import reservations
 from node_robustness.storage import atomic_path
 from node_robustness.verdicts import MARGIN
 
@@ -226,7 +227,10 @@ def render_report(
         ),
         answers=sentences(
             "The answer",
-            lambda: answers(tables["verdicts"], tables["gains"], tables["comparisons"]),
+            lambda: [
+                *reservations(tables, datasets),
+                *answers(tables["verdicts"], tables["gains"], tables["comparisons"]),
+            ],
         ),
         verdict=[figure for figure in figures if figure["section"] == _VERDICT],
         dynamics=[figure for figure in figures if figure["section"] == _DYNAMICS],

@@ -30,6 +30,7 @@ from node_robustness.paper import CITATION, CLAIMS, EPOCHS, SUCCESS_NOT_AT_HAND
 from node_robustness.presets import BUILT_IN, PRESETS
 from node_robustness.published import FIGURES, MEDIANS_ALONE, TABLES
 from node_robustness.report_tables import Table
+from node_robustness.reservations import reservations
 from node_robustness.verdicts import UNDECIDED
 from node_robustness.words import listed, percent
 
@@ -80,6 +81,7 @@ def render(name: str, folder: Path) -> str:
     found = report_tables.of_experiment(tables)
     sections: dict[str, Callable[[], list[str]]] = {
         "In short": lambda: [
+            *_list(reservations(tables, manifest["config"].get("datasets", {}))),
             *_answers(tables, paper),
             _figure(name, folder, tables, "verdicts"),
             "What this cannot say:",

@@ -13,7 +13,14 @@ from typing import Any
 import pandas as pd
 
 from node_robustness.causes import SMALL, Doubts, doubts
-from node_robustness.checks import BLACK_BOX, FAILED, NOT_MEASURED
+from node_robustness.checks import (
+    AUDITED,
+    BLACK_BOX,
+    CHECKS,
+    FAILED,
+    NOT_MEASURED,
+    SOLVER_SUCCEEDS,
+)
 from node_robustness.comparisons import Replicated, columns, reference_tolerance
 from node_robustness.crossed import Difference, Share, difference, holm, proportion
 from node_robustness.protocols import Attempt
@@ -112,7 +119,8 @@ def _steps(settings: Mapping[str, Any]) -> int:
 class _Case:
     """What is known of one cell before the verdict.
 
-    ``left`` is what the strongest attack leaves, over all seeds and by seed.
+    ``left`` is what the strongest attack leaves, over all seeds and by seed; ``unmeasured`` are
+    sentences; ``unsolved`` is true where every solve of a clean image fails.
     """
 
     row: dict[str, Any]
@@ -123,6 +131,7 @@ class _Case:
     missing: list[str]
     failed: list[str]
     unmeasured: list[str]
+    unsolved: bool
     gradients: Doubts
 
 
@@ -141,8 +150,8 @@ def verdict_table(
         under both protocols and the ``gap``, with 95 % intervals over images and seeds; the
         Holm-adjusted p-values of "the gap is at most `MARGIN`" (``p_masked``) and of "it is at
         least that" (``p_holds``); the ``verdict`` (holds, masked, undecided), ``because`` of
-        which rule (gap; no_paper, no_robustness, weak_attack, ladder, checks, images, seeds), and
-        the ``reason`` as a sentence.
+        which rule (gap; no_correct, no_paper, no_robustness, weak_attack, ladder, checks, images,
+        seeds), and the ``reason`` as a sentence.
     """
     cases = [_case(item, epsilon, checks, paper) for item in items for epsilon in item.epsilons]
     judged = [case for case in cases if case.gap is not None]
@@ -151,7 +160,7 @@ def verdict_table(
     for case, masked, holds in zip(judged, above, below, strict=True):
         case.row |= {"p_masked": masked, "p_holds": holds}
     for case in cases:
-        case.row |= _decide(case, len(judged))
+        case.row |= _decide(case, len(judged), paper)
     return tabulate((case.row for case in cases), _VERDICTS)
 
 
@@ -185,9 +194,37 @@ def _case(item: Replicated, epsilon: float, checks: pd.DataFrame, paper: str | N
             )
         ),
         list(dict.fromkeys(own.title[own.supports & (own.outcome == FAILED)])),
-        list(dict.fromkeys(own.title[own.supports & (own.outcome == NOT_MEASURED)])),
+        _unmeasured(own),
+        bool((own.figure[own.check == SOLVER_SUCCEEDS] == 1).all() and item.ode),
         doubts(item, own, paper, epsilon),
     )
+
+
+def _unmeasured(checks: pd.DataFrame) -> list[str]:
+    """For each reason why checks were not measured a sentence, with what can be done."""
+    missing = checks[checks.supports & (checks.outcome == NOT_MEASURED)]
+    audited = set(checks.seed[(checks.check == AUDITED) & (checks.outcome != NOT_MEASURED)])
+    titles: dict[str, list[str]] = {}
+    for check, seed in zip(missing.check, missing.seed, strict=True):
+        titles.setdefault(_why_unmeasured(str(check), seed in audited), []).append(str(check))
+    known = {check.name: check.title for check in CHECKS}
+    return [
+        f"These checks were not measured ({why}): "
+        f"{'; '.join(known[check] for check in dict.fromkeys(own))}."
+        for why, own in titles.items()
+    ]
+
+
+def _why_unmeasured(check: str, audited: bool) -> str:
+    needed = next(known.needs for known in CHECKS if known.name == check)
+    if needed:
+        return f"there was no {needed}; add one to the attacks"
+    if audited:
+        return (
+            "the audit had no image for them: none is classified correctly, or nothing changes "
+            "their logits"
+        )
+    return "there was no audit; turn audit on, which a model with backend torchdiffeq cannot have"
 
 
 def _of(checks: pd.DataFrame, item: Replicated) -> pd.DataFrame:
@@ -201,14 +238,25 @@ def _of(checks: pd.DataFrame, item: Replicated) -> pd.DataFrame:
     return own
 
 
-def _decide(case: _Case, family: int) -> dict[str, str]:
+def _decide(case: _Case, family: int, paper: str | None) -> dict[str, str]:
     row, gap = case.row, case.gap
+    if row["clean"] == 0:
+        why = ", because the solver fails on every one" if case.unsolved else ""
+        return _ending(
+            UNDECIDED,
+            "no_correct",
+            f"No image is classified correctly without an attack{why}: there was nothing to "
+            "attack.",
+        )
     if gap is None:
         return _ending(
             UNDECIDED,
             "no_paper",
-            "The paper's attack did not run here, so that there is nothing to compare with: add "
-            "it to the attacks, or name it under paper_attack.",
+            "No attack of this experiment is the paper's, so that there is nothing to compare "
+            "with: add bim_adjoint to the attacks, or name one of them under paper_attack."
+            if paper is None
+            else f"{paper}, the paper's attack here, has no cell of this norm and epsilon, so that "
+            "there is nothing to compare with.",
         )
     if row["p_masked"] < LEVEL and not case.gradients.sound:
         return _ending(
@@ -272,11 +320,7 @@ def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
     if case.failed:
         yield "checks", f"These checks failed: {'; '.join(case.failed)}."
     if case.unmeasured:
-        yield (
-            "checks",
-            f"These checks were not measured: {'; '.join(case.unmeasured)}. Turn audit on, and "
-            "add the attacks that they compare; a model with backend torchdiffeq has no audit.",
-        )
+        yield "checks", " ".join(case.unmeasured)
     if row["p_holds"] >= LEVEL and row["p_masked"] >= LEVEL:
         yield _too_few(case, gap, family)
 

@@ -36,6 +36,7 @@ _LEVEL = alt.Axis(labelAngle=0)
 _FIELD, _HIGH, _WIDEST = 100, 38, 1000
 _TICK = 36  # as wide as a tolerance is written
 _BECAUSE = {
+    "no_correct": "nothing correct",
     "no_paper": "no paper's attack",
     "no_robustness": "little is left",
     "weak_attack": "paper's attack weak",
