@@ -178,7 +178,7 @@ KEYS = "has no state dict under the key `model` or `state_dict` or `model_state_
 
 def also(name):
     return (
-        f"cannot be read as a checkpoint of weights: it holds a {name} too, and to read that could "
+        f"cannot be read as a checkpoint of weights: it also holds {name}, and to read that could "
         f"run any code: {SAVE}"
     )
 
@@ -214,8 +214,11 @@ def also(name):
             lambda p: torch.jit.save(torch.jit.script(nn.Linear(2, 2)), p),
             f"a TorchScript archive, not a checkpoint of weights: {SAVE}",
         ),
-        (lambda p: torch.save([1, 2], p), f"holds a list, no state dict: {SAVE}"),
-        (lambda p: torch.save(torch.zeros(2), p), f"holds a Tensor, no state dict: {SAVE}"),
+        (lambda p: torch.save([1, 2], p), f"holds an object of type list, no state dict: {SAVE}"),
+        (
+            lambda p: torch.save(torch.zeros(2), p),
+            f"holds an object of type Tensor, no state dict: {SAVE}",
+        ),
         (lambda p: torch.save({}, p), f"{KEYS} (there is: nothing): {SAVE}"),
         (
             lambda p: torch.save({"net": theirs(), "epoch": 1}, p),
@@ -227,7 +230,7 @@ def also(name):
         ),
         (
             lambda p: torch.save({"model": {**theirs(), "epoch": 3}}, p),
-            f"model.epoch is a int, not a tensor: {SAVE}",
+            f"model.epoch is of type int, not a tensor: {SAVE}",
         ),
         (
             lambda p: torch.save({**theirs(), **ours()}, p),

@@ -3,6 +3,7 @@
 No mistake shows a traceback, and none leaves a file that looks like a result.
 """
 
+import argparse
 import http.server
 import os
 import re
@@ -267,6 +268,21 @@ class TestImportedWeights:
             f"{fresh.resolve()}: correct the path, or remove the key to train the model"
         )
         assert files(fresh) == set()
+
+    def test_with_more_than_weights(self, fresh):
+        """PyTorch's own words advise to run the code in the file."""
+        fresh.mkdir()
+        state = authors_net("OON", 4, 1, True).state_dict()
+        torch.save({"model": state, "args": argparse.Namespace(lr=0.1)}, fresh / "oon.pth")
+        target = f"{OON}/model.safetensors"
+        run = attempt(fresh, target, config=tiny(models__OON__weights="oon.pth"))
+        assert complaint(run) == (
+            "error: oon.pth: cannot be read as a checkpoint of weights: it also holds "
+            "argparse.Namespace, and to read that could run any code: save its state dict "
+            "alone: torch.save({'model': model.state_dict()}, file)"
+        )
+        assert "weights_only" not in run.output
+        assert not any(name.endswith(".safetensors") for name in files(fresh))
 
     def test_of_another_shape(self, copied):
         torch.save({"model": authors_net("OON", 8, 1, True).state_dict()}, copied / "oon.pth")

@@ -110,7 +110,7 @@ def _unpickled(path: Path) -> Any:
         found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
         if found:
             raise UserError(
-                f"{path}: cannot be read as a checkpoint of weights: it holds a {found[1]} too, "
+                f"{path}: cannot be read as a checkpoint of weights: it also holds {found[1]}, "
                 f"and to read that could run any code: {_SAVE}"
             ) from None
         raise UserError(
@@ -121,7 +121,9 @@ def _unpickled(path: Path) -> Any:
 
 def _state_dict(contents: Any, path: Path) -> Mapping[Any, Tensor]:
     if not isinstance(contents, Mapping):
-        raise UserError(f"{path}: holds a {type(contents).__name__}, no state dict: {_SAVE}")
+        raise UserError(
+            f"{path}: holds an object of type {type(contents).__name__}, no state dict: {_SAVE}"
+        )
     if contents and all(isinstance(value, Tensor) for value in contents.values()):
         return contents
     found = [key for key in _KEYS if isinstance(contents.get(key), Mapping) and contents[key]]
@@ -137,7 +139,8 @@ def _state_dict(contents: Any, path: Path) -> Mapping[Any, Tensor]:
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise UserError(
-                f"{path}: {found[0]}.{name} is a {type(value).__name__}, not a tensor: {_SAVE}"
+                f"{path}: {found[0]}.{name} is of type {type(value).__name__}, not a tensor: "
+                f"{_SAVE}"
             )
     return state
 
