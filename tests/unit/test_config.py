@@ -716,6 +716,15 @@ RANGE = (
     "than 1000, such as 1e-3"
 )
 WRONG += [
+    *(
+        (
+            "datasets.d.mirrors",
+            [mirror],
+            f"datasets.d.mirrors[0]: {mirror!r} does not fit: write https://..., http://... or "
+            "file:///folder",
+        )
+        for mirror in ("file://data/mnist", "file://./data", "https:///data", "ftp://x", "")
+    ),
     # the scale of images
     ("experiments.e.epsilons", [8], f"experiments.e.epsilons: {too_far(8, 'linf', 1, 8)}"),
     ("experiments.e.epsilons", [1.5], f"experiments.e.epsilons: {too_far(1.5, 'linf', 1, 8)}"),

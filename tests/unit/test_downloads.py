@@ -5,10 +5,12 @@ import re
 import socket
 import threading
 from contextlib import suppress
+from urllib.parse import unquote
 
 import pytest
 
 from node_robustness import downloads
+from node_robustness.datasets import find_source
 from node_robustness.downloads import RemoteFile, check, fetch
 from node_robustness.errors import UserError
 
@@ -215,6 +217,43 @@ def test_file_url_of_an_odd_folder(tmp_path, spelt):
     (folder / "data.bin").write_bytes(BODY)
     path = fetch(remote(f"file://{spelt(folder)}/data.bin"), tmp_path / "new")
     assert path.read_bytes() == BODY
+
+
+ODD = [
+    "my data #1.bin",
+    "100%.bin",
+    "a%20b.bin",
+    "a?b=c&d.bin",
+    "données 数.bin",
+    "[x]{y}'\"~+;.bin",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_names_of_files_and_folders(tmp_path, name):
+    """By a URL that was made of the path, and by one that somebody wrote."""
+    mirror = tmp_path / name.removesuffix(".bin")
+    mirror.mkdir()
+    (mirror / name).write_bytes(BODY)
+    written = f"file://{mirror}".replace("%", "%25")
+    bases = [mirror.as_uri(), written, mirror.as_uri().replace("//", "//localhost", 1)]
+    for number, base in enumerate(bases):
+        files = {"archive": (name, SHA256)}
+        (file,) = find_source("cifar_binary", [base], files=files, image_shape=(1, 1, 1)).files
+        folder = tmp_path / f"folder {number}"
+        assert fetch(file, folder) == folder / name
+        assert (folder / name).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_names_on_a_server(server, tmp_path, name):
+    files = {"archive": (name, SHA256)}
+    base = f"{server.url}/good/a folder"
+    (file,) = find_source("cifar_binary", [base], files=files, image_shape=(1, 1, 1)).files
+    fetch(file, tmp_path)
+    (seen,) = server.seen
+    assert unquote(seen) == f"/good/a folder/{name}"
+    assert not set(seen) & set(" #?")
 
 
 def test_full_disk_is_not_blamed_on_the_mirror(server, tmp_path, monkeypatch):

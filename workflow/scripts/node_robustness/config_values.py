@@ -16,7 +16,7 @@ from pydantic import (
 from node_robustness.numbers import label, parse_number, parse_whole, token
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
-MIRROR = r"^(https?|file)://"
+MIRROR = r"^(https?://[^/]|file://(localhost)?/)"
 FILE_NAME = r"^[^/\\]+$"
 WEIGHTS = r"\.(pth|safetensors)$"
 SHA256 = r"^[0-9a-f]{64}$"
