@@ -1,10 +1,11 @@
-"""Files without a record are told of once, by the run itself, and only where nothing remakes them."""
+"""Files without a record are told of once, by the run itself, and only if nothing remakes them."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from snakemake.workflow import Workflow
+import snakemake.api
+import snakemake.workflow
 
 from node_robustness import unrecorded
 
@@ -40,8 +41,8 @@ def said(*jobs, main=True):
 
 
 def test_what_is_replaced_is_there():
-    assert callable(Workflow._build_dag)
-    assert isinstance(Workflow.is_main_process, property)
+    assert callable(snakemake.workflow.Workflow._build_dag)
+    assert isinstance(snakemake.workflow.Workflow.is_main_process, property)
 
 
 def test_one_file():
