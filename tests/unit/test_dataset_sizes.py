@@ -3,7 +3,7 @@
 import pytest
 
 from node_robustness.config import Dataset
-from node_robustness.dataset_sizes import Size, images_to_test, size_of
+from node_robustness.dataset_sizes import Size, held_out, images_to_test, size_of
 from node_robustness.datasets import find_source
 
 
@@ -36,3 +36,18 @@ def test_images_of_ones_own_are_not_counted():
     assert size_of(own()) is None
     assert images_to_test(own()) is None
     assert images_to_test(own(subset={"test": 30})) == 30
+
+
+@pytest.mark.parametrize(
+    ("keys", "train", "count"),
+    [
+        ({}, 1000, 100),
+        # A tenth of so few would be none.
+        ({}, 4, 1),
+        ({"validation": 0.1}, 4, 0),
+        ({"validation": 0.25}, 4, 1),
+        ({"validation": 3}, 4, 3),
+    ],
+)
+def test_validation_images(keys, train, count):
+    assert held_out(own(**keys), train) == count

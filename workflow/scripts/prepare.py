@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from node_robustness import config, grid
+from node_robustness.dataset_sizes import held_out
 from node_robustness.datasets import find_source, prepare
 from node_robustness.downloads import check
 from node_robustness.enough_images import shortages
@@ -35,7 +36,7 @@ with job(snakemake.log[0]):
     prepare(
         *images,
         source.class_names,
-        validation=snakemake.params.validation,
+        validation=held_out(configuration.datasets[w.dataset], sizes[0]),
         seed=snakemake.params.split_seed,
         path=snakemake.output.data,
         settings=settings,

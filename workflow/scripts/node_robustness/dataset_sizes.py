@@ -57,3 +57,9 @@ def images_to_test(dataset: "Dataset") -> int | None:
 def validation_images(validation: float, train: int) -> int:
     """How many of so many training images are validation images: a share (below 1) or a number."""
     return round(validation * train if validation < 1 else validation)
+
+
+def held_out(dataset: "Dataset", train: int) -> int:
+    """How many of so many training images a dataset holds out: one at least unless it says how."""
+    count = validation_images(dataset.validation, train)
+    return count if "validation" in dataset.model_fields_set else max(count, 1)

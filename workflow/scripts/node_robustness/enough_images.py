@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from node_robustness.dataset_sizes import FEWEST_TO_PROBE, size_of, validation_images
+from node_robustness.dataset_sizes import FEWEST_TO_PROBE, held_out, size_of
 from node_robustness.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def shortages(
         experiments: whose sections are looked at; those of all that name the dataset if None.
     """
     dataset = config.datasets[name]
-    validation = validation_images(dataset.validation, train)
+    validation = held_out(dataset, train)
     if not 0 < validation < train:
         yield (
             f"datasets.{name}.validation: {dataset.validation:g} holds {validation} of {train} "
