@@ -11,6 +11,7 @@ from node_robustness.errors import UserError
 from node_robustness.models import (
     Classifier,
     Spec,
+    backward_solves,
     import_weights,
     load,
     parameter_count,
@@ -273,6 +274,26 @@ def test_torchdiffeq_backend_solves_the_batch_as_one():
     assert not torch.allclose(joint, alone, atol=1e-5)
     with torch.no_grad(), solving(model, tolerance=1e-1):
         assert torch.allclose(model(images), alone, atol=1e-4)
+
+
+def test_a_backward_solve_that_gives_up_is_named():
+    model = classifier("OON", channels=1)
+    images = torch.rand(2, 1, 8, 8, requires_grad=True)
+    changes = {"backend": "torchdiffeq", "gradient": "adjoint", "tolerance": 1.0, "max_steps": 6}
+    with solving(model, **changes, adjoint_tolerance=1e-3), backward_solves():
+        logits = model(images)
+        with pytest.raises(UserError) as raised, backward_solves():
+            torch.autograd.grad(logits.sum(), images)
+    assert str(raised.value) == (
+        "the backward solve of torchdiffeq gave up on a batch (max_steps): raise solver.max_steps "
+        "of the model or adjoint_tolerance of the attack, or set gradient of the attack to direct"
+    )
+    # Each of the remedies helps.
+    for other in ({"max_steps": 1000}, {"adjoint_tolerance": 10.0}, {"gradient": "direct"}):
+        with solving(model, **{**changes, "adjoint_tolerance": 1e-3, **other}):
+            torch.autograd.grad(model(images).sum(), images)
+    with pytest.raises(AssertionError, match="a bug"), backward_solves():
+        raise AssertionError("a bug")
 
 
 def test_solver_settings_are_restored_after_an_error():

@@ -13,7 +13,7 @@ from node_robustness.records import write_attack
 from node_robustness.sizes import broken_within
 from node_robustness.storage import sha256
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]), models.backward_solves():
     compute, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = test_images(Path(snakemake.input.data), snakemake.params.images, device)

@@ -10,7 +10,7 @@ from node_robustness.pace import measure
 from node_robustness.records import write_pace
 from node_robustness.storage import sha256
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]), models.backward_solves():
     _, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = measured_images(

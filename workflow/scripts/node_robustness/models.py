@@ -483,6 +483,26 @@ def solving(model: Classifier, **changes: Any) -> Iterator[Classifier]:
 
 
 @contextmanager
+def backward_solves() -> Iterator[None]:
+    """Name the backward solve of torchdiffeq that gives up, of which no image is left to attack.
+
+    Raises:
+        UserError: it did.
+    """
+    try:
+        yield
+    except AssertionError as error:
+        failed = [status.name.lower() for words, status in FAILURES.items() if words in str(error)]
+        if not failed:
+            raise
+        raise UserError(
+            f"the backward solve of torchdiffeq gave up on a batch ({failed[0]}): raise "
+            "solver.max_steps of the model or adjoint_tolerance of the attack, or set gradient of "
+            "the attack to direct"
+        ) from error
+
+
+@contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for parameters, for a while."""
     modes = [(module, module.training) for module in model.modules()]
