@@ -577,3 +577,13 @@ class TestDistancesInL2:
         grid.check_images_of(asked, "e", "d", (2, 8, 8))
         with pytest.raises(UserError, match=r"^experiments\.e\.epsilons, for d: 11 in l2 is more"):
             grid.check_images_of(asked, "e", "d", (1, 10, 10))
+
+
+@pytest.mark.parametrize("name", ["{g}", "<j>", "a{b", "a>b"])
+def test_a_path_of_weights_that_is_a_pattern_to_snakemake(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{name}.pth").touch()
+    (tmp_path / "0.pth").touch()
+    grid.check_checkpoints(config(model_keys={"weights": "{seed}.pth"}))
+    with pytest.raises(UserError, match=f"models.M.weights: {name}.pth has '.' in it, which is a"):
+        grid.check_checkpoints(config(model_keys={"weights": f"{name}.pth"}))
