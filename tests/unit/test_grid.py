@@ -572,6 +572,12 @@ class TestDistancesInL2:
             self.checked(**changes)
         assert str(caught.value).startswith(line)
 
+    def test_of_the_attack_that_a_transfer_uses(self):
+        own = {"by": {"method": "bim", "step": 8.5}, "t": {"method": "transfer", "by": "by"}}
+        asked = config(norms=["l2"], attacks=["t"], own=own)
+        with pytest.raises(UserError, match=r"^config: attacks\.by\.step, for d: 8\.5 in l2 is"):
+            grid.check_images(asked)
+
     def test_of_data_that_are_prepared(self):
         asked = config(norms=["l2"], epsilons=[11])
         grid.check_images_of(asked, "e", "d", (2, 8, 8))

@@ -663,7 +663,7 @@ def _check_contents(
     if largest <= 1:
         raise UserError(
             f"the largest value of the training images is {largest}, and white is 255: multiply "
-            "the values of all images"
+            "the values of all images by 255"
         )
     if not np.ptp(train_images, axis=0).any():
         raise UserError(
