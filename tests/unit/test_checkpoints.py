@@ -9,10 +9,12 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+import yaml
 from authors import KINDS, authors_net
 from safetensors.torch import save_file
 from torch import nn
 
+from node_robustness import config, grid
 from node_robustness.errors import UserError
 from node_robustness.models import Classifier, Spec, import_weights
 
@@ -285,3 +287,27 @@ def test_what_are_no_weights_is_refused(spoilt, line, tmp_path):
     state[NAME] = spoilt(state[NAME])
     torch.save(state, tmp_path / "a.pth")
     assert complaint(tmp_path / "a.pth").startswith(line)
+
+
+def test_files_are_looked_for_before_the_run(tmp_path, monkeypatch):
+    """Those of every seed."""
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load("""
+        experiments: {t: {datasets: [digits], models: [OON], seeds: [0, 1], tolerances: [1],
+                          attacks: [bim], norms: [linf], epsilons: [0.1]}}
+        datasets: {digits: {source: digits}}
+        models: {OON: {downsampling: convolution, body: ode, weights: "oon-{seed}.pth"}}
+        attacks: {bim: {method: bim, step: 0.1}}
+    """)
+    (tmp_path / "oon-0.pth").touch()
+    found = (
+        "config: models.OON.weights: {} in {}: correct the path, or remove the key to train the "
+    )
+    with pytest.raises(UserError) as raised:
+        grid.check_checkpoints(config.load(raw))
+    missing = found.format("there is no file oon-1.pth", tmp_path)
+    assert str(raised.value) == f"{missing}model"
+    (tmp_path / "oon-1.pth").mkdir()
+    with pytest.raises(UserError) as raised:
+        grid.check_checkpoints(config.load(raw))
+    assert str(raised.value) == f"{found.format('oon-1.pth is a folder', tmp_path)}model"
