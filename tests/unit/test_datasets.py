@@ -676,7 +676,7 @@ class TestPrepare:
     def test_classes_that_cannot_be_learnt(self, tmp_path, train, test, message):
         with pytest.raises(UserError) as caught:
             self.prepared(tmp_path / "data.h5", train, test)
-        assert str(caught.value).startswith(message)
+        assert str(caught.value).startswith(f"{tmp_path / 'data.h5'}: {message}")
         assert list(tmp_path.iterdir()) == []
 
     def test_a_class_without_images_is_told_of(self, tmp_path, caplog):

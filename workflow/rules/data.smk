@@ -2,6 +2,10 @@
 # Needs: nothing, or a mirror. Makes: resources/{folder}/verified.json, data.h5.
 
 
+# What is wrong with one dataset is to be said before models are trained on another.
+BEFORE_TRAINING = 1
+
+
 rule fetch:
     output:
         # Only the record is declared: Snakemake deletes declared outputs before a job, and files
@@ -11,6 +15,7 @@ rule fetch:
         "resources/logs/fetch/{folder}.log",
     benchmark:
         "resources/benchmarks/fetch/{folder}.tsv"
+    priority: BEFORE_TRAINING
     localrule: True
     params:
         code=code_of("fetch"),
@@ -30,6 +35,7 @@ rule prepare:
         logs("prepare", "{dataset}"),
     benchmark:
         benchmarks("prepare", "{dataset}")
+    priority: BEFORE_TRAINING
     params:
         code=code_of("prepare"),
         source=lambda wildcards: source_of(

@@ -601,7 +601,7 @@ def prepare(
         UserError: ``validation`` leaves no image to one of the two splits; nothing can be learnt
             from the training images; or the disk is full.
     """
-    _check_contents(train_images, train_labels, test_labels, class_names)
+    _check_contents(path, train_images, train_labels, test_labels, class_names)
     total = len(train_images)
     count = validation_images(validation, total)
     if not 0 < count < total:
@@ -634,6 +634,7 @@ def prepare(
 
 
 def _check_contents(
+    path: Path | str,
     train_images: ImageArray,
     train_labels: LabelArray,
     test_labels: LabelArray,
@@ -642,18 +643,19 @@ def _check_contents(
     """Raise UserError if the training images cannot teach what the test images ask.
 
     A class without any image may be meant, of a part of a larger data set; the log tells of it.
+    The path, which says whose images they are, begins each message.
     """
     trained, tested = set(train_labels.tolist()), set(test_labels.tolist())
     if len(trained) == 1:
         raise UserError(
-            f"all training images are of class {class_names[trained.pop()]!r}: nothing is learnt "
-            "from one class; check the labels"
+            f"{path}: all training images are of class {class_names[trained.pop()]!r}: nothing is "
+            "learnt from one class; check the labels"
         )
     strange = sorted(tested - trained)
     if strange:
         count, names = np.isin(test_labels, strange).sum(), [class_names[k] for k in strange]
         raise UserError(
-            f"{count} test images are of classes without a training image "
+            f"{path}: {count} test images are of classes without a training image "
             f"({', '.join(map(repr, names))}): check the labels, or take these images out"
         )
     absent = [name for label, name in enumerate(class_names) if label not in trained]
@@ -662,13 +664,13 @@ def _check_contents(
     largest = int(train_images.max())
     if largest <= 1:
         raise UserError(
-            f"the largest value of the training images is {largest}, and white is 255: multiply "
-            "the values of all images by 255"
+            f"{path}: the largest value of the training images is {largest}, and white is 255: "
+            "multiply the values of all images by 255"
         )
     if not np.ptp(train_images, axis=0).any():
         raise UserError(
-            f"all {len(train_images)} training images are the same, so that nothing is learnt from "
-            "them: correct the file of training images"
+            f"{path}: all {len(train_images)} training images are the same, so that nothing is "
+            "learnt from them: correct the file of training images"
         )
 
 
