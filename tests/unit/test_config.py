@@ -192,6 +192,12 @@ WRONG: list[tuple[str, object, str]] = [
     ),
     ("experiments.e.seeds", [-1], "experiments.e.seeds[0]: -1 must be 0 or more"),
     (
+        "experiments.e.seeds",
+        [2**63],
+        "experiments.e.seeds[0]: 9223372036854775808 is too large for a seed: write a whole number "
+        "below 2**63",
+    ),
+    (
         "experiments.e.trajectories.times",
         1,
         "experiments.e.trajectories.times: 1 must be 2 or more",
@@ -785,6 +791,15 @@ WRONG += [
         ["a", "b", "a"],
         "datasets.own: class_names: 'a' is listed twice, for the labels 0 and 2: rename one of "
         "them",
+    ),
+    *(
+        (
+            "datasets.own.class_names",
+            [first, second],
+            f"datasets.own: class_names: {second!r} is listed twice, for the labels 0 and 1: "
+            "rename one of them",
+        )
+        for first, second in (("a", " a "), ("a  b", "a b"), ("\u00e9", "e\u0301"))
     ),
     *(
         (

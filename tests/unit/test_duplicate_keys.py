@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from node_robustness.config_docs import ROOT
-from node_robustness.duplicate_keys import check_arguments, check_files
+from node_robustness.duplicate_keys import check_arguments, check_files, check_options
 from node_robustness.errors import UserError
 
 
@@ -105,3 +105,24 @@ def test_arguments():
     assert str(caught.value) == (
         "config: --config datasets: mnist stands twice: remove one of the two"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["--config", "a=1", "--config", "b=2"], "--config"),
+        (["-C", "a=1", "--config=b=2"], "--config"),
+        (["--configfile", "a", "-n", "--configfiles", "b"], "--configfile"),
+    ],
+)
+def test_an_option_that_stands_twice(arguments, name):
+    with pytest.raises(UserError) as caught:
+        check_options(["snakemake", *arguments])
+    assert str(caught.value) == (
+        f"{name} stands more than once on the command line, and only the last would count: write "
+        f"all after one {name}"
+    )
+
+
+def test_options_that_stand_once():
+    check_options(["snakemake", "--configfile", "a", "b", "--config", "a=1", "b=--config"])

@@ -42,6 +42,7 @@ try:
         if workflow.deployment_settings.deployment_method:
             places.check_plain("jobs in containers or conda", SCRIPTS, Path.cwd())
         duplicate_keys.check_files(workflow.configfiles)
+        duplicate_keys.check_options(sys.argv)
         duplicate_keys.check_arguments(workflow.config_settings.config_args or ())
     CONFIG = configuration.load(config)
     # Snakemake's own message for a missing input would name neither the key nor a remedy.

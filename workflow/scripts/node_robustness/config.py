@@ -40,6 +40,7 @@ from node_robustness.config_values import (
     NumbersByNorm,
     Positive,
     Section,
+    Seed,
     Seeds,
     Share,
     Times,
@@ -115,15 +116,17 @@ def _check_classes(names: Sequence[str]) -> None:
             f"class_names: {names[0]!r} is the only class, of which there is nothing to tell "
             "apart: name two at least"
         )
+    # As they are seen in tables and figures.
+    seen = [unicodedata.normalize("NFC", " ".join(name.split())) for name in names]
     for number, name in enumerate(names):
         if not name.strip() or not name.isprintable():
             raise ValueError(
                 f"class_names: {name!r} is no name: write what class {number} is called"
             )
-        if name in names[:number]:
+        if seen[number] in seen[:number]:
             raise ValueError(
-                f"class_names: {name!r} is listed twice, for the labels {names.index(name)} and "
-                f"{number}: rename one of them"
+                f"class_names: {name!r} is listed twice, for the labels "
+                f"{seen.index(seen[number])} and {number}: rename one of them"
             )
 
 
@@ -177,7 +180,7 @@ class Dataset(Section):
     validation: NonNegative = Field(
         0.1, description="share (below 1) or number of training images held out to choose the model"
     )
-    split_seed: Natural = Field(0, description="seed of the split and of the order of the images")
+    split_seed: Seed = Field(0, description="seed of the split and of the order of the images")
     subset: Subset = Field(Subset(), description="run on fewer images")
 
     @model_validator(mode="after")

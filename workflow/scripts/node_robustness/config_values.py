@@ -41,6 +41,16 @@ Count = Annotated[int, Field(ge=1), BeforeValidator(parse_whole)]
 Norm = Literal["linf", "l2", "l2_rms"]
 
 
+def _a_seed(number: int) -> int:
+    # PyTorch and the tables hold no more.
+    if number >= 2**63:
+        raise ValueError(f"{number} is too large for a seed: write a whole number below 2**63")
+    return number
+
+
+Seed = Annotated[Natural, AfterValidator(_a_seed)]
+
+
 _FARTHEST = {"linf": 1.0, "l2_rms": 1.0}
 """How far apart images in [0, 1] can be; in l2 it depends on their size."""
 
@@ -146,7 +156,7 @@ Times = Annotated[
 ]
 Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
 Norms = Annotated[list[Norm], Field(min_length=1), AfterValidator(_unique)]
-Seeds = Annotated[list[Natural], Field(min_length=1), AfterValidator(_unique)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
 
 
 class Section(BaseModel):

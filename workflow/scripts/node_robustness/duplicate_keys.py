@@ -15,6 +15,7 @@ import yaml
 
 from node_robustness.errors import UserError
 
+_OPTIONS = (("--config", "-C"), ("--configfile", "--configfiles"))
 _MERGE = "tag:yaml.org,2002:merge"
 _ONLY_IN_JSON = re.compile(r"\\(?:(/|u[dD][89a-fA-F])|.)")
 # In C where that is there, which Snakemake does not promise.
@@ -42,6 +43,21 @@ def check_arguments(arguments: Iterable[str]) -> None:
         name, _, value = argument.partition("=")
         for key, _ in _twice(value):
             raise UserError(f"config: --config {name}: {key} stands twice: remove one of the two")
+
+
+def check_options(arguments: Iterable[str]) -> None:
+    """Refuse `--config` or `--configfile` twice on a command line: Snakemake takes the last alone.
+
+    Raises:
+        UserError: one of them stands more than once.
+    """
+    options = [argument.partition("=")[0] for argument in arguments]
+    for names in _OPTIONS:
+        if sum(options.count(name) for name in names) > 1:
+            raise UserError(
+                f"{names[0]} stands more than once on the command line, and only the last would "
+                f"count: write all after one {names[0]}"
+            )
 
 
 def _of_file(path: Path) -> Iterator[str]:
