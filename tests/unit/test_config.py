@@ -707,6 +707,12 @@ WRONG: list[tuple[str, object, str]] = [
         None,
         "datasets.tiles: source cifar_binary needs image_shape, for example [3, 32, 32]",
     ),
+    (
+        "datasets.tiles.image_shape",
+        [8, 8, 3],
+        "datasets.tiles: image_shape: [8, 8, 3] has its channels last: give the channels first, "
+        "then height and width, [3, 8, 8], in the file too",
+    ),
 ]
 
 

@@ -5,6 +5,7 @@ import io
 import lzma
 import math
 import os
+import re
 import struct
 import tarfile
 import tracemalloc
@@ -340,6 +341,32 @@ class TestOwnIdx:
         source = own_source(tmp_path / "mirror", contents, "idx")
         with pytest.raises(UserError, match=message):
             fetch_and_read(source, tmp_path / "folder")
+
+    @pytest.mark.parametrize(
+        ("shape", "first"), [((8, 8, 1), (1, 8, 8)), ((9, 8, 3), (3, 9, 8)), ((8, 9, 4), (4, 8, 9))]
+    )
+    def test_channels_that_come_last(self, tmp_path, shape, first):
+        for shapes in (shape, first):
+            _, contents = self.contents(
+                train_images=np.full((20, *shapes), 9, "u1"),
+                test_images=np.full((8, *shapes), 9, "u1"),
+            )
+            source = own_source(tmp_path / str(shapes), contents, "idx")
+            if shapes == first:
+                images = fetch_and_read(source, tmp_path / "first")
+                assert images.train_images.shape == (20, *first)
+            else:
+                told = re.escape(f"train_images.idx: {list(shape)} has its channels last: give the")
+                with pytest.raises(UserError, match=f"^{told}.*{re.escape(str(list(first)))}"):
+                    fetch_and_read(source, tmp_path / "last")
+
+    @pytest.mark.parametrize("shape", [(5, 8, 8), (8, 4, 4), (7, 8, 3), (8, 8, 2), (8, 8, 8)])
+    def test_many_channels_of_small_images(self, tmp_path, shape):
+        _, contents = self.contents(
+            train_images=np.full((20, *shape), 9, "u1"), test_images=np.full((8, *shape), 9, "u1")
+        )
+        source = own_source(tmp_path / "mirror", contents, "idx")
+        assert fetch_and_read(source, tmp_path / "folder").test_images.shape == (8, *shape)
 
     def test_more_classes_than_the_labels_tell_apart(self, tmp_path):
         _, contents = self.contents(train_labels=np.arange(20, dtype="i1") % 3)
@@ -688,6 +715,15 @@ class TestPrepare:
         images = np.full((3, 3, 4, 5), largest, np.uint8)
         with pytest.raises(UserError, match=f"largest value of the training images is {largest}"):
             self.prepared(tmp_path / "data.h5", [0, 1, 2], [0], images=images)
+
+    @pytest.mark.parametrize("largest", [0, 1])
+    def test_test_images_alone_on_another_scale(self, path, tmp_path, largest):
+        images = np.full_like(self.test[0], largest)
+        with pytest.raises(UserError, match=f"largest value of the test images is {largest}, that"):
+            prepare(
+                *(*self.train, images, self.test[1], "abc"),
+                **{"validation": 1, "seed": 0, "path": tmp_path / "other.h5", "settings": {}},
+            )
 
     @pytest.mark.parametrize("name", ["train", "validation", "test"])
     def test_load_split(self, path, name):

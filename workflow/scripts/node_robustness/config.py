@@ -48,7 +48,7 @@ from node_robustness.config_values import (
     Tolerances,
     check_distance,
 )
-from node_robustness.dataset_sizes import FEWEST_TO_PROBE, size_of
+from node_robustness.dataset_sizes import FEWEST_TO_PROBE, check_order, size_of
 from node_robustness.enough_images import shortages
 from node_robustness.errors import UserError
 from node_robustness.numbers import label
@@ -202,6 +202,8 @@ class Dataset(Section):
             )
         if self.source == "cifar_binary" and self.image_shape is None:
             raise ValueError("source cifar_binary needs image_shape, for example [3, 32, 32]")
+        if self.image_shape is not None:
+            check_order("image_shape", self.image_shape)
         surplus = [key for key in ("files", "class_names") if getattr(self, key) and not own]
         if self.source != "cifar_binary":
             surplus += [k for k in ("image_shape", "label_bytes") if k in self.model_fields_set]

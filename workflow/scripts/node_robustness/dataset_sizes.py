@@ -3,12 +3,16 @@
 Read whenever Snakemake parses the workflow: like `config`, this module must import quickly.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from node_robustness.config import Dataset
+
+# Grey, colours, colours with transparency; and a width at which these are no channels.
+_CHANNELS, _NARROWEST = (1, 3, 4), 8
 
 FEWEST_TO_PROBE = 20
 """Validation images without which there is nothing to fit a probe to."""
@@ -44,6 +48,24 @@ def image_shape(dataset: "Dataset") -> tuple[int, int, int] | None:
         return dataset.image_shape
     size = size_of(dataset)
     return None if size is None else (size.channels, isqrt(size.pixels), isqrt(size.pixels))
+
+
+def check_order(where: str, shape: Sequence[int]) -> None:
+    """Refuse a shape of images whose channels come last: the values would be read across pixels.
+
+    Args:
+        where: the key or the file that says so.
+        shape: channels, height and width, as they are written.
+
+    Raises:
+        ValueError: its first two numbers are those of a picture, its last one of channels.
+    """
+    *rest, last = shape
+    if last in _CHANNELS and min(rest) >= _NARROWEST:
+        raise ValueError(
+            f"{where}: {list(shape)} has its channels last: give the channels first, then height "
+            f"and width, {[last, *rest]}, in the file too"
+        )
 
 
 def images_to_test(dataset: "Dataset") -> int | None:

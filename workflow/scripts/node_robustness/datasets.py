@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from node_robustness.dataset_sizes import validation_images
+from node_robustness.dataset_sizes import check_order, validation_images
 from node_robustness.downloads import RemoteFile
 from node_robustness.errors import UserError
 from node_robustness.storage import open_hdf5, put, write_hdf5
@@ -436,6 +436,11 @@ def _read_idx_pair(images: Path, labels: Path, classes: int) -> tuple[ImageArray
             f"{images.name}: holds {pixels.dtype} {list(pixels.shape)}; images must be uint8 "
             "[N, H, W] or [N, C, H, W]"
         )
+    if pixels.ndim == 4:
+        try:
+            check_order(images.name, pixels.shape[1:])
+        except ValueError as error:
+            raise UserError(str(error)) from None
     if truth.dtype.kind not in "ui" or truth.shape != pixels.shape[:1]:
         raise UserError(
             f"{labels.name}: holds {truth.dtype} {list(truth.shape)}; the labels of "
@@ -601,7 +606,7 @@ def prepare(
         UserError: ``validation`` leaves no image to one of the two splits; nothing can be learnt
             from the training images; or the disk is full.
     """
-    _check_contents(path, train_images, train_labels, test_labels, class_names)
+    _check_contents(path, train_images, train_labels, test_images, test_labels, class_names)
     total = len(train_images)
     count = validation_images(validation, total)
     if not 0 < count < total:
@@ -637,6 +642,7 @@ def _check_contents(
     path: Path | str,
     train_images: ImageArray,
     train_labels: LabelArray,
+    test_images: ImageArray,
     test_labels: LabelArray,
     class_names: Sequence[str],
 ) -> None:
@@ -661,11 +667,16 @@ def _check_contents(
     absent = [name for label, name in enumerate(class_names) if label not in trained]
     if absent:
         _LOG.warning("class_names has classes without any image: %s", ", ".join(map(repr, absent)))
-    largest = int(train_images.max())
+    largest, of_tests = int(train_images.max()), int(test_images.max())
     if largest <= 1:
         raise UserError(
             f"{path}: the largest value of the training images is {largest}, and white is 255: "
             "multiply the values of all images by 255"
+        )
+    if of_tests <= 1:
+        raise UserError(
+            f"{path}: the largest value of the test images is {of_tests}, that of the training "
+            f"images {largest}, and white is 255: multiply the values of the test images by 255"
         )
     if not np.ptp(train_images, axis=0).any():
         raise UserError(
