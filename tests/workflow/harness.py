@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,12 +133,7 @@ def start(
         # The unit of bash, not of every sh, is 1024 bytes.
         limit = f'ulimit -f {file_kilobytes} && exec "$@"'
         command = ["bash", "-c", limit, "bash", *command]
-    # Neither the user's profiles nor caches of earlier runs, and no proxy before our own servers.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")}
-    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-        environment[name] = str(folder.with_name(f"{folder.name}.home"))
-    environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"
-    environment |= variables
+    environment = variables_at(folder.with_name(f"{folder.name}.home")) | variables
     with nullcontext(subprocess.PIPE) if output is None else output.open("a") as stream:
         return subprocess.Popen(
             command,
@@ -148,6 +143,15 @@ def start(
             text=True,
             start_new_session=True,
         )
+
+
+def variables_at(home: Path) -> dict[str, str]:
+    """The environment of a run, whose caches and profiles are in a folder of its own."""
+    # Neither the user's profiles nor caches of earlier runs, and no proxy before our own servers.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")}
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        environment[name] = str(home)
+    return environment | dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
 
 
 def finish(process: "subprocess.Popen[str]", seconds: int = _TIMEOUT) -> Run:
@@ -238,16 +242,24 @@ def complaint(run: Run) -> str:
     return lines.pop()
 
 
-def own_dataset(folder: Path, images: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Write images and labels as IDX files, the first 20 as the test set; return its settings.
+def own_dataset(
+    folder: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    test: int = 20,
+    class_names: Sequence[str] = ("a", "b", "c"),
+) -> dict[str, Any]:
+    """Write images and labels as IDX files, the first ones as the test set; return its settings.
 
     Args:
         folder: where the files go.
-        images: uint8 [N, C, H, W].
-        labels: uint8 [N], below 3.
+        images: uint8 [N, C, H, W], or [N, H, W].
+        labels: uint8 [N], below the number of classes.
+        test: how many images are the test set.
+        class_names: the names of the classes.
     """
     folder.mkdir()
-    sets = {"train": slice(20, None), "test": slice(20)}
+    sets = {"train": slice(test, None), "test": slice(test)}
     written = {}
     for name, rows in sets.items():
         for what, array in (("images", images[rows]), ("labels", labels[rows])):
@@ -259,7 +271,7 @@ def own_dataset(folder: Path, images: np.ndarray, labels: np.ndarray) -> dict[st
         "source": "idx",
         "mirrors": [folder.as_uri()],
         "files": written,
-        "class_names": ["a", "b", "c"],
+        "class_names": [*class_names],
     }
 
 
