@@ -62,7 +62,7 @@ def refusal(run: Run) -> str:
     # Each mistake has its own.
     line = min(lines)
     assert len(lines) == 1 or line.startswith("config: "), run.output
-    assert re.search(r"\w[./]\w", line), f"no key and no file is named: {line}"
+    assert re.search(r"\w[./-]\w", line), f"no key and no file is named: {line}"
     # What becomes of a training is known only then; what else can be made still is.
     if not re.match("error: (training|validation) loss is not finite", line):
         before, _, _ = run.output.partition(line)
