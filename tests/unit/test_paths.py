@@ -37,6 +37,13 @@ def test_python_is_quoted_in_command_lines_alone(monkeypatch, tmp_path):
     assert said.stdout == b"1\n"
 
 
+def test_python_without_docstrings():
+    for optimize in (0, 1):
+        places.check_docstrings(optimize)
+    with pytest.raises(UserError, match=r"unset PYTHONOPTIMIZE$"):
+        places.check_docstrings(2)
+
+
 class TestWritable:
     def test_there_or_to_be_made(self, tmp_path, monkeypatch):
         (tmp_path / "elsewhere").mkdir()

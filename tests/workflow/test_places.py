@@ -291,3 +291,10 @@ class TestModule:
         run = attempt(tmp_path / "run", "their_all", config=None, snakefile=snakefile)
         assert "free on the disk of theirs/results" in complaint(run)
         assert files(tmp_path / "run") == set()
+
+
+def test_python_without_docstrings(tmp_path):
+    run = attempt(tmp_path / "run", options=("--dry-run",), variables={"PYTHONOPTIMIZE": "2"})
+    assert run.returncode != 0
+    assert "\npython leaves docstrings out (PYTHONOPTIMIZE=2 or -OO)" in run.output
+    assert "Traceback" not in run.output

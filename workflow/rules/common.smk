@@ -39,6 +39,7 @@ try:
         places.check_writable(
             Path()
         )  # whatever is to be done, Snakemake's own folder is there
+        places.check_docstrings(sys.flags.optimize)
         if workflow.deployment_settings.deployment_method:
             places.check_plain("jobs in containers or conda", SCRIPTS, Path.cwd())
         duplicate_keys.check_files(workflow.configfiles)

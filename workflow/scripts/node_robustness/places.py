@@ -52,6 +52,22 @@ def check_plain(what: str, *paths: Path | str) -> None:
             )
 
 
+def check_docstrings(optimize: int) -> None:
+    """Refuse a Python without docstrings: Altair is not imported without its own.
+
+    Args:
+        optimize: `sys.flags.optimize`.
+
+    Raises:
+        UserError: it leaves them out.
+    """
+    if optimize > 1:
+        raise UserError(
+            "python leaves docstrings out (PYTHONOPTIMIZE=2 or -OO), without which Altair draws no "
+            "figures: unset PYTHONOPTIMIZE"
+        )
+
+
 def check_writable(folder: Path) -> None:
     """Refuse a folder in which nothing can be written, there or yet to be made.
 
