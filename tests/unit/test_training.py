@@ -388,6 +388,14 @@ def test_a_solver_that_explodes_is_the_users_mistake(tmp_path, solver, gradient)
         run(tmp_path, settings, model=ode())
 
 
+def test_a_decay_that_leads_past_zero_is_named(tmp_path):
+    with pytest.raises(UserError) as raised:
+        run(tmp_path, setting(weight_decay=1e30), model=ode())
+    assert str(raised.value).endswith(
+        ": lower training.weight_decay (now 1e30), or lower training.learning_rate (now 0.2)"
+    )
+
+
 GAVE_UP = (
     "training loss is not finite at epoch 1, step {step}, as the solver ({solver}) gave up on "
 )

@@ -315,6 +315,9 @@ def _naming_the_cause(
         if not untouched:
             # Of such weights no solver makes anything.
             remedies = [] if _exploded(model) else remedies
+            if settings.weight_decay > max(1, 1 / settings.learning_rate):
+                # A step of it alone leads past zero, and each further than the one before.
+                remedies += [f"lower training.weight_decay (now {label(settings.weight_decay)})"]
             remedies += [f"lower training.learning_rate (now {label(settings.learning_rate)})"]
         raise UserError(f"{where}{cause}: {', or '.join(remedies)}") from error
 
