@@ -131,6 +131,16 @@ def test_a_solve_that_fails_costs_its_own_equation_alone():
         gradient(model, x, tolerance=1e-9)
 
 
+@pytest.mark.parametrize("method", ["rk4", "implicit_adams"])
+def test_equal_steps_that_lead_to_no_number_have_failed(method):
+    model, x = network(batch_size=1, method=method, steps=2), images(3)
+    x[1] = torch.nan
+    with torch.no_grad():
+        found = evaluate(model, x, batch_size=3)
+    assert found.status.tolist() == [Status.SUCCESS, Status.NONFINITE, Status.SUCCESS]
+    assert found.predictions[1] == NO_CLASS
+
+
 def test_training_solves_a_whole_batch_as_one_equation():
     model, x = network(batch_size=1), images(4)
     model.train()

@@ -334,7 +334,11 @@ class ODEBody(nn.Module):
                 raise
             final = h * torch.nan
         nfe = torch.full((len(h),), function.evaluations, dtype=torch.int32, device=h.device)
-        return final, nfe, torch.full_like(nfe, status, dtype=torch.int64)
+        found = torch.full_like(nfe, status, dtype=torch.int64)
+        if status == Status.SUCCESS:
+            # Of equal steps torchdiffeq looks at none.
+            found[~torch.isfinite(final.detach()).flatten(1).all(1)] = Status.NONFINITE
+        return final, nfe, found
 
     def _with_parameters(self) -> ODEFunction:
         """The function; for the paper's adjoint one whose parameters ask for gradients.
