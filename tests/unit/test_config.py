@@ -716,6 +716,12 @@ WRONG: list[tuple[str, object, str]] = [
 ]
 
 
+UNSEEN = (
+    "is no change of an image that a model in single precision sees: write 1e-09 at least (8/255 "
+    "for 8 of 255 levels)"
+)
+
+
 def too_far(value, norm, limit, levels):
     return (
         f"{value} in {norm} is more than {limit}, the largest distance of images in [0, 1]: lower "
@@ -751,6 +757,9 @@ WRONG += [
         f"experiments.e.epsilons: {too_far(16, 'l2_rms', 1, 16)}",
     ),
     ("attacks.bim.step", 2, f"attacks.bim.step: {too_far(2, 'linf', 1, 2)}"),
+    ("experiments.e.epsilons", ["1e-12"], f"experiments.e.epsilons: 1e-12 {UNSEEN}"),
+    ("experiments.e.epsilons", [0.1, 5e-324], f"experiments.e.epsilons: 5e-324 {UNSEEN}"),
+    ("attacks.bim.step", 9e-10, f"attacks.bim.step: 9e-10 {UNSEEN}"),
     (
         "attacks.bim.step",
         {"linf": 0.1, "l2_rms": 2},

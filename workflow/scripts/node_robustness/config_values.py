@@ -55,8 +55,12 @@ _FARTHEST = {"linf": 1.0, "l2_rms": 1.0}
 """How far apart images in [0, 1] can be; in l2 it depends on their size."""
 
 
+_SMALLEST_DISTANCE = 1e-9
+"""Well below the rounding of images in [0, 1]."""
+
+
 def check_distance(where: str, value: float, norm: str, farthest: float | None = None) -> None:
-    """Refuse an epsilon or a step that leads from any image to any other.
+    """Refuse an epsilon or a step that leads from any image to any other, or nowhere.
 
     Args:
         where: its key.
@@ -65,8 +69,13 @@ def check_distance(where: str, value: float, norm: str, farthest: float | None =
         farthest: how far apart images can be in it; what holds of images of any size if None.
 
     Raises:
-        ValueError: it is larger than that.
+        ValueError: it is larger than that, or lost in rounding.
     """
+    if value < _SMALLEST_DISTANCE:
+        raise ValueError(
+            f"{where}: {label(value)} is no change of an image that a model in single precision "
+            f"sees: write {_SMALLEST_DISTANCE:g} at least (8/255 for 8 of 255 levels)"
+        )
     limit = _FARTHEST.get(norm) if farthest is None else farthest
     if limit is not None and value > limit * (1 + 1e-9):
         levels = f"{value:g}" if value.is_integer() and value <= 255 else "8"
