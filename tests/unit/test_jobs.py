@@ -67,6 +67,23 @@ def test_all_output_goes_to_the_log(tmp_path):
     assert "after\n" in log
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(tmp_path, closed):
+    log = tmp_path / "job.log"
+    body = (
+        "import os, subprocess\n"
+        "print('from print')\n"
+        "print('from stderr', file=sys.stderr)\n"
+        "os.write(1, b'from the descriptor\\n')\n"
+        "subprocess.run(['sh', '-c', 'echo from a child; echo from its stderr >&2'])"
+    )
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script(log, body)]
+    process = subprocess.run(command, env={"PYTHONPATH": str(SCRIPTS)}, check=False)
+    assert process.returncode == 0
+    for source in ("print", "stderr", "the descriptor", "a child", "its stderr"):
+        assert f"from {source}\n" in log.read_text()
+
+
 def test_output_from_before_the_job_stays_where_it_was(tmp_path):
     log = tmp_path / "job.log"
     script = (

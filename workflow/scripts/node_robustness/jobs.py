@@ -30,6 +30,7 @@ def job(log: str) -> Iterator[None]:
     when it had started, and on which machine: `start_and_host` reads it.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    _open_standard_streams()
     terminal = os.dup(2)
     try:
         _send_output_to(Path(log))
@@ -54,6 +55,18 @@ def start_and_host(log: Path) -> tuple[str, str] | None:
         return None
     lines = _DONE.findall(log.read_text(encoding="utf-8", errors="replace"))
     return lines[-1] if lines else None
+
+
+def _open_standard_streams() -> None:
+    """Open those that were closed where the run was started, as some services do.
+
+    Python has no stream for them, and the next file that is opened would get their number.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def _send_output_to(log: Path) -> None:
