@@ -107,6 +107,17 @@ def test_arguments():
     )
 
 
+def test_arguments_of_one_name():
+    check_arguments(["training={epochs: 1}", "training={batch_size: 2}", "a={b: {c: 1}}", "b=["])
+    for two, key in (
+        (["training={epochs: 1}", 'training={"batch_size": 2, "epochs": 2}'], "training.epochs"),
+        (["a=1", "a=1"], "a"),
+    ):
+        with pytest.raises(UserError) as caught:
+            check_arguments(two)
+        assert str(caught.value) == f"config: --config: {key} stands twice: remove one of the two"
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [

@@ -34,15 +34,21 @@ def check_files(paths: Iterable[Path | str]) -> None:
 
 
 def check_arguments(arguments: Iterable[str]) -> None:
-    """Refuse values of `--config`, such as `datasets={...}`, in which a key stands twice.
+    """Refuse values of `--config`, such as `datasets={...}`, that set a key twice, in one or two.
 
     Raises:
         UserError: there is such a key.
     """
+    seen: set[str] = set()
     for argument in arguments:
         name, _, value = argument.partition("=")
         for key, _ in _twice(value):
             raise UserError(f"config: --config {name}: {key} stands twice: remove one of the two")
+        # Snakemake merges what two of one name set.
+        for key in _leaves(name, value):
+            if key in seen:
+                raise UserError(f"config: --config: {key} stands twice: remove one of the two")
+            seen.add(key)
 
 
 def check_options(arguments: Iterable[str]) -> None:
@@ -58,6 +64,18 @@ def check_options(arguments: Iterable[str]) -> None:
                 f"{names[0]} stands more than once on the command line, and only the last would "
                 f"count: write all after one {names[0]}"
             )
+
+
+def _leaves(name: str, text: str) -> Iterator[str]:
+    """The keys that a value of `--config` sets, each with those that it lies in."""
+    values: list[tuple[str, object]] = [(name, None)]
+    with suppress(yaml.YAMLError):
+        values = [(name, yaml.load(text, Loader=yaml.BaseLoader))]
+    for path, value in values:  # which grow meanwhile
+        if isinstance(value, dict) and value:
+            values += [(f"{path}.{key}", own) for key, own in value.items()]
+        else:
+            yield path
 
 
 def _of_file(path: Path) -> Iterator[str]:
