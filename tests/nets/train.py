@@ -7,10 +7,15 @@ the net: what a test knows of a net must not depend on where it runs.
 import sys
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import nn
 
 FOLDER = Path(__file__).parent
-sys.path.insert(0, str(FOLDER.parents[1] / "benchmarks"))
+sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parents[1] / "benchmarks")]
+
+import victims  # noqa: E402
 
 import known  # noqa: E402
 
@@ -20,8 +25,23 @@ NETS = {
     "hardened-0": {"seed": 0, "epochs": 30, "epsilon": 0.1},
 }
 
+
+def small_network() -> nn.Module:
+    """A small convolutional network, without a defence."""
+    x, y = victims.digits_data()
+    torch.manual_seed(0)
+    model = victims.small_network()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(120):
+        batch = torch.randint(0, 1500, (256,))
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[batch]), y[batch]).backward()
+        optimizer.step()
+    return model
+
+
 if __name__ == "__main__":
-    for name, settings in NETS.items():
-        save_file(
-            known.trained("residual", **settings).state_dict(), FOLDER / f"{name}.safetensors"
-        )
+    nets = {name: known.trained("residual", **settings) for name, settings in NETS.items()}
+    nets["digits"] = small_network()
+    for name, net in nets.items():
+        save_file(net.state_dict(), FOLDER / f"{name}.safetensors")
