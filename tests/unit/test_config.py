@@ -1192,6 +1192,17 @@ class TestEnoughImages:
         ]
 
 
+@pytest.mark.parametrize(
+    ("section", "like"), [("datasets", "own"), ("models", "M"), ("attacks", "bim")]
+)
+@pytest.mark.parametrize("name", ["constructor", "toString", "valueOf"])
+def test_no_panel_of_a_figure_has_a_name_of_javascripts(section, like, name):
+    assert mistakes(changed(f"{section}.{name}", BASE[section][like])) == [
+        f"config: {section}.{name}: means something else to the JavaScript of figures: choose "
+        "another name"
+    ]
+
+
 class TestFoldersOfDatasets:
     """Nothing else has the folder of a dataset, whatever the file system makes of names."""
 

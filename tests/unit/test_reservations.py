@@ -83,6 +83,12 @@ def test_guesses(tmp_path, predictions, guess):
     assert said(tables, {}) == []  # of how many classes is not known
 
 
+def test_no_attack_ran(tmp_path):
+    tables = run(tmp_path, {(0.1, 0): RIGHT})
+    (sentence,) = said(tables | {"attacks": tables["attacks"].iloc[:0]})
+    assert sentence.startswith("No attack ran on OON on toy: ")
+
+
 def test_no_attack_found_anything(tmp_path):
     (sentence,) = said(run(tmp_path, {(0.1, 0): RIGHT}, found=[False] * 4))
     assert sentence.startswith("No attack found an adversarial of OON on toy: ")

@@ -96,6 +96,16 @@ _FOLDERS = {
     "models": ("benchmarks",),
     "attacks": ("benchmarks", "detection"),
 }
+# Properties that every object of JavaScript has: a figure cannot have a panel of such a name.
+_NO_PANELS = (
+    "constructor",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "toLocaleString",
+    "toString",
+    "valueOf",
+)
 _MOST_CLASSES = 256
 # What `fetch` writes next to the files of a dataset.
 _RECORD = "verified.json"
@@ -673,6 +683,17 @@ class Config(Section):
             _apart(section, getattr(self, section))
         for name, experiment in self.experiments.items():
             _apart(f"experiments.{name}.attacks", experiment.attacks)
+        return self
+
+    @model_validator(mode="after")
+    def _figures_have_panels_of_a_name(self) -> Self:
+        for section in ("datasets", "models", "attacks"):
+            for name in _NO_PANELS:
+                if name in getattr(self, section):
+                    raise ValueError(
+                        f"{section}.{name}: means something else to the JavaScript of figures: "
+                        "choose another name"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -39,6 +39,7 @@ def reservations(
         found += [
             *_none_correct(f"{model} on {dataset}", own, tried),
             *_guesses(f"{model} on {dataset}", own, settings),
+            *_no_attack(f"{model} on {dataset}", hit),
             *_nothing_attacked(f"{model} on {dataset}", hit),
             *_nothing_found(f"{model} on {dataset}", hit),
         ]
@@ -74,8 +75,17 @@ def _guesses(name: str, clean: pd.DataFrame, settings: Mapping[str, Any] | None)
         return []
     return [
         f"{name} is not clearly better than guessing one of {classes} classes"
-        f"{_where(poor, clean)} (at most {percent(poor.accuracy.max())} of {poor.n.max():,} images "
-        "are right): what attacks do to guesses says nothing of robustness."
+        f"{_where(poor, clean)} (at most {percent(poor.accuracy.max())} right, of "
+        f"{poor.n.max():,}): what attacks do to guesses says nothing of robustness."
+    ]
+
+
+def _no_attack(name: str, attacks: pd.DataFrame) -> list[str]:
+    if len(attacks):
+        return []
+    return [
+        f"No attack ran on {name}: none of the experiment's attacks knows such a model, or its "
+        "norms, and nothing can be said of its robustness."
     ]
 
 
