@@ -68,7 +68,7 @@ test: $(VENV)/dev
 
 # The kernels of older x86 processors (PyTorch's own, oneDNN's and MKL's), and rounding that is unlike
 # any processor's (tests/rounding.py). Other processors do not know these variables.
-NUMERICAL = PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m "numerical and not slow" --numprocesses auto --dist loadfile $(ARGS)
+NUMERICAL = PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m "numerical and not slow" --numprocesses auto --dist worksteal $(ARGS)
 test-kernels: $(VENV)/dev
 	@echo "Kernels for AVX2:"
 	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(NUMERICAL)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from rounding import rows_round_alike
 from torch import nn
 from torchdiffeq import odeint
 
@@ -122,17 +123,20 @@ def test_the_state_at_the_end_is_the_one_that_is_classified(body):
 
 def test_an_image_is_followed_alone_as_among_others():
     model, images = network(dtype=torch.float32), batch(5, torch.float32)
+    exact = rows_round_alike()
     with solving(model, tolerance=1e-2):
         together = follow(model, images, TIMES)
         for i in range(5):
             alone = follow(model, {name: x[i : i + 1] for name, x in images.items()}, TIMES)
             for name in NAMES:
-                assert torch.equal(alone.costs[name].nodes[0], together.costs[name].nodes[i])
+                found, expected = alone.costs[name].nodes[0], together.costs[name].nodes[i]
+                torch.testing.assert_close(found, expected, rtol=0, atol=0 if exact else 1e-4)
                 expected = together.states[name][:, i : i + 1]
-                torch.testing.assert_close(alone.states[name], expected, rtol=1e-6, atol=1e-6)
+                atol = 1e-6 if exact else 1e-4
+                torch.testing.assert_close(alone.states[name], expected, rtol=1e-6, atol=atol)
             for name in NAMES[1:]:
                 found, expected = alone.at_nodes[name][0].l2, together.at_nodes[name][i].l2
-                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=atol)
 
 
 def test_some_images_of_runs():

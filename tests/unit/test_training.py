@@ -160,11 +160,13 @@ def test_a_finished_training_is_not_repeated(tmp_path):
     assert again == rows
 
 
-def test_sigkill_of_the_process(tmp_path):
+def test_sigkill_of_the_process(tmp_path, pytestconfig):
+    other_rounding = pytestconfig.getoption("--other-rounding")
     code = f"""
 import os, signal, sys
-sys.path[:0] = [{str(Path(__file__).parent)!r}]
+sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
 import torch
+from rounding import OtherRounding
 torch.set_num_threads(1)
 from pathlib import Path
 import test_training as t
@@ -175,6 +177,8 @@ def die(*_):
     if len(calls) == 2 * t.CALLS_PER_EPOCH + 2:
         os.kill(os.getpid(), signal.SIGKILL)
 model.register_forward_pre_hook(die)
+if {other_rounding}:
+    OtherRounding().__enter__()
 t.run(Path({str(tmp_path)!r}), t.setting(), model=model)
 """
     paths = {"PYTHONPATH": str(Path(node_robustness.__file__).parent.parent)}
