@@ -118,14 +118,14 @@ def test_a_file_is_checked_again_before_it_is_read(tmp_path):
     path = tmp_path / "data.bin"
     with pytest.raises(UserError) as caught:
         check(remote(), tmp_path)
-    mend = "run snakemake with --forcerun fetch"
-    assert str(caught.value) == f"{path}: is no longer there; {mend}"
+    remedy = "run snakemake with --forcerun fetch"
+    assert str(caught.value) == f"{path}: is no longer there; {remedy}"
     path.write_bytes(BODY)
     check(remote(), tmp_path)
     path.write_bytes(BODY[:-1])
     with pytest.raises(UserError) as caught:
         check(remote(), tmp_path)
-    assert str(caught.value) == f"{path}: has another SHA-256 than {SHA256}; {mend}"
+    assert str(caught.value) == f"{path}: has another SHA-256 than {SHA256}; {remedy}"
 
 
 def test_a_damaged_file_stays_if_no_mirror_helps(server, tmp_path):

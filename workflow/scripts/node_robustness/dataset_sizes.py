@@ -38,12 +38,12 @@ _SIZES = {
 
 
 def size_of(dataset: "Dataset") -> Size | None:
-    """The size of all its images; None of data of one's own, which are counted when prepared."""
+    """The size of all its images; None of your own data, which are counted when prepared."""
     return _SIZES.get(dataset.source)
 
 
 def image_shape(dataset: "Dataset") -> tuple[int, int, int] | None:
-    """Channels, height and width of its images; None of data of one's own that do not say."""
+    """Channels, height and width of its images; None of your own data that do not say."""
     if dataset.image_shape is not None:
         return dataset.image_shape
     size = size_of(dataset)

@@ -59,7 +59,7 @@ class _ChecksumError(_MirrorError):
 
 
 class _TransientError(_MirrorError):
-    """A failure that another attempt at the same mirror may mend."""
+    """A failure that another attempt at the same mirror may fix."""
 
 
 def fetch(
@@ -123,11 +123,11 @@ def check(remote: RemoteFile, folder: Path | str) -> None:
         UserError: The file is not there, or has another checksum.
     """
     path = Path(folder) / remote.name
-    mend = "run snakemake with --forcerun fetch"
+    remedy = "run snakemake with --forcerun fetch"
     if not path.is_file():
-        raise UserError(f"{path}: is no longer there; {mend}")
+        raise UserError(f"{path}: is no longer there; {remedy}")
     if sha256(path) != remote.sha256:
-        raise UserError(f"{path}: has another SHA-256 than {remote.sha256}; {mend}")
+        raise UserError(f"{path}: has another SHA-256 than {remote.sha256}; {remedy}")
 
 
 def _fetch_from(
