@@ -1,5 +1,6 @@
 """Where the project, a run and its files lie: any folder will do, or one line says why not."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -147,7 +148,12 @@ class TestInstallation:
         (programs / "snakemake").chmod(0o755)
         command = ["make", "-f", str(ROOT / "Makefile"), "demo", "PIP=true"]
         command.append(f"PYTHON={sys.executable}")
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        # Not those of the `make` that runs the tests.
+        hidden = ("TORCH", "MAKE", "MFLAGS")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
 
     def test_in_a_folder_that_works(self, tmp_path):
         folder = tmp_path / "a b'c&d;(e)#f%41é{g}[h]*?~!<j>|k" / "project"
