@@ -59,7 +59,7 @@ demo: $(VENV)/run
 	@$(BIN)/python -c 'from pathlib import Path; print("Done. Open the report:", Path("results/digits/report.html").absolute().as_uri())'
 
 plan: $(VENV)/run
-	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.plan $(ARGS)
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.scheduling.plan $(ARGS)
 
 slurm: $(VENV)/slurm
 
@@ -91,7 +91,7 @@ check: $(VENV)/dev
 	  ruff check .; \
 	  snakefmt --check Snakefile workflow; \
 	  mypy; \
-	  PYTHONPATH=workflow/scripts python -m node_robustness.config_docs --check; \
+	  PYTHONPATH=workflow/scripts python -m node_robustness.config.docs --check; \
 	  snakemake --lint'
 
 format: $(VENV)/dev
@@ -100,8 +100,8 @@ format: $(VENV)/dev
 	@$(BIN)/snakefmt Snakefile workflow
 
 docs: $(VENV)/run
-	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.config_docs
-	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.results_page docs/results/*.md
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.config.docs
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.report.markdown docs/results/*.md
 
 # The platform's own torch build (+cpu, +cu128) and its CUDA packages are left out: the same lock
 # serves machines with and without a GPU.

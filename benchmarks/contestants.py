@@ -17,9 +17,10 @@ import torchattacks
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nets import models
-from node_robustness import attacks
-from node_robustness.norms import Norm
+from nets import classifier
+from node_robustness.attacks import engine
+from node_robustness.attacks.bim import BasicIterativeMethod
+from node_robustness.perturbations.norms import Norm
 
 ITERATIONS, STEP = 10, 0.05
 
@@ -59,7 +60,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def ours(
-    model: models.Classifier,
+    model: classifier.Classifier,
     images: Tensor,
     labels: Tensor,
     epsilon: float,
@@ -68,12 +69,12 @@ def ours(
     **solver: object,
 ) -> Attacked:
     """Our attack engine on our solver; `solver` changes the solver's settings."""
-    method = attacks.BasicIterativeMethod(Norm("linf"), epsilon, STEP, ITERATIONS)
+    method = BasicIterativeMethod(Norm("linf"), epsilon, STEP, ITERATIONS)
     found = []
-    with models.solving(model, **solver):
+    with classifier.solving(model, **solver):
         taken = seconds(
             lambda: found.append(
-                attacks.attack(model, images, labels, method, batch_size=batch_size)
+                engine.attack(model, images, labels, method, batch_size=batch_size)
             ),
             images.device,
         )
@@ -81,7 +82,7 @@ def ours(
 
 
 def by_torchattacks(
-    model: models.Classifier, images: Tensor, labels: Tensor, epsilon: float, tolerance: float
+    model: classifier.Classifier, images: Tensor, labels: Tensor, epsilon: float, tolerance: float
 ) -> Attacked:
     """PGD of torchattacks without random start, judged once at the end, all over torchdiffeq."""
     found = []
@@ -94,13 +95,16 @@ def by_torchattacks(
         with torch.no_grad():
             found.append((correct, correct & (model(adversarials).argmax(1) != labels)))
 
-    with models.frozen(model), models.solving(model, backend="torchdiffeq", tolerance=tolerance):
+    with (
+        classifier.frozen(model),
+        classifier.solving(model, backend="torchdiffeq", tolerance=tolerance),
+    ):
         taken = seconds(work, images.device)
     return Attacked(taken, found[0][1], found[0][0])
 
 
 def by_the_paper(
-    model: models.Classifier, images: Tensor, labels: Tensor, epsilon: float, tolerance: float
+    model: classifier.Classifier, images: Tensor, labels: Tensor, epsilon: float, tolerance: float
 ) -> Attacked:
     """The paper's procedure: one image at a time; its parameters are not frozen."""
     success, correct = [], []
@@ -111,7 +115,7 @@ def by_the_paper(
             correct.append(right)
             success.append(fooled)
 
-    with models.solving(model, backend="torchdiffeq", gradient="adjoint", tolerance=tolerance):
+    with classifier.solving(model, backend="torchdiffeq", gradient="adjoint", tolerance=tolerance):
         taken = seconds(work, images.device)
     return Attacked(taken, torch.tensor(success), torch.tensor(correct))
 
@@ -134,13 +138,13 @@ def _one_image(model: nn.Module, image: Tensor, label: Tensor, epsilon: float) -
 
 
 def training_step(
-    model: models.Classifier, images: Tensor, labels: Tensor, **solver: object
+    model: classifier.Classifier, images: Tensor, labels: Tensor, **solver: object
 ) -> Callable[[], None]:
     """Forward and backward pass of one step, and SGD with a rate of zero (nothing changes)."""
     optimiser = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
 
     def step() -> None:
-        with models.solving(model, **solver):
+        with classifier.solving(model, **solver):
             optimiser.zero_grad()
             F.cross_entropy(model(images), labels).backward()
             optimiser.step()
@@ -148,11 +152,11 @@ def training_step(
     return step
 
 
-def forward(model: models.Classifier, images: Tensor, **solver: object) -> Callable[[], None]:
+def forward(model: classifier.Classifier, images: Tensor, **solver: object) -> Callable[[], None]:
     """A forward pass without gradients."""
 
     def work() -> None:
-        with torch.no_grad(), models.solving(model, **solver):
+        with torch.no_grad(), classifier.solving(model, **solver):
             model(images)
 
     return work
@@ -201,7 +205,9 @@ def convolutions(work: Callable[[], None]) -> tuple[Callable[[], None], float]:
     return only_these, operations
 
 
-def by_torchode(model: models.Classifier, images: Tensor, tolerance: float) -> Callable[[], None]:
+def by_torchode(
+    model: classifier.Classifier, images: Tensor, tolerance: float
+) -> Callable[[], None]:
     """A forward pass by torchode's own batched Dormand-Prince method.
 
     Raises:

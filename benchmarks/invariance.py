@@ -24,11 +24,12 @@ import torch
 from torch import Tensor
 
 import nets
-from nets import models
-from node_robustness import devices
-from node_robustness.attacks import BasicIterativeMethod, attack
-from node_robustness.evaluation import evaluate
-from node_robustness.norms import Norm
+from nets import classifier
+from node_robustness.attacks.bim import BasicIterativeMethod
+from node_robustness.attacks.engine import attack
+from node_robustness.jobs import devices
+from node_robustness.models.evaluation import evaluate
+from node_robustness.perturbations.norms import Norm
 
 SIZES = (1, 7, 64, 1000)
 TOLERANCE = 0.1
@@ -68,22 +69,22 @@ class Row:
 PRECISIONS = {"single": torch.float32, "double": torch.float64}
 
 
-def network(name: str, device: torch.device, precision: torch.dtype) -> models.Classifier:
+def network(name: str, device: torch.device, precision: torch.dtype) -> classifier.Classifier:
     """MIX or OON with few filters and random weights that predict every class."""
     torch.manual_seed(0)
-    spec = models.Spec(1, 10, (0.1307,), (0.3081,), nets.DESIGNS[name], "ode", FILTERS)
-    model = models.Classifier(spec).eval()
+    spec = classifier.Spec(1, 10, (0.1307,), (0.3081,), nets.DESIGNS[name], "ode", FILTERS)
+    model = classifier.Classifier(spec).eval()
     with torch.no_grad():
         model.head.linear.bias -= model(torch.rand(64, 1, 28, 28)).mean(0)
     return model.to(device, precision)
 
 
 def run(
-    model: models.Classifier, images: Tensor, gradient: str | None, order: Tensor, size: int
+    model: classifier.Classifier, images: Tensor, gradient: str | None, order: Tensor, size: int
 ) -> Outcome:
     """Evaluate, or attack with a gradient, in the given order; the result in the original one."""
     back = torch.argsort(order)
-    with models.solving(model, tolerance=TOLERANCE, gradient=gradient or "direct"):
+    with classifier.solving(model, tolerance=TOLERANCE, gradient=gradient or "direct"):
         clean = evaluate(model, images[order], batch_size=size)
         assert clean.nfe is not None
         if gradient is None:
@@ -115,7 +116,9 @@ def differing(some: dict[str, Tensor], others: dict[str, Tensor]) -> int:
     return int(torch.stack(differ).any(0).sum())
 
 
-def compare(name: str, model: models.Classifier, images: Tensor, gradient: str | None) -> list[Row]:
+def compare(
+    name: str, model: classifier.Classifier, images: Tensor, gradient: str | None
+) -> list[Row]:
     """One network and one kind of run in batches of all sizes."""
     everyone = torch.arange(len(images))
     reference = run(model, images, gradient, everyone, len(images))

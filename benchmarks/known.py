@@ -22,22 +22,23 @@ from torch import Tensor
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from node_robustness import (  # noqa: E402
-    attacks,
-    comparisons,
-    gradient_audit,
-    grid,
-    protocols,
-    records,
-    sanity,
-    verdicts,
-)
-from node_robustness.checks import check_table  # noqa: E402
-from node_robustness.config import Config  # noqa: E402
-from node_robustness.evaluation import evaluate  # noqa: E402
-from node_robustness.models import Classifier, Spec, solving  # noqa: E402
-from node_robustness.norms import Norm  # noqa: E402
-from node_robustness.sizes import broken_within  # noqa: E402
+from node_robustness.attacks.engine import attack
+from node_robustness.attacks.files import write_attack
+from node_robustness.attacks.gradients import at_drawn_tolerances, with_gradient
+from node_robustness.attacks.make import make
+from node_robustness.audit import attack_checks, gradients
+from node_robustness.audit.files import write_audit
+from node_robustness.config.config import Config
+from node_robustness.grid import attack_settings, stages
+from node_robustness.grid import cells as grid_cells
+from node_robustness.models import evaluation
+from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.evaluation import evaluate
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.sizes import broken_within
+from node_robustness.perturbations.streams import Streams
+from node_robustness.verdict import comparisons, protocols, verdicts
+from node_robustness.verdict.checks import check_table
 
 TRAINING_IMAGES = 1297
 FACTOR = 1e4
@@ -158,14 +159,16 @@ def evaluated(
     (name,) = config.experiments
     experiment = config.experiments[name]
     clean, audits, attacked = [], [], []
-    for item in grid.solved(config, name):
+    for item in grid_cells.solved(config, name):
         told(item.folder)
         clean.append(_clean(folder, item, nets, images, labels))
-    for item in grid.audited(config, name):
+    for item in stages.audited(config, name):
         told(f"{item.folder}/audit")
         audits.append(_audit(folder, config, item, nets, images, labels))
     # The dear attacks look at what the cheaper ones have broken.
-    cells = sorted(grid.cells(config, name), key=lambda cell: bool(grid.cheaper(config, cell)))
+    cells = sorted(
+        grid_cells.cells(config, name), key=lambda cell: bool(attack_settings.cheaper(config, cell))
+    )
     for cell in cells:
         told(cell.folder)
         attacked.append(_attack(folder, config, cell, nets, images, labels))
@@ -181,23 +184,32 @@ def evaluated(
     )
 
 
-def _settings(item: grid.Solved) -> dict[str, object]:
+def _settings(item: grid_cells.Solved) -> dict[str, object]:
     names = ("experiment", "dataset", "model", "seed", "tolerance")
     return {name: getattr(item, name) for name in names}
 
 
-def _clean(folder: Path, item: grid.Solved, nets: Nets, images: Tensor, labels: Tensor) -> Path:
+def _clean(
+    folder: Path, item: grid_cells.Solved, nets: Nets, images: Tensor, labels: Tensor
+) -> Path:
     path = folder / item.folder / "clean.h5"
     model = nets[item.model, item.seed]
     with solving(model, tolerance=item.tolerance):
         found = evaluate(model, images, batch_size=len(images))
     index = np.arange(len(images))
-    records.write_clean(path, _settings(item), index, labels.numpy(), found, seconds=0, device="")
+    evaluation.write_clean(
+        path, _settings(item), index, labels.numpy(), found, seconds=0, device=""
+    )
     return path
 
 
 def _audit(
-    folder: Path, config: Config, item: grid.Solved, nets: Nets, images: Tensor, labels: Tensor
+    folder: Path,
+    config: Config,
+    item: grid_cells.Solved,
+    nets: Nets,
+    images: Tensor,
+    labels: Tensor,
 ) -> Path:
     experiment = config.experiments[item.experiment]
     audit, norm = experiment.audit, experiment.norms[0]
@@ -205,34 +217,34 @@ def _audit(
     path, model = folder / item.folder / "audit.h5", nets[item.model, item.seed]
     x, y = images[: audit.images], labels[: audit.images]
     rows, size = range(len(x)), len(x)
-    sources = gradient_audit.sources(model, grid.TIGHT_TOLERANCE, grid.RK4_STEPS)
+    sources = gradients.sources(model, grid_cells.TIGHT_TOLERANCE, grid_cells.RK4_STEPS)
     with solving(model, tolerance=item.tolerance):
-        records.write_audit(
+        write_audit(
             path,
             _settings(item),
             np.arange(size),
             y.numpy(),
             list(sources),
-            gradient_audit.directions(sources, audit.directions),
-            gradient_audit.audit_gradients(
+            gradients.directions(sources, audit.directions),
+            gradients.audit_gradients(
                 model,
                 x,
                 y,
                 sources,
                 random=audit.directions,
-                streams=attacks.Streams.of(item.seed, rows, "directions"),
+                streams=Streams.of(item.seed, rows, "directions"),
                 batch_size=size,
             ),
-            sanity.batch_invariance(model, x, seed=item.seed, batch_size=size),
-            sanity.neighbours_changed(
-                model, x, attacks.Streams.of(item.seed, rows, "neighbours"), batch_size=size
+            attack_checks.batch_invariance(model, x, seed=item.seed, batch_size=size),
+            attack_checks.neighbours_changed(
+                model, x, Streams.of(item.seed, rows, "neighbours"), batch_size=size
             ),
-            sanity.check_attacks(
+            attack_checks.check_attacks(
                 model,
                 x,
                 y,
                 norm=norm,
-                epsilon=grid.middle(experiment.epsilons_for(norm)),
+                epsilon=stages.middle(experiment.epsilons_for(norm)),
                 iterations=audit.iterations,
                 batch_size=size,
             ),
@@ -243,29 +255,34 @@ def _audit(
 
 
 def _attack(
-    folder: Path, config: Config, cell: grid.Cell, nets: Nets, images: Tensor, labels: Tensor
+    folder: Path, config: Config, cell: grid_cells.Cell, nets: Nets, images: Tensor, labels: Tensor
 ) -> Path:
     path, model = folder / cell.folder / "attack.h5", nets[cell.model, cell.seed]
-    settings, made_on = grid.attack_settings(config, cell), grid.source(config, cell)
+    settings, made_on = (
+        attack_settings.attack_settings(config, cell),
+        grid_cells.source(config, cell),
+    )
     index, source = np.arange(len(images)), None
     if made_on is not None:
         other = nets[made_on.model, made_on.seed]
-        source = attacks.with_gradient(other, made_on.tolerance, settings["by"])
+        source = with_gradient(other, made_on.tolerance, settings["by"])
     if "drawn" in settings:
-        source = attacks.at_drawn_tolerances(model, settings)
-    cheaper = [folder / other.folder / "attack.h5" for other in grid.cheaper(config, cell)]
+        source = at_drawn_tolerances(model, settings)
+    cheaper = [
+        folder / other.folder / "attack.h5" for other in attack_settings.cheaper(config, cell)
+    ]
     within = settings.get("skips", {}).get("within", 0)
-    found = attacks.attack(
-        attacks.with_gradient(model, cell.tolerance, settings),
+    found = attack(
+        with_gradient(model, cell.tolerance, settings),
         images,
         labels,
-        attacks.make(settings, cell.norm, cell.epsilon, source),
+        make(settings, cell.norm, cell.epsilon, source),
         seed=cell.seed,
         skip=torch.from_numpy(broken_within(cheaper, within, index)),
         batch_size=len(images),
     )
     where = {"attack": cell.attack, "norm": cell.norm, "epsilon": cell.epsilon}
-    records.write_attack(
+    write_attack(
         path,
         {**_settings(cell), **where, **settings},
         index,

@@ -18,10 +18,11 @@ from torch import Tensor
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
-from node_robustness import models  # noqa: E402
-from node_robustness.config import Training  # noqa: E402
-from node_robustness.datasets import find_source, load_split, prepare  # noqa: E402
-from node_robustness.training import train  # noqa: E402
+from node_robustness.config.models import Training
+from node_robustness.data.sources import find_source
+from node_robustness.data.splits import load_split, prepare
+from node_robustness.models import checkpoints, classifier
+from node_robustness.training.train import train
 
 FOLDER = ROOT / "results" / "benchmarks"
 DESIGNS = {"MIX": "residual", "OON": "convolution"}
@@ -44,7 +45,7 @@ class Nets:
     """
 
     data: str
-    models: dict[str, models.Classifier]
+    models: dict[str, classifier.Classifier]
     accuracy: dict[str, float]
     images: Tensor
     labels: Tensor
@@ -83,7 +84,9 @@ def load(data: Path | None, count: int, names: list[str], device: torch.device) 
     return Nets(description, nets, accuracy, images.to(device), labels.to(device))
 
 
-def _trained(data: Path, description: str, name: str, device: torch.device) -> models.Classifier:
+def _trained(
+    data: Path, description: str, name: str, device: torch.device
+) -> classifier.Classifier:
     weights = FOLDER / f"{description}-{name}.safetensors"
     spec = weights.with_suffix(".json")
     if not weights.exists():
@@ -91,7 +94,7 @@ def _trained(data: Path, description: str, name: str, device: torch.device) -> m
         torch.manual_seed(0)
         # The paper's dropout would need more steps than a benchmark can spare.
         architecture = {"downsampling": DESIGNS[name], "body": "ode", "filters": 64, "dropout": 0.0}
-        model = models.Classifier(models.spec_for(name, architecture, data))
+        model = classifier.Classifier(classifier.spec_for(name, architecture, data))
         fit, validation = load_split(data, "train"), load_split(data, "validation", 100)
         order = np.arange(TRAINING_IMAGES) % len(fit.labels)
         train(
@@ -103,9 +106,9 @@ def _trained(data: Path, description: str, name: str, device: torch.device) -> m
             checkpoint=weights.with_suffix(".checkpoint"),
             device=device,
         )
-        models.save(model, weights, spec)
+        checkpoints.save(model, weights, spec)
         weights.with_suffix(".checkpoint").unlink()
-    return models.load(weights, spec)
+    return checkpoints.load(weights, spec)
 
 
 if __name__ == "__main__":

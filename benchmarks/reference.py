@@ -32,15 +32,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import known
-from node_robustness import verdicts
-from node_robustness.attacks import Solved
-from node_robustness.config import Config, load
-from node_robustness.crossed import difference
-from node_robustness.models import frozen
-from node_robustness.norms import Norm
+from node_robustness.attacks.gradients import Solved
+from node_robustness.config.config import Config
+from node_robustness.config.loading import load
+from node_robustness.models.classifier import frozen
 from node_robustness.numbers import label
-from node_robustness.protocols import Attacked
-from node_robustness.sizes import within
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.sizes import within
+from node_robustness.statistics.crossed import difference
+from node_robustness.verdict import verdicts
+from node_robustness.verdict.protocols import Attacked
 
 EPSILONS = {"linf": 0.1, "l2": 0.6}
 TOLERANCE = 10.0

@@ -3,8 +3,8 @@
     python benchmarks/rounds.py [--jobs 1000] [--seconds 90] [--json out.json]
 
 Runs a workflow of so many jobs that do nothing for three seconds, twenty at a time, once as
-Snakemake is and once with what `node_robustness.scheduler` changes; after so many seconds each is
-stopped, and the CPU time of Snakemake's own process is set beside it.
+Snakemake is and once with what `node_robustness.scheduling.snakemake_fixes` changes; after so many
+seconds each is stopped, and the CPU time of Snakemake's own process is set beside it.
 """
 
 import argparse
@@ -25,10 +25,10 @@ import os, sys
 
 if os.environ["MENDED"] == "yes":
     sys.path.insert(0, {scripts!r})
-    from node_robustness import scheduler
+    from node_robustness.scheduling import snakemake_fixes
     from snakemake.scheduling.job_scheduler import JobScheduler
 
-    scheduler.mend(JobScheduler)
+    snakemake_fixes.mend(JobScheduler)
 
 rule all:
     input: expand("out/{{i}}", i=range({jobs}))

@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 import contestants
 import nets
 from contestants import seconds
-from node_robustness import devices
+from node_robustness.jobs import devices
 
 TOLERANCES = [1e-3, 1e-1, 10.0]
 EPSILONS = [0.05, 0.1, 0.3]

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 import nets
-from node_robustness import models
-from node_robustness.norms import Norm
-from node_robustness.trajectories import dump
+from node_robustness.models import classifier
+from node_robustness.perturbations.norms import Norm
+from node_robustness.trajectories import writer
 from node_robustness.trajectories.causal import find_causes, intervals, way_of
 from node_robustness.trajectories.decision import margins
 from node_robustness.trajectories.distances import distances
-from node_robustness.trajectories.instrument import Choice, Images, Instrument
+from node_robustness.trajectories.measure import Choice, Images, Instrument
 from node_robustness.trajectories.runs import follow, grid
 
 TIMES = grid(51)
@@ -42,7 +42,7 @@ def seconds(function: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cores
 
 
-def forward(model: models.Classifier, sides: tuple[Tensor, ...]) -> None:
+def forward(model: classifier.Classifier, sides: tuple[Tensor, ...]) -> None:
     """Plain solves of all images."""
     with torch.no_grad():
         for images in sides:
@@ -50,7 +50,7 @@ def forward(model: models.Classifier, sides: tuple[Tensor, ...]) -> None:
                 model(batch)
 
 
-def followed(model: models.Classifier, clean: Tensor, moved: Tensor) -> None:
+def followed(model: classifier.Classifier, clean: Tensor, moved: Tensor) -> None:
     """Distances and margins of all pairs at all times, and the accepted nodes."""
     with torch.no_grad():
         for before, after in zip(clean.split(BATCH), moved.split(BATCH), strict=True):
@@ -63,7 +63,7 @@ def followed(model: models.Classifier, clean: Tensor, moved: Tensor) -> None:
                 margins(logits, decided)
 
 
-def whole(model: models.Classifier, clean: Tensor, moved: Tensor, growth: int) -> None:
+def whole(model: classifier.Classifier, clean: Tensor, moved: Tensor, growth: int) -> None:
     """A trajectory.h5 as a run writes it, but for probes and the causal test."""
     n = len(clean)
     success = np.ones(n, bool)
@@ -77,7 +77,7 @@ def whole(model: models.Classifier, clean: Tensor, moved: Tensor, growth: int) -
     sizes = tool.sizes(n, 4, shape, "float16")
     with (
         tempfile.TemporaryDirectory() as folder,
-        dump.writing(
+        writer.writing(
             Path(folder) / "trajectory.h5",
             {},
             sizes,
@@ -113,7 +113,7 @@ def main() -> None:
           f"{arguments.threads} threads, torch {torch.__version__}\n")  # fmt: skip
     print("| what | seconds | seconds of all cores | times two forward solves |")
     print("|---|---|---|---|")
-    with models.solving(model, tolerance=arguments.tolerance), models.frozen(model):
+    with classifier.solving(model, tolerance=arguments.tolerance), classifier.frozen(model):
         forward(model, (clean[:BATCH],))  # the first call is slower
         wall, base = seconds(lambda: forward(model, (clean, moved)))
         print(f"| two forward solves | {wall:.2f} | {base:.2f} | 1 |", flush=True)

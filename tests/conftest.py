@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import torch
+
 from rounding import OtherRounding
 
 # The tests are small: with more threads they spend their time waiting.

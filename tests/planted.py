@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from node_robustness.models import Classifier, Spec
+from node_robustness.models.classifier import Classifier, Spec
 
 
 class LinearField(nn.Module):

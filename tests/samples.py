@@ -7,24 +7,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from node_robustness import (
-    audit_tables,
-    comparisons,
-    figures,
-    protocols,
-    tables,
-    trajectory_summary,
-    trajectory_tables,
-    verdicts,
-)
-from node_robustness.checks import check_table
-from node_robustness.costs import job_costs
-from node_robustness.examples import example_table
 from node_robustness.figures.costs import cost_figure
-from node_robustness.image_pages import Pages, image_pages
+from node_robustness.figures.experiment import of_experiment
+from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.numbers import token
-from node_robustness.report import render_report
-from node_robustness.storage import put, write_hdf5
+from node_robustness.provenance.costs import job_costs
+from node_robustness.report.html import render_report
+from node_robustness.tables import audit, evaluation, trajectory_summary
+from node_robustness.tables import trajectories as tables_trajectories
+from node_robustness.tables.examples import example_table
+from node_robustness.tables.image_pages import Pages, image_pages
+from node_robustness.verdict import comparisons, gains, protocols, verdicts
+from node_robustness.verdict.checks import check_table
 
 
 def write(path: Path, kind: str, settings: dict, arrays: dict, **attributes: object) -> Path:
@@ -383,32 +377,32 @@ def tables_of(
     items = comparisons.replicated(attacked)
     checked = check_table(clean, attacked, audits, judged)
     found = verdicts.verdict_table(items, checked, paper)
-    followed = trajectory_tables.image_table(trajectories)
+    followed = tables_trajectories.image_table(trajectories)
     return {
-        "training": tables.training_table([]),
-        "clean": tables.clean_table(clean),
-        "nfe": tables.nfe_table(clean),
-        "attacks": tables.attack_table(attacks),
-        "trajectories": trajectory_tables.trajectory_table(trajectories),
+        "training": evaluation.training_table([]),
+        "clean": evaluation.clean_table(clean),
+        "nfe": evaluation.nfe_table(clean),
+        "attacks": evaluation.attack_table(attacks),
+        "trajectories": tables_trajectories.trajectory_table(trajectories),
         "trajectory_images": followed,
         "trajectory_summary": trajectory_summary.summary_table(followed),
         "trajectory_roc": trajectory_summary.roc_table(followed),
-        "probes": trajectory_tables.probe_table(probes),
-        "responsible": trajectory_tables.responsible_table(trajectories),
+        "probes": tables_trajectories.probe_table(probes),
+        "responsible": tables_trajectories.responsible_table(trajectories),
         "examples": protocols.example_sizes(attacked, paper),
         "budgets": protocols.budget_table(attacked),
         "ladder": protocols.ladder_table(attacked),
         "protocols": protocols.protocol_table(attacked, paper),
         "curves": protocols.curve_table(attacked, paper),
-        "audit": audit_tables.audit_table(audits),
-        "matrix": audit_tables.matrix_table(judged),
-        "randomisation": audit_tables.randomisation_table(randomised),
-        "detection": audit_tables.detection_table(detections),
-        "roc": audit_tables.roc_table(detections),
+        "audit": audit.audit_table(audits),
+        "matrix": audit.matrix_table(judged),
+        "randomisation": audit.randomisation_table(randomised),
+        "detection": audit.detection_table(detections),
+        "roc": audit.roc_table(detections),
         "checks": checked,
         "comparisons": comparisons.comparison_table(items, paper, trained),
         "verdicts": found,
-        "gains": verdicts.gain_table(items, found, paper, trained),
+        "gains": gains.gain_table(items, found, paper, trained),
     }
 
 
@@ -464,7 +458,7 @@ def pages_in(folder: Path) -> Pages:
 
 def draw(collected: dict, examples, pages: Pages | None = None, models=MODELS) -> dict:
     known = image_pages([]) if pages is None else pages
-    charts = figures.of_experiment(collected, lambda: examples, lambda: known, models)
+    charts = of_experiment(collected, lambda: examples, lambda: known, models)
     return {name: make() for name, make in charts.items()}
 
 

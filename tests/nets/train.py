@@ -15,9 +15,8 @@ from torch import nn
 FOLDER = Path(__file__).parent
 sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parents[1] / "benchmarks")]
 
-import victims  # noqa: E402
-
 import known  # noqa: E402
+import victims  # noqa: E402
 
 NETS = {
     "undefended-0": {"seed": 0, "epochs": 8},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from harness import ROOT
 from pretend import slurm
 

@@ -6,9 +6,10 @@ import shutil
 import signal
 from pathlib import Path
 
-import harness
 import pytest
 import yaml
+
+import harness
 from harness import ROOT, Run, files, tiny
 from pretend import (
     Jobs,

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from harness import Run
 from pretend import HERE, Jobs, begin, finish, jobs, meanwhile, numbers, slurm, start_now, wait_for
 

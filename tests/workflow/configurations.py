@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import own_dataset
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from node_robustness.config import FIXED, TORCHDIFFEQ_ONLY
-from node_robustness.presets import BUILT_IN, PAPER_ATTACK, expand
+from harness import own_dataset
+from node_robustness.config.models import FIXED, TORCHDIFFEQ_ONLY
+from node_robustness.config.presets import BUILT_IN, PAPER_ATTACK, expand
 
 EXPERIMENT = "any"
 

@@ -19,7 +19,7 @@ import pandas as pd
 import psutil
 import yaml
 
-from node_robustness.storage import sha256
+from node_robustness.files.atomic import sha256
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read_text())

@@ -20,12 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from harness import ROOT, Run, variables_at
 from snakemake import cli
 from snakemake.benchmark import benchmarked
 from snakemake.script import PythonScript
 
 import node_robustness
+from harness import ROOT, Run, variables_at
 
 # Many times what a run takes, or a job of it.
 _SECONDS = 900

@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
 from configurations import EXPERIMENT, Example, Pictures, examples
 from harness import TABLES, Run
-from hypothesis import HealthCheck, Phase, given, seed, settings
 from quick_runs import QuickSnakemake
 
 pytestmark = pytest.mark.skipif(

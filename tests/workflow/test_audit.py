@@ -6,6 +6,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+
 from harness import IMAGES, OON, plan, snakemake, tiny
 
 RES = "results/tiny/digits/RES/seed-0"

@@ -19,6 +19,7 @@ import h5py
 import pytest
 import torch
 import yaml
+
 from authors import authors_net
 from harness import (
     OON,
@@ -34,8 +35,7 @@ from harness import (
     snakemake,
     tiny,
 )
-
-from node_robustness.presets import BUILT_IN, PRESETS
+from node_robustness.config.presets import BUILT_IN, PRESETS
 
 DATA = "results/tiny/digits/data.h5"
 CLEAN = f"{OON}/tau-1/clean.h5"

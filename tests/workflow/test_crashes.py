@@ -19,11 +19,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from harness import files, scripts, snakemake, start, tiny, untimed
 from safetensors import safe_open
 
+from harness import files, scripts, snakemake, start, tiny, untimed
 from node_robustness.errors import UserError
-from node_robustness.storage import open_hdf5
+from node_robustness.files.hdf5 import open_hdf5
 
 pytestmark = pytest.mark.slow
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from harness import snakemake
 
 # They answer what Snakemake asks before it plans; the engines themselves are not needed for that.

@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+
 from authors import authors_net
 from harness import IMAGES, OON, plan, snakemake, tiny
 

@@ -8,10 +8,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from harness import IMAGES, OON, plan, snakemake, tiny
 
-from node_robustness.protocols import protocol_table, read_attacked
-from node_robustness.storage import sha256
+from harness import IMAGES, OON, plan, snakemake, tiny
+from node_robustness.files.atomic import sha256
+from node_robustness.verdict.protocols import protocol_table, read_attacked
 
 ATTACKS = {
     "moved": {"method": "transfer", "by": "steps"},

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import pytest
 import yaml
+
 from harness import ROOT, snakemake
 
 FOLDER = os.environ.get("NODE_ROBUSTNESS_MNIST")

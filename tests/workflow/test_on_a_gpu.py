@@ -3,6 +3,7 @@
 import h5py
 import pytest
 import torch
+
 from harness import snakemake, tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

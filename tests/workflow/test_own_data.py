@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from harness import attempt, complaint, files, noise, own_dataset, snakemake, tiny
 
-from node_robustness.storage import sha256
+from harness import attempt, complaint, files, noise, own_dataset, snakemake, tiny
+from node_robustness.files.atomic import sha256
 
 
 def own_archive(folder: Path, images: np.ndarray, labels: np.ndarray) -> dict:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-from harness import ROOT, TINY, attempt, complaint, files, noise, own_dataset, plan, snakemake, tiny
 from snakemake.api import SnakemakeApi
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import (
@@ -19,6 +18,8 @@ from snakemake.settings.types import (
     OutputSettings,
     ResourceSettings,
 )
+
+from harness import ROOT, TINY, attempt, complaint, files, noise, own_dataset, plan, snakemake, tiny
 
 # What a shell, a URL, a pattern or a format could take for something else.
 ODD = "a b'c\"d&e;$HOME(f)#%41é{g}{seed}[h]*?`i`\\n~!<j>|k:\tl\nm"

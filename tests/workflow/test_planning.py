@@ -1,14 +1,14 @@
 """Plans of thousands of jobs: what Snakemake calls for each of them is cheap to call."""
 
 import yaml
-from harness import ROOT, TINY
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_args
 from snakemake.common import FUNC_OVERWRITE_PARAMS_ATTR
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import OutputSettings
 
-from node_robustness import plan
+from harness import ROOT, TINY
+from node_robustness.scheduling import plan
 
 
 def test_functions_of_every_cell_need_not_be_inspected(tmp_path, monkeypatch):

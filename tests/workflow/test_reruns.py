@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness import ROOT, attempt, plan, snakemake, tiny
 
 BIM = {"method": "bim", "iterations": 4, "step": 0.1}
@@ -284,20 +285,20 @@ class TestCode:
         [
             ("attack.py", jobs(*OF_ATTACK) | SUMMARY),
             # Merged or not, an attack.h5 has the code of both scripts on record.
-            ("node_robustness/shards.py", jobs(*OF_ATTACK) | SUMMARY),
+            ("node_robustness/attacks/merge.py", jobs(*OF_ATTACK) | SUMMARY),
             ("evaluate.py", jobs("evaluate") | SUMMARY),
-            ("node_robustness/solvers.py", EVERY_MODEL_AND_AFTER),
+            ("node_robustness/ode/solve.py", EVERY_MODEL_AND_AFTER),
             (
                 "node_robustness/attacks/square.py",
                 jobs(*OF_ATTACK, "audit", "randomise", "detect") | SUMMARY,
             ),
-            ("node_robustness/gradient_audit.py", jobs("audit") | SUMMARY),
-            ("node_robustness/tolerance_matrix.py", jobs("judge") | SUMMARY),
+            ("node_robustness/audit/gradients.py", jobs("audit") | SUMMARY),
+            ("node_robustness/audit/tolerance_matrix.py", jobs("judge") | SUMMARY),
             ("node_robustness/trajectories/distances.py", jobs("probe", "trajectory") | SUMMARY),
-            ("node_robustness/storage.py", DATA | EVERY_MODEL_AND_AFTER),
+            ("node_robustness/files/hdf5.py", DATA | EVERY_MODEL_AND_AFTER),
             ("node_robustness/figures/style.py", DRAWN),
-            ("node_robustness/findings.py", {"report results/tiny"}),
-            ("node_robustness/config.py", set()),
+            ("node_robustness/report/findings.py", {"report results/tiny"}),
+            ("node_robustness/config/config.py", set()),
             ("node_robustness/import_me_not.py", set()),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
@@ -308,7 +309,7 @@ class TestCode:
         assert planned(grid, config=wide(), project=project) == expected
 
     def test_the_template_of_the_report(self, grid, project):
-        add_line(project, "node_robustness/report_template.html", "<!-- -->")
+        add_line(project, "node_robustness/report/template.html", "<!-- -->")
         assert planned(grid, config=wide(), project=project) == {"report results/tiny"}
 
     @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ class TestCode:
         assert planned(grid, config=wide(), variables=path) == expected
 
     def test_what_ran_for_its_code_does_not_run_again(self, copied, project):
-        add_line(project, "node_robustness/findings.py", "_ADDED = 1")
+        add_line(project, "node_robustness/report/findings.py", "_ADDED = 1")
         assert snakemake(copied, project=project).jobs == {"report": 1}
         assert plan(copied, project=project).jobs == {}
 
@@ -336,7 +337,9 @@ class TestPlan:
     def lines(folder: Path, *search: Path, **settings: Any) -> list[str]:
         path = ":".join(map(str, [*search, ROOT / "workflow/scripts"]))
         variables = {"PYTHONPATH": path}
-        run = attempt(folder, program="node_robustness.plan", variables=variables, **settings)
+        run = attempt(
+            folder, program="node_robustness.scheduling.plan", variables=variables, **settings
+        )
         assert run.returncode == 0, run.output
         return [line for line in run.output.splitlines() if not line.startswith("Using workflow")]
 
@@ -396,7 +399,7 @@ class TestPlan:
         ]
 
     def test_code_and_libraries(self, grid, project, tmp_path):
-        add_line(project, "node_robustness/findings.py", "_ADDED = 1")
+        add_line(project, "node_robustness/report/findings.py", "_ADDED = 1")
         pretend(tmp_path, "markupsafe")
         reason, total = self.lines(grid, tmp_path, config=wide(), project=project)
         assert re.fullmatch(

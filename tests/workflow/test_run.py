@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from harness import IMAGES, OON, TABLES, files, numbers, plan, snakemake, tiny
 
-from node_robustness.results_page import render
-from node_robustness.storage import sha256
+from harness import IMAGES, OON, TABLES, files, numbers, plan, snakemake, tiny
+from node_robustness.files.atomic import sha256
+from node_robustness.report.markdown import render
 
 AUDITS = {"audit": 3, "judge": 2, "randomise": 1, "detect": 2}
 JOBS = {

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from harness import attempt, files, snakemake, untimed
 
 pytestmark = pytest.mark.slow

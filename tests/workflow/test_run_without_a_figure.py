@@ -5,8 +5,9 @@ import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from harness import ROOT, snakemake
 from PIL import Image
+
+from harness import ROOT, snakemake
 
 
 def drawings(folder: Path, suffix: str) -> dict[str, bytes]:

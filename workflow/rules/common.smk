@@ -16,18 +16,23 @@ SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
 # At the end: to a workflow that uses this one as a module, our scripts are not its modules.
 sys.path.append(str(SCRIPTS))
 
-from node_robustness import code_digest, command_line
-from node_robustness import config as configuration
-from node_robustness import duplicate_keys, grid, places, scheduler, unrecorded
-from node_robustness.dataset_sizes import images_to_test
-from node_robustness.enough_images import check_prepared
+from node_robustness.config import duplicate_keys
+from node_robustness.config.loading import load
+from node_robustness.data.enough_images import check_prepared
 from node_robustness.errors import UserError
+from node_robustness.grid import attack_settings as settings_of_attacks
+from node_robustness.grid import cells as grid
+from node_robustness.grid import shards as grid_shards
+from node_robustness.grid import sources, stages
 from node_robustness.numbers import token
-from node_robustness.trajectory_room import check_room
+from node_robustness.provenance import command_line
+from node_robustness.scheduling import code_digest, places, snakemake_fixes, unrecorded
+from node_robustness.shapes.datasets import images_to_test
+from node_robustness.trajectories.disk_space import check_room
 
 command_line.remember()
 places.quote_python()
-scheduler.mend(JobScheduler)
+snakemake_fixes.mend(JobScheduler)
 
 # The objects of a plan live until its end: to look among those of thousands of jobs for garbage
 # that is not there, as often as Python does, takes a sixth of the time.
@@ -45,9 +50,9 @@ try:
         duplicate_keys.check_files(workflow.configfiles)
         duplicate_keys.check_options(sys.argv)
         duplicate_keys.check_arguments(workflow.config_settings.config_args or ())
-    CONFIG = configuration.load(config)
+    CONFIG = load(config)
     # Snakemake's own message for a missing input would name neither the key nor a remedy.
-    grid.check_checkpoints(CONFIG)
+    sources.check_checkpoints(CONFIG)
     grid.check_images(CONFIG)
 except UserError as error:
     raise WorkflowError(str(error))
@@ -60,7 +65,7 @@ RESULTS, RESOURCES = (
     for folder in ("results", "resources")
 )
 # Of these datasets attacks are made in shards, of the others in one piece.
-SPLIT = {name for name in CONFIG.datasets if grid.is_split(CONFIG, name)}
+SPLIT = {name for name in CONFIG.datasets if grid_shards.is_split(CONFIG, name)}
 DATA = "results/{experiment}/{dataset}/data.h5"
 TRAINED = "results/{experiment}/{dataset}/{model}/seed-{seed}"
 SOLVED = f"{TRAINED}/tau-{{tolerance}}"
@@ -136,7 +141,7 @@ def one_of(names):
 wildcard_constraints:
     experiment=one_of(CONFIG.experiments),
     dataset=one_of(CONFIG.datasets),
-    folder=one_of(grid.resource_folder(CONFIG, name) for name in CONFIG.datasets),
+    folder=one_of(sources.resource_folder(CONFIG, name) for name in CONFIG.datasets),
     model=one_of(CONFIG.models),
     seed=r"\d+",
     tolerance=one_of(TOLERANCES),
@@ -197,7 +202,9 @@ def set_of(*inputs):
 
 def source_of(folder):
     """Which files lie in a folder of resources/, and how they are read (not: from which mirror)."""
-    name = next(n for n in CONFIG.datasets if grid.resource_folder(CONFIG, n) == folder)
+    name = next(
+        n for n in CONFIG.datasets if sources.resource_folder(CONFIG, n) == folder
+    )
     dataset = CONFIG.datasets[name]
     return {
         "name": dataset.source,
@@ -232,7 +239,7 @@ def architecture(wildcards):
 @for_each_job
 def imported(wildcards):
     """The file that a model's weights are imported from."""
-    return grid.checkpoint(CONFIG, wildcards.model, wildcards.seed)
+    return sources.checkpoint(CONFIG, wildcards.model, wildcards.seed)
 
 
 @for_each_job
@@ -269,7 +276,7 @@ def cell_at(experiment, dataset, model, seed, tolerance, attack, norm, epsilon):
 @for_each_job
 def attack_settings(wildcards):
     """Everything that counts of an attack in this cell."""
-    return grid.attack_settings(CONFIG, cell(wildcards))
+    return settings_of_attacks.attack_settings(CONFIG, cell(wildcards))
 
 
 @for_each_job
@@ -308,7 +315,7 @@ def paced_images(wildcards):
 @for_each_job
 def cheaper_attacks(wildcards):
     """The cells whose broken images this one leaves out, if any."""
-    cheaper = grid.cheaper(CONFIG, cell(wildcards))
+    cheaper = settings_of_attacks.cheaper(CONFIG, cell(wildcards))
     return [f"results/{item.folder}/attack.h5" for item in cheaper]
 
 
@@ -318,21 +325,21 @@ def shards(wildcards):
     item = cell(wildcards)
     return [
         f"results/{item.folder}/attack-{shard.name}.h5"
-        for shard in grid.shards(CONFIG, item)
+        for shard in grid_shards.shards(CONFIG, item)
     ]
 
 
 @for_each_job
 def part(wildcards):
     """Which of the cell's images this shard has."""
-    shard = grid.Shard.named(wildcards.shard)
+    shard = grid_shards.Shard.named(wildcards.shard)
     return [shard.first, shard.end]
 
 
 @for_each_job
 def images_of_part(wildcards):
     """How many test images a shard is cut from: those up to its end, however many there are."""
-    return grid.Shard.named(wildcards.shard).end
+    return grid_shards.Shard.named(wildcards.shard).end
 
 
 @for_each_job
@@ -371,7 +378,7 @@ def audit_settings(wildcards):
         **experiment.audit.model_dump(),
         "images": images_of(experiment.audit, wildcards),
         "norm": norm,
-        "epsilon": grid.middle(experiment.epsilons_for(norm)),
+        "epsilon": stages.middle(experiment.epsilons_for(norm)),
         "tight_tolerance": grid.TIGHT_TOLERANCE,
         "rk4_steps": grid.RK4_STEPS,
     }
@@ -431,7 +438,7 @@ def probes(wildcards):
     section = CONFIG.experiments[wildcards.experiment].trajectories
     if section is None or not section.probe:
         return []
-    followed = grid.followed(CONFIG, wildcards.experiment)
+    followed = stages.followed(CONFIG, wildcards.experiment)
     return list(
         dict.fromkeys(f"results/{cell.solved_folder}/probe.h5" for cell in followed)
     )

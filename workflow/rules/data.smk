@@ -28,7 +28,7 @@ rule fetch:
 
 rule prepare:
     input:
-        record=lambda wildcards: f"resources/{grid.resource_folder(CONFIG, wildcards.dataset)}/verified.json",
+        record=lambda wildcards: f"resources/{sources.resource_folder(CONFIG, wildcards.dataset)}/verified.json",
     output:
         data=DATA,
     log:
@@ -39,7 +39,7 @@ rule prepare:
     params:
         code=code_of("prepare"),
         source=lambda wildcards: source_of(
-            grid.resource_folder(CONFIG, wildcards.dataset)
+            sources.resource_folder(CONFIG, wildcards.dataset)
         ),
         validation=lambda wildcards: CONFIG.datasets[wildcards.dataset].validation,
         split_seed=lambda wildcards: CONFIG.datasets[wildcards.dataset].split_seed,

@@ -1,20 +1,20 @@
 # Tables, figures, claim records and the report of an experiment.
 # Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json,
 # costs.csv; and, if asked for, docs/results/, a page in Markdown with what it is made from.
-from node_robustness import published
+from node_robustness.report import catalogue
 
 COLLECTED = {
-    "histories": of_experiment(grid.fitted, "history.csv"),
+    "histories": of_experiment(stages.fitted, "history.csv"),
     "clean": of_experiment(grid.solved, "clean.h5"),
     "attacks": of_experiment(grid.cells, "attack.h5"),
-    "trajectories": of_experiment(grid.followed, "trajectory.h5"),
+    "trajectories": of_experiment(stages.followed, "trajectory.h5"),
     "probes": probes,
-    "audits": of_experiment(grid.audited, "audit.h5"),
-    "judged": of_experiment(grid.judged, "judged.h5"),
-    "randomised": of_experiment(grid.randomised, "randomised.h5"),
-    "detections": of_experiment(grid.detected, "detection.h5"),
+    "audits": of_experiment(stages.audited, "audit.h5"),
+    "judged": of_experiment(stages.judged, "judged.h5"),
+    "randomised": of_experiment(stages.randomised, "randomised.h5"),
+    "detections": of_experiment(stages.detected, "detection.h5"),
 }
-SHOWN = of_experiment(grid.shown, "attack.h5")
+SHOWN = of_experiment(stages.shown, "attack.h5")
 
 
 rule tables:
@@ -49,13 +49,13 @@ rule figures:
         attacks=SHOWN,
         data=lambda wildcards: [
             f"results/{cell.experiment}/{cell.dataset}/data.h5"
-            for cell in grid.shown(CONFIG, wildcards.experiment)
+            for cell in stages.shown(CONFIG, wildcards.experiment)
         ],
         trajectories=COLLECTED["trajectories"],
-        followed_attacks=of_experiment(grid.followed, "attack.h5"),
+        followed_attacks=of_experiment(stages.followed, "attack.h5"),
         followed_data=lambda wildcards: [
             f"results/{cell.experiment}/{cell.dataset}/data.h5"
-            for cell in grid.followed(CONFIG, wildcards.experiment)
+            for cell in stages.followed(CONFIG, wildcards.experiment)
         ],
     output:
         report(
@@ -107,7 +107,7 @@ rule report:
         clean=of_experiment(grid.solved, "clean.h5"),
         tables=expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
         figures=expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
-        pace=of_experiment(grid.paced, "pace.h5"),
+        pace=of_experiment(stages.paced, "pace.h5"),
     output:
         report=report(
             "results/{experiment}/report.html",
@@ -135,10 +135,10 @@ rule report:
 rule page:
     input:
         tables=expand(
-            "results/{{experiment}}/tables/{table}.csv", table=published.TABLES
+            "results/{{experiment}}/tables/{table}.csv", table=catalogue.TABLES
         ),
         figures=expand(
-            "results/{{experiment}}/figures/{figure}.svg", figure=published.FIGURES
+            "results/{{experiment}}/figures/{figure}.svg", figure=catalogue.FIGURES
         ),
         manifest="results/{experiment}/manifest.json",
     output:

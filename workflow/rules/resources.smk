@@ -1,6 +1,6 @@
 # What the jobs that compute ask for: GPUs, minutes and megabytes (see profiles/README.md).
 # Needs: the configuration. Makes: GPUS, and the functions that the rules name under `resources`.
-from node_robustness import job_sizes
+from node_robustness.scheduling import job_sizes
 
 GPUS = job_sizes.gpus(CONFIG)
 
@@ -37,7 +37,7 @@ def pace_work(wildcards):
 def shard_work(wildcards):
     """The work of an attack on the images of one shard."""
     steps = job_sizes.attack_steps(CONFIG, wildcards.attack)
-    images = grid.Shard.named(wildcards.shard).images
+    images = grid_shards.Shard.named(wildcards.shard).images
     return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps, images)
 
 

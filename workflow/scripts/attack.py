@@ -5,33 +5,39 @@ from pathlib import Path
 
 import torch
 
-from node_robustness import attacks, devices, models
-from node_robustness.evaluation import test_images
-from node_robustness.jobs import bar, job
-from node_robustness.memory import images_at_a_time
-from node_robustness.records import write_attack
-from node_robustness.sizes import broken_within
-from node_robustness.storage import sha256
+from node_robustness.attacks.engine import attack
+from node_robustness.attacks.files import write_attack
+from node_robustness.attacks.gradients import Solved, at_drawn_tolerances, with_gradient
+from node_robustness.attacks.make import make
+from node_robustness.files.atomic import sha256
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import bar, job
+from node_robustness.models import checkpoints, classifier
+from node_robustness.models.evaluation import test_images
+from node_robustness.models.memory import images_at_a_time
+from node_robustness.perturbations.sizes import broken_within
 
-with job(snakemake.log[0]), models.backward_solves():
+with job(snakemake.log[0]), classifier.backward_solves():
     compute, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = test_images(Path(snakemake.input.data), snakemake.params.images, device)
     part = slice(*snakemake.params.get("part", [None]))
     index, images, labels = test.index[part], images[part], labels[part]
-    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     provenance = {"weights_sha256": sha256(snakemake.input.weights)}
     source = None
     if snakemake.input.source:
         weights, spec = map(Path, snakemake.input.source)
-        source = attacks.with_gradient(
-            models.load(weights, spec).to(device), settings["source"]["tolerance"], settings["by"]
+        source = with_gradient(
+            checkpoints.load(weights, spec).to(device),
+            settings["source"]["tolerance"],
+            settings["by"],
         )
         provenance["source_weights_sha256"] = sha256(weights)
-    dearest = attacked = attacks.with_gradient(model, coordinates["tolerance"], settings)
+    dearest = attacked = with_gradient(model, coordinates["tolerance"], settings)
     if "drawn" in settings:
-        source = attacks.at_drawn_tolerances(model, settings)
-        dearest = attacks.Solved(model, tolerance=settings["drawn"]["low"])
+        source = at_drawn_tolerances(model, settings)
+        dearest = Solved(model, tolerance=settings["drawn"]["low"])
     skip = None
     if "skips" in settings:
         within = settings["skips"]["within"]
@@ -39,11 +45,11 @@ with job(snakemake.log[0]), models.backward_solves():
         skip = torch.from_numpy(broken)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
-        found = attacks.attack(
+        found = attack(
             attacked,
             images,
             labels,
-            attacks.make(settings, coordinates["norm"], coordinates["epsilon"], source),
+            make(settings, coordinates["norm"], coordinates["epsilon"], source),
             index=index,
             seed=coordinates["seed"],
             skip=skip,

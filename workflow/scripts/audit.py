@@ -3,29 +3,34 @@
 import time
 from pathlib import Path
 
-from node_robustness import devices, gradient_audit, models, sanity
-from node_robustness.attacks import Streams
-from node_robustness.evaluation import measured_images
-from node_robustness.jobs import bar, job
-from node_robustness.memory import images_at_a_time
-from node_robustness.records import write_audit
-from node_robustness.storage import sha256
+from node_robustness.audit import attack_checks
+from node_robustness.audit import gradients as audit_gradients
+from node_robustness.audit.files import write_audit
+from node_robustness.files.atomic import sha256
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import bar, job
+from node_robustness.models import checkpoints, classifier
+from node_robustness.models.evaluation import measured_images
+from node_robustness.models.memory import images_at_a_time
+from node_robustness.perturbations.streams import Streams
 
 with job(snakemake.log[0]):
     compute, device = devices.set_up(snakemake.config)
-    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, audit = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = measured_images(Path(snakemake.input.data), audit["images"], device)
     rows, seed = test.index.tolist(), coordinates["seed"]
-    with models.solving(model, tolerance=audit["tight_tolerance"]):  # the dearest of the sources
+    with classifier.solving(
+        model, tolerance=audit["tight_tolerance"]
+    ):  # the dearest of the sources
         batch_size = images_at_a_time(compute, model, images)
-    sources = gradient_audit.sources(model, audit["tight_tolerance"], audit["rk4_steps"])
+    sources = audit_gradients.sources(model, audit["tight_tolerance"], audit["rk4_steps"])
     started = time.perf_counter()
     with (
-        models.solving(model, tolerance=coordinates["tolerance"]),
+        classifier.solving(model, tolerance=coordinates["tolerance"]),
         bar(len(images), "audited") as progress,
     ):
-        gradients = gradient_audit.audit_gradients(
+        gradients = audit_gradients.audit_gradients(
             model,
             images,
             labels,
@@ -35,11 +40,11 @@ with job(snakemake.log[0]):
             batch_size=batch_size,
             progress=progress.update,
         )
-        invariance = sanity.batch_invariance(model, images, seed=seed, batch_size=batch_size)
-        neighbours = sanity.neighbours_changed(
+        invariance = attack_checks.batch_invariance(model, images, seed=seed, batch_size=batch_size)
+        neighbours = attack_checks.neighbours_changed(
             model, images, Streams.of(seed, rows, "neighbours"), batch_size=batch_size
         )
-        checks = sanity.check_attacks(
+        checks = attack_checks.check_attacks(
             model,
             images,
             labels,
@@ -51,7 +56,7 @@ with job(snakemake.log[0]):
     settings = {
         **coordinates,
         **audit,
-        "finite_difference_step": gradient_audit.STEP,
+        "finite_difference_step": audit_gradients.STEP,
         "weights_sha256": sha256(snakemake.input.weights),
     }
     write_audit(
@@ -60,7 +65,7 @@ with job(snakemake.log[0]):
         test.index,
         test.labels,
         list(sources),
-        gradient_audit.directions(sources, audit["directions"]),
+        audit_gradients.directions(sources, audit["directions"]),
         gradients,
         invariance,
         neighbours,

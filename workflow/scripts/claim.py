@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from node_robustness.claims import claim
-from node_robustness.jobs import job
-from node_robustness.storage import atomic_path
+from node_robustness.files.atomic import atomic_path
+from node_robustness.jobs.log import job
+from node_robustness.verdict.claims import claim
 
 with job(snakemake.log[0]):
     record = claim(

@@ -3,21 +3,21 @@
 import time
 from pathlib import Path
 
-from node_robustness import devices, models
-from node_robustness.evaluation import evaluate, test_images
-from node_robustness.jobs import bar, job
-from node_robustness.memory import images_at_a_time
-from node_robustness.records import write_clean
-from node_robustness.storage import sha256
+from node_robustness.files.atomic import sha256
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import bar, job
+from node_robustness.models import checkpoints, classifier
+from node_robustness.models.evaluation import evaluate, test_images, write_clean
+from node_robustness.models.memory import images_at_a_time
 
 with job(snakemake.log[0]):
     compute, device = devices.set_up(snakemake.config)
-    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates = snakemake.params.coordinates
     test, images, _ = test_images(Path(snakemake.input.data), snakemake.params.images, device)
     started = time.perf_counter()
     with (
-        models.solving(model, tolerance=coordinates["tolerance"]),
+        classifier.solving(model, tolerance=coordinates["tolerance"]),
         bar(len(images), "evaluated") as progress,
     ):
         batch_size = images_at_a_time(compute, model, images)

@@ -3,17 +3,17 @@
 import json
 from pathlib import Path
 
-from node_robustness import config
-from node_robustness.datasets import find_source
-from node_robustness.downloads import fetch
-from node_robustness.grid import mirrors_of
-from node_robustness.jobs import job
-from node_robustness.storage import atomic_path
+from node_robustness.config import loading
+from node_robustness.data.downloads import fetch
+from node_robustness.data.sources import find_source
+from node_robustness.files.atomic import atomic_path
+from node_robustness.grid.sources import mirrors_of
+from node_robustness.jobs.log import job
 
 with job(snakemake.log[0]):
     record = Path(snakemake.output.record)
     # Not a param: another mirror of the same files is no reason to fetch them again.
-    mirrors = mirrors_of(config.load(snakemake.config), snakemake.wildcards.folder)
+    mirrors = mirrors_of(loading.load(snakemake.config), snakemake.wildcards.folder)
     source = find_source(**snakemake.params.source, mirrors=mirrors)
     files = {remote.name: remote.sha256 for remote in source.files}
     for remote in source.files:

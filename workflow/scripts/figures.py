@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from node_robustness import figures
-from node_robustness.examples import example_table
-from node_robustness.failures import attempt
-from node_robustness.image_pages import image_pages
-from node_robustness.jobs import bar, job
+from node_robustness.figures.drawing import draw, draw_still, save_drawing, save_still
+from node_robustness.figures.experiment import of_experiment
+from node_robustness.figures.image_pages import single_pages
+from node_robustness.jobs.failures import attempt
+from node_robustness.jobs.log import bar, job
+from node_robustness.tables.examples import example_table
+from node_robustness.tables.image_pages import image_pages
 
 with job(snakemake.log[0]):
     files = snakemake.input
@@ -19,7 +21,7 @@ with job(snakemake.log[0]):
             zip(files.trajectories, files.followed_attacks, files.followed_data, strict=True)
         )
     )
-    charts = figures.of_experiment(
+    charts = of_experiment(
         tables,
         lambda: example_table(zip(files.attacks, files.data, strict=True)),
         pages,
@@ -27,16 +29,14 @@ with job(snakemake.log[0]):
     )
     folder = Path(snakemake.output[0]).parent
     for name, make in charts.items():
-        figures.save_drawing(
-            figures.draw(f"The figure {name}", make),
+        save_drawing(
+            draw(f"The figure {name}", make),
             *(folder / f"{name}.{suffix}" for suffix in ("svg", "png", "json")),
         )
     images = Path(snakemake.output.images)
     images.mkdir(parents=True, exist_ok=True)
-    single = attempt(
-        "The pages of images", lambda: list(figures.single_pages(pages())), lambda _: []
-    )
+    single = attempt("The pages of images", lambda: list(single_pages(pages())), lambda _: [])
     with bar(len(single), "drawn") as progress:
         for name, make in single:
-            figures.save_still(figures.draw_still(f"The page {name}", make), images / f"{name}.svg")
+            save_still(draw_still(f"The page {name}", make), images / f"{name}.svg")
             progress.update()

@@ -5,22 +5,24 @@ from pathlib import Path
 
 import torch
 
-from node_robustness import devices, models
-from node_robustness.datasets import load_rows
-from node_robustness.jobs import bar, job
-from node_robustness.memory import images_at_a_time
-from node_robustness.records import read_adversarials, write_judged
-from node_robustness.tolerance_matrix import judge
+from node_robustness.attacks.files import read_adversarials
+from node_robustness.audit.files import write_judged
+from node_robustness.audit.tolerance_matrix import judge
+from node_robustness.data.splits import load_rows
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import bar, job
+from node_robustness.models import checkpoints, classifier
+from node_robustness.models.memory import images_at_a_time
 
 with job(snakemake.log[0]):
     compute, device = devices.set_up(snakemake.config)
-    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     tolerances = snakemake.params.tolerances
     attacked = read_adversarials(Path(snakemake.input.attack))
     images = (
         torch.from_numpy(load_rows(Path(snakemake.input.data), attacked.index)).to(device) / 255
     )
-    with models.solving(model, tolerance=min(tolerances)):
+    with classifier.solving(model, tolerance=min(tolerances)):
         batch_size = images_at_a_time(compute, model, images)
     started = time.perf_counter()
     with bar(2 * len(tolerances) * len(images), "judged") as progress:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from node_robustness.config import load
-from node_robustness.jobs import job
-from node_robustness.shards import merge
-from node_robustness.storage import open_hdf5
+from node_robustness.attacks.merge import merge
+from node_robustness.config.loading import load
+from node_robustness.files.hdf5 import open_hdf5
+from node_robustness.jobs.log import job
 
 with job(snakemake.log[0]):
     with open_hdf5(snakemake.input.data, "data") as file:

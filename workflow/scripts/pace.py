@@ -3,28 +3,30 @@
 import time
 from pathlib import Path
 
-from node_robustness import attacks, devices, models
-from node_robustness.evaluation import measured_images
-from node_robustness.jobs import bar, job
-from node_robustness.pace import measure
-from node_robustness.records import write_pace
-from node_robustness.storage import sha256
+from node_robustness.attacks.gradients import with_gradient
+from node_robustness.attacks.make import make
+from node_robustness.audit.pace import measure, write_pace
+from node_robustness.files.atomic import sha256
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import bar, job
+from node_robustness.models import checkpoints, classifier
+from node_robustness.models.evaluation import measured_images
 
-with job(snakemake.log[0]), models.backward_solves():
+with job(snakemake.log[0]), classifier.backward_solves():
     _, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = measured_images(
         Path(snakemake.input.data), snakemake.params.images, device
     )
-    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
         found = measure(
             model,
-            attacks.with_gradient(model, coordinates["tolerance"], settings),
+            with_gradient(model, coordinates["tolerance"], settings),
             images,
             labels,
-            attacks.make(settings, coordinates["norm"], coordinates["epsilon"]),
+            make(settings, coordinates["norm"], coordinates["epsilon"]),
             index=test.index.tolist(),
             seed=coordinates["seed"],
             progress=progress.update,

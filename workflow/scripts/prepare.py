@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
-from node_robustness import config, grid
-from node_robustness.dataset_sizes import held_out
-from node_robustness.datasets import find_source, prepare
-from node_robustness.downloads import check
-from node_robustness.enough_images import shortages
+from node_robustness.config import loading
+from node_robustness.config.enough_images import shortages
+from node_robustness.data.downloads import check
+from node_robustness.data.sources import find_source
+from node_robustness.data.splits import prepare
 from node_robustness.errors import UserError
-from node_robustness.jobs import job
+from node_robustness.grid import cells
+from node_robustness.jobs.log import job
+from node_robustness.shapes.datasets import held_out
 
 with job(snakemake.log[0]):
     source = find_source(**snakemake.params.source)
@@ -28,8 +30,8 @@ with job(snakemake.log[0]):
     images = source.read(folder)
     # Not params: what asks for less is no reason to prepare them again. The jobs that use models
     # and subsets check them too, but perhaps after hours.
-    configuration, w = config.load(snakemake.config), snakemake.wildcards
-    grid.check_images_of(configuration, w.experiment, w.dataset, images.train_images.shape[1:])
+    configuration, w = loading.load(snakemake.config), snakemake.wildcards
+    cells.check_images_of(configuration, w.experiment, w.dataset, images.train_images.shape[1:])
     sizes = len(images.train_images), len(images.test_images)
     for line in shortages(configuration, w.dataset, *sizes, [w.experiment]):
         raise UserError(line)

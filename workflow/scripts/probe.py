@@ -6,27 +6,28 @@ from pathlib import Path
 
 import torch
 
-from node_robustness import devices, models
-from node_robustness.datasets import load_split
-from node_robustness.jobs import bar, job
-from node_robustness.memory import images_at_a_time
-from node_robustness.small_batches import ROWS
-from node_robustness.storage import sha256
+from node_robustness.data.splits import load_split
+from node_robustness.files.atomic import sha256
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import bar, job
+from node_robustness.models import checkpoints, classifier
+from node_robustness.models.memory import images_at_a_time
+from node_robustness.models.small_batches import ROWS
 from node_robustness.trajectories import probes
 from node_robustness.trajectories.probe_fitting import TooFewError, fit
 from node_robustness.trajectories.runs import grid
 
 with job(snakemake.log[0]):
     compute, device = devices.set_up(snakemake.config)
-    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     split = load_split(Path(snakemake.input.data), "validation", settings["images"])
     images = torch.from_numpy(split.images).to(device) / 255
     times = grid(settings["times"])
     started = time.perf_counter()
     with (
-        models.solving(model, tolerance=coordinates["tolerance"]),
-        models.frozen(model),
+        classifier.solving(model, tolerance=coordinates["tolerance"]),
+        classifier.frozen(model),
         bar(len(images), "read") as progress,
     ):
         # Every image has a state at each time. Of fewer than ROWS the layers would make copies.

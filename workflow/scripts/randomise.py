@@ -3,20 +3,21 @@
 import time
 from pathlib import Path
 
-from node_robustness import devices, models
-from node_robustness.attacks import Streams
 from node_robustness.attacks.expectation import log_uniform
-from node_robustness.evaluation import measured_images
-from node_robustness.jobs import bar, job
-from node_robustness.memory import images_at_a_time
-from node_robustness.norms import Norm
-from node_robustness.randomisation import Ascent, attack_randomised
-from node_robustness.records import write_randomised
-from node_robustness.storage import sha256
+from node_robustness.audit.files import write_randomised
+from node_robustness.audit.randomisation import Ascent, attack_randomised
+from node_robustness.files.atomic import sha256
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import bar, job
+from node_robustness.models import checkpoints, classifier
+from node_robustness.models.evaluation import measured_images
+from node_robustness.models.memory import images_at_a_time
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.streams import Streams
 
 with job(snakemake.log[0]):
     compute, device = devices.set_up(snakemake.config)
-    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, drawn = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = measured_images(Path(snakemake.input.data), drawn["images"], device)
     ascent = Ascent(
@@ -25,7 +26,7 @@ with job(snakemake.log[0]):
         step=drawn["step"],
         iterations=drawn["iterations"],
     )
-    with models.solving(model, tolerance=drawn["low"]):
+    with classifier.solving(model, tolerance=drawn["low"]):
         batch_size = images_at_a_time(compute, model, images)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from node_robustness import config, costs, pace_comparison, provenance
-from node_robustness.figures import draw
+from node_robustness.config import loading
 from node_robustness.figures.costs import cost_figure
-from node_robustness.jobs import job
-from node_robustness.report import render_report
-from node_robustness.storage import atomic_path
+from node_robustness.figures.drawing import draw
+from node_robustness.files.atomic import atomic_path
+from node_robustness.jobs.log import job
+from node_robustness.provenance import costs
+from node_robustness.provenance import manifest as provenance_manifest
+from node_robustness.report import pace as report_pace
+from node_robustness.report.html import render_report
 
 with job(snakemake.log[0]):
     experiment = snakemake.wildcards.experiment
@@ -28,10 +31,12 @@ with job(snakemake.log[0]):
     charts["costs"] = draw(
         "The figure costs", lambda: cost_figure(tables["costs"], snakemake.params.models)
     ).spec
-    settings = config.load(snakemake.config).model_dump(mode="json")
-    device = provenance.devices(snakemake.input.clean)
-    pace = pace_comparison.compare(snakemake.input.pace, tables["attacks"], tables["costs"])
-    manifest = provenance.manifest(settings, tables["costs"], tables["budgets"], device, pace)
+    settings = loading.load(snakemake.config).model_dump(mode="json")
+    device = provenance_manifest.devices(snakemake.input.clean)
+    pace = report_pace.compare(snakemake.input.pace, tables["attacks"], tables["costs"])
+    manifest = provenance_manifest.manifest(
+        settings, tables["costs"], tables["budgets"], device, pace
+    )
     render_report(
         experiment,
         tables,

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import torch
 
-from node_robustness import config, devices, models, training
-from node_robustness.datasets import load_split
-from node_robustness.evaluation import check_that_answers_differ
-from node_robustness.jobs import job
+from node_robustness.config import models
+from node_robustness.data.splits import load_split
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import job
+from node_robustness.models import checkpoints, classifier
+from node_robustness.models.evaluation import check_that_answers_differ
+from node_robustness.training import train
 
 with job(snakemake.log[0]):
     _, device = devices.set_up(snakemake.config, training=True)
@@ -19,14 +22,14 @@ with job(snakemake.log[0]):
         for name, split in splits.items()
     }
     torch.manual_seed(seed)
-    spec = models.spec_for(snakemake.wildcards.model, snakemake.params.architecture, data)
-    model = models.Classifier(spec)
+    spec = classifier.spec_for(snakemake.wildcards.model, snakemake.params.architecture, data)
+    model = classifier.Classifier(spec)
     checkpoint = Path(snakemake.params.checkpoint) / "checkpoint.safetensors"
-    history = training.train(
+    history = train.train(
         model,
         images["train"],
         images["validation"],
-        config.Training.model_validate(snakemake.params.training),
+        models.Training.model_validate(snakemake.params.training),
         seed=seed,
         checkpoint=checkpoint,
         device=device,
@@ -37,6 +40,6 @@ with job(snakemake.log[0]):
         f"models.{snakemake.wildcards.model}, seed {seed}",
         "it has learned nothing: change its training (such as learning_rate), or take another seed",
     )
-    training.write_history(history, Path(snakemake.output.history))
-    models.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))
+    train.write_history(history, Path(snakemake.output.history))
+    checkpoints.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))
     checkpoint.unlink(missing_ok=True)

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from node_robustness import devices, models
-from node_robustness.datasets import load_rows
-from node_robustness.jobs import bar, job
-from node_robustness.norms import Norm
-from node_robustness.records import read_attacked
-from node_robustness.trajectories import dump, probes
-from node_robustness.trajectories.instrument import Array, Choice, Images, Instrument
+from node_robustness.attacks.files import read_attacked
+from node_robustness.data.splits import load_rows
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import bar, job
+from node_robustness.models import checkpoints, classifier
+from node_robustness.perturbations.norms import Norm
+from node_robustness.trajectories import probes, writer
+from node_robustness.trajectories.measure import Array, Choice, Images, Instrument
 from node_robustness.trajectories.runs import grid
 
 with job(snakemake.log[0]):
     _, device = devices.set_up(snakemake.config)
-    model = models.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.follow
     data = Path(snakemake.input.data)
     found = read_attacked(Path(snakemake.input.attack), settings["images"])
@@ -34,7 +35,7 @@ with job(snakemake.log[0]):
     )
     readers = probes.read(Path(snakemake.input.probe)) if snakemake.input.probe else None
     started = time.perf_counter()
-    with models.solving(model, tolerance=coordinates["tolerance"]):
+    with classifier.solving(model, tolerance=coordinates["tolerance"]):
         instrument = Instrument(
             model,
             grid(settings["times"]),
@@ -54,7 +55,7 @@ with job(snakemake.log[0]):
             sizes.total_bytes / 1e6,
         )
         with (
-            dump.writing(
+            writer.writing(
                 Path(snakemake.output.trajectory),
                 {**found.settings, **settings},
                 sizes,

@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from node_robustness.attacks.ball import into_ball
 from node_robustness.attacks.best import Best
 from node_robustness.attacks.descent import cross_entropy
 from node_robustness.attacks.logits import likely_targets, margin
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.attacks.streams import Streams
-from node_robustness.norms import Norm, column
+from node_robustness.perturbations.ball import into_ball
+from node_robustness.perturbations.norms import Norm, column
+from node_robustness.perturbations.streams import Streams
 
 _MOMENTUM = 0.75  # the share of the new step, against the one before
 _FIRST_SPELL, _SHORTER, _SHORTEST_SPELL = 22, 3, 6  # percent of the iterations

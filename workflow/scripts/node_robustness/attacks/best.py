@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from node_robustness.attacks.ball import is_inside
 from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.norms import Norm
-from node_robustness.predictions import NO_CLASS, classes
+from node_robustness.models.predictions import NO_CLASS, classes
+from node_robustness.perturbations.ball import is_inside
+from node_robustness.perturbations.norms import Norm
 
 
 class Best:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from node_robustness.attacks.descent import Descent, Record
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.attacks.streams import Streams
-from node_robustness.norms import Norm
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.streams import Streams
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from node_robustness.attacks.best import Best
 from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.attacks.streams import Streams
-from node_robustness.norms import Norm, column
+from node_robustness.perturbations.norms import Norm, column
+from node_robustness.perturbations.streams import Streams
 
 _KEPT_OF_MEAN, _KEPT_OF_SQUARES, _ADAM_EPSILON = 0.9, 0.999, 1e-8  # Kingma & Ba 2015
 _FIRST_C, _C_GROWTH, _LARGEST_C = 1e-3, 10.0, 1e10

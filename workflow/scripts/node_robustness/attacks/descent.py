@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.norms import Norm, column
-from node_robustness.predictions import NO_CLASS, classes
+from node_robustness.models.predictions import NO_CLASS, classes
+from node_robustness.perturbations.norms import Norm, column
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

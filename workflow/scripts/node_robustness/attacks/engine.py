@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from node_robustness.attacks.expectation import ExpectationOverTolerances
 from node_robustness.attacks.method import Method, Pass, StartsAtImages
 from node_robustness.attacks.progress import told_by_passes
-from node_robustness.attacks.streams import Streams
 from node_robustness.attacks.transfer import Transfer
-from node_robustness.models import frozen
-from node_robustness.predictions import classes
+from node_robustness.models.classifier import frozen
+from node_robustness.models.predictions import classes
+from node_robustness.perturbations.streams import Streams
 
 _WITH_SOURCE = (Transfer, ExpectationOverTolerances)
 """Methods that ask another model besides the one that is attacked."""

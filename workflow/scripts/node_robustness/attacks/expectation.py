@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from node_robustness.attacks.descent import LOSSES
 from node_robustness.attacks.method import Found
 from node_robustness.attacks.pgd import ProjectedGradientDescent
-from node_robustness.attacks.streams import Streams
-from node_robustness.models import Classifier, frozen, solving
+from node_robustness.models.classifier import Classifier, frozen, solving
+from node_robustness.perturbations.streams import Streams
 
 Draw = Callable[[Streams, int], Tensor]
 """Tolerances for the images of some streams, k for each: float64 [n, k] on the CPU."""
@@ -39,7 +39,7 @@ class AtTolerances(nn.Module):
 
     Args:
         model: with an ODE whose steps the tolerance bounds.
-        **changes: further fields of `models.SolverSettings`.
+        **changes: further fields of `ode_body.SolverSettings`.
     """
 
     def __init__(self, model: Classifier, **changes: Any) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from node_robustness.attacks.best import Best
 from node_robustness.attacks.logits import likely_targets
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.attacks.streams import Streams
-from node_robustness.norms import Norm, column
+from node_robustness.perturbations.norms import Norm, column
+from node_robustness.perturbations.streams import Streams
 
 _BACKWARD = 0.9  # beta: how much of the change an adversarial iterate keeps
 _OVERSHOOT = 1.05  # eta: how far beyond the boundary a step goes

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from node_robustness.attacks.expectation import AtTolerances
-from node_robustness.models import Classifier, solving
+from node_robustness.models.classifier import Classifier, solving
 
 
 class Solved(nn.Module):
@@ -15,7 +15,7 @@ class Solved(nn.Module):
 
     Args:
         model: the classifier.
-        **changes: fields of `models.SolverSettings`; without effect on a model without an ODE.
+        **changes: fields of `ode_body.SolverSettings`; without effect on a model without an ODE.
     """
 
     def __init__(self, model: Classifier, **changes: Any) -> None:

@@ -17,7 +17,7 @@ from node_robustness.attacks.noise import Noise
 from node_robustness.attacks.pgd import ProjectedGradientDescent
 from node_robustness.attacks.square import Square
 from node_robustness.attacks.transfer import Transfer
-from node_robustness.norms import Norm
+from node_robustness.perturbations.norms import Norm
 
 METHODS: dict[str, Any] = {
     "fgsm": FastGradientSign,

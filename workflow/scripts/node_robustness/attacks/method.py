@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from node_robustness.attacks.streams import Streams
-from node_robustness.norms import Norm
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.streams import Streams
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from node_robustness.attacks.ball import into_ball
 from node_robustness.attacks.descent import Descent, Gradient, Record
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.attacks.streams import Streams
-from node_robustness.norms import Norm
+from node_robustness.perturbations.ball import into_ball
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.streams import Streams
 
 
 @dataclass(frozen=True)

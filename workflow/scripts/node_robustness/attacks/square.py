@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from node_robustness.attacks.ball import into_ball
 from node_robustness.attacks.best import Best
 from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.attacks.streams import Streams
-from node_robustness.norms import Norm, column
+from node_robustness.perturbations.ball import into_ball
+from node_robustness.perturbations.norms import Norm, column
+from node_robustness.perturbations.streams import Streams
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After how many proposals the share of pixels in a square is halved (Section 3.1)."""

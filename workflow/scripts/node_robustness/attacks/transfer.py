@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from node_robustness.attacks.descent import Record
 from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Method, Pass
-from node_robustness.attacks.streams import Streams
-from node_robustness.models import frozen
-from node_robustness.norms import Norm
+from node_robustness.models.classifier import frozen
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.streams import Streams
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from node_robustness.examples import layout_note
 from node_robustness.figures.style import (
     GREY,
     NO_ODE,
@@ -26,6 +25,7 @@ from node_robustness.figures.style import (
     tau_labels,
     with_seeds,
 )
+from node_robustness.tables.examples import layout_note
 
 _PARTS = ["clean", "perturbation", "adversarial"]
 _IMAGE = 84

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from node_robustness.audit_tables import FINITE_DIFFERENCES
 from node_robustness.figures.style import (
     GREY,
     NORMS,
@@ -24,6 +23,7 @@ from node_robustness.figures.style import (
     tau_labels,
     tolerance_axis,
 )
+from node_robustness.tables.audit import FINITE_DIFFERENCES
 
 _AGREEMENT = {"cosine": "Cosine", "sign_agreement": "Share of equal signs"}
 _ATTACKERS = ["clean", "fixed", "fresh", "eot"]

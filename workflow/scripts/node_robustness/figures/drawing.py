@@ -14,9 +14,9 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from node_robustness.failures import attempt
 from node_robustness.figures.style import PANEL, inline, styled
-from node_robustness.storage import atomic_path
+from node_robustness.files.atomic import atomic_path
+from node_robustness.jobs.failures import attempt
 
 _NOT_DRAWN = "Not drawn"
 _REASON = "not_drawn"

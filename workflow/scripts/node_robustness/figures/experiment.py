@@ -31,7 +31,7 @@ from node_robustness.figures.verdicts import (
     protocol_figure,
     verdict_figure,
 )
-from node_robustness.image_pages import Pages
+from node_robustness.tables.image_pages import Pages
 
 
 def of_experiment(

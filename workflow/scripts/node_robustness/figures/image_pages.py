@@ -26,7 +26,7 @@ from node_robustness.figures.style import (
     styled,
     tau_label,
 )
-from node_robustness.image_pages import Pages
+from node_robustness.tables.image_pages import Pages
 
 MOST = 60
 """The number of pages that the figure with menus has at most; a page takes some ten kilobytes."""

@@ -25,7 +25,7 @@ from node_robustness.figures.style import (
     tau_label,
     tau_labels,
 )
-from node_robustness.statistics import across_seeds
+from node_robustness.statistics.intervals import across_seeds
 
 _PATCHES = {
     "repaired": "repair of adversarials",

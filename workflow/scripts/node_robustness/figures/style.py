@@ -7,8 +7,8 @@ import altair as alt
 import pandas as pd
 
 from node_robustness.numbers import label
-from node_robustness.statistics import across_seeds
-from node_robustness.tables import natural
+from node_robustness.statistics.intervals import across_seeds
+from node_robustness.tables.frame import natural
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, without its black and its yellow,
 # which vanish on a dark and on a light page.

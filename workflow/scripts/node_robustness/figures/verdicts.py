@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-from node_robustness.checks import FAILED, NOT_MEASURED, PASSED
 from node_robustness.figures.style import (
     GREY,
     NO_ODE,
@@ -23,8 +22,9 @@ from node_robustness.figures.style import (
     tau_label,
     tau_labels,
 )
-from node_robustness.protocols import CONTROL
-from node_robustness.verdicts import HOLDS, MASKED, UNDECIDED
+from node_robustness.verdict.checks import FAILED, NOT_MEASURED, PASSED
+from node_robustness.verdict.protocols import CONTROL
+from node_robustness.verdict.verdicts import HOLDS, MASKED, UNDECIDED
 
 # Blue and vermilion differ for the colour-blind too, and every field bears a symbol besides.
 _GOOD, _BAD, _OPEN, _PAPER = "#0072B2", "#D55E00", "#6b6b6b", "#E69F00"

@@ -1,1 +1,1 @@
-"""Follow perturbations along the hidden state, and ask which part of their way is to blame."""
+"""Perturbations along the hidden state, and which part of the dynamics is responsible."""

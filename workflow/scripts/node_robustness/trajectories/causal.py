@@ -31,10 +31,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from node_robustness.models import Classifier, ODEBody, ResidualBody
-from node_robustness.parts import Parts
-from node_robustness.rounding import above_rounding
-from node_robustness.solvers import solve_parts
+from node_robustness.models.classifier import Classifier, ResidualBody
+from node_robustness.models.ode_body import ODEBody
+from node_robustness.ode.parts import Parts
+from node_robustness.ode.solve import solve_parts
+from node_robustness.statistics.rounding import above_rounding
 from node_robustness.trajectories.decision import margins
 from node_robustness.trajectories.runs import block_states, body_of
 

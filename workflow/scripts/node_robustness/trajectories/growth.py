@@ -20,10 +20,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from node_robustness.models import ODEBody, ResidualBody
-from node_robustness.parts import Parts
-from node_robustness.rounding import above_rounding
-from node_robustness.solvers import Status, solve_parts
+from node_robustness.models.classifier import ResidualBody
+from node_robustness.models.ode_body import ODEBody
+from node_robustness.ode.parts import Parts
+from node_robustness.ode.solve import Status, solve_parts
+from node_robustness.statistics.rounding import above_rounding
 from node_robustness.trajectories.linearisation import Linearisation, Map, by_autograd, linearise
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs
 

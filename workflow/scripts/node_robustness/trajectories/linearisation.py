@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from node_robustness.ode_function import ODEFunction
+from node_robustness.models.ode_function import ODEFunction
 
 Map = Callable[[Tensor], Tensor]
 """A map of states [n, C, H, W], sample by sample."""

@@ -8,8 +8,8 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
-from node_robustness.dataset_sizes import FEWEST_TO_PROBE
 from node_robustness.errors import UserError
+from node_robustness.shapes.datasets import FEWEST_TO_PROBE
 from node_robustness.trajectories.probes import Probes
 
 Array = npt.NDArray[Any]

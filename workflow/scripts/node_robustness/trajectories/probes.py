@@ -18,8 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from node_robustness.models import Classifier
-from node_robustness.storage import open_hdf5, put, write_hdf5
+from node_robustness.files.hdf5 import open_hdf5, put, write_hdf5
+from node_robustness.models.classifier import Classifier
 from node_robustness.trajectories.runs import CLEAN, body_of, ends, follow
 
 Array = npt.NDArray[Any]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from node_robustness.errors import UserError
-from node_robustness.storage import open_hdf5, read_settings
+from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.trajectories.layout import KIND, PAIRS, RUNS
 
 Array = npt.NDArray[Any]

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from node_robustness.models import Classifier, ODEBody, ResidualBody
-from node_robustness.solvers import Solution
+from node_robustness.models.classifier import Classifier, ResidualBody
+from node_robustness.models.ode_body import ODEBody
+from node_robustness.ode.solve import Solution
 from node_robustness.trajectories.distances import Distances, distances
 
 CLEAN = "clean"
@@ -31,7 +32,7 @@ class Cost:
         nfe: function evaluations, int64 [n].
         accepted: accepted steps, int64 [n].
         rejected: rejected steps, int64 [n].
-        status: a `solvers.Status` for each image, int64 [n].
+        status: a `solve.Status` for each image, int64 [n].
         nodes: the accepted times, float64 on the CPU, one tensor an image; the last one may lie
             beyond 1.
     """

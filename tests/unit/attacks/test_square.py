@@ -1,0 +1,80 @@
+"""The Square attack against torchattacks' and against closed forms."""
+
+import pytest
+import torch
+import torchattacks
+
+from node_robustness.attacks.square import Square
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.streams import Streams
+from victims import Constant, Linear, Watched, digits, distances, grey_images, predicted
+
+pytestmark = pytest.mark.numerical
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.11), ("l2", 0.7)])
+def test_is_as_strong_as_torchattacks_with_as_many_queries(norm, epsilon):
+    model, x, y = digits()
+    ours = Square(Norm(norm), epsilon, queries=151)
+    broken = ours.search(model, x, y, Streams.of(0, range(len(x)))).success.sum().item()
+    theirs = torchattacks.Square(
+        model, {"linf": "Linf", "l2": "L2"}[norm], epsilon, n_queries=150, resc_schedule=False
+    )
+    their_broken = (predicted(model, theirs(x, y)) != y).sum().item()
+    assert 0 < their_broken < len(x)
+    assert broken >= their_broken - 3  # both are random
+
+
+@pytest.mark.parametrize(("norm", "share"), [("linf", 1.01), ("l2", 2.0), ("l2_rms", 2.0)])
+def test_breaks_a_linear_model_near_the_closed_form_distance(norm, share):
+    model, x = Linear(2), grey_images(6)
+    y, nearest = predicted(model, x), distances(model, x, norm)
+    for image in range(len(x)):
+        one = slice(image, image + 1)
+        how = Square(Norm(norm), share * nearest[image].item(), queries=600)
+        assert how.search(model, x[one], y[one], Streams.of(0, [image])).success.tolist() == [True]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_starts_from_stripes_and_changes_squares_that_are_each_images_own(channels):
+    model, x = Watched(Constant()), grey_images(5, side=10, channels=channels)
+    y = torch.zeros(5, dtype=torch.int64)
+    Square(Norm("linf"), 0.1, queries=12).search(model, x, y, Streams.of(0, range(5)))
+    signs = ((model.seen[0] - x) / 0.1).round()
+    torch.testing.assert_close(x + 0.1 * signs, model.seen[0], rtol=0, atol=1e-12)
+    assert bool((signs.abs() == 1).all())
+    assert bool((signs == signs[:, :, :1]).all())
+    for seen in model.seen[1:]:
+        # The constant model's margin never rises, so that all proposals change the start.
+        changed = (seen != model.seen[0]).any(1)
+        side = 9 if seen is not model.seen[-1] else 6  # sqrt(0.8 * 100), then sqrt(0.4 * 100)
+        corners = set()
+        for image in changed:
+            rows, columns = image.any(1).nonzero().flatten(), image.any(0).nonzero().flatten()
+            assert len(rows) > 0
+            assert rows[-1] - rows[0] < side
+            assert columns[-1] - columns[0] < side
+            corners.add((int(rows[0]), int(columns[0])))
+        assert len(corners) > 1
+
+
+@pytest.mark.parametrize("norm", ["l2", "l2_rms"])
+@pytest.mark.parametrize(("side", "channels"), [(3, 1), (8, 1), (9, 3), (14, 1)])
+def test_candidates_in_l2_are_as_far_away_as_allowed(norm, side, channels):
+    model, x = Watched(Constant()), grey_images(3, side=side, channels=channels)
+    y = torch.zeros(3, dtype=torch.int64)
+    epsilon = 0.5 if norm == "l2" else 0.02
+    Square(Norm(norm), epsilon, queries=8).search(model, x, y, Streams.of(0, range(3)))
+    for seen in model.seen:
+        sizes = Norm(norm).size(seen - x)
+        torch.testing.assert_close(sizes, torch.full_like(sizes, epsilon), rtol=1e-6, atol=0)
+    assert all(bool((seen != model.seen[0]).flatten(1).any(1).all()) for seen in model.seen[1:])
+
+
+def test_no_gradient_is_ever_asked_for_and_no_query_is_wasted():
+    model, x = Watched(Constant()), grey_images(4)
+    y = torch.zeros(4, dtype=torch.int64)
+    found = Square(Norm("linf"), 0.1, queries=300).search(model, x, y, Streams.of(0, range(4)))
+    assert model.with_gradient == [False] * 300
+    assert found.iterations.tolist() == [300] * 4
+    assert all(bool((seen != model.seen[0]).flatten(1).any(1).all()) for seen in model.seen[1:])

@@ -1,0 +1,97 @@
+"""Attacks on a tolerance that is drawn, against single gradients and the basic iterative method."""
+
+import pytest
+import torch
+
+from node_robustness.attacks.bim import BasicIterativeMethod
+from node_robustness.attacks.engine import attack
+from node_robustness.attacks.expectation import AtTolerances, log_uniform
+from node_robustness.audit.randomisation import Ascent, attack_randomised, climb, misclassified
+from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.streams import Streams
+from rounding import rows_round_alike
+
+pytestmark = pytest.mark.numerical
+
+ASCENT = Ascent(Norm("linf"), 0.03, 0.01, 4)
+
+
+def images(count):
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand(count, 1, 8, 8, generator=generator)
+
+
+def network(classes=4, dtype=torch.float32):
+    torch.manual_seed(3)
+    model = Classifier(Spec(1, classes, (0.4,), (0.3,), "convolution", "ode", 8)).eval()
+    with torch.no_grad():
+        model.head.linear.bias -= model(images(16)).mean(0)
+    return model.requires_grad_(False).to(dtype)
+
+
+def labels(model, x):
+    with torch.no_grad():
+        return model(x).argmax(1)
+
+
+def randomised(model, x, y, rows, **changes):
+    settings = {"draws": 3, "evaluation_draws": 6, "batch_size": 128} | changes
+    return attack_randomised(
+        model,
+        x,
+        y,
+        ASCENT,
+        log_uniform(1e-3, 10.0),
+        streams=lambda purpose: Streams.of(0, rows, purpose),
+        **settings,
+    )
+
+
+def test_one_known_tolerance_is_the_basic_iterative_method():
+    """With two classes the iterate of the largest loss is adversarial where any is."""
+    model, x = network(classes=2), images(8)
+    y, tau = labels(model, x), 0.1
+    made = climb(
+        AtTolerances(model), x, y, ASCENT, lambda: torch.full((8, 1), tau, dtype=torch.float64)
+    )
+    with solving(model, tolerance=tau):
+        y_there = labels(model, x)
+        method = BasicIterativeMethod(Norm("linf"), 0.03, 0.01, 4, early_stop=False)
+        found = attack(model, x, y, method)
+    rows = found.success & (y_there == y)
+    assert rows.any()
+    torch.testing.assert_close(made[rows], found.adversarials[rows], rtol=0, atol=1e-6)
+    assert ((made - x).abs().amax((1, 2, 3)) <= 0.03 + 1e-6).all()
+    assert ((made >= 0) & (made <= 1)).all()
+
+
+def test_misclassified_at_tolerances_of_ones_own():
+    model, x = network(), images(6)
+    y, taus = labels(model, x), log_uniform(1e-3, 10.0)(Streams.of(2, range(6)), 5)
+    found = misclassified(AtTolerances(model), x, y, taus)
+    for image in range(6):
+        for draw in range(5):
+            with solving(model, tolerance=taus[image, draw].item()):
+                expected = labels(model, x[image : image + 1]) != y[image]
+            assert found[image, draw] == expected
+
+
+def test_attackers_beat_chance_and_results_depend_on_the_image_alone():
+    model, x, rows = network(), images(10), list(range(40, 50))
+    y = labels(model, x)
+    whole, done = randomised(model, x, y, rows), []
+    assert list(whole.wrong) == ["clean", "fixed", "fresh", "eot"]
+    for attacker in ("fixed", "fresh", "eot"):
+        assert whole.wrong[attacker].mean() > whole.wrong["clean"].mean() + 0.2
+    assert whole.fixed_wrong.dtype == torch.bool
+    assert ((whole.fixed_tolerance >= 1e-3) & (whole.fixed_tolerance <= 10)).all()
+    order = torch.tensor([7, 2, 9, 4])
+    some = randomised(
+        model, x[order], y[order], [rows[i] for i in order], batch_size=6, progress=done.append
+    )
+    assert done == [2, 2]
+    assert torch.equal(some.fixed_tolerance, whole.fixed_tolerance[order])
+    for name, wrong in some.wrong.items():
+        difference = (wrong - whole.wrong[name][order]).abs()
+        assert difference.max() == 0 or (not rows_round_alike() and difference.mean() < 0.2), name

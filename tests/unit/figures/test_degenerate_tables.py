@@ -1,0 +1,119 @@
+"""Every figure is drawn from every table that an experiment may end with."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from node_robustness.figures.attacks import robust_figure
+from node_robustness.figures.drawing import draw_still
+from node_robustness.figures.experiment import of_experiment
+from node_robustness.tables.examples import example_table
+from node_robustness.tables.image_pages import image_pages
+from samples import MODELS, collect, masked_tables
+
+Tables = dict[str, pd.DataFrame]
+
+KEYS = ["tolerance", "epsilon", "evaluated_at", "reference", "t", "start", "end", "threshold"]
+LONG = "M" + 60 * "very_long_"
+FOLLOWED = ["trajectories", "trajectory_images", "trajectory_summary", "trajectory_roc"]
+
+
+@cache
+def everything() -> Tables:
+    """Tables in which everything was measured, with two seeds."""
+    with TemporaryDirectory() as folder:
+        own, _ = collect(Path(folder), (0, 1))
+    cells = ("clean", "nfe", "attacks", *FOLLOWED, "probes", "responsible")
+    return masked_tables(8, seeds=(0, 1)) | {key: own[key] for key in cells}
+
+
+def each(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[Tables], Tables]:
+    return lambda tables: {name: change(table) for name, table in tables.items()}
+
+
+def where(column: str, keep: Callable[[pd.Series], pd.Series]) -> Callable[[Tables], Tables]:
+    return each(lambda table: table[keep(table[column])] if column in table else table)
+
+
+def without(*names: str) -> Callable[[Tables], Tables]:
+    return lambda tables: tables | {name: tables[name].iloc[:0] for name in names}
+
+
+def gaps(table: pd.DataFrame) -> pd.DataFrame:
+    numbers = [c for c in table.select_dtypes("float") if c not in KEYS]
+    return table.assign(**dict.fromkeys(numbers, np.nan))
+
+
+def called(names: dict[str, str]) -> Callable[[Tables], Tables]:
+    columns = ["model", "reference_model", "dataset", "attack"]
+    return each(
+        lambda table: table.assign(**{c: table[c].replace(names) for c in columns if c in table})
+    )
+
+
+def other_norms(tables: Tables) -> Tables:
+    """Each attack in a norm of its own: no facet has rows of all attacks."""
+    norms = ["linf", "l2", "l2_rms"]
+
+    def spread(table: pd.DataFrame) -> pd.DataFrame:
+        if not {"attack", "norm"} <= set(table):
+            return table
+        known = sorted(set(table.attack))
+        return table.assign(norm=[norms[known.index(a) % 3] for a in table.attack])
+
+    found = each(spread)(tables)
+    more = tables["attacks"].assign(attack="fgsm", norm="l2")
+    return found | {"attacks": pd.concat([tables["attacks"], more])}
+
+
+def half_measured(tables: Tables) -> Tables:
+    """A second dataset of which only accuracy is known, a second norm of one model alone."""
+    alone = {name: tables[name].assign(dataset="other") for name in ("clean", "nfe")}
+    norms = ("verdicts", "attacks", "curves", "ladder", "protocols")
+    l2 = {name: tables[name][tables[name].model == "OON"].assign(norm="l2") for name in norms}
+    joined = dict(tables)
+    for more in (alone, l2):
+        joined |= {name: pd.concat([joined[name], table]) for name, table in more.items()}
+    return joined
+
+
+CASES: dict[str, Callable[[Tables], Tables]] = {
+    "nothing": each(lambda table: table.iloc[:0]),
+    "one row": each(lambda table: table.iloc[:1]),
+    "the last row": each(lambda table: table.iloc[-1:]),
+    "no ODE": where("model", lambda model: model == "RES"),
+    "nothing without an ODE": where("model", lambda model: model == "OON"),
+    "one tolerance": where("tolerance", lambda tau: tau == 1.0),
+    "gaps only": each(gaps),
+    "no trajectories": without(*FOLLOWED, "probes", "responsible"),
+    "no probes": without("probes", "responsible", "trajectory_roc"),
+    "no audit": without("audit", "matrix", "randomisation", "detection", "roc"),
+    "no attacks": without("attacks", "ladder", "verdicts", "gains", "comparisons", "curves"),
+    "no success": where("group", lambda group: group.isin(["failed", "noise", "clean"])),
+    "successes only": where("group", lambda group: group == "success"),
+    "attacks in other norms": other_norms,
+    "half measured": half_measured,
+    "long names": called({"OON": LONG, "toy": f"D{LONG}", "bim": f"A{LONG}"}),
+    "odd names": called({"OON": "datum", "RES": "nan", "toy": "null", "bim": "tau"}),
+}
+NAMES = {"long names": ["RES", LONG], "odd names": ["nan", "datum"]}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_figure_is_drawn(case):
+    tables, models = CASES[case](everything()), NAMES.get(case, MODELS)
+    known = of_experiment(tables, lambda: example_table([]), lambda: image_pages([]), models)
+    drawn = {name: draw_still(f"The figure {name}", make) for name, make in known.items()}
+    assert [name for name, svg in drawn.items() if "Not drawn" in svg] == []
+
+
+def test_an_attack_that_has_no_rows_in_a_norm_has_no_panel_there():
+    tables = other_norms(everything())
+    chart = robust_figure(tables["attacks"], tables["clean"], MODELS)
+    titles = [row["title"] for row in chart.to_dict()["vconcat"]]
+    assert titles == ["toy: L∞ norm, bim", "toy: L2 norm, fgsm"]

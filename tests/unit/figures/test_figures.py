@@ -1,0 +1,203 @@
+import base64
+import io
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from node_robustness.figures import verdicts as drawn_verdicts
+from node_robustness.figures.attacks import example_figure, published
+from node_robustness.figures.drawing import draw_still, render, save_drawing
+from node_robustness.figures.image_pages import image_figure, single_pages
+from node_robustness.report import answers
+from node_robustness.tables.examples import as_shown, example_table, picture
+from node_robustness.tables.image_pages import image_pages
+from samples import (
+    cell,
+    collect,
+    draw,
+    masked_tables,
+    pages_in,
+    write,
+    write_attack,
+    write_data,
+    write_trajectory,
+)
+
+
+@pytest.fixture(scope="module", params=[(0,), (0, 1)], ids=["one seed", "two seeds"])
+def charts(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cells")
+    collected, shown = collect(folder, request.param)
+    examples = example_table([(path, write_data(folder)) for path in shown[:1]])
+    return draw(collected, examples, pages_in(folder)), collected
+
+
+VERDICT = [
+    "verdicts",
+    "protocols",
+    "ladder",
+    "curves",
+    "audit",
+    "matrix",
+    "randomisation",
+    "detection",
+    "checks",
+]
+
+
+@pytest.fixture(scope="module")
+def verdict_charts():
+    collected = masked_tables(seeds=(0, 1))
+    return draw(collected, example_table([]))
+
+
+@pytest.mark.parametrize("name", VERDICT)
+def test_figures_of_the_verdict_are_drawn(verdict_charts, name, tmp_path):
+    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+    save_drawing(render(verdict_charts[name]), *paths)
+    marks = ET.fromstring(paths[0].read_bytes()).findall(".//{http://www.w3.org/2000/svg}path")
+    assert len(marks) > 5
+
+
+def test_the_verdict_is_told_by_symbols_beside_colours(verdict_charts, tmp_path):
+    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+    for name, words in {
+        "verdicts": ["✕", "90 → 35 %", "masked", "?", "no ODE"],
+        "checks": ["✓", "✕", "toy, seed 1"],
+    }.items():
+        save_drawing(render(verdict_charts[name]), *paths)
+        texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
+        assert set(words) <= set(texts)
+
+
+def test_an_undecided_field_says_why(verdict_charts, tmp_path):
+    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+    save_drawing(render(verdict_charts["verdicts"]), *paths)
+    texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
+    reasons = drawn_verdicts._BECAUSE
+    assert reasons.keys() == answers._BECAUSE.keys()
+    assert len([text for text in texts if text in reasons.values()]) == texts.count("?")
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_only_the_papers_method_is_drawn_as_curves():
+    collected = masked_tables(8)
+    chosen = published(collected["attacks"], collected["ladder"])
+    assert set(chosen.attack) == {"bim_adjoint"}
+    nothing = published(collected["attacks"], collected["ladder"].iloc[:0])
+    assert len(nothing) == len(collected["attacks"])
+
+
+DYNAMICS = ["trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"]
+
+
+@pytest.mark.parametrize("name", ["clean", "nfe", "success", "robust", *DYNAMICS, "examples"])
+def test_figures_are_drawn(charts, name, tmp_path):
+    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+    save_drawing(render(charts[0][name]), *paths)
+    svg, png, spec = (path.read_bytes() for path in paths)
+    assert len(ET.fromstring(svg).findall(".//{http://www.w3.org/2000/svg}path")) > 5
+    assert png.startswith(b"\x89PNG")
+    assert json.loads(spec)["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
+    save_drawing(render(charts[0][name]), *paths)
+    assert [path.read_bytes() for path in paths] == [svg, png, spec]
+
+
+def test_the_empty_experiment_is_drawn(charts, tmp_path):
+    empty = {name: table.iloc[:0] for name, table in charts[1].items()}
+    for name, chart in draw(empty, example_table([])).items():
+        save_drawing(render(chart), *(tmp_path / f"{name}.{s}" for s in ("svg", "png", "json")))
+
+
+def test_the_models_keep_their_colours(charts):
+    text = json.dumps({name: chart.to_dict() for name, chart in charts[0].items()})
+    assert text.count('"domain": ["RES", "OON"], "range": ["#0072B2", "#D55E00"]') > 3
+
+
+def test_examples_are_the_first_successes(tmp_path):
+    data = write_data(tmp_path)
+    path = write_attack(tmp_path, cell(), [True] * 4, [False, True, True, True])
+    table = example_table([(path, data)], each=2)
+    assert table["index"].tolist() == [1, 2]
+    assert table["row"].tolist() == [0, 1]
+    assert table.clean_caption.tolist() == ["one", "two"]
+    assert table.adversarial_caption.tolist() == ["two", "zero"]
+    assert table.perturbation_caption.tolist() == ["±0.5", "±0.5"]
+    assert table.clean.str.startswith("data:image/png;base64,").all()
+    assert table.clean[0] != table.adversarial[0] != table.perturbation[0]
+
+
+def test_an_example_whose_solve_failed_says_so(tmp_path):
+    arrays = {
+        "success": [True],
+        "index": [0],
+        "clean_predictions": [1],
+        "adversarial_predictions": [-1],
+        "adversarials": np.ones((1, 1, 4, 4), np.float32),
+    }
+    path = write(tmp_path / "attack.h5", "attack", cell(), arrays)
+    table = example_table([(path, write_data(tmp_path))])
+    assert table.adversarial_caption.tolist() == ["no prediction"]
+
+
+def test_no_examples():
+    assert example_table([]).empty
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_have_sharp_pixels(channels):
+    image = np.zeros((channels, 8, 8))
+    image[0, 0, 0] = 1
+    encoded = picture(image).removeprefix("data:image/png;base64,")
+    read = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+    assert read.shape[:2] == (96, 96)
+    first = read if channels == 1 else read[..., 0]
+    assert (first[:12, :12] == 255).all()
+    assert first.sum() == 255 * 144
+
+
+def pixels(address: str) -> Image.Image:
+    encoded = address.removeprefix("data:image/png;base64,")
+    return Image.open(io.BytesIO(base64.b64decode(encoded)))
+
+
+def test_other_numbers_of_channels_stand_side_by_side():
+    image = np.arange(1, 6).reshape(5, 1, 1) * np.ones((5, 1, 2))
+    assert as_shown(image).tolist() == [[[1, 1, 2, 2, 3, 3], [4, 4, 5, 5, 0, 0]]]
+    assert as_shown(image[:2]).tolist() == [[[1, 1, 2, 2]]]
+    assert as_shown(image[:4]).tolist() == [[[1, 1, 2, 2], [3, 3, 4, 4]]]
+    for own in (image[:1], image[:3]):
+        assert as_shown(own).tolist() == own.tolist()
+
+
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (1, 200)], ids=str)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 13])
+def test_images_of_any_shape_are_drawn(channels, size, tmp_path):
+    shape = (channels, *size)
+    data = write_data(tmp_path, shape)
+    won = [True, False]
+    attack = write_attack(tmp_path, cell(), won, won, shape=shape)
+    followed = write_trajectory(tmp_path, cell(), won)
+    examples = example_table([(attack, data)])
+    pages = image_pages([(followed, attack, data)])
+    shown = [*examples[["clean", "adversarial", "perturbation"]].iloc[0], *pages.pictures.url]
+    assert {pixels(address).mode for address in shown} <= {"L", "RGB"}
+    grey, half = (pixels(examples[part][0]) for part in ("clean", "adversarial"))
+    assert grey.size == half.size
+    assert max(grey.size) < 1000
+    assert half.convert("L").getextrema() == ((0 if channels in (5, 13) else 128), 128)
+    note = f"Images of {channels} channels: each in grey, side by side."
+    ((_, page),) = single_pages(pages)
+    for make in (
+        lambda: example_figure(examples, ["OON"]),
+        lambda: image_figure(pages, ["OON"]),
+        page,
+    ):
+        svg = draw_still("The figure", make)
+        assert "Not drawn" not in svg
+        assert (note in svg) == (channels not in (1, 3))

@@ -1,0 +1,209 @@
+"""The figures of paths of hidden states, and the pages of single images."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from node_robustness.figures import image_pages as drawn_pages
+from node_robustness.figures.drawing import still
+from node_robustness.figures.growth import growth_figure
+from node_robustness.figures.image_pages import image_figure, single_pages
+from node_robustness.figures.margins import margin_figure
+from node_robustness.figures.responsible import responsible_figure
+from node_robustness.figures.trajectories import trajectory_figure
+from node_robustness.tables.examples import example_table
+from node_robustness.tables.image_pages import image_pages
+from node_robustness.tables.trajectories import (
+    image_table,
+    probe_table,
+    responsible_table,
+    trajectory_table,
+)
+from node_robustness.tables.trajectory_summary import summary_table
+from samples import (
+    INTERVALS,
+    MODELS,
+    cell,
+    collect,
+    draw,
+    pages_in,
+    tables_of,
+    write_attack,
+    write_data,
+    write_trajectory,
+)
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cells")
+    collected, _ = collect(folder)
+    return collected, pages_in(folder)
+
+
+def menus(chart) -> dict:
+    return {p["name"]: p for p in chart.to_dict()["params"] if "bind" in p}
+
+
+def texts(chart) -> list[str]:
+    """All lines of text in a still image."""
+    drawing = ET.fromstring(still(chart.to_dict()))
+    return [text for element in drawing.iter(f"{SVG}text") for text in element.itertext()]
+
+
+def test_menus_begin_with_the_largest_epsilon_and_the_smallest_tolerance(cells):
+    chart = growth_figure(cells[0]["trajectories"], MODELS)
+    found = menus(chart)
+    conditions = ["toy, bim, L∞ norm, ε = 0.1", "toy, bim, L∞ norm, ε = 0.3"]
+    assert found["condition"]["bind"]["labels"] == conditions
+    assert found["condition"]["value"] == 1
+    assert found["tau"]["bind"]["options"] == ["0.01", "1"]
+    assert found["tau"]["value"] == "0.01"
+    assert "Growth of perturbations: τ = 0.01, toy, bim, L∞ norm, ε = 0.3" in texts(chart)
+
+
+def test_all_groups_of_images_are_drawn_beside_a_model_without_an_ode(cells):
+    found = texts(trajectory_figure(cells[0]["trajectories"], MODELS))
+    assert {"attack succeeded", "attack failed", "random noise", "RES", "OON"} <= set(found)
+    assert any("Relative L2 distance, toy" in text for text in found)
+
+
+def test_accepted_nodes_are_dots_on_the_curves(tmp_path):
+    path = write_trajectory(tmp_path, cell(), [True])
+    chart = trajectory_figure(trajectory_table([path]), ["OON"])
+    drawing = ET.fromstring(still(chart.to_dict()))
+    groups = [e for e in drawing.iter(f"{SVG}g") if "mark-symbol role-mark" in e.get("class", "")]
+    # Of attack and noise: steps that end at .25, .75, 1.25 (drawn at 1), and at .5 and 1.
+    assert sum(len(group) for group in groups) == 3 + 2
+
+
+def test_stills_are_without_what_nobody_sees(cells):
+    chart = margin_figure(cells[0]["trajectories"], cells[0]["probes"], MODELS)
+    assert "mark-symbol role-mark" not in still(chart.to_dict())
+    # The figure itself has it, for the tooltips.
+    assert json.dumps(chart.to_dict()).count('"opacity": 0,') == 4
+
+
+def test_margins_are_drawn_without_probes(tmp_path):
+    nothing = np.full((2, 5), np.nan)
+    changes = {f"{run}__margin__probe": nothing for run in ("clean", "attack", "noise")}
+    path = write_trajectory(tmp_path, cell(), [True, False], **changes)
+    found = texts(margin_figure(trajectory_table([path]), probe_table([]), ["OON"]))
+    assert "head" in found
+    assert "probe" not in found
+
+
+def test_the_map_of_intervals_tells_their_shares(tmp_path):
+    # A quarter of the adversarials is restored by the last interval alone.
+    repaired = np.zeros((8, len(INTERVALS)))
+    repaired[:2, -1] = 1
+    path = write_trajectory(tmp_path, cell(), [True] * 8, causal__repaired=repaired)
+    responsible = responsible_table([path])
+    chart = responsible_figure(
+        responsible, trajectory_table([path]), summary_table(image_table([path])), ["OON"]
+    )
+    found = texts(chart)
+    assert found.count("25%") >= 1
+    assert "OON, τ = 0.1" in found
+    assert found.count("0%") >= len(INTERVALS) - 1
+
+
+def test_pages_are_those_of_the_kept_images(cells):
+    pages = cells[1]
+    # Two of four images in each of six cells: the successes first.
+    assert pages.images.page.tolist() == list(range(1, 13))
+    first = pages.images[pages.images.epsilon == 0.3].groupby("model")["index"].apply(list)
+    assert first["RES"] == [0, 1]
+    assert len(pages.pictures) == 4 * len(pages.images)
+    assert pages.pictures.url.str.startswith("data:image/png;base64,").all()
+    names = pages.images.name[pages.images.model == "OON"]
+    assert names.iloc[0] == "toy/OON/seed-0/tau-0.01/bim/linf/eps-0.1/image-0"
+    assert names.is_unique
+
+
+def test_a_page_tells_what_became_of_its_image(tmp_path):
+    settings = cell()
+    changes = {"attack__flip_time__probe": [0.5, np.nan], "kept": [0, 1]}
+    changes |= {f"states__{run}": np.ones((2, 5, 8, 2, 2)) for run in ("clean", "attack")}
+    changes |= {"causal__channels": np.ones((2, 8)), "causal__places": np.ones((2, 2, 2))}
+    path = write_trajectory(tmp_path, settings, [True, False], **changes)
+    attack = write_attack(tmp_path, settings, [True, True], [True, False])
+    pages = image_pages([(path, attack, write_data(tmp_path))])
+    assert pages.images.headline.tolist() == [
+        "Test image 0: zero taken for one from t = 0.75 (head) or 0.5 (probe); responsible: "
+        "t = 0.5 to 0.75",
+        "Test image 1: one stays so",
+    ]
+    captions = pages.pictures.set_index(["page", "part"]).caption
+    assert captions[1, "adversarial"] == "one"
+    assert captions[1, "perturbation"] == "±0.5"
+    assert captions[2, "attack failed"] == "one"
+    # A last step beyond the end is drawn at the end.
+    assert pages.nodes[pages.nodes.page == 1].t.tolist() == [0, 0.25, 0.75, 1]
+
+
+def test_menus_choose_a_page_by_model_tolerance_condition_and_image(cells):
+    chart = image_figure(cells[1], MODELS)
+    found = menus(chart)
+    assert list(found) == ["model", "tau", "condition", "image"]
+    assert found["model"]["bind"]["options"] == MODELS
+    (page,) = [p["expr"] for p in chart.to_dict()["params"] if p["name"] == "page"]
+    known = json.loads(re.match(r"{.*?}", page)[0])
+    assert known["OON|1|1|0"] in set(cells[1].images.page)
+    assert known["RES|no ODE|0|0"] == cells[1].images.page[cells[1].images.model == "RES"].min()
+    # It begins with an adversarial of an ODE.
+    title = "OON, τ = 0.01. Test image 0: zero taken for one"
+    assert any(text.startswith(title) for text in texts(chart))
+
+
+def test_the_report_has_no_more_pages_than_it_can_hold(cells, monkeypatch):
+    monkeypatch.setattr(drawn_pages, "MOST", 8)
+    chart = image_figure(cells[1], MODELS)
+    assert "8 of 12 pages; figures/images/ has all of them." in texts(chart)
+    # One of every cell, then the second of the first two.
+    (page,) = [p["expr"] for p in chart.to_dict()["params"] if p["name"] == "page"]
+    shown = json.loads(re.match(r"{.*?}", page)[0]).values()
+    assert sorted(shown) == [1, 2, 3, 4, 5, 7, 9, 11]
+
+
+def test_every_page_is_a_picture_of_its_own(cells):
+    name, make = next(iter(single_pages(cells[1])))
+    chart = make()
+    assert name.endswith("image-0")
+    found = texts(chart)
+    assert any(text.startswith("Test image 0: zero taken for one") for text in found)
+    assert any(text.startswith("toy, OON, seed 0, τ = 0.01, bim, L∞ norm") for text in found)
+    assert {"clean", "perturbation", "adversarial", "places"} <= set(found)
+    images = ET.fromstring(still(chart.to_dict())).iter(f"{SVG}image")
+    assert len(list(images)) == 5
+
+
+def test_names_are_escaped_in_pages(cells):
+    pages = cells[1].only([1])
+    pages.images["headline"] = "<script>alert(1)</script>"
+    ((_, make),) = single_pages(pages)
+    svg = still(make().to_dict())
+    assert "<script>" not in svg
+    assert "&lt;script&gt;" in svg
+
+
+def test_no_pages_are_drawn_too(tmp_path):
+    chart = image_figure(image_pages([]), MODELS)
+    assert "Nothing was kept of this image here" in texts(chart)
+
+
+@pytest.mark.parametrize("success", [[], [False, False]], ids=["no images", "no adversarials"])
+def test_cells_without_adversarials_are_drawn(success, tmp_path):
+    for settings in (cell(), cell(model="RES", tolerance=None)):
+        write_trajectory(tmp_path, settings, success)
+        write_attack(tmp_path, settings, [True, True], [False, False])
+    paths = sorted(tmp_path.glob("trajectory-*.h5"))
+    collected = tables_of([], [], paths)
+    charts = draw(collected, example_table([]), pages_in(tmp_path))
+    for name in ("trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"):
+        assert still(charts[name].to_dict()).startswith("<svg")

@@ -1,0 +1,172 @@
+"""A script's output and its failures land in its log."""
+
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import node_robustness
+from node_robustness.jobs.log import start_and_host
+
+SCRIPTS = Path(node_robustness.__file__).parents[1]
+
+
+def script(log, body):
+    """A script with this body inside a job."""
+    indented = "\n".join(f"    {line}" for line in body.splitlines())
+    return (
+        "import sys\n"
+        "from node_robustness.errors import UserError\n"
+        "from node_robustness.jobs.log import bar, job\n"
+        f"with job({str(log)!r}):\n{indented}\n"
+        "print('after')\n"
+    )
+
+
+def run(folder, body):
+    """Run a script with this body inside a job; return its process and its log."""
+    log = folder / "logs" / "a" / "job.log"
+    process = subprocess.run(
+        [sys.executable, "-c", script(log, body)],
+        env={"PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return process, log.read_text()
+
+
+def test_all_output_goes_to_the_log(tmp_path):
+    process, log = run(
+        tmp_path,
+        "import ctypes, logging, os, subprocess, warnings\n"
+        "print('from print')\n"
+        "print('from stderr', file=sys.stderr)\n"
+        "logging.info('from logging')\n"
+        "logging.debug('too much')\n"
+        "warnings.warn('from a warning')\n"
+        "os.write(1, b'from the descriptor\\n')\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.puts(b'from C')\n"
+        "libc.fflush(None)\n"
+        "subprocess.run(['sh', '-c', 'echo from a child >&2'])\n"
+        "with bar(3, 'attacked') as progress:\n"
+        "    progress.update(3)",
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    sources = ("print", "stderr", "logging", "a warning", "the descriptor", "C", "a child")
+    for source in sources:
+        assert f"from {source}\n" in log
+    assert "too much" not in log
+    assert "attacked: 100%" in log
+    assert "3/3" in log
+    assert "after\n" in log
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(tmp_path, closed):
+    log = tmp_path / "job.log"
+    body = (
+        "import os, subprocess\n"
+        "print('from print')\n"
+        "print('from stderr', file=sys.stderr)\n"
+        "os.write(1, b'from the descriptor\\n')\n"
+        "subprocess.run(['sh', '-c', 'echo from a child; echo from its stderr >&2'])"
+    )
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script(log, body)]
+    process = subprocess.run(command, env={"PYTHONPATH": str(SCRIPTS)}, check=False)
+    assert process.returncode == 0
+    for source in ("print", "stderr", "the descriptor", "a child", "its stderr"):
+        assert f"from {source}\n" in log.read_text()
+
+
+def test_output_from_before_the_job_stays_where_it_was(tmp_path):
+    log = tmp_path / "job.log"
+    script = (
+        "from node_robustness.jobs.log import job\n"
+        f"print('before')\nwith job({str(log)!r}):\n    print('within')\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout == "before\n"
+    assert log.read_text().startswith("within\ndone: started ")
+
+
+def test_a_users_mistake_is_one_line(tmp_path):
+    process, log = run(tmp_path, "raise UserError('images: no such file; mend it')")
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", "")
+    assert log == "error: images: no such file; mend it\n"
+
+
+def test_a_users_mistake_is_one_line_whatever_caused_it(tmp_path):
+    body = "try:\n    {}['a']\nexcept KeyError as error:\n    raise UserError('mend a') from error"
+    process, log = run(tmp_path, body)
+    assert process.returncode == 1
+    assert log == "error: mend a\n"
+
+
+def test_anything_else_keeps_its_traceback(tmp_path):
+    process, log = run(tmp_path, "print('so far')\n1 / 0")
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", "")
+    assert "so far\n" in log
+    assert "Traceback (most recent call last):" in log
+    assert "ZeroDivisionError: division by zero\n" in log
+    assert "SystemExit" not in log
+
+
+def test_the_log_of_an_earlier_try_is_replaced(tmp_path):
+    run(tmp_path, "raise UserError('a long message of the first try')")
+    _, log = run(tmp_path, "pass")
+    assert re.fullmatch(r"done: started .*\nafter\n", log)
+
+
+FULL = "import errno; raise OSError(errno.ENOSPC, 'No space left on device')"
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_met(tmp_path):
+    process, log = run(tmp_path, FULL)
+    assert process.returncode == 1
+    assert log == (
+        f"error: {tmp_path}/logs/a/job.log: no space left to write it; free space on that disk (or "
+        "raise the quota or file-size limit) and run snakemake again\n"
+    )
+
+
+@pytest.mark.parametrize("body", ["raise UserError('mend it')", FULL, "1 / 0"])
+def test_what_does_not_fit_into_the_log_is_told_all_the_same(body):
+    """To whoever started the job: the log is a device that is always full."""
+    process = subprocess.run(
+        [sys.executable, "-c", script("/dev/full", body)],
+        env={"PYTHONPATH": str(SCRIPTS)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode != 0
+    told = {
+        "raise UserError('mend it')": "error: mend it",
+        FULL: "error: /dev/full: no space left",
+        "1 / 0": "ZeroDivisionError: division by zero",
+    }
+    assert told[body] in process.stderr
+
+
+def test_a_job_that_went_well_says_when_it_started_and_where(tmp_path):
+    log = tmp_path / "logs" / "a" / "job.log"
+    assert start_and_host(log) is None
+    run(tmp_path, "raise UserError('mend it')")
+    assert start_and_host(log) is None
+    before = datetime.now(UTC).replace(microsecond=0)
+    run(tmp_path, "print('done: started long ago on Mars')")
+    started, host = start_and_host(log)
+    assert before <= datetime.fromisoformat(started) <= datetime.now(UTC)
+    assert host == platform.node()

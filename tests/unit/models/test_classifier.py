@@ -1,0 +1,306 @@
+"""The paper's classifiers: sizes, saving, imported checkpoints, gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from authors import KINDS, authors_net
+from node_robustness.errors import UserError
+from node_robustness.models.checkpoints import import_weights, load, save
+from node_robustness.models.classifier import (
+    Classifier,
+    Spec,
+    backward_solves,
+    parameter_count,
+    solving,
+)
+
+pytestmark = pytest.mark.numerical
+
+
+def spec(kind: str, filters: int = 8, channels: int = 1) -> Spec:
+    downsampling, body = KINDS[kind]
+    return Spec(channels, 10, (0.0,) * channels, (1.0,) * channels, downsampling, body, filters)
+
+
+def classifier(kind: str, seed: int = 0, **changes: int) -> Classifier:
+    torch.manual_seed(seed)
+    return Classifier(spec(kind, **changes)).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "filters", "channels", "count"),
+    [
+        ("RES", 64, 1, 601_482),
+        ("MIX", 64, 1, 232_970),
+        ("OON", 64, 1, 77_258),
+        ("RES", 256, 3, 7_921_290),
+        ("MIX", 256, 3, 2_023_562),
+        ("OON", 256, 3, 1_201_930),
+    ],
+)
+def test_parameter_counts_of_the_paper(kind, filters, channels, count):
+    assert parameter_count(Classifier(spec(kind, filters, channels))) == count
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "state"), [("MIX", 28, 7), ("MIX", 32, 8), ("OON", 28, 14), ("OON", 32, 16)]
+)
+def test_size_of_the_state(kind, side, state):
+    assert classifier(kind).embed(torch.rand(2, 1, side, side)).shape == (2, 8, state, state)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dropout", [True, False])
+def test_imported_checkpoint_gives_the_same_logits(kind, dropout, tmp_path):
+    torch.manual_seed(3)
+    theirs = authors_net(kind, 8, 3, dropout).double()
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    path = tmp_path / "ckpt.pth"
+    torch.save(
+        {
+            "epoch": 1,
+            "params": {"tol": 1e-3},
+            "model": theirs.state_dict(),
+            "optim": {},
+            "metrics": {},
+        },
+        path,
+    )
+    ours = import_weights(spec(kind, 8, 3), path).double()
+    ours.load_state_dict({k: v.double() for k, v in ours.state_dict().items()})
+    images = torch.rand(5, 3, 12, 12, dtype=torch.float64)
+    with torch.no_grad():
+        for tau in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0):
+            expected = torch.cat([theirs.float().double()(image, tau) for image in images.split(1)])
+            with solving(ours, tolerance=tau):
+                assert torch.allclose(ours(images), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda c: c.pop("model"), "has no state dict under the key `model`"),
+        (lambda c: c["model"].pop("classifier.module.0.weight"), "lacks head.norm.weight"),
+        (lambda c: c["model"].update({"extra": torch.zeros(1)}), "has an unknown extra"),
+        (
+            lambda c: c["model"].update({"classifier.module.5.weight": torch.zeros(11, 8)}),
+            r"head.linear.weight has shape \[11, 8\] where the model has \[10, 8\]",
+        ),
+    ],
+)
+def test_checkpoint_that_does_not_fit(damage, message, tmp_path):
+    checkpoint = {"model": dict(authors_net("OON", 8, 1, True).state_dict())}
+    damage(checkpoint)
+    torch.save(checkpoint, tmp_path / "ckpt.pth")
+    with pytest.raises(UserError, match=message) as caught:
+        import_weights(spec("OON"), tmp_path / "ckpt.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoint_that_cannot_be_read(tmp_path):
+    path = tmp_path / "ckpt.pth"
+    with pytest.raises(UserError, match=r"ckpt\.pth: no such file; correct `weights`"):
+        import_weights(spec("OON"), path)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"ckpt\.pth: cannot be read as a checkpoint") as caught:
+        import_weights(spec("OON"), path)
+    assert "\n" not in str(caught.value)
+
+
+class Hostile:
+    """Would run code if a checkpoint were unpickled without care."""
+
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_checkpoint_runs_no_code(tmp_path, capsys):
+    torch.save({"model": Hostile()}, tmp_path / "ckpt.pth")
+    with pytest.raises(UserError, match="cannot be read as a checkpoint of weights"):
+        import_weights(spec("OON"), tmp_path / "ckpt.pth")
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_and_loaded(kind, tmp_path):
+    model = classifier(kind)
+    save(model, tmp_path / "model.safetensors", tmp_path / "model.json")
+    again = load(tmp_path / "model.safetensors", tmp_path / "model.json")
+    images = torch.rand(3, 1, 8, 8)
+    assert again.spec == model.spec
+    assert not again.training
+    assert torch.equal(again(images), model(images))
+    assert torch.equal(
+        import_weights(model.spec, tmp_path / "model.safetensors")(images), model(images)
+    )
+
+
+def test_damaged_model_files(tmp_path):
+    weights, text = tmp_path / "model.safetensors", tmp_path / "model.json"
+    save(classifier("OON"), weights, text)
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"model\.safetensors: cannot be read.*delete it"):
+        load(weights, text)
+    text.write_text('{"channels": 1}')
+    with pytest.raises(UserError, match=r"model\.json: not a model spec.*delete it"):
+        load(weights, text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        (lambda w, s: w.write_bytes(b""), "model.safetensors: cannot be read ("),
+        (lambda w, s: (w.unlink(), w.mkdir()), "model.safetensors: cannot be read ("),
+        (lambda w, s: w.unlink(), "model.safetensors: cannot be read ("),
+        (lambda w, s: s.unlink(), "model.json: not a model spec ("),
+        (lambda w, s: s.write_text(""), "model.json: not a model spec ("),
+        (lambda w, s: s.write_bytes(b"\xff\xfe"), "model.json: not a model spec ("),
+        (lambda w, s: s.write_text("[]"), "model.json: not a model spec ("),
+        (
+            lambda w, s: s.write_text(s.read_text().replace("convolution", "other")),
+            "model.json: not a model spec (downsampling: ",
+        ),
+        (
+            lambda w, s: s.write_text(s.read_text().replace('"filters": 8', '"filters": "many"')),
+            "model.json: not a model spec (filters: ",
+        ),
+        (
+            lambda w, s: s.write_text(s.read_text().replace('"filters": 8', '"filters": -8')),
+            "model.json: not a model spec (",
+        ),
+        (
+            lambda w, s: s.write_text(s.read_text().replace('"filters": 8', '"filters": 16')),
+            "model.safetensors: body.function.conv1.bias has shape [8] where the model has [16]: ",
+        ),
+        (
+            lambda w, s: save(classifier("RES"), w, s.with_name("other.json")),
+            "model.safetensors: holds the weights of another architecture (lacks ",
+        ),
+        (
+            lambda w, s: save_file({k: v / 0 for k, v in load_file(w).items()}, w),
+            "model.safetensors: body.function.conv1.bias holds values that are not finite",
+        ),
+    ],
+)
+def test_damaged_model_files_are_made_again(spoil, line, tmp_path):
+    """What a run has made itself is not corrected by its user: it is made again."""
+    weights, text = tmp_path / "model.safetensors", tmp_path / "model.json"
+    save(classifier("OON"), weights, text)
+    spoil(weights, text)
+    with pytest.raises(UserError) as caught:
+        load(weights, text)
+    assert str(caught.value).startswith(f"{tmp_path}/{line}")
+    assert str(caught.value).endswith(": delete it and run again")
+    assert "\n" not in str(caught.value)
+
+
+def test_normalisation_is_inside(tmp_path):
+    torch.manual_seed(0)
+    inside = Classifier(
+        Spec(3, 10, (0.5, 0.4, 0.3), (0.2, 0.1, 0.3), "convolution", "ode", 8)
+    ).eval()
+    plain = classifier("OON", channels=3)
+    plain.load_state_dict(inside.state_dict())
+    images = torch.rand(2, 3, 8, 8)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.1, 0.3])
+    by_hand = (images - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+    assert torch.allclose(inside(images), plain(by_hand), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["MIX", "OON"])
+@pytest.mark.parametrize("tau", [1e-3, 1e-1, 10.0])
+def test_adjoint_gradient_is_torchdiffeqs_at_batch_one(kind, tau):
+    """With the integrals of the parameters' gradients in the error norm, as the paper had them."""
+    model = classifier(kind).double()
+    images, labels = torch.rand(3, 1, 12, 12, dtype=torch.float64), torch.tensor([1, 2, 3])
+    ours = gradient(model, images, labels, tolerance=tau, gradient="adjoint")
+    theirs = torch.cat(
+        [
+            gradient(model, image, label, tolerance=tau, gradient="adjoint", backend="torchdiffeq")
+            for image, label in zip(images.split(1), labels.split(1), strict=True)
+        ]
+    )
+    assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
+def gradient(model: Classifier, images: Tensor, labels: Tensor, **solver: object) -> Tensor:
+    images = images.clone().requires_grad_()
+    with solving(model, **solver):
+        loss = F.cross_entropy(model(images), labels, reduction="sum")
+        return torch.autograd.grad(loss, images)[0]
+
+
+def test_adjoint_and_direct_gradients_agree_at_a_small_tolerance_only():
+    model = classifier("OON").double()
+    images, labels = torch.rand(4, 1, 12, 12, dtype=torch.float64), torch.tensor([1, 2, 3, 4])
+
+    def cosine(tau: float) -> float:
+        adjoint = gradient(model, images, labels, tolerance=tau, gradient="adjoint")
+        direct = gradient(model, images, labels, tolerance=tau, gradient="direct")
+        return F.cosine_similarity(adjoint.flatten(1), direct.flatten(1)).min().item()
+
+    assert cosine(1e-6) > 0.999
+    assert cosine(10.0) < 0.95
+
+
+def test_adjoint_skips_images_that_want_no_gradient():
+    model = classifier("OON").double()
+    images = torch.rand(3, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    with solving(model, gradient="adjoint", tolerance=1e-2):
+        losses = F.cross_entropy(model(images), torch.tensor([1, 2, 3]), reduction="none")
+        (found,) = torch.autograd.grad(losses[1], images)
+    assert (found[[0, 2]] == 0).all()
+    alone = gradient(
+        model, images[1:2].detach(), torch.tensor([2]), gradient="adjoint", tolerance=1e-2
+    )
+    assert torch.allclose(found[1:2], alone, rtol=1e-9)
+
+
+def test_torchdiffeq_backend_solves_the_batch_as_one():
+    model = classifier("OON")
+    images = torch.rand(6, 1, 8, 8)
+    with torch.no_grad(), solving(model, tolerance=1e-1, backend="torchdiffeq"):
+        joint = model(images)
+        assert model.nfe is not None
+        assert len(set(model.nfe.tolist())) == 1
+        alone = torch.cat([model(image) for image in images.split(1)])
+    assert not torch.allclose(joint, alone, atol=1e-5)
+    with torch.no_grad(), solving(model, tolerance=1e-1):
+        assert torch.allclose(model(images), alone, atol=1e-4)
+
+
+def test_a_backward_solve_that_gives_up_is_named():
+    model = classifier("OON", channels=1)
+    images = torch.rand(2, 1, 8, 8, requires_grad=True)
+    changes = {"backend": "torchdiffeq", "gradient": "adjoint", "tolerance": 1.0, "max_steps": 6}
+    with solving(model, **changes, adjoint_tolerance=1e-3), backward_solves():
+        logits = model(images)
+        with pytest.raises(UserError) as raised, backward_solves():
+            torch.autograd.grad(logits.sum(), images)
+    assert str(raised.value) == (
+        "the backward solve of torchdiffeq gave up on a batch (max_steps): raise solver.max_steps "
+        "of the model or adjoint_tolerance of the attack, or set gradient of the attack to direct"
+    )
+    # Each of the remedies helps.
+    for other in ({"max_steps": 1000}, {"adjoint_tolerance": 10.0}, {"gradient": "direct"}):
+        with solving(model, **{**changes, "adjoint_tolerance": 1e-3, **other}):
+            torch.autograd.grad(model(images).sum(), images)
+    with pytest.raises(AssertionError, match="a bug"), backward_solves():
+        raise AssertionError("a bug")
+
+
+def test_solver_settings_are_restored_after_an_error():
+    model = classifier("OON")
+    before = model.solver
+    with pytest.raises(RuntimeError), solving(model, tolerance=5.0):
+        raise RuntimeError
+    assert model.solver == before
+    res = classifier("RES")
+    with solving(res, tolerance=5.0):
+        assert res.solver is None
+        assert res.nfe is None

@@ -1,0 +1,68 @@
+"""The batch size that a memory budget allows."""
+
+import pytest
+import torch
+
+from node_robustness.config.config import Compute
+from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.memory import LARGEST_BATCH, bytes_an_image, images_at_a_time
+
+
+class Square(torch.nn.Module):
+    """Logits whose gradient needs the image and nothing else."""
+
+    def forward(self, x):
+        return (x.flatten(1) ** 2)[:, :2]
+
+
+@pytest.fixture
+def model() -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(Spec(1, 10, (0.0,), (1.0,), "convolution", "ode", 16)).eval()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.rand(8, 1, 8, 8)
+
+
+def test_the_need_of_a_simple_model_is_a_few_images(images):
+    one = images[0].numel() * images.element_size()
+    need = bytes_an_image(Square(), images)
+    assert 3 * one <= need <= 7 * one  # the image, its square, and their gradients
+
+
+def test_every_step_that_is_kept_needs_its_memory(model, images):
+    needs = {}
+    for steps in (5, 20):
+        with solving(model, method="rk4", steps=steps):
+            needs[steps] = bytes_an_image(model, images)
+    assert 3.5 < needs[20] / needs[5] < 4.1
+    with solving(model, method="rk4", steps=20, checkpoint=True):
+        assert bytes_an_image(model, images) < needs[20] / 4
+
+
+def test_it_counts_what_is_alive_and_not_what_was(model, images):
+    alone = bytes_an_image(model, images)
+    doubled = bytes_an_image(model, torch.cat([images, images]))
+    assert doubled == pytest.approx(alone, rel=0.2)
+
+
+def test_the_batch_grows_with_the_budget(model, images):
+    sizes = [
+        images_at_a_time(Compute(memory_mb=megabytes), model, images) for megabytes in (1, 16, 32)
+    ]
+    assert sizes[0] < sizes[1] / 8
+    assert sizes[2] == pytest.approx(2 * sizes[1], abs=1)
+    assert images_at_a_time(Compute(memory_mb=10**9), model, images) == LARGEST_BATCH
+
+
+def test_the_configuration_may_name_the_number(model, images):
+    assert images_at_a_time(Compute(batch_size=3, memory_mb=10**9), model, images) == 3
+
+
+def test_there_is_always_room_for_one_image(model, images):
+    with solving(model, method="rk4", steps=100):
+        assert bytes_an_image(model, images) > 2**20
+        assert images_at_a_time(Compute(memory_mb=1), model, images) == 1

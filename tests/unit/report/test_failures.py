@@ -1,0 +1,154 @@
+"""A figure, a page or a section that fails costs nothing but itself."""
+
+import errno
+import io
+import json
+import shutil
+import xml.etree.ElementTree as ET
+
+import altair as alt
+import pytest
+from PIL import Image
+
+from node_robustness.errors import UserError
+from node_robustness.figures import drawing as drawn
+from node_robustness.figures.drawing import (
+    draw,
+    draw_still,
+    save_drawing,
+    save_still,
+    why_not_drawn,
+    why_not_drawn_still,
+)
+from node_robustness.figures.experiment import of_experiment
+from node_robustness.jobs.failures import attempt
+from node_robustness.report import answers, markdown
+from node_robustness.report import html as report_page
+from node_robustness.report import tables as report_tables
+from node_robustness.report.catalogue import FIGURES
+from samples import MANIFEST, measured_report, tiny_tables
+
+WHY = "could not be made (ValueError: nothing to draw"
+
+
+def broken(*_: object, **__: object) -> None:
+    raise ValueError("nothing to draw\n    in two lines")
+
+
+def test_a_figure_that_fails_is_replaced_by_one_that_says_why(tmp_path, caplog):
+    figure = draw("The figure clean", broken)
+    assert f"The figure clean {WHY} in two lines)" in why_not_drawn(figure.spec)
+    assert "Traceback" in caplog.text
+    paths = [tmp_path / f"clean.{suffix}" for suffix in ("svg", "png", "json")]
+    save_drawing(figure, *paths)
+    assert why_not_drawn_still(paths[0]) == why_not_drawn(figure.spec)
+    Image.open(paths[1]).verify()
+    assert json.loads(paths[2].read_text()) == figure.spec
+
+
+def test_a_page_that_fails_does_too(tmp_path):
+    save_still(draw_still("The page x/image-1", broken), tmp_path / "page.svg")
+    assert WHY in why_not_drawn_still(tmp_path / "page.svg")
+
+
+@pytest.mark.parametrize(
+    "chart",
+    [
+        alt.vconcat(alt.layer()),
+        alt.vconcat(alt.Chart(alt.InlineData(values=[{}])).mark_bar().transform_filter("no(1)")),
+    ],
+    ids=["not a chart", "not an expression"],
+)
+def test_what_vega_refuses_is_such_a_failure(chart):
+    figure = draw("The figure x", lambda: chart)
+    assert why_not_drawn(figure.spec).startswith("The figure x could not be made (")
+
+
+@pytest.mark.parametrize("error", [UserError("a.h5: damaged"), OSError(errno.ENOSPC, "full")])
+def test_what_the_user_can_put_right_ends_the_job(error):
+    def make() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        attempt("The figure", make, lambda why: why)
+
+
+def test_a_drawn_figure_has_no_such_reason(tmp_path):
+    figure = draw("The figure", lambda: titled("Not so long"))
+    assert why_not_drawn(figure.spec) == ""
+    save_still(figure.svg, tmp_path / "x.svg")
+    assert why_not_drawn_still(tmp_path / "x.svg") == ""
+
+
+def titled(title: str, height: int = 10) -> alt.VConcatChart:
+    return alt.vconcat(
+        alt.Chart(alt.InlineData(values=[{}]), title=title).mark_point().properties(height=height)
+    )
+
+
+def test_drawings_are_xml_whatever_names_hold():
+    svg = draw("The figure", lambda: titled("<b>&\x00\x1b\uffff")).svg
+    texts = [e.text for e in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+    assert "<b>&\ufffd\ufffd\ufffd" in texts
+
+
+def test_a_very_large_figure_has_fewer_pixels_a_point(monkeypatch):
+    monkeypatch.setattr(drawn, "_MOST_PIXELS", 10_000)
+    image = Image.open(io.BytesIO(draw("The figure", lambda: titled("", 900)).png))
+    assert 9_000 < image.width * image.height <= 10_500
+
+
+def test_the_report_goes_on(tmp_path, monkeypatch):
+    tables, charts = measured_report()
+    failed = draw("The figure clean", broken).spec
+    monkeypatch.setattr(report_page, "answers", broken)
+    monkeypatch.setattr(report_page.findings, "sentences", broken)
+    monkeypatch.setattr(report_page.dynamics, "sentences", broken)
+    monkeypatch.setattr(report_tables, "_changes", broken)
+    monkeypatch.setattr(report_tables, "of_costs", broken)
+    path = tmp_path / "report.html"
+    report_page.render_report("tiny", tables, {**charts, "clean": failed}, MANIFEST, None, path)
+    page = path.read_text()
+    for what in (
+        *("The answer", "What single attacks found", "What the paths of states say"),
+        *("The table changes", "The tables of costs", "The figure clean"),
+    ):
+        assert f"{what} {WHY}" in page
+    assert page.count(WHY) == 6
+    assert 'id="figure-clean"' in page
+    assert 'id="spec-clean"' not in page
+    assert page.count("data-chart=") == len(charts) - 1
+    assert page.count("<caption>") > 8
+
+
+def test_nothing_fails_where_nothing_is_broken(tmp_path):
+    path = tmp_path / "report.html"
+    report_page.render_report("tiny", *measured_report(), MANIFEST, "mnist", path)
+    assert "could not be made" not in path.read_text()
+
+
+def test_the_page_of_results_goes_on(folder, monkeypatch):
+    whole = markdown.render("tiny", folder)
+    assert "could not be made" not in whole
+    save_still(draw("The figure nfe", broken).svg, folder / "nfe.svg")
+    monkeypatch.setattr(answers, "doubts", broken)
+    page = markdown.render("tiny", folder)
+    assert f"\n\nThe figure nfe {WHY}" in page
+    assert f"\n\nThe section In short {WHY}" in page
+    assert page.count("](tiny/") >= whole.count("](tiny/") - 2
+    assert set(page.split("\n## ")[3:]) - set(whole.split("\n## ")[3:]) != set()
+    shutil.rmtree(folder)
+
+
+def test_every_figure_is_made_alone():
+    def unknown() -> None:
+        raise KeyError("no files")
+
+    charts = of_experiment({}, unknown, unknown, ["OON"])
+    assert set(FIGURES) <= set(charts)
+    for make in charts.values():
+        with pytest.raises(KeyError):
+            make()
+    charts = of_experiment(tiny_tables(), unknown, unknown, ["RES", "OON"])
+    failed = [name for name, make in charts.items() if why_not_drawn(draw("It", make).spec)]
+    assert failed == ["images", "examples"]

@@ -1,0 +1,328 @@
+import html
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from node_robustness.provenance.costs import job_costs
+from node_robustness.report import findings
+from node_robustness.report.answers import answers, by_network
+from node_robustness.report.html import render_report
+from node_robustness.report.paper import ACCURACY
+from node_robustness.tables import evaluation
+from node_robustness.tables.examples import example_table
+from node_robustness.verdict.claims import claim
+from samples import (
+    LADDER,
+    MANIFEST,
+    cell,
+    draw,
+    masked_tables,
+    measured_report,
+    solved,
+    tiny_tables,
+    write_attack,
+    write_clean,
+    write_report,
+)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    return write_report(folder, "<script>alert(1)</script>").read_text()
+
+
+def test_names_and_configuration_are_escaped(page):
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "</pre><b>" not in page
+
+
+def test_names_of_classes_are_escaped(tmp_path):
+    """They are the user's own, any text, and stand in the figures of images."""
+    measured, charts = measured_report()
+    name = "</script><img src=x onerror=alert(1)>"
+    renamed = json.loads(json.dumps(charts).replace("zero", name))
+    assert renamed["examples"] != charts["examples"]
+    path = tmp_path / "report.html"
+    render_report("toy", measured, renamed, MANIFEST, None, path)
+    text = path.read_text()
+    assert name not in text
+    drawn = re.search(r'<script[^>]*id="spec-examples">(.*?)</script>', text)
+    assert name in json.dumps(json.loads(drawn[1]))
+
+
+def test_the_page_needs_nothing_else(page):
+    assert "default-src 'none'" in page
+    markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    loaded = re.findall(r'<(?:img|script|link)[^>]*(?:src|href)="([^"]*)"', markup)
+    assert loaded
+    assert all(address.startswith("data:") for address in loaded)
+
+
+def test_the_page_tells_what_ran(page):
+    assert "1:02:05" in page
+    assert "torch 2.0" in page
+    assert "not in a git checkout" in page
+    assert "<code>snakemake --cores 2</code>" in page
+    assert "node01, node02" in page
+
+
+def test_the_page_tells_what_it_cost(page):
+    assert 'id="figure-costs"' in page
+    caption = "The jobs of 5, the longest first; costs.csv beside this page has them all."
+    rows = page[page.rindex(caption) :]
+    cells = re.findall(r"<tr><td>(.*)</td></tr>", rows)[:5]
+    assert [row.split("</td><td>")[0] for row in cells] == [
+        "train",
+        "attack",
+        "evaluate",
+        "attack",
+        "prepare",
+    ]
+    attack = "attack|toy|OON|0|0.01|bim|L∞ norm|0.1|8.0|8.0|100|20.0|–"
+    assert cells[1] == attack.replace("|", "</td><td>")
+    assert cells[4].startswith("prepare</td><td>–</td><td>–")
+
+
+def test_the_answer_comes_first(page):
+    assert (
+        page.index('id="answer"') < page.index('id="figure-verdicts"') < page.index('id="findings"')
+    )
+    assert "OON on toy: the robustness that the paper's protocol shows" in html.unescape(page)
+    assert "at τ\u00a0=\u00a01, L∞ ε\u00a0=\u00a00.1 that protocol leaves 90.0\u00a0%" in page
+    assert "<td>masked</td>" in page
+
+
+def test_what_was_not_measured_is_said(tmp_path):
+    collected = tiny_tables()
+    charts = draw(collected, example_table([]))
+    specs = {key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()}
+    collected["costs"] = job_costs([], collected)
+    render_report("tiny", collected, specs, MANIFEST, None, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    line = re.search("Not measured in this run: ([^<]*)", page)[1]
+    assert [part.split("(")[1] for part in line.split("; ")] == [
+        "audit)",
+        "matrix)",
+        "randomisation)",
+        "detection).",
+    ]
+    assert 'id="figure-audit"' not in page
+    assert 'id="figure-costs"' not in page
+    assert "the paper&#39;s attack did not run (6)" in page
+
+
+def test_answers_of_masked_robustness():
+    collected = masked_tables()
+    text = "\n".join(answers(*(collected[key] for key in ("verdicts", "gains", "comparisons"))))
+    assert (
+        "RES on toy: the robustness that the paper's protocol shows holds in 1 of 1 setting" in text
+    )
+    assert "is masked gradients in 1 and is undecided in 1 of 2 settings; at τ = 1" in text
+    assert "seem to protect OON on toy in 1 of 1 setting" in text
+    assert "this gain is masked gradients in 1." in text
+    assert "+50.0 points under the paper's protocol, +0.0 points under the strongest" in text
+    assert (
+        "OON against RES on toy: under the paper's protocol it is clearly more robust in 2" in text
+    )
+    assert "there they are farthest apart at τ = 1, L∞ ε = 0.1, " in text
+    assert "Undecided because there are too few images (1)." in text
+
+
+def test_of_several_seeds_each_network_is_told_of():
+    assert by_network(masked_tables(150)["protocols"]) == []
+    protocols = masked_tables(150, seeds=(0, 1))["protocols"]
+    told = by_network(protocols)
+    own = protocols[protocols.model == "OON"]
+    (sentence,) = [sentence for sentence in told if sentence.startswith("OON on toy")]
+    for seed in (0, 1):
+        gaps = own[own.seed == seed].gap_low
+        assert f"{(gaps > 0.1).sum()} of {len(gaps)} (seed {seed})" in sentence
+    assert (own.gap_low > 0.1).any()
+    largest = own.loc[own.gap.idxmax()]
+    assert f"{100 * largest.strongest:.1f} % under the strongest attack" in sentence
+    level = by_network(own.assign(gap_low=0.1))
+    assert level == [
+        "OON on toy, network by network: the gap between the protocols is clearly above "
+        f"10.0 points in none of {len(own)} settings."
+    ]
+
+
+def test_answers_of_no_attack():
+    collected = tiny_tables()
+    empty = [collected[key].iloc[:0] for key in ("verdicts", "gains", "comparisons")]
+    assert answers(*empty) == ["No attack ran: nothing is known of the robustness of these models."]
+
+
+def test_a_claim_travels_with_what_it_rests_on():
+    collected = masked_tables()
+    place = {"experiment": "tiny", "dataset": "toy", "model": "OON"}
+    record = claim(collected, place, "bim_adjoint")
+    json.dumps(record, allow_nan=False)
+    assert (record["dataset"], record["model"], record["images"]["n"]) == ("toy", "OON", 150)
+    assert {entry["attack"] for entry in record["attacks"]} == set(LADDER)
+    apgd = next(entry for entry in record["attacks"] if entry["attack"] == "apgd")
+    assert apgd["parameters"] == {"gradient": "direct", "iterations": 100, "method": "apgd"}
+    assert (apgd["norm"], apgd["epsilon"]) == ("linf", 0.1)
+    small, large = record["results"]
+    assert (large["tolerance"], large["verdict"], large["reliable"]) == (1.0, "masked", False)
+    assert large["strongest"]["value"] == pytest.approx(0.35, abs=0.01)
+    assert "masked gradients" in large["footnote"]
+    assert small["verdict"] == "undecided"
+    (gain,) = record["gains"]
+    assert gain["verdict"] == "masked"
+    failed = [check for check in record["checks"] if check["outcome"] == "failed"]
+    assert [(c["check"], c["tolerance"]) for c in failed] == [
+        ("adjoint_agrees", 1.0),
+        ("adversarials_confirmed", 1.0),
+    ]
+
+
+def test_a_claim_of_a_model_that_nothing_attacked():
+    place = {"experiment": "tiny", "dataset": "toy", "model": "other"}
+    record = claim(masked_tables(), place, None)
+    assert record["images"] is None
+    assert record["seeds"] == {}
+    assert record["attacks"] == record["results"] == record["gains"] == record["checks"] == []
+
+
+def test_digits_are_not_in_the_paper(page):
+    assert "The paper has no results for toy" in page
+
+
+def test_the_papers_figures_stand_beside_ours(tmp_path):
+    page = write_report(tmp_path, "tiny", "mnist").read_text()
+    # RES: 3 of 4 images are right, the paper reports 99.6 %.
+    row = "<td>toy</td><td>RES</td><td>–</td><td>99.6 %</td><td>4</td><td>1</td><td>75.0 % ("
+    assert row in page
+    assert "<td>−24.6</td>" in page
+    assert "WIFS" in page
+
+
+def test_papers_figures_are_complete():
+    for models in ACCURACY.values():
+        assert list(models) == ["RES", "MIX", "OON"]
+        assert list(models["RES"]) == [None]
+        assert all(0.88 < value < 1 for by in models.values() for value in by.values())
+
+
+def attack_table(folder: Path, rows):
+    """One row for each (model, tolerance, gradient, seed, successes of 40)."""
+    return evaluation.attack_table(
+        write_attack(
+            folder,
+            cell(f"bim_{gradient}", gradient, model=model, tolerance=tolerance, seed=seed),
+            [True] * 40,
+            [i < successes for i in range(40)],
+        )
+        for model, tolerance, gradient, seed, successes in rows
+    )
+
+
+def said(folder: Path, rows) -> str:
+    clean = [
+        write_clean(folder, solved("OON", tolerance=t), p, None)
+        for t, p in [(0.01, [0, 1]), (1.0, [0, 0])]
+    ]
+    return "\n".join(findings.sentences(evaluation.clean_table(clean), attack_table(folder, rows)))
+
+
+def test_findings_compare_models_tolerances_and_gradients(tmp_path):
+    rows = [
+        ("RES", None, "direct", 0, 30),
+        ("OON", 0.01, "adjoint", 0, 20),
+        ("OON", 0.01, "direct", 0, 10),
+        ("OON", 1.0, "adjoint", 0, 2),
+        ("OON", 1.0, "direct", 0, 11),
+    ]
+    text = said(tmp_path, rows)
+    assert "2 clean test images of toy: OON 100.0 % at τ = 0.01 and 50.0 % at τ = 1." in text
+    assert "compared with RES, attacks with direct gradients succeeded on OON clearly less" in text
+    assert "adjoint gradients on OON fell clearly in 1 of 1 setting." in text
+    assert "direct gradients on OON did not change clearly in 1 of 1 setting." in text
+    assert "adjoint gradients in 1 of 1 comparison, clearly less often in 0." in text
+    assert "masked" in text
+    assert "not yet evidence of robustness" in text
+
+
+def test_findings_say_where_gradients_agree():
+    audit = pd.DataFrame(
+        [
+            ("OON", "adjoint", "direct", 0.001, 0.99, 0.95),
+            ("OON", "adjoint", "direct", 10.0, 0.25, 0.5),
+            ("OON", "tight", "direct", 1.0, 0.1, 0.1),
+            ("OON", "adjoint", "finite differences", 1.0, np.nan, np.nan),
+            ("RES", "adjoint", "direct", np.nan, np.nan, np.nan),
+        ],
+        columns=[
+            *("model", "source", "reference", "tolerance"),
+            *("cosine_median", "sign_agreement_median"),
+        ],
+    ).assign(dataset="toy")
+    assert findings.of_gradients(audit) == [
+        "OON on toy: adjoint gradients are closest to those through the solver's own steps at "
+        "τ = 0.001 (median cosine 0.99, 95.0 % of the pixels of the same sign) and farthest from "
+        "them at τ = 10 (median cosine 0.25, 50.0 % of the pixels of the same sign)."
+    ]
+    assert findings.of_gradients(audit[:0]) == []
+
+
+def test_findings_warn_where_only_adjoint_gradients_attacked(tmp_path):
+    text = said(tmp_path, [("OON", 0.01, "adjoint", 0, 30), ("OON", 1.0, "adjoint", 0, 1)])
+    assert "no attack with direct gradients" in text
+
+
+def test_findings_name_attacks_without_gradients(tmp_path):
+    rows = [("RES", None, "none", 0, 9), ("OON", 0.01, "none", 0, 30), ("OON", 1.0, "none", 0, 1)]
+    text = said(tmp_path, rows)
+    assert "attacks without gradients succeeded on OON clearly more often in 1 of 1" in text
+    assert "the success rate of attacks without gradients on OON fell clearly in 1 of 1" in text
+
+
+def test_findings_do_not_warn_without_a_fall(tmp_path):
+    text = said(tmp_path, [("OON", 0.01, "direct", 0, 30), ("OON", 1.0, "direct", 0, 30)])
+    assert "Caution" not in text
+
+
+def test_findings_compare_no_attacks_that_left_out_images(tmp_path):
+    rows = [
+        ("OON", tolerance, gradient, 0, 20)
+        for tolerance in (0.01, 1.0)
+        for gradient in ("adjoint", "direct")
+    ]
+    table = attack_table(tmp_path, [*rows, ("RES", None, "direct", 0, 20)])
+    counts = [len(table), len(findings.tolerance_changes(table))]
+    counts += [len(findings.native_changes(table)), len(findings.gradient_changes(table))]
+    assert counts == [5, 2, 1, 1]
+    table["attack"] = "bim_" + table.gradient
+    table.loc[(table.gradient == "direct") & (table.tolerance == 1), "skipped"] = 1
+    assert [c.gradient for c in findings.tolerance_changes(table)] == ["adjoint"]
+    assert findings.native_changes(table) == findings.gradient_changes(table) == []
+
+
+def test_changes_over_seeds_pair_the_seeds(tmp_path):
+    rows = [("OON", t, "direct", seed, n) for t, n in ((0.01, 10), (1.0, 20)) for seed in (0, 1)]
+    (change,) = findings.tolerance_changes(attack_table(tmp_path, rows))
+    assert change.before == (0.25, 0.25, 0.25)
+    assert change.after == (0.5, 0.5, 0.5)
+    assert change.change == (0.25, 0.25, 0.25)
+    assert change.direction == 1
+
+
+def test_findings_of_one_tolerance_compare_none(tmp_path):
+    table = attack_table(tmp_path, [("OON", 0.01, "direct", 0, 3)])
+    assert findings.extremes(table) is None
+    assert findings.tolerance_changes(table) == []
+
+
+def test_findings_of_no_attacks():
+    collected = tiny_tables()
+    assert findings.sentences(collected["clean"], collected["attacks"].iloc[:0]) == [
+        "Accuracy on 4 clean test images of toy: OON 75.0 % at τ = 0.01 and 75.0 % at τ = 1; "
+        "RES 75.0 %."
+    ]

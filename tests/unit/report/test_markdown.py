@@ -1,0 +1,151 @@
+"""The page of results: made from a folder of small files alone, and again the same."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from node_robustness.report import markdown
+from node_robustness.report.catalogue import FIGURES, TABLES
+from samples import masked_tables
+
+
+def test_the_page_needs_its_folder_alone(folder, tmp_path):
+    page = markdown.render("tiny", folder)
+    moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    shutil.rmtree(folder)
+    assert markdown.render("tiny", moved) == page
+
+
+def test_of_trajectories_the_medians_travel(folder, tmp_path):
+    whole = pd.read_csv(tmp_path / "trajectories.csv")
+    thin = pd.read_csv(folder / "trajectories.csv")
+    medians = [name for name in whole if name.endswith("_median")]
+    assert len(thin) == len(whole)
+    assert [name for name in thin if re.search("_(mean|median|q..)$", name)] == medians
+    for name in thin:
+        if whole[name].dtype == float:
+            assert thin[name].to_numpy() == pytest.approx(whole[name], rel=1e-3, nan_ok=True)
+        else:
+            pd.testing.assert_series_equal(thin[name], whole[name])
+
+
+def test_figures_travel_as_they_are(folder, tmp_path):
+    """Also one that has the name of a table of which the medians alone travel."""
+    for name in FIGURES:
+        own, copy = (where / f"{name}.svg" for where in (tmp_path, folder))
+        assert copy.read_bytes() == own.read_bytes()
+
+
+def test_names_of_machines_stay_at_home(folder):
+    for path in (folder / "manifest.json", *folder.glob("*.csv")):
+        assert "desk of somebody" not in path.read_text()
+
+
+def test_every_link_leads_somewhere(folder):
+    page = markdown.render("tiny", folder)
+    links = set(re.findall(r"\]\((tiny/[^)]+\.\w+)\)", page))
+    assert {f"tiny/{name}.csv" for name in TABLES} | {"tiny/manifest.json"} <= links
+    for link in links:
+        assert (folder.parent / link).is_file()
+
+
+def test_rows_are_whole(folder):
+    page = markdown.render("tiny", folder)
+    assert "nan" not in page.lower().replace("nanoseconds", "")
+    for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(widths) == 1
+
+
+def test_what_it_says_of_masked_robustness():
+    collected = masked_tables()
+    table = markdown.report_tables.success(collected["protocols"])
+    rows = {(row[1], row[3]): row for row in table.rows}
+    # Of 150 images all are right; under the paper's attack 10 % fall at tau = 1, at the best 65 %.
+    paper, strongest = rows["OON", "1"][-2:]
+    assert paper.startswith("10.0 % (")
+    assert strongest.startswith("65.3 % (")
+
+
+def test_limits_are_told(folder):
+    page = markdown.render("tiny", folder)
+    assert "OON: 1 epoch of training (the paper: 25); accuracy on validation images 75.0 %." in (
+        page
+    )
+    assert "Of the standard attacks " in page
+    assert "cpu (x86_64) with 2 processors" in page
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"mnist"', "null"))
+    alone = markdown.render("tiny", folder)
+    assert "the paper: 25" not in alone
+    assert "The success rates that the paper reports" in page
+    assert "The success rates that the paper reports" not in alone
+    assert "Difference" in page
+    assert "Accuracy on clean test images: the paper" not in alone
+
+
+def test_an_attack_is_not_missed_where_it_has_no_norm(folder):
+    """Carlini and Wagner's attack is of L2."""
+    assert "cw" not in _missing(markdown.render("tiny", folder))
+    attacks = pd.read_csv(folder / "attacks.csv")
+    attacks.assign(norm="l2").to_csv(folder / "attacks.csv", index=False)
+    assert "cw" in _missing(markdown.render("tiny", folder))
+
+
+def _missing(page: str) -> str:
+    return re.search("Of the standard attacks (.*) did not run", page)[1]
+
+
+def test_the_papers_procedure_beside_the_run(folder):
+    page = markdown.render("tiny", folder)
+    assert "would have taken 1:06:40 (0:58:20 to 1:15:00), 40.0 times as long" in page
+    assert (
+        "| toy | OON | 0.1 | 4 | 2.250 | 0.500 (0.438 to 0.562) | 6 | 8,000 | 1:06:40 | 0:01:40 | "
+        "40.0 |" in page
+    )
+    manifest = folder / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"pace": []}))
+    assert "procedure" not in markdown.render("tiny", folder).split("## Cost")[1]
+
+
+def test_questions_stand_beside_what_the_paper_says(folder):
+    short = markdown.render("tiny", folder).split("## What ran")[0]
+    asked = {"Are models with an ODE more robust?": "comparisons"}
+    asked |= {"Does a larger tolerance protect?": "gains"}
+    asked |= {"Which part of the dynamics is to blame?": "responsible"}
+    for question, table in asked.items():
+        known = len(pd.read_csv(folder / f"{table}.csv")) > 0
+        said = rf"\*\*{re.escape(question)}\*\* \*The paper: .+\.\*\n\n- "
+        assert bool(re.search(said, short)) == known
+    assert "**Is what the paper's protocol shows real?**\n\n- " in short
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"mnist"', "null"))
+    assert "The paper:" not in markdown.render("tiny", folder).split("## What ran")[0]
+
+
+def test_what_has_nothing_behind_it_is_said_first(folder):
+    clean = pd.read_csv(folder / "clean.csv")
+    clean.assign(correct=0, accuracy=0.0).to_csv(folder / "clean.csv", index=False)
+    short = markdown.render("tiny", folder).split("## In short\n\n")[1]
+    assert re.match(r"- \w+ on toy classifies no image correctly", short)
+
+
+def test_names_are_texts_whatever_they_look_like(folder):
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"mnist"', "null"))  # its nets have names
+    page = markdown.render("tiny", folder)
+    for path in (manifest, *folder.glob("*.csv")):
+        path.write_text(path.read_text().replace("OON", "None").replace("RES", "inf"))
+    assert markdown.render("tiny", folder) == page.replace("OON", "None").replace("RES", "inf")
+
+
+def test_long_tables_are_folded_up(folder, monkeypatch):
+    assert "<details>" not in markdown.render("tiny", folder)
+    monkeypatch.setattr(markdown, "_ROWS_TO_SHOW", 1)
+    page = markdown.render("tiny", folder)
+    assert page.count("<details>\n<summary>") == page.count("\n\n</details>") > 1
+    assert re.search(r"<summary>Verdicts: [^<]*\(\d+ rows\)</summary>\n\n\|", page)

@@ -1,0 +1,124 @@
+"""The benchmarks run from nothing; their figures are nobody's business here."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from node_robustness.config import loading
+from node_robustness.grid import cells as grid_cells
+from node_robustness.grid import stages
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def speed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import nets
+    import speed
+
+    monkeypatch.setattr(nets, "FOLDER", tmp_path)
+    monkeypatch.setattr(nets, "TRAINING_IMAGES", 8)
+    yield speed
+    for name in ("nets", "speed", "contestants"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here TF32 is measured")
+def test_it_trains_measures_and_writes(speed, tmp_path, monkeypatch):
+    options = ["--images", "4", "--repeats", "1", "--threads", "1", "--models", "MIX"]
+    tables = ["training", "layout", "tf32", "forward"]
+    output = tmp_path / "new" / "figures.json"
+    arguments = ["speed.py", *options, "--output", str(output), "--only", *tables]
+    monkeypatch.setattr(sys, "argv", arguments)
+    speed.main()
+    report = json.loads(output.read_text())
+    assert len(report["tables"]) == len(tables)
+    (step,) = report["tables"]["Training step, seconds"]
+    assert step["times_direct"] == pytest.approx(step["torchdiffeq_direct"] / step["ours"])
+    assert all(row["convolutions_share"] > 0 for row in report["tables"]["Forward pass"])
+    assert report["tables"]["TF32"].startswith("Skipped: there is no CUDA device")
+    page = output.with_suffix(".md").read_text()
+    assert page.startswith("# The core's speed\n")
+    assert all(f"## {title}" in page for title in report["tables"])
+
+
+def test_its_convolutions_are_those_of_the_model(speed):
+    from contestants import convolutions
+
+    model = torch.nn.Conv2d(2, 3, 3, padding=1)
+    image = torch.rand(5, 2, 8, 8)
+    work, operations = convolutions(lambda: model(image))
+    work()
+    assert operations == 2 * 5 * 3 * 8 * 8 * 2 * 9
+
+
+def test_what_others_return_counts_within_epsilon_and_as_an_image():
+    import reference
+
+    class Mean(torch.nn.Module):
+        """Class 1 where the mean of the pixels is above 0.45."""
+
+        def forward(self, x):
+            mean = x.flatten(1).mean(1)
+            return torch.stack([torch.full_like(mean, 0.45), mean], dim=1)
+
+    images, labels = torch.full((4, 1, 2, 2), 0.4), torch.tensor([0, 0, 0, 1])
+
+    def steps(*sizes):
+        def attack(model, images, labels, norm, epsilon):
+            assert (len(images), norm, epsilon) == (3, "linf", 0.1)
+            for size in sizes:
+                yield images + torch.tensor(size).view(3, 1, 1, 1)
+
+        return reference.broken(Mean(), images, labels, "linf", 0.1, attack).tolist()
+
+    # The last image is misclassified as it is.
+    assert steps([0.06, 0.2, 0.01]) == [True, False, False, False]
+    assert steps([0.06, 0.2, 0.01], [0.01, 0.1, 0.01]) == [True, True, False, False]
+    assert steps([-0.5, 0.7, 0.04]) == [False] * 4
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_grids_have_the_cells_that_they_are_named_by(monkeypatch, everything):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale
+
+    sys.modules.pop("scale")
+    for cells in (100, 1_000, 10_000):
+        asked = loading.load(scale.grid(cells, everything=everything))
+        assert sum(1 for _ in grid_cells.cells(asked, "grid")) == cells
+        followed = sum(1 for _ in stages.followed(asked, "grid"))
+        assert followed == (cells if everything else 0)
+
+
+def test_a_process_is_measured_alone(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import scale
+
+    sys.modules.pop("scale")
+    log = tmp_path / "log"
+    found = scale.measured([sys.executable, "-c", "print('a' * 10)"], log)
+    assert log.read_text() == "a" * 10 + "\n"
+    assert found["seconds"] > 0
+    assert found["memory_mb"] > 1
+    with pytest.raises(SystemExit, match="failed"):
+        scale.measured([sys.executable, "-c", "1 / 0"], log)
+
+
+def test_rounds_are_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import rounds
+
+    output = tmp_path / "figures.json"
+    arguments = ["rounds.py", "--jobs", "30", "--seconds", "4", "--json", str(output)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    rounds.main()
+    found = json.loads(output.read_text())
+    assert list(found) == ["as it is", "mended"]
+    for row in found.values():
+        assert row["share_of_a_core"] == pytest.approx(row["cpu_seconds"] / 4)
+        assert 0 < row["jobs_ended"] <= 30

@@ -1,0 +1,251 @@
+"""The digests of code: what counts, what does not, and that every rule has them."""
+
+import ast
+import importlib
+import re
+from importlib.metadata import version
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import pytest
+
+from node_robustness.config import loading, models
+from node_robustness.config.enough_images import shortages
+from node_robustness.config.values import Section
+from node_robustness.scheduling import code_digest
+from node_robustness.scheduling.code_digest import NEUTRAL, normalised, of_script
+
+WORKFLOW = Path(__file__).parents[3] / "workflow"
+SCRIPTS = WORKFLOW / "scripts"
+RULE = re.compile(r"^rule (\w+):\n((?:[ \t]+.*\n|\n)+)", re.M)
+
+SOURCE = '''"""A module."""
+from x import y
+
+LIMIT = 0.1
+"""What it is."""
+
+
+def f(a: int) -> int:
+    """Does it."""
+    return a + y(1000, "s")
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("LIMIT = 0.1", "LIMIT = 1e-1  # a comment"),
+        ("1000", "1_000"),
+        ('"s"', "'s'"),
+        ('"s"', '("s")'),
+        ('y(1000, "s")', 'y(\n        1000,\n        "s",\n    )'),
+        ("Does it.", "Does something."),
+        ('    """Does it."""\n', ""),
+        ('"""A module."""\n', ""),
+        ('"""What it is."""\n', ""),
+        ("LIMIT", '__version__ = "9"\nLIMIT'),
+        ("LIMIT", "if TYPE_CHECKING:\n    import z\nLIMIT"),
+        ("LIMIT", "if typing.TYPE_CHECKING:\n    import z\nLIMIT"),
+    ],
+)
+def test_form_alone(old, new):
+    assert old in SOURCE
+    assert normalised(SOURCE.replace(old, new, 1)) == normalised(SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("0.1", "0.2"),
+        ("1000", "1000.0"),
+        ("1000", '"1000"'),
+        ("1000", "True"),
+        ('"s"', '"t"'),
+        ('"s"', 'b"s"'),
+        ("a + y", "a - y"),
+        ("a + y", "y + a"),
+        ("(a: int)", "(a: float)"),
+        ("(a: int)", "(a: int = 0)"),
+        ("(a: int)", "(a: int = None)"),
+        ("(a: int)", "(a: int, /)"),
+        ("(a: int)", "(*a: int)"),
+        ("def f", "async def f"),
+        ("from x import y", "from x import z as y"),
+        ("from x import y", "from .x import y"),
+        ("LIMIT", "OTHER"),
+        ("LIMIT", "if TYPE_CHECKING:\n    import z\nelse:\n    import w\nLIMIT"),
+    ],
+)
+def test_meaning(old, new):
+    assert normalised(SOURCE.replace(old, new, 1)) != normalised(SOURCE)
+
+
+def test_statements_do_not_run_together():
+    assert normalised("if a:\n    b()\n    c()") != normalised("if a:\n    b()\nc()")
+    assert normalised("f(a, *[b])") != normalised("f(a, *[], b)")
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    """A script and a package beside it."""
+    for name, text in {
+        "script.py": "import os\nimport pack.top\nfrom pack import leaf, VALUE\nimport torch.nn",
+        "other.py": "import pack.sub",
+        "pack/__init__.py": "VALUE = 1",
+        "pack/top.py": "def f():\n    from pack.sub import deep\n    import sklearn",
+        "pack/leaf.py": "from . import cousin as c\nfrom .sub.far import thing\nimport json",
+        "pack/cousin.py": "import statistics\nimport pack.leaf\nNAMES = ['page.html', 'no.html']",
+        "pack/page.html": "<p>",
+        "pack/unnamed.html": "<p>",
+        "pack/unused.py": "import pandas",
+        "pack/statistics.py": "",
+        "pack/sub/__init__.py": "from .near import n",
+        "pack/sub/deep.py": "from ..leaf import x\nimport no_such_library",
+        "pack/sub/far.py": "",
+        "pack/sub/near.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
+        "    import pack.unused",
+        "pack/sub/unused.py": "",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def test_imports_are_followed(scripts):
+    found = of_script(scripts / "script.py")
+    assert {name: found.pop(name) for name in ("torch", "scikit-learn", "no_such_library")} == {
+        "torch": version("torch").split("+")[0],
+        "scikit-learn": version("scikit-learn"),
+        "no_such_library": "not installed",
+    }
+    modules = ["__init__", "cousin", "leaf", "top"]
+    modules += ["sub/__init__", "sub/deep", "sub/far", "sub/near"]
+    names = {f"pack/{module}.py" for module in modules}
+    assert set(found) == names | {"script.py", "pack/page.html"}
+    assert list(found) == sorted(found)
+    assert all(re.fullmatch("[0-9a-f]{12}", digest) for digest in found.values())
+    assert set(of_script(scripts / "other.py")) == {
+        "other.py",
+        "pack/__init__.py",
+        "pack/sub/__init__.py",
+        "pack/sub/near.py",
+    }
+
+
+@pytest.mark.parametrize("name", ["script.py", "pack/sub/far.py", "pack/page.html"])
+def test_each_file_has_its_own_digest(scripts, name):
+    before = of_script(scripts / "script.py")
+    path = scripts / name
+    path.write_text(f"{path.read_text()}\nx = 1")
+    for cached in (code_digest._of_script, code_digest._read):
+        cached.cache_clear()
+    after = of_script(scripts / "script.py")
+    assert {key for key in before | after if before.get(key) != after.get(key)} == {name}
+
+
+def test_neutral_modules_are_not_followed(scripts):
+    package = scripts / "node_robustness"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "jobs").mkdir()
+    (package / "jobs/log.py").write_text("import pandas")
+    (scripts / "neutral.py").write_text(
+        "import tqdm.auto\nfrom node_robustness.jobs.log import job"
+    )
+    assert set(of_script(scripts / "neutral.py")) == {"neutral.py", "node_robustness/__init__.py"}
+
+
+def test_neutral_modules_are_there():
+    for name in NEUTRAL:
+        if name.startswith("node_robustness."):
+            path = SCRIPTS.joinpath(*name.split("."))
+            assert path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def test_settings_reach_results_through_params_alone():
+    """What jobs take from the neutral modules of `config` has no code but checks."""
+    of_no_job = ("config", "grid", "scheduling")
+    used = set()
+    for path in SCRIPTS.rglob("*.py"):
+        name = ".".join(path.relative_to(SCRIPTS).with_suffix("").parts)
+        if name in NEUTRAL or path.parent.name in of_no_job or path.stem == "disk_space":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module) if is_ours(node) else None
+                for alias in node.names if module else ():
+                    if node.module in NEUTRAL:
+                        used.add(getattr(module, alias.name))
+                    elif f"{node.module}.{alias.name}" in NEUTRAL:
+                        used |= taken(path, getattr(module, alias.name), alias.asname or alias.name)
+    assert {loading.load, models.Training, models.Augmentation} <= used
+    for section in used - {loading.load, shortages}:
+        assert issubclass(section, Section), section
+        checks = section.__pydantic_decorators__
+        own = {
+            key
+            for key, value in vars(section).items()
+            if isinstance(value, FunctionType | property | classmethod | staticmethod)
+            and key != "__hash__"
+        }
+        assert own <= {*checks.model_validators, *checks.field_validators}, section
+
+
+def is_ours(node: ast.ImportFrom) -> bool:
+    return bool(node.module) and node.module.startswith("node_robustness.config")
+
+
+def taken(path: Path, module: ModuleType, local: str) -> set[object]:
+    """What a file takes from a module that it has imported by a name."""
+    tree = ast.parse(path.read_text())
+    return {
+        getattr(module, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == local
+    }
+
+
+def rules() -> list[tuple[str, str]]:
+    """The name and the text of every rule."""
+    files = [WORKFLOW / "Snakefile", *sorted((WORKFLOW / "rules").glob("*.smk"))]
+    return [found for path in files for found in RULE.findall(path.read_text())]
+
+
+def digested(rule: str) -> list[str]:
+    """The scripts of which a rule has the digests."""
+    return re.findall(r'"(\w+)"', "".join(re.findall(r"^ +code=code_of\((.*)\),$", rule, re.M)))
+
+
+@pytest.mark.parametrize(("name", "text"), rules(), ids=lambda value: value.split("\n")[0])
+def test_every_rule_has_the_digest_of_its_script(name, text):
+    scripts = re.findall(r'^ +script:\n +"\.\./scripts/(\w+)\.py"$', text, re.M)
+    assert set(scripts) <= set(digested(text))
+    if name != "all":
+        assert len(scripts) == 1, "what is not in a script is in no digest"
+        assert not re.search(r"^ +(run|shell|notebook|wrapper):", text, re.M)
+
+
+def test_every_script_has_a_rule():
+    used = {script for _, text in rules() for script in digested(text)}
+    assert used == {path.stem for path in SCRIPTS.glob("*.py")}
+
+
+def test_what_is_beside_the_modules_belongs_to_some_stage():
+    """A file that a module reads, but does not name in a literal, would be in no digest."""
+    found = set().union(*(of_script(path) for path in SCRIPTS.glob("*.py")))
+    data = {
+        path.relative_to(SCRIPTS).as_posix()
+        for path in SCRIPTS.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert data
+    assert data <= found
+
+
+def test_no_import_is_hidden_from_the_digests():
+    for path in SCRIPTS.rglob("*.py"):
+        assert not re.search(r"import_module|__import__|\bexec\(", path.read_text()), path

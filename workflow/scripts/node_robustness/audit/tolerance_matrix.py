@@ -1,0 +1,59 @@
+"""Adversarials that were made at one tolerance, judged at others.
+
+If an image fools the model only at the tolerance at which it was attacked, the tolerance moved the
+adversarial, and an attacker who does not know it needs another; if those that an attack failed to
+find at a loose tolerance are found at a tight one and hold at the loose one, the attack failed and
+not the model (transfer as a sign of masking: Athalye, Carlini and Wagner, 2018, section 3).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from node_robustness.models.classifier import Classifier, solving
+from node_robustness.models.evaluation import evaluate
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a model says of n images at E tolerances.
+
+    Attributes:
+        predictions: int64 [n, E]; `predictions.NO_CLASS` where the solve failed.
+        logits: float32 [n, E, K].
+        nfe: function evaluations, int32 [n, E].
+    """
+
+    predictions: Tensor
+    logits: Tensor
+    nfe: Tensor
+
+
+def judge(
+    model: Classifier,
+    images: Tensor,
+    tolerances: Sequence[float],
+    *,
+    batch_size: int,
+    progress: Callable[[int], object] | None = None,
+) -> Judged:
+    """Classify images at several tolerances.
+
+    Args:
+        model: in evaluation mode, with an ODE whose steps the tolerance bounds.
+        images: float [n, C, H, W] in [0, 1], n >= 1.
+        tolerances: at least one.
+        batch_size: images at a time; bounds the memory, does not change the result.
+        progress: called with the number of images of each finished batch at each tolerance.
+    """
+    found = []
+    for tolerance in tolerances:
+        with solving(model, tolerance=tolerance):
+            found.append(evaluate(model, images, batch_size=batch_size, progress=progress))
+    return Judged(
+        predictions=torch.stack([one.predictions for one in found], dim=1),
+        logits=torch.stack([one.logits for one in found], dim=1),
+        nfe=torch.stack([one.nfe for one in found if one.nfe is not None], dim=1),
+    )

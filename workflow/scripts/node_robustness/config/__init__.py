@@ -1,0 +1,1 @@
+"""The typed configuration: every key, its default, its range, and what it means."""

@@ -1,0 +1,302 @@
+"""The typed configuration: every key, its default, its range, and what it means.
+
+The JSON schema and the tables of `config/README.md` are generated from these classes:
+`python -m node_robustness.config.docs` rewrites both. This module is read every time that Snakemake
+parses the workflow, also inside every job, so it must import quickly: no torch.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    model_validator,
+)
+
+from node_robustness.config.attacks import EOTPGD, Attack, SteppedAttack, Transfer
+from node_robustness.config.datasets import (
+    _FOLDERS,
+    _IN_STEPS,
+    _IN_STEPS_TEXT,
+    _NO_PANELS,
+    _ROLES,
+    _SOURCES,
+    Dataset,
+    _folded,
+)
+from node_robustness.config.enough_images import shortages
+from node_robustness.config.experiment import Experiment
+from node_robustness.config.models import TORCHDIFFEQ_ONLY, Model, Training
+from node_robustness.config.presets import BUILT_IN, PAPER_ATTACK, PRESETS, from_preset
+from node_robustness.config.values import Count, Name, Section, check_distance
+from node_robustness.numbers import label
+from node_robustness.shapes.datasets import size_of
+
+
+class Compute(Section):
+    """Where and how wide the work runs; none of it changes a result beyond rounding."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="auto: cuda, else mps, else cpu"
+    )
+    batch_size: Count | None = Field(
+        None, description="images at a time; as many as memory_mb allows if unset"
+    )
+    memory_mb: Count | None = Field(
+        None,
+        description="memory for the images that are attacked at a time, in MB; if unset 1,000, or "
+        "four fifths of what is free on a CUDA device",
+    )
+    shard_size: Count | None = Field(
+        None,
+        description="an attack on more test images than that is split into shards of so many, each "
+        "a job of its own; if unset an attack is one job",
+    )
+    keep_shards: bool = Field(
+        False,
+        description="make every attack in shards and keep them, so that of more test images later "
+        "only the new ones are attacked",
+    )
+    threads: Count = Field(1, description="CPU threads of an evaluation, attack or trajectory job")
+    training_threads: Count = Field(1, description="CPU threads of a training job")
+
+    @model_validator(mode="after")
+    def _there_are_shards_to_keep(self) -> Self:
+        if self.keep_shards and self.shard_size is None:
+            raise ValueError("keep_shards needs shard_size: say how many images a shard holds")
+        return self
+
+
+def _with_built_in(own: object) -> object:
+    return {**BUILT_IN, **own} if isinstance(own, dict) else own
+
+
+class Config(Section):
+    """The whole configuration."""
+
+    experiments: Annotated[dict[Name, Experiment], Field(min_length=1)] = Field(
+        description="each makes results/{name}/"
+    )
+    datasets: dict[Name, Dataset] = Field(description="the datasets that experiments name")
+    models: dict[Name, Model] = Field(description="the models that experiments name")
+    attacks: Annotated[dict[Name, Attack], BeforeValidator(_with_built_in)] = Field(
+        {},
+        description="attacks that experiments may name beside the built-in ones, or instead of "
+        "them under the same name",
+        validate_default=True,
+    )
+    training: Training = Field(
+        Training(), description="for every model that does not say otherwise"
+    )
+    compute: Compute = Field(Compute(), description="device, threads, batch and shard size")
+
+    @model_validator(mode="after")
+    def _no_attack_is_called_like_a_preset(self) -> Self:
+        for name in PRESETS:
+            if name in self.attacks:
+                raise ValueError(f"attacks.{name}: {name!r} is a preset: choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_else_has_the_folder_of_a_name(self) -> Self:
+        for section, folders in _FOLDERS.items():
+            for name in getattr(self, section):
+                if _folded(name) in folders:
+                    raise ValueError(
+                        f"{section}.{name}: the folder of that name holds other files of a run: "
+                        "choose another name"
+                    )
+        for name, dataset in self.datasets.items():
+            if dataset.source in _ROLES and _folded(name) in _SOURCES:
+                raise ValueError(
+                    f"datasets.{name}: resources/{_folded(name)} is for the files of the known "
+                    "dataset of that name: choose another name"
+                )
+        for section in ("experiments", "datasets", "models"):
+            _apart(section, getattr(self, section))
+        for name, experiment in self.experiments.items():
+            _apart(f"experiments.{name}.attacks", experiment.attacks)
+        return self
+
+    @model_validator(mode="after")
+    def _figures_have_panels_of_a_name(self) -> Self:
+        for section in ("datasets", "models", "attacks"):
+            for name in _NO_PANELS:
+                if name in getattr(self, section):
+                    raise ValueError(
+                        f"{section}.{name}: means something else to the JavaScript of figures: "
+                        "choose another name"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_defined(self) -> Self:
+        for name, experiment in self.experiments.items():
+            where = f"experiments.{name}"
+            _known(f"{where}.datasets", experiment.datasets, "datasets", self.datasets)
+            _known(f"{where}.models", experiment.models, "models", self.models)
+            _known(f"{where}.attacks", experiment.attacks, "attacks or presets", self._nameable)
+            for norm in experiment.norms:
+                for epsilon in experiment.epsilons_for(norm):
+                    check_distance(f"{where}.epsilons", epsilon, norm)
+            for attack in experiment.attacks:
+                self._check_attack(where, experiment, attack)
+            self._check_pace(where, experiment)
+            _chosen_from_the_grid(where, experiment)
+        for model, settings in self.models.items():
+            training = self.training_of(model)
+            method = settings.solver.method
+            trained = settings.body == "ode" and settings.weights is None
+            if trained and method in TORCHDIFFEQ_ONLY and training.solver != "torchdiffeq":
+                raise ValueError(
+                    f"training, for model {model}: method {method} needs solver: torchdiffeq"
+                )
+            if training.gradient == "adjoint" and training.solver != "torchdiffeq":
+                raise ValueError(
+                    f"training, for model {model}: gradient: adjoint needs solver: torchdiffeq"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _there_are_enough_images(self) -> Self:
+        for name, dataset in self.datasets.items():
+            size = size_of(dataset)
+            if size is not None:
+                for line in shortages(self, name, size.train, size.test):
+                    raise ValueError(line)
+        return self
+
+    @model_validator(mode="after")
+    def _shards_can_be_counted(self) -> Self:
+        if self.compute.shard_size is not None:
+            for name in dict.fromkeys(d for e in self.experiments.values() for d in e.datasets):
+                dataset = self.datasets[name]
+                if dataset.source in _ROLES and dataset.subset.test is None:
+                    raise ValueError(
+                        f"compute.shard_size: how many test images {name} has is known only once "
+                        f"it is prepared: set datasets.{name}.subset.test to their number, or "
+                        "remove shard_size"
+                    )
+        return self
+
+    @property
+    def _nameable(self) -> list[str]:
+        return [*self.attacks, *PRESETS]
+
+    def _check_attack(self, where: str, experiment: Experiment, name: str) -> None:
+        """Refuse an attack that cannot be made as an experiment asks for it."""
+        attack = self.attacks[name]
+        # A preset is made of what is possible; who names an attack wants to have it.
+        named = not from_preset(name, experiment.attacks)
+        if isinstance(attack, SteppedAttack):
+            _check_step(name, attack, experiment.norms)
+        if isinstance(attack, Transfer):
+            self._check_transfer(where, experiment, name, attack)
+            if named and len(experiment.models) == 1:
+                raise ValueError(
+                    f"{where}.attacks: {name} takes adversarials of {experiment.models[0]} to "
+                    f"other models, and there are none: remove it, or add one to {where}.models"
+                )
+        if isinstance(attack, EOTPGD) and experiment.distribution is None:
+            raise ValueError(
+                f"{where}.attacks: {name} averages gradients over drawn tolerances, and there is "
+                f"no distribution of them: give {where}.randomisation a low and a high, or remove "
+                f"{name}"
+            )
+        if named and not set(attack.NORMS) & set(experiment.norms):
+            raise ValueError(
+                f"{where}.attacks: {name} knows none of the norms {', '.join(experiment.norms)}: "
+                f"remove it, or add {' or '.join(attack.NORMS)} to norms"
+            )
+
+    def _check_transfer(
+        self, where: str, experiment: Experiment, name: str, transfer: Transfer
+    ) -> None:
+        _known(f"attacks.{name}.by", [transfer.by], "attacks", self.attacks)
+        by = self.attacks[transfer.by]
+        if by.method not in _IN_STEPS:
+            raise ValueError(
+                f"attacks.{name}.by: {transfer.by} has method {by.method}: name an attack of "
+                f"method {_IN_STEPS_TEXT}"
+            )
+        if isinstance(by, SteppedAttack):
+            _check_step(transfer.by, by, experiment.norms)
+        if transfer.source is not None:
+            _known(
+                f"attacks.{name}.source", [transfer.source], f"{where}.models", experiment.models
+            )
+
+    def _check_pace(self, where: str, experiment: Experiment) -> None:
+        if experiment.pace is None:
+            return
+        name = experiment.papers_attack
+        if name is None:
+            raise ValueError(
+                f"{where}.pace is that of the paper's attack, which is not among the attacks: add "
+                f"{PAPER_ATTACK}, say which one is as paper_attack, or remove pace"
+            )
+        method = self.attacks[name].method
+        if method not in _IN_STEPS:
+            raise ValueError(
+                f"{where}.pace: {name} has method {method}: set paper_attack to an attack of "
+                f"method {_IN_STEPS_TEXT}, or remove pace"
+            )
+
+    def training_of(self, model: str) -> Training:
+        """The training settings of a model: its own keys over the common ones."""
+        merged = self.training.model_dump()
+        own = self.models[model].training.model_dump(exclude_unset=True)
+        merged["augmentation"] |= own.pop("augmentation", {})
+        return Training.model_validate(merged | own)
+
+
+def _apart(where: str, names: Iterable[str]) -> None:
+    """Refuse names whose folders are one where the file system ignores case."""
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(_folded(name), name)
+        if other != name:
+            raise ValueError(
+                f"{where}: {other} and {name} differ only in case, and on some file systems their "
+                "folders would be one: rename one of them"
+            )
+
+
+def _check_step(name: str, attack: SteppedAttack, norms: Sequence[str]) -> None:
+    for norm in norms:
+        if isinstance(attack.step, dict) and norm not in attack.step:
+            raise ValueError(f"attacks.{name}.step has no entry for norm {norm}: add one")
+        step = attack.step_in(norm)
+        if step is not None:
+            check_distance(f"attacks.{name}.step", step, norm)
+
+
+def _chosen_from_the_grid(where: str, experiment: Experiment) -> None:
+    """Refuse a section that chooses what the experiment's lists do not have."""
+    every: dict[str, list[Any]] = {
+        "attacks": experiment.attacks,
+        "norms": experiment.norms,
+        "tolerances": experiment.tolerances,
+        "epsilons": [e for n in experiment.norms for e in experiment.epsilons_for(n)],
+    }
+    for section in ("trajectories", "matrix", "randomisation", "detection"):
+        for key, values in every.items():
+            chosen: list[object] = getattr(getattr(experiment, section), key, None) or []
+            for value in chosen:
+                if value not in values:
+                    raise ValueError(
+                        f"{where}.{section}.{key}: {_plain(value)} is not in "
+                        f"{where}.{key} ({', '.join(dict.fromkeys(map(_plain, values)))})"
+                    )
+
+
+def _plain(value: object) -> str:
+    return label(value) if isinstance(value, float) else str(value)
+
+
+def _known(where: str, names: list[str], section: str, defined: Iterable[str]) -> None:
+    for name in names:
+        if name not in defined:
+            have = ", ".join(defined) or "nothing"
+            raise ValueError(f"{where}: {name!r} is not defined under {section} (there is: {have})")

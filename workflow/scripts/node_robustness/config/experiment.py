@@ -1,0 +1,258 @@
+"""The keys of an experiment: the grid that it spans, and what is measured on it."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    model_validator,
+)
+
+from node_robustness.config.presets import PAPER_ATTACK, PRESETS, expand
+from node_robustness.config.values import (
+    Count,
+    Name,
+    Names,
+    Natural,
+    NonNegative,
+    Norms,
+    Numbers,
+    NumbersByNorm,
+    Section,
+    Seeds,
+    Share,
+    Times,
+    Tolerance,
+    Tolerances,
+)
+from node_robustness.numbers import label
+from node_robustness.shapes.datasets import FEWEST_TO_PROBE
+
+
+class Trajectories(Section):
+    """Which cells get a trajectory file, and what it holds (docs/trajectories.md)."""
+
+    attacks: Names | None = Field(None, description="attacks to follow; all if unset")
+    norms: Norms | None = Field(None, description="norms to follow; all if unset")
+    epsilons: Numbers | None = Field(None, description="epsilons to follow; all if unset")
+    tolerances: Numbers | None = Field(None, description="tolerances to follow; all if unset")
+    images: Count | None = Field(
+        None, description="images that are followed, the first that were attacked; all if unset"
+    )
+    times: Times = Field(
+        51,
+        description="where h(t) is looked at: so many equally spaced times in [0, 1], or a list "
+        "that rises from 0 to 1; a model without an ODE is followed block by block",
+    )
+    states: Natural = Field(4, description="images whose full states are kept")
+    precision: Literal["float16", "float32"] = Field("float16", description="of the kept states")
+    growth: Natural = Field(
+        16,
+        description="images whose growth is split into what the Jacobian explains and the rest, "
+        "with exponents, bounds and a tight reference curve",
+    )
+    causal: Natural = Field(
+        100, description="adversarials in which intervals are repaired, to see which are to blame"
+    )
+    intervals: Count = Field(
+        10,
+        description="equal parts of [0, 1]: every run of neighbouring ones is repaired by itself; "
+        "a model without an ODE has its blocks",
+    )
+    probe: bool = Field(
+        True,
+        description="fit a linear probe of h(t) at every time to validation images, which takes "
+        f"{FEWEST_TO_PROBE}; if unset, where there are as many",
+    )
+
+
+class Audit(Section):
+    """What tells robustness from a hidden gradient, for every model at every tolerance."""
+
+    images: Count = Field(32, description="the first test images, right or wrong")
+    directions: Count = Field(
+        2, description="random directions of the finite differences, beside those of the gradients"
+    )
+    iterations: Count = Field(
+        10, description="steps of the attack that is repeated with twice as many"
+    )
+
+
+class Matrix(Section):
+    """Which adversarials are judged at every tolerance, and at a tight one."""
+
+    attacks: Names | None = Field(
+        None,
+        description="attacks whose adversarials are judged; if unset the first with adjoint and "
+        "the first with direct gradients",
+    )
+    norms: Norms | None = Field(None, description="their norms; the first one if unset")
+    epsilons: Numbers | None = Field(
+        None, description="their epsilons; the middle one of each norm if unset"
+    )
+
+
+class Randomisation(Section):
+    """A tolerance drawn at test time for every image and pass, as a defence, and its attackers."""
+
+    distribution: Literal["log_uniform"] = Field(
+        "log_uniform", description="log_uniform: the logarithm is uniform between low and high"
+    )
+    low: Tolerance | None = Field(
+        None, description="smallest tolerance; the smallest of the experiment if unset"
+    )
+    high: Tolerance | None = Field(
+        None, description="largest tolerance; the largest of the experiment if unset"
+    )
+    images: Count = Field(64, description="the first test images, right or wrong")
+    norms: Norms | None = Field(None, description="norms of the attackers; the first one if unset")
+    epsilons: Numbers | None = Field(
+        None, description="their epsilons; the middle one of each norm if unset"
+    )
+    iterations: Count = Field(10, description="gradient steps of every attacker")
+    relative_step: Share = Field(0.25, description="step size as a share of epsilon")
+    draws: Count = Field(
+        5, description="draws over which the attacker eot averages the gradient of one step"
+    )
+    evaluation_draws: Count = Field(20, description="draws at which every image is judged")
+
+
+class Detection(Section):
+    """Adversarials told by the disagreement between the tolerances, and an attack that knows."""
+
+    images: Count = Field(64, description="the first test images, right or wrong")
+    norms: Norms | None = Field(None, description="norms of the attacks; the first one if unset")
+    epsilons: Numbers | None = Field(
+        None, description="their epsilons; the middle one of each norm if unset"
+    )
+    tolerances: Numbers | None = Field(
+        None, description="of the classifier that is attacked; all if unset"
+    )
+    iterations: Count = Field(10, description="gradient steps of both attacks")
+    relative_step: Share = Field(0.25, description="step size as a share of epsilon")
+    penalty: NonNegative = Field(
+        1.0,
+        description="cross-entropy that the attack which knows the detector gives for one unit of "
+        "its score",
+    )
+
+
+class Pace(Section):
+    """What the paper's attack takes as its authors run it, one image at a time by torchdiffeq."""
+
+    images: Count = Field(
+        10, description="the first test images, at every tolerance, of the first seed"
+    )
+
+
+class Experiment(Section):
+    """One grid: the product of its lists, minus what makes no sense."""
+
+    datasets: Names = Field(description="names from `datasets`")
+    models: Names = Field(description="names from `models`")
+    seeds: Seeds = Field([0], description="training seeds")
+    tolerances: Tolerances = Field(description="tau at test time; models without an ODE have none")
+    attacks: Annotated[Names, AfterValidator(expand)] = Field(
+        description="names from `attacks`, of built-in attacks, or of presets: "
+        f"{', '.join(PRESETS)} (docs/attacks.md)"
+    )
+    norms: Norms = Field(description="linf; l2; l2_rms: the paper's, root mean square over pixels")
+    epsilons: NumbersByNorm = Field(
+        description="largest perturbation, for images in [0, 1]; one list, or a list for each norm"
+    )
+    skip_broken: bool = Field(
+        True,
+        description="dear attacks (apgd, fab, cw, square) leave out the images that a cheaper "
+        "attack by gradients broke within the smallest epsilon; no verdict depends on it "
+        "(docs/attacks.md)",
+    )
+    trajectories: Trajectories | None = Field(
+        Trajectories(), description="follow h(t) of clean and adversarial images; null: none"
+    )
+    audit: Audit | None = Field(
+        Audit(), description="compare gradients, and check the attacks; null: not"
+    )
+    matrix: Matrix | None = Field(
+        Matrix(), description="judge adversarials at every tolerance; null: none"
+    )
+    randomisation: Randomisation | None = Field(
+        Randomisation(), description="attack a tolerance that is drawn at test time; null: not"
+    )
+    detection: Detection | None = Field(
+        Detection(), description="detect adversarials by several tolerances; null: not"
+    )
+    pace: Pace | None = Field(
+        None,
+        description="take the time of the paper's attack image by image, to compare the run's "
+        "with; null: not",
+    )
+    paper: Literal["mnist", "cifar10"] | None = Field(
+        None, description="show the paper's figures of this dataset beside ours"
+    )
+
+    paper_attack: Name | None = Field(
+        None,
+        description="the attack that is the paper's protocol in verdicts (docs/verdict.md); "
+        f"{PAPER_ATTACK} if unset and among the attacks",
+    )
+
+    @model_validator(mode="after")
+    def _the_papers_attack_runs(self) -> Self:
+        if self.paper_attack is not None and self.paper_attack not in self.attacks:
+            raise ValueError(
+                f"paper_attack: {self.paper_attack} is not among the attacks "
+                f"({', '.join(self.attacks)}): add it to attacks, or name one of these"
+            )
+        return self
+
+    @property
+    def papers_attack(self) -> str | None:
+        """The attack that is the paper's protocol; None if none is."""
+        return self.paper_attack or next((a for a in self.attacks if a == PAPER_ATTACK), None)
+
+    @model_validator(mode="after")
+    def _every_norm_has_epsilons(self) -> Self:
+        if isinstance(self.epsilons, dict):
+            for norm in self.norms:
+                if norm not in self.epsilons:
+                    raise ValueError(f"epsilons has no list for norm {norm}: add one")
+            for norm in self.epsilons:
+                if norm not in self.norms:
+                    raise ValueError(
+                        f"epsilons has a list for {norm}: remove it, or add {norm} to norms"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _tolerances_can_be_drawn(self) -> Self:
+        drawn = self.randomisation
+        if drawn is not None and (drawn.low is not None or drawn.high is not None):
+            low, high = self.drawn_tolerances(drawn)
+            if low >= high:
+                raise ValueError(
+                    f"randomisation: low ({label(low)}) must be less than high ({label(high)})"
+                )
+        return self
+
+    def drawn_tolerances(self, drawn: Randomisation) -> tuple[float, float]:
+        """The smallest and the largest tolerance of a randomised model."""
+        low = min(self.tolerances) if drawn.low is None else drawn.low
+        high = max(self.tolerances) if drawn.high is None else drawn.high
+        return low, high
+
+    @property
+    def distribution(self) -> dict[str, Any] | None:
+        """The kind and the bounds of the tolerances that are drawn; None if none are."""
+        drawn = self.randomisation
+        if drawn is None:
+            return None
+        low, high = self.drawn_tolerances(drawn)
+        if low == high:
+            return None
+        return {"distribution": drawn.distribution, "low": low, "high": high}
+
+    def epsilons_for(self, norm: str) -> list[float]:
+        """The epsilons of one norm."""
+        if isinstance(self.epsilons, dict):
+            return {str(key): values for key, values in self.epsilons.items()}[norm]
+        return self.epsilons

@@ -1,0 +1,1 @@
+"""Image data: downloads, formats and splits."""

@@ -1,0 +1,1 @@
+"""Files of a run: atomic writing and the conventions of HDF5."""

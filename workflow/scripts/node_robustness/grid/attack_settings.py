@@ -1,0 +1,118 @@
+"""The settings of an attack in one cell of the grid."""
+
+from dataclasses import replace
+from typing import Any
+
+from node_robustness.config.attacks import (
+    EOTPGD,
+    AnyAttack,
+    GradientAttack,
+    SteppedAttack,
+    Surrogate,
+    Transfer,
+)
+from node_robustness.config.config import Config
+from node_robustness.config.models import Model
+from node_robustness.grid.cells import Cell, adaptive, can_run, epsilons, source
+from node_robustness.grid.stages import is_judged
+
+
+def cheaper(config: Config, cell: Cell) -> list[Cell]:
+    """The cells whose broken images a cell leaves out: none unless its attack is a dear one.
+
+    An image that they broke within the smallest epsilon is broken at every epsilon, whatever the
+    dear attack would find. One that they broke at a larger epsilon is not left out there: the dear
+    attack could still come upon a smaller adversarial, which counts at the smaller epsilons too.
+
+    Only attacks by gradients spare others their work. Whether a black box or random noise breaks
+    what gradients do not is a question of its own, which must be put to all gradients. The paper's
+    protocol, and adversarials that are judged at other tolerances, stand for themselves.
+    """
+    experiment = config.experiments[cell.experiment]
+    own: AnyAttack = config.attacks[cell.attack]
+    if (
+        not experiment.skip_broken
+        or not own.DEAR
+        or cell.attack == experiment.papers_attack
+        or is_judged(config, cell)
+    ):
+        return []
+    every = ((name, config.attacks[name]) for name in experiment.attacks)
+    return [
+        replace(cell, attack=name, epsilon=min(epsilons(attack, experiment, cell.norm)))
+        for name, attack in every
+        if isinstance(attack, GradientAttack)
+        and not attack.DEAR
+        and can_run(attack, config.models[cell.model], cell.norm)
+    ]
+
+
+def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
+    """Everything that counts of an attack in a cell, and nothing else: what its file records.
+
+    The size of a step is in the units of the norm. An attack without a gradient of the model that
+    it attacks has `gradient: none`; a model without an ODE has one kind, `direct`.
+    """
+    attack = config.attacks[cell.attack]
+    settings = _parameters(attack, config.models[cell.model], cell.norm, cell.epsilon)
+    made_on = source(config, cell)
+    if isinstance(attack, Transfer) and made_on is not None:
+        by, model = config.attacks[attack.by], config.models[made_on.model]
+        made_by = _parameters(by, model, cell.norm, cell.epsilon)
+        settings["by"] = made_by | ({"early_stop": False} if "early_stop" in made_by else {})
+        settings["source"] = {
+            "model": made_on.model,
+            "seed": made_on.seed,
+            "tolerance": made_on.tolerance,
+        }
+    if isinstance(attack, EOTPGD):
+        if adaptive(config.models[cell.model]):
+            settings["drawn"] = config.experiments[cell.experiment].distribution
+        else:
+            del settings["draws"]
+    spared_by = cheaper(config, cell)
+    if spared_by:
+        settings["skips"] = {
+            "broken_by": {other.attack: other.epsilon for other in spared_by},
+            "within": min(config.experiments[cell.experiment].epsilons_for(cell.norm)),
+        }
+    return settings
+
+
+def _parameters(attack: AnyAttack, model: Model, norm: str, epsilon: float) -> dict[str, Any]:
+    gradient = set(GradientAttack.model_fields) - {"method"}
+    settings = attack.model_dump(exclude=gradient) | _gradient(attack, model)
+    if isinstance(attack, SteppedAttack):
+        del settings["relative_step"]
+        settings["step"] = step_size(attack, norm, epsilon)
+    return settings
+
+
+def _gradient(attack: AnyAttack, model: Model) -> dict[str, Any]:
+    if not isinstance(attack, GradientAttack):
+        return {"gradient": "none"}
+    if attack.gradient == "direct" or model.body != "ode":
+        return {"gradient": "direct"}
+    settings: dict[str, Any] = {"gradient": attack.gradient}
+    if attack.surrogate is not None:
+        return settings | {"surrogate": _surrogate(attack.surrogate, model)}
+    adjoint = {"adjoint_tolerance": attack.adjoint_tolerance, "adjoint_norm": attack.adjoint_norm}
+    return settings | adjoint
+
+
+def _surrogate(surrogate: Surrogate, model: Model) -> dict[str, Any]:
+    """The solver settings that differ from the model's."""
+    if surrogate.steps is not None:
+        return {"method": surrogate.method, "steps": surrogate.steps}
+    adaptive = "dopri5" if model.solver.steps is not None else model.solver.method
+    method = surrogate.method or adaptive
+    return {"method": method, "tolerance": surrogate.tolerance, "steps": None}
+
+
+def step_size(attack: SteppedAttack, norm: str, epsilon: float) -> float:
+    """The step of an attack, in the units of the norm."""
+    if attack.relative_step is not None:
+        return attack.relative_step * epsilon
+    step = attack.step_in(norm)
+    assert step is not None  # the configuration demands one of the two
+    return step

@@ -1,0 +1,260 @@
+"""The grid: which cells a configuration asks for, and where each file of a run lies.
+
+Everything that Snakemake needs to know while it parses the workflow is here; like `config`, this
+module must import quickly (no torch).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from node_robustness.config.attacks import (
+    EOTPGD,
+    AnyAttack,
+    SteppedAttack,
+    Transfer,
+)
+from node_robustness.config.colours import check_colours
+from node_robustness.config.config import Config
+from node_robustness.config.experiment import Experiment
+from node_robustness.config.models import Model
+from node_robustness.config.values import check_distance
+from node_robustness.errors import UserError
+from node_robustness.numbers import token
+from node_robustness.shapes import networks
+from node_robustness.shapes.datasets import image_shape
+
+NO_TOLERANCE = "none"
+"""The tolerance token of a model that takes no adaptive steps."""
+
+TIGHT_TOLERANCE = 1e-5
+"""A tolerance at which a solve in single precision is as good as exact."""
+
+RK4_STEPS = 20
+"""Equal steps of a solve whose steps depend on nothing."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One set of weights: a model trained on a dataset from a seed."""
+
+    experiment: str
+    dataset: str
+    model: str
+    seed: int
+
+    @property
+    def weights_folder(self) -> str:
+        """The folder of its weights under `results/`."""
+        return f"{self.experiment}/{self.dataset}/{self.model}/seed-{self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return self.weights_folder
+
+
+@dataclass(frozen=True)
+class Solved(Trained):
+    """A model solved at a tolerance; None for a model without an ODE or with fixed steps."""
+
+    tolerance: float | None
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        tau = NO_TOLERANCE if self.tolerance is None else token(self.tolerance)
+        return f"{super().folder}/tau-{tau}"
+
+
+@dataclass(frozen=True)
+class Cell(Solved):
+    """A model at a tolerance under an attack of a norm and an epsilon."""
+
+    attack: str
+    norm: str
+    epsilon: float
+
+    @property
+    def solved_folder(self) -> str:
+        """The folder of its model at its tolerance under `results/`."""
+        return super().folder
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return f"{super().folder}/{self.attack}/{self.norm}/eps-{token(self.epsilon)}"
+
+
+def seeds(model: Model, experiment: Experiment) -> list[int]:
+    """The seeds of a model; imported weights that do not name a seed are one model, not many."""
+    if model.weights is not None and "{seed}" not in model.weights:
+        return experiment.seeds[:1]
+    return experiment.seeds
+
+
+def check_images(config: Config) -> None:
+    """Look whether every model can learn from the images of its datasets, where these are known.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    for name, experiment in config.experiments.items():
+        for dataset in experiment.datasets:
+            shape = image_shape(config.datasets[dataset])
+            if shape is not None:
+                check_images_of(config, name, dataset, shape, "config: ")
+
+
+def check_images_of(
+    config: Config, experiment: str, dataset: str, shape: tuple[int, ...], before: str = ""
+) -> None:
+    """Look whether every model of an experiment can learn from images of a shape.
+
+    Args:
+        config: the configuration.
+        experiment: its name.
+        dataset: whose images they are.
+        shape: channels, height and width.
+        before: what a message begins with.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    channels, height, width = shape
+    _check_distances(config, experiment, dataset, math.sqrt(math.prod(shape)), before)
+    for name in config.experiments[experiment].models:
+        model = config.models[name]
+        networks.check_images(
+            f"{before}models.{name}",
+            f"the images of {dataset}",
+            model.downsampling,
+            model.filters,
+            height,
+            width,
+        )
+        if model.weights is None:
+            check_colours(
+                f"{before}training, for model {name}: augmentation",
+                f"those of {dataset}",
+                config.training_of(name).augmentation,
+                channels,
+            )
+
+
+def _check_distances(config: Config, name: str, dataset: str, farthest: float, before: str) -> None:
+    """Look whether the images of a dataset are farther apart in l2 than epsilons and steps."""
+    experiment = config.experiments[name]
+    if "l2" not in experiment.norms:
+        return
+    named = [config.attacks[attack] for attack in experiment.attacks]
+    made_by = {a.by: config.attacks[a.by] for a in named if isinstance(a, Transfer)}
+    attacks = dict(zip(experiment.attacks, named, strict=True)) | made_by
+    steps = {
+        f"attacks.{attack}.step": settings.step_in("l2")
+        for attack, settings in attacks.items()
+        if isinstance(settings, SteppedAttack)
+    }
+    try:
+        for epsilon in experiment.epsilons_for("l2"):
+            check_distance(f"experiments.{name}.epsilons, for {dataset}", epsilon, "l2", farthest)
+        for where, step in steps.items():
+            if step is not None:
+                check_distance(f"{where}, for {dataset}", step, "l2", farthest)
+    except ValueError as error:
+        raise UserError(f"{before}{error}") from None
+
+
+def tolerances(model: Model, experiment: Experiment) -> list[float | None]:
+    """The tolerances of a model: one column without any if it takes no adaptive steps."""
+    return [*experiment.tolerances] if adaptive(model) else [None]
+
+
+def adaptive(model: Model) -> bool:
+    """Whether a model has an ODE whose steps the tolerance bounds."""
+    return model.body == "ode" and model.solver.steps is None
+
+
+def stepped_alone(model: Model) -> bool:
+    """Whether nothing that a model computes for an image takes its steps for other images too."""
+    return model.body != "ode" or model.solver.backend == "batched"
+
+
+def trained(config: Config, name: str) -> Iterator[Trained]:
+    """Every set of weights of an experiment."""
+    experiment = config.experiments[name]
+    for dataset, model in product(experiment.datasets, experiment.models):
+        for seed in seeds(config.models[model], experiment):
+            yield Trained(name, dataset, model, seed)
+
+
+def solved(config: Config, name: str) -> Iterator[Solved]:
+    """Every model at every tolerance of an experiment."""
+    experiment = config.experiments[name]
+    for item in trained(config, name):
+        for tolerance in tolerances(config.models[item.model], experiment):
+            yield Solved(name, item.dataset, item.model, item.seed, tolerance)
+
+
+def cells(config: Config, name: str) -> Iterator[Cell]:
+    """Every attack cell of an experiment.
+
+    An attack has no cell of a norm that it does not know, one that transfers adversarials has none
+    of its own source, and one that draws tolerances has none of a model whose images cannot have
+    each their own.
+    """
+    experiment = config.experiments[name]
+    for item in solved(config, name):
+        for attack, norm in product(experiment.attacks, experiment.norms):
+            settings = config.attacks[attack]
+            if item.model == _source(settings, experiment):
+                continue
+            if not can_run(settings, config.models[item.model], norm):
+                continue
+            for epsilon in epsilons(settings, experiment, norm):
+                yield Cell(
+                    name,
+                    item.dataset,
+                    item.model,
+                    item.seed,
+                    item.tolerance,
+                    attack,
+                    norm,
+                    epsilon,
+                )
+
+
+def can_run(attack: AnyAttack, model: Model, norm: str) -> bool:
+    """Whether an attack knows a norm and, where it draws tolerances, finds each image its own."""
+    return norm in attack.NORMS and (not isinstance(attack, EOTPGD) or stepped_alone(model))
+
+
+def epsilons(attack: AnyAttack, experiment: Experiment, norm: str) -> list[float]:
+    """The epsilons of an attack: the largest alone if it looks for the smallest perturbation."""
+    every = experiment.epsilons_for(norm)
+    return [max(every)] if attack.MINIMAL else every
+
+
+def source(config: Config, cell: Cell) -> Solved | None:
+    """The model that makes the adversarials of a cell; None but where they are transferred.
+
+    It has the cell's seed, or its own first one where it has not, and the cell's tolerance, or
+    that of its training where the cell has none.
+    """
+    experiment = config.experiments[cell.experiment]
+    name = _source(config.attacks[cell.attack], experiment)
+    if name is None:
+        return None
+    model = config.models[name]
+    own_seeds = seeds(model, experiment)
+    seed = cell.seed if cell.seed in own_seeds else own_seeds[0]
+    tolerance = (cell.tolerance or model.solver.tolerance) if adaptive(model) else None
+    return Solved(cell.experiment, cell.dataset, name, seed, tolerance)
+
+
+def _source(attack: AnyAttack, experiment: Experiment) -> str | None:
+    if not isinstance(attack, Transfer):
+        return None
+    default = "RES" if "RES" in experiment.models else experiment.models[0]
+    return attack.source or default

@@ -1,0 +1,65 @@
+"""The shards of a cell: parts of its images that are attacked by jobs of their own."""
+
+from dataclasses import dataclass
+
+from node_robustness.config.config import Config
+from node_robustness.grid.cells import Cell, source, stepped_alone
+from node_robustness.shapes.datasets import images_to_test
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some of the test images of a cell: from the one at `first` up to, without, that at `end`."""
+
+    first: int
+    end: int
+
+    @property
+    def name(self) -> str:
+        """Its part of the name of its file."""
+        return f"{self.first}-{self.end}"
+
+    @classmethod
+    def named(cls, name: str) -> "Shard":
+        """The shard of a name."""
+        return cls(*map(int, name.split("-")))
+
+    @property
+    def images(self) -> int:
+        """How many they are."""
+        return self.end - self.first
+
+
+def is_split(config: Config, dataset: str) -> bool:
+    """Whether attacks on a dataset are made in shards.
+
+    They are if it has more test images than one holds, and where shards are kept even if it has
+    not, as it may have later.
+    """
+    size, images = config.compute.shard_size, images_to_test(config.datasets[dataset])
+    if size is None or images is None:
+        return False
+    return config.compute.keep_shards or images > size
+
+
+def shards(config: Config, cell: Cell) -> list[Shard]:
+    """The shards of a cell whose dataset is split, in the order of their images.
+
+    Images that are solved as one equation stay together, as their results depend on each other:
+    there a shard holds as many whole batches as `shard_size` begins.
+    """
+    size, images = config.compute.shard_size, images_to_test(config.datasets[cell.dataset])
+    assert size is not None  # see is_split
+    assert images is not None
+    joint = _joint_images(config, cell)
+    size = -(-size // joint) * joint
+    return [Shard(first, min(first + size, images)) for first in range(0, images, size)]
+
+
+def _joint_images(config: Config, cell: Cell) -> int:
+    """How many images are one equation in a cell; `memory.images_at_a_time` gives as many."""
+    made_on = source(config, cell)
+    for name in (cell.model, made_on.model) if made_on else (cell.model,):
+        if not stepped_alone(config.models[name]):
+            return config.models[name].solver.batch_size
+    return 1

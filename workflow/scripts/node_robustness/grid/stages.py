@@ -1,0 +1,196 @@
+"""Which cells, models and tolerances each stage after the attacks takes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from node_robustness.config.attacks import GradientAttack
+from node_robustness.config.config import Config
+from node_robustness.config.experiment import Detection, Experiment, Randomisation
+from node_robustness.grid.cells import (
+    Cell,
+    Solved,
+    Trained,
+    adaptive,
+    cells,
+    epsilons,
+    seeds,
+    solved,
+    stepped_alone,
+    trained,
+)
+from node_robustness.numbers import token
+
+
+@dataclass(frozen=True)
+class Randomised(Trained):
+    """A model whose tolerance is drawn, under attacks of a norm and an epsilon."""
+
+    norm: str
+    epsilon: float
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return f"{super().folder}/randomised/{self.norm}/eps-{token(self.epsilon)}"
+
+
+@dataclass(frozen=True)
+class Detected(Solved):
+    """A model at a tolerance, with a detector, under attacks of a norm and an epsilon."""
+
+    norm: str
+    epsilon: float
+
+    @property
+    def folder(self) -> str:
+        """Its folder under `results/`."""
+        return f"{super().folder}/detection/{self.norm}/eps-{token(self.epsilon)}"
+
+
+def fitted(config: Config, name: str) -> Iterator[Trained]:
+    """Those of them that are trained here, and not imported."""
+    return (t for t in trained(config, name) if config.models[t.model].weights is None)
+
+
+def followed(config: Config, name: str) -> Iterator[Cell]:
+    """Every attack cell of an experiment whose trajectories are to be followed.
+
+    What is followed are the steps of every image, or the blocks of a model without an ODE.
+    """
+    follow = config.experiments[name].trajectories
+    if follow is None:
+        return
+    for cell in cells(config, name):
+        if (
+            stepped_alone(config.models[cell.model])
+            and (
+                cell.tolerance is None or cell.tolerance in (follow.tolerances or [cell.tolerance])
+            )
+            and cell.attack in (follow.attacks or [cell.attack])
+            and (follow.norms is None or cell.norm in follow.norms)
+            and cell.epsilon in (follow.epsilons or [cell.epsilon])
+        ):
+            yield cell
+
+
+def audited(config: Config, name: str) -> Iterator[Solved]:
+    """Every model at every tolerance of an experiment whose gradients are to be audited."""
+    if config.experiments[name].audit is not None:
+        for item in solved(config, name):
+            if stepped_alone(config.models[item.model]):
+                yield item
+
+
+def judged(config: Config, name: str) -> Iterator[Cell]:
+    """Every attack cell of an experiment whose adversarials are judged at all tolerances."""
+    experiment = config.experiments[name]
+    matrix = experiment.matrix
+    if matrix is None:
+        return
+    for cell in cells(config, name):
+        own = epsilons(config.attacks[cell.attack], experiment, cell.norm)
+        if is_judged(config, cell) and cell.epsilon in (matrix.epsilons or [middle(own)]):
+            yield cell
+
+
+def is_judged(config: Config, cell: Cell) -> bool:
+    """Whether a cell, or its like at another epsilon, is judged at all tolerances."""
+    experiment = config.experiments[cell.experiment]
+    matrix = experiment.matrix
+    return (
+        matrix is not None
+        and cell.tolerance is not None
+        and cell.attack in (matrix.attacks or _first_of_each_gradient(config, experiment))
+        and cell.norm in (matrix.norms or experiment.norms[:1])
+    )
+
+
+def _first_of_each_gradient(config: Config, experiment: Experiment) -> list[str]:
+    """The first attack with adjoint and the first with direct gradients, where there are."""
+    first: dict[str, str] = {}
+    for name in experiment.attacks:
+        attack = config.attacks[name]
+        if isinstance(attack, GradientAttack):
+            first.setdefault(attack.gradient, name)
+    return [first[kind] for kind in ("adjoint", "direct") if kind in first]
+
+
+def randomised(config: Config, name: str) -> Iterator[Randomised]:
+    """Every model of an experiment that is attacked while its tolerance is drawn."""
+    experiment = config.experiments[name]
+    section = experiment.randomisation
+    if section is None or experiment.distribution is None:
+        return
+    for item in trained(config, name):
+        model = config.models[item.model]
+        if adaptive(model) and stepped_alone(model):
+            for norm, epsilon in perturbations(experiment, section):
+                yield Randomised(name, item.dataset, item.model, item.seed, norm, epsilon)
+
+
+def detected(config: Config, name: str) -> Iterator[Detected]:
+    """Every model at a tolerance whose adversarials are to be detected by the other tolerances."""
+    experiment = config.experiments[name]
+    section = experiment.detection
+    if section is None or len(experiment.tolerances) == 1:
+        return
+    for item in solved(config, name):
+        tau = item.tolerance
+        if not stepped_alone(config.models[item.model]):
+            continue
+        if tau is not None and tau in (section.tolerances or experiment.tolerances):
+            for norm, epsilon in perturbations(experiment, section):
+                yield Detected(name, item.dataset, item.model, item.seed, tau, norm, epsilon)
+
+
+def paced(config: Config, name: str) -> Iterator[Cell]:
+    """Every cell of an experiment in which the time of the paper's procedure is taken.
+
+    The first seed of every model at every tolerance, in the first norm at the middle epsilon.
+    """
+    experiment = config.experiments[name]
+    if experiment.pace is None:
+        return
+    norm = experiment.norms[0]
+    for cell in cells(config, name):
+        if (
+            cell.attack == experiment.papers_attack
+            and cell.norm == norm
+            and cell.epsilon == middle(experiment.epsilons_for(norm))
+            and cell.seed == seeds(config.models[cell.model], experiment)[0]
+        ):
+            yield cell
+
+
+def perturbations(
+    experiment: Experiment, section: Randomisation | Detection
+) -> Iterator[tuple[str, float]]:
+    """The norms and epsilons of a section: unless it says otherwise, the first and the middle."""
+    for norm in section.norms or experiment.norms[:1]:
+        every = experiment.epsilons_for(norm)
+        for epsilon in every:
+            if epsilon in (section.epsilons or [middle(every)]):
+                yield norm, epsilon
+
+
+def middle(epsilons: list[float]) -> float:
+    """The middle one; of an even number the larger one of two."""
+    return sorted(epsilons)[len(epsilons) // 2]
+
+
+def shown(config: Config, name: str) -> Iterator[Cell]:
+    """The attack cells whose images the report shows: one for each dataset and model.
+
+    The first seed, tolerance, attack and norm of the lists, and the middle one of the epsilons, as
+    far as there is such a cell.
+    """
+    experiment = config.experiments[name]
+    norm = experiment.norms[0]
+    epsilon = middle(experiment.epsilons_for(norm))
+    nearest: dict[tuple[str, str], tuple[tuple[bool, bool], Cell]] = {}
+    for cell in cells(config, name):
+        place, distance = (cell.dataset, cell.model), (cell.norm != norm, cell.epsilon != epsilon)
+        if place not in nearest or distance < nearest[place][0]:
+            nearest[place] = distance, cell
+    for _, cell in nearest.values():
+        yield cell

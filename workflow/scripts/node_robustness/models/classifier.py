@@ -1,0 +1,307 @@
+"""The paper's classifiers: downsampling, a residual or ODE body, and a linear head.
+
+RES, MIX and OON of Carrara et al. (2019) are choices of `Spec`. Weights are saved as safetensors
+beside a readable JSON spec; the authors' own checkpoints can be imported.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from node_robustness.errors import UserError
+from node_robustness.files.hdf5 import open_hdf5, read_settings
+from node_robustness.models.ode_body import FAILURES, ODEBody, SolverSettings
+from node_robustness.models.ode_function import group_norm
+from node_robustness.models.small_batches import at_least_some_rows
+from node_robustness.shapes.networks import STEM, check_images
+
+_AGAIN = "delete it and run again"
+
+# Specs of earlier versions have not got these; their defaults say what such a model is.
+_LATER_KEYS = {"backend", "batch_size"}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that fixes a classifier's architecture.
+
+    Attributes:
+        channels: image channels.
+        classes: number of classes.
+        mean: of each channel, subtracted inside the model.
+        std: of each channel, divided by inside the model.
+        downsampling: `residual` (image side to about a quarter) or `convolution` (to a half).
+        body: `residual` or `ode`.
+        filters: channels C of the body.
+        blocks: residual blocks of a residual body.
+        dropout: probability before the last layer, in training.
+        method: solver of an ODE body.
+        tolerance: tau in training.
+        max_steps: attempted solver steps at most.
+        steps: number of equal steps; None for steps that the tolerance allows.
+        backend: see `SolverSettings`; in training another may be chosen.
+        batch_size: images that torchdiffeq solves as one equation, except in training.
+    """
+
+    channels: int
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    downsampling: Literal["residual", "convolution"]
+    body: Literal["residual", "ode"]
+    filters: int = 64
+    blocks: int = 6
+    dropout: float = 0.5
+    method: str = "dopri5"
+    tolerance: float = 1e-3
+    max_steps: int = 1000
+    steps: int | None = None
+    backend: Literal["batched", "torchdiffeq"] = "batched"
+    batch_size: int = 1
+
+    def to_json(self) -> str:
+        """The spec as readable JSON."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Spec":
+        """The spec of a JSON text.
+
+        Raises:
+            ValueError: not a spec.
+        """
+        values = json.loads(text)
+        names = {item.name for item in fields(cls)}
+        if not isinstance(values, dict) or not names - _LATER_KEYS <= set(values) <= names:
+            raise ValueError(f"a model spec has exactly the keys {', '.join(sorted(names))}")
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{first['loc'][0]}: {first['msg']}") from None
+
+
+def spec_for(name: str, architecture: Mapping[str, Any], data: Path) -> Spec:
+    """The spec of a configured architecture for the images of a prepared data set.
+
+    Args:
+        name: of the model.
+        architecture: the keys of `config.Model` that fix it.
+        data: a data.h5 file.
+
+    Raises:
+        UserError: the images are too small for it.
+    """
+    with open_hdf5(data, "data") as file:
+        _, channels, height, width = file["train/images"].shape
+        classes, settings = len(file["class_names"]), read_settings(file)
+    check_images(
+        f"models.{name}",
+        f"the images of {data}",
+        architecture["downsampling"],
+        architecture["filters"],
+        height,
+        width,
+    )
+
+    def of_channels(values: list[float]) -> tuple[float, ...]:
+        return tuple(values * channels if len(values) == 1 else values)
+
+    return Spec(
+        channels=channels,
+        classes=classes,
+        mean=of_channels(settings["mean"]),
+        std=of_channels(settings["std"]),
+        **{key: value for key, value in architecture.items() if key != "solver"},
+        **architecture.get("solver", {}),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """GN, ReLU, conv3x3, GN, ReLU, conv3x3, plus shortcut (pre-activation, no biases)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.norm1 = group_norm(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm2 = group_norm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if stride > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, inputs, H, W] to [n, outputs, H / stride, W / stride]."""
+        # In place: nothing, autograd included, needs a normalised state before its ReLU.
+        active = F.relu_(self.norm1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        out: Tensor = self.conv2(F.relu_(self.norm2(self.conv1(active)))) + shortcut
+        return out
+
+
+class ResidualBody(nn.Sequential):
+    """Residual blocks of one width."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__(*(ResidualBlock(channels, channels) for _ in range(blocks)))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[n, C, H, W] to [n, C, H, W]."""
+        return at_least_some_rows(super().forward, h)
+
+    def block(self, number: int, h: Tensor) -> Tensor:
+        """One block alone, [n, C, H, W] to [n, C, H, W]."""
+        return at_least_some_rows(self[number], h)
+
+
+class Head(nn.Module):
+    """GN, ReLU, global average pooling, dropout, linear."""
+
+    def __init__(self, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(channels, classes)
+
+    def features(self, h: Tensor) -> Tensor:
+        """[n, C, H, W] to what the last layer reads, [n, C]."""
+        features: Tensor = self.dropout(F.relu_(self.norm(h)).mean((2, 3)))
+        return features
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[n, C, H, W] to logits [n, K]."""
+        return self.classify(self.features(h))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """[n, C] to logits [n, K]."""
+        # Row by row: a matrix product rounds differently in a batch of ten than in one of twenty.
+        return (features[:, None] * self.linear.weight).sum(2) + self.linear.bias
+
+
+class Classifier(nn.Module):
+    """Images [n, channels, H, W] in [0, 1] to logits [n, classes]; normalises inside."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1), persistent=False)
+        self.downsampling: nn.Module = (
+            nn.Sequential(
+                nn.Conv2d(spec.channels, STEM, 3),
+                ResidualBlock(STEM, STEM, stride=2),
+                ResidualBlock(STEM, spec.filters, stride=2),
+            )
+            if spec.downsampling == "residual"
+            else nn.Conv2d(spec.channels, spec.filters, 4, 2, padding=1)
+        )
+        settings = SolverSettings(
+            spec.method,
+            spec.tolerance,
+            spec.max_steps,
+            spec.steps,
+            backend=spec.backend,
+            batch_size=spec.batch_size if spec.backend == "torchdiffeq" else None,
+        )
+        self.body: nn.Module = (
+            ODEBody(spec.filters, settings)
+            if spec.body == "ode"
+            else ResidualBody(spec.filters, spec.blocks)
+        )
+        self.head = Head(spec.filters, spec.classes, spec.dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [n, classes] of images [n, channels, H, W] in [0, 1]."""
+        logits: Tensor = self.head(self.body(self.embed(images)))
+        return logits
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The state h(0) at which the body starts, [n, C, H', W']."""
+        return at_least_some_rows(self.downsampling, (images - self.mean) / self.std)
+
+    @property
+    def ode(self) -> ODEBody | None:
+        """The ODE body, or None."""
+        return self.body if isinstance(self.body, ODEBody) else None
+
+    @property
+    def nfe(self) -> Tensor | None:
+        """Function evaluations of the last forward pass for each image, or None without an ODE."""
+        return None if self.ode is None else self.ode.nfe
+
+    @property
+    def solver(self) -> SolverSettings | None:
+        """The solver settings, or None without an ODE."""
+        return None if self.ode is None else self.ode.settings
+
+    @solver.setter
+    def solver(self, settings: SolverSettings | None) -> None:
+        if self.ode is not None and settings is not None:
+            self.ode.settings = settings
+
+
+@contextmanager
+def solving(model: Classifier, **changes: Any) -> Iterator[Classifier]:
+    """The model with other solver settings for a while; nothing happens without an ODE.
+
+    A `tolerance` of None leaves the model its own.
+    """
+    before = model.solver
+    if changes.get("tolerance", 0) is None:
+        del changes["tolerance"]
+    if before is not None:
+        model.solver = replace(before, **changes)
+    try:
+        yield model
+    finally:
+        model.solver = before
+
+
+@contextmanager
+def backward_solves() -> Iterator[None]:
+    """Name the backward solve of torchdiffeq that gives up, of which no image is left to attack.
+
+    Raises:
+        UserError: it did.
+    """
+    try:
+        yield
+    except AssertionError as error:
+        failed = [status.name.lower() for words, status in FAILURES.items() if words in str(error)]
+        if not failed:
+            raise
+        raise UserError(
+            f"the backward solve of torchdiffeq gave up on a batch ({failed[0]}): raise "
+            "solver.max_steps of the model or adjoint_tolerance of the attack, or set gradient of "
+            "the attack to direct"
+        ) from error
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients for parameters, for a while."""
+    modes = [(module, module.training) for module in model.modules()]
+    asked = [parameter.requires_grad for parameter in model.parameters()]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, required in zip(model.parameters(), asked, strict=True):
+            parameter.requires_grad_(required)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """How many numbers training may change."""
+    return sum(math.prod(parameter.shape) for parameter in model.parameters())

@@ -1,0 +1,145 @@
+"""Clean evaluation: predictions, and what the solver spends on each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from node_robustness.data.splits import Split, load_split
+from node_robustness.errors import UserError
+from node_robustness.files.hdf5 import put, write_hdf5
+from node_robustness.models.classifier import Classifier
+from node_robustness.models.predictions import classes
+
+# Types alone: a change of one stage's code is none of the other stages' business.
+if TYPE_CHECKING:
+    pass
+from node_robustness.files.records import CLASS, STATUS, Array, as_array, put_images, put_optional
+
+_ASKED = 64  # images whose answers are compared
+_SAME = 1e-6  # by which share of the largest logit those of a constant network may differ
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says of n images.
+
+    Attributes:
+        logits: float32 [n, K].
+        predictions: int64 [n]; `predictions.NO_CLASS` where the solve failed.
+        nfe: function evaluations for each image, int32 [n]; None without an ODE.
+        status: a `solve.Status` for each image, int64 [n]; None without an ODE.
+    """
+
+    logits: Tensor
+    predictions: Tensor
+    nfe: Tensor | None
+    status: Tensor | None
+
+
+def test_images(
+    data: Path, count: int | None, device: torch.device
+) -> tuple[Split, Tensor, Tensor]:
+    """The first test images of a prepared data set: the same ones in every cell.
+
+    Args:
+        data: a data.h5 file.
+        count: how many images; all if None.
+        device: where the tensors go.
+
+    Returns:
+        The split, its images as float32 [n, C, H, W] in [0, 1], and its labels, int64 [n].
+    """
+    return _on(load_split(data, "test", count), device)
+
+
+def measured_images(data: Path, most: int, device: torch.device) -> tuple[Split, Tensor, Tensor]:
+    """The same, of a measurement that takes so many images or, where there are fewer, all."""
+    return _on(load_split(data, "test", most, or_fewer=True), device)
+
+
+def _on(split: Split, device: torch.device) -> tuple[Split, Tensor, Tensor]:
+    images = torch.from_numpy(split.images).to(device) / 255
+    return split, images, torch.from_numpy(split.labels).to(device)
+
+
+@torch.no_grad()
+def evaluate(
+    model: Classifier,
+    images: Tensor,
+    *,
+    batch_size: int,
+    progress: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Classify images [n, C, H, W] in [0, 1], each solved on its own.
+
+    Args:
+        model: in evaluation mode.
+        images: at least one.
+        batch_size: images at a time; bounds the memory, does not change the result.
+        progress: called with the number of images of each finished batch.
+    """
+    logits, nfe, status = [], [], []
+    for batch in torch.split(images, batch_size):
+        logits.append(model(batch))
+        if model.ode is not None and model.ode.nfe is not None and model.ode.status is not None:
+            nfe.append(model.ode.nfe)
+            status.append(model.ode.status)
+        if progress is not None:
+            progress(len(batch))
+    everything = torch.cat(logits)
+    return Evaluation(
+        everything,
+        classes(everything),
+        torch.cat(nfe) if nfe else None,
+        torch.cat(status) if status else None,
+    )
+
+
+def check_that_answers_differ(model: Classifier, images: Tensor, where: str, remedy: str) -> None:
+    """Refuse a network that gives every image the same logits.
+
+    No attack changes its answers, and it would pass for robust.
+
+    Args:
+        model: in evaluation mode.
+        images: uint8 [n, C, H, W]; if all of them are the same nothing is said of the network.
+        where: the network, for the message.
+        remedy: for the message.
+
+    Raises:
+        UserError: the logits of all images are the same.
+    """
+    asked = images[:_ASKED].to(model.mean.device)
+    if bool((asked == asked[:1]).all()):
+        return
+    logits = evaluate(model, asked / 255, batch_size=_ASKED).logits
+    if bool((logits - logits[:1]).abs().max() <= _SAME * logits.abs().max()):
+        raise UserError(
+            f"{where}: the network gives {len(asked)} different images the same logits, so that no "
+            f"attack can change them: {remedy}"
+        )
+
+
+def write_clean(
+    path: Path,
+    settings: Mapping[str, Any],
+    index: Array,
+    labels: Array,
+    found: Evaluation,
+    *,
+    seconds: float,
+    device: str,
+) -> None:
+    """Write a clean evaluation of the test images `index` with their labels, both [n]."""
+    with write_hdf5(path, "clean", settings, seconds=seconds, device=device) as file:
+        put_images(file, index, labels)
+        put(file, "predictions", as_array(found.predictions), units="1", description=CLASS)
+        put(file, "logits", as_array(found.logits), units="1", description="logits, n K")
+        put_optional(file, "nfe", found.nfe, "function evaluations of the forward solve")
+        put_optional(file, "status", found.status, STATUS)

@@ -1,0 +1,228 @@
+"""The ODE body of a classifier: a neural ODE that is solved sample by sample."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from node_robustness.models.adjoint import AdjointSettings, with_adjoint_gradient
+from node_robustness.models.ode_function import ODEFunction
+from node_robustness.ode.solve import Solution, Status, solve
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """How an ODE body is solved.
+
+    Attributes:
+        method: a name in `tableaus.TABLEAUS`, or any of torchdiffeq's with that backend.
+        tolerance: tau, relative and absolute; without effect if `steps` is given. Of the batched
+            backend also a tensor [n], one for each image of a batch.
+        max_steps: attempted steps at most; without effect if `steps` is given.
+        steps: number of equal steps; None for steps that the tolerance allows.
+        backend: `batched` (every image has its own steps) or `torchdiffeq` (the batch is one
+            equation).
+        gradient: `direct` (through the steps) or `adjoint` (a second solve, backwards).
+        adjoint_tolerance: tau of the backward solve; None for that of the forward one.
+        adjoint_norm: what steers the steps of the backward solve: `full`, the paper's (the errors
+            of state, adjoint and the gradients' integrals for time and parameters), or `seminorm`
+            (all but the parameters').
+        batch_size: of torchdiffeq, how many images at most are one equation, except in training;
+            None for the whole batch, whatever its size.
+        checkpoint: direct gradients of the batched backend take every step a second time in the
+            backward pass, instead of keeping its intermediate results.
+    """
+
+    method: str
+    tolerance: float | Tensor
+    max_steps: int
+    steps: int | None = None
+    backend: Literal["batched", "torchdiffeq"] = "batched"
+    gradient: Literal["direct", "adjoint"] = "direct"
+    adjoint_tolerance: float | Tensor | None = None
+    adjoint_norm: Literal["full", "seminorm"] = "full"
+    batch_size: int | None = None
+    checkpoint: bool = False
+
+
+class ODEBody(nn.Module):
+    """h(1) from h(0) by solving dh/dt = f(t, h) at given solver settings.
+
+    Attributes:
+        settings: may be replaced at any time.
+        nfe: function evaluations of the last forward solve for each image, int32 [n].
+        nfe_backward: those of its backward solve, int32 [n], once there was one (adjoint gradients
+            of the batched backend); each is of the dynamics together with their derivatives.
+        status: a `solve.Status` for each image of the last forward solve, int64 [n].
+    """
+
+    def __init__(self, channels: int, settings: SolverSettings) -> None:
+        super().__init__()
+        self.function = ODEFunction(channels)
+        self.settings = settings
+        self.nfe: Tensor | None = None
+        self.nfe_backward: Tensor | None = None
+        self.status: Tensor | None = None
+
+    def forward(self, h: Tensor) -> Tensor:
+        """[n, C, H, W] to [n, C, H, W]."""
+        self.nfe_backward = None
+        if self.settings.backend == "torchdiffeq":
+            return self._torchdiffeq(h)
+        adjoint = self.settings.gradient == "adjoint" and torch.is_grad_enabled()
+        with torch.no_grad() if adjoint else nullcontext():
+            solution = self.solve(h, (0.0, 1.0))
+        self.nfe, self.status = solution.nfe.int(), solution.status
+        return self._with_adjoint(h, solution.states[-1]) if adjoint else solution.states[-1]
+
+    def _with_adjoint(self, h: Tensor, final: Tensor) -> Tensor:
+        def note(evaluations: Tensor) -> None:
+            self.nfe_backward = evaluations
+
+        settings = AdjointSettings(
+            tolerance=self._adjoint_tolerance,
+            method=self.settings.method,
+            steps=self.settings.steps,
+            max_steps=self.settings.max_steps,
+            parameters_in_norm=self.settings.adjoint_norm == "full",
+        )
+        return with_adjoint_gradient(h, final, self.function, settings, note)
+
+    @property
+    def _adjoint_tolerance(self) -> float | Tensor:
+        own = self.settings.adjoint_tolerance
+        return self.settings.tolerance if own is None else own
+
+    def solve(
+        self,
+        h: Tensor,
+        times: tuple[float, ...] | Tensor,
+        keep_nodes: bool = False,
+        keep_node_states: bool = False,
+        nodes: Sequence[Tensor] | None = None,
+    ) -> Solution:
+        """The states at the given times, [T, n, C, H, W], with per-image cost and status.
+
+        Args:
+            h: states at the first of the times, [n, C, H, W].
+            times: see `solve.solve`.
+            keep_nodes: see `solve.solve`.
+            keep_node_states: see `solve.solve`.
+            nodes: of other solves with the same settings, whose steps are to be taken again.
+
+        Raises:
+            ValueError: the backend is torchdiffeq, whose steps are not those of an image.
+        """
+        if self.settings.backend != "batched":
+            raise ValueError(f"backend {self.settings.backend} has no steps of every image")
+        return solve(
+            self.function.bind(h),
+            h,
+            times,
+            tolerance=self.settings.tolerance,
+            method=self.settings.method,
+            steps=self.settings.steps,
+            nodes=nodes,
+            max_steps=self.settings.max_steps,
+            keep_nodes=keep_nodes,
+            keep_node_states=keep_node_states,
+            checkpoint=self.settings.checkpoint,
+        )
+
+    def _torchdiffeq(self, h: Tensor) -> Tensor:
+        own = None if self.training else self.settings.batch_size
+        solved = [self._one_equation(rows) for rows in h.split(own or len(h))]
+        final, nfe, status = (torch.cat(parts) for parts in zip(*solved, strict=True))
+        self.nfe, self.status = nfe, status
+        return final
+
+    def _one_equation(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The states h(1) as torchdiffeq finds them, their evaluations and their status."""
+        # Only who asks for torchdiffeq needs it, and it takes half a second to import.
+        from torchdiffeq import odeint, odeint_adjoint
+
+        settings, steps = self.settings, self.settings.steps
+        if isinstance(settings.tolerance, Tensor):
+            raise ValueError("torchdiffeq solves a batch as one equation: give one tolerance")
+        options: dict[str, Any] = {"max_num_steps": settings.max_steps}
+        if steps is not None:
+            options = {"grid_constructor": partial(_uniform_grid, steps)}
+        integrate, adjoint = odeint, {}
+        if settings.gradient == "adjoint":
+            norm = {} if settings.adjoint_norm == "full" else {"norm": "seminorm"}
+            tolerance = self._adjoint_tolerance
+            integrate = odeint_adjoint
+            adjoint = {
+                "adjoint_rtol": tolerance,
+                "adjoint_atol": tolerance,
+                "adjoint_options": options | norm,
+            }
+        function = _Counted(self._with_parameters())
+        status = Status.SUCCESS
+        try:
+            final: Tensor = integrate(
+                function,
+                h,
+                torch.tensor([0.0, 1.0], dtype=h.dtype, device=h.device),
+                rtol=settings.tolerance,
+                atol=settings.tolerance,
+                method=settings.method,
+                options=options,
+                **adjoint,
+            )[-1]
+        except AssertionError as error:
+            failed = (kind for words, kind in FAILURES.items() if words in str(error))
+            status = next(failed, Status.SUCCESS)
+            if self.training or status == Status.SUCCESS:
+                raise
+            final = h * torch.nan
+        nfe = torch.full((len(h),), function.evaluations, dtype=torch.int32, device=h.device)
+        found = torch.full_like(nfe, status, dtype=torch.int64)
+        if status == Status.SUCCESS:
+            # Of equal steps torchdiffeq looks at none.
+            found[~torch.isfinite(final.detach()).flatten(1).all(1)] = Status.NONFINITE
+        return final, nfe, found
+
+    def _with_parameters(self) -> ODEFunction:
+        """The function; for the paper's adjoint one whose parameters ask for gradients.
+
+        Torchdiffeq leaves frozen parameters out of the backward solve, and so out of the error norm
+        that steers its steps.
+        """
+        full = self.settings.gradient == "adjoint" and self.settings.adjoint_norm == "full"
+        frozen = not any(parameter.requires_grad for parameter in self.function.parameters())
+        if full and frozen and torch.is_grad_enabled():
+            return deepcopy(self.function).requires_grad_()
+        return self.function
+
+
+FAILURES = {
+    "max_num_steps exceeded": Status.MAX_STEPS,
+    "underflow in dt": Status.UNDERFLOW,
+    "non-finite values": Status.NONFINITE,
+}
+"""What torchdiffeq says when it gives up on a batch."""
+
+
+def _uniform_grid(steps: int, _function: object, _state: Tensor, times: Tensor) -> Tensor:
+    first, last = times[0].item(), times[-1].item()
+    return torch.linspace(first, last, steps + 1, dtype=times.dtype, device=times.device)
+
+
+class _Counted(nn.Module):
+    """A function that counts its evaluations."""
+
+    def __init__(self, function: ODEFunction) -> None:
+        super().__init__()
+        self.function = function
+        self.evaluations = 0
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        self.evaluations += 1
+        out: Tensor = self.function(t, h)
+        return out

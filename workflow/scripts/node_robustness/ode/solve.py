@@ -1,0 +1,538 @@
+"""Solve a batch of initial value problems in which every sample has its own steps.
+
+torchdiffeq's adaptive solvers treat a batch as one equation: one step size for all, so that a
+sample's result depends on its batch mates. Here every sample has its own time, step and
+acceptance. The numbers are those of torchdiffeq 0.2.5 at batch 1 (same initial step, step control,
+stages and dense output), at batch speed: samples that have arrived leave the batch.
+
+Times, step sizes and decisions live on the CPU, states on their device, so that a step waits for
+the device once, for its error ratios, and a device without float64 will do.
+
+Step sizes are constants to autograd, so that gradients are those of the discrete solution with
+frozen steps ("discretise, then optimise").
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint as recompute_in_backward
+
+from node_robustness.ode.dense_output import linear, quartic
+from node_robustness.ode.parts import Parts, choose, combine, rows
+from node_robustness.ode.step_control import Adaptive, Attempt, Given, StepControl
+from node_robustness.ode.tableaus import TABLEAUS, Tableau
+
+Dynamics = Callable[[Tensor, Parts], Parts]
+"""The right-hand side: times [n] and the coupled parts of the state to the derivative of all."""
+
+
+class Status(IntEnum):
+    """How the solution of one sample ended."""
+
+    SUCCESS = 0
+    MAX_STEPS = 1
+    UNDERFLOW = 2
+    NONFINITE = 3
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The solutions of N initial value problems at T output times.
+
+    Attributes:
+        parts: the state at the output times, each part of shape [T, N, ...]; NaN after the point
+            at which a sample failed.
+        nfe: number of function evaluations, int64 [N].
+        accepted: accepted steps, int64 [N].
+        rejected: rejected steps, int64 [N].
+        status: a `Status` for each sample, int64 [N].
+        nodes: the times between which each sample stepped, float64 on the CPU, one tensor a sample
+            (start included; the last one may lie beyond the last output time); empty unless asked.
+        node_states: the state at the nodes, one tensor [number of nodes, ...] a sample, where it
+            is a single part; empty unless asked.
+    """
+
+    parts: Parts
+    nfe: Tensor
+    accepted: Tensor
+    rejected: Tensor
+    status: Tensor
+    nodes: list[Tensor]
+    node_states: list[Tensor]
+
+    @property
+    def states(self) -> Tensor:
+        """The state at the output times, [T, N, ...], where it is a single part."""
+        (states,) = self.parts
+        return states
+
+
+def solve(
+    dynamics: Callable[[Tensor, Tensor], Tensor],
+    initial: Tensor,
+    times: Sequence[float] | Tensor,
+    *,
+    tolerance: float | Tensor | None = None,
+    method: str = "dopri5",
+    steps: int | None = None,
+    nodes: Sequence[Tensor] | None = None,
+    max_steps: int = 1000,
+    keep_nodes: bool = False,
+    keep_node_states: bool = False,
+    checkpoint: bool = False,
+) -> Solution:
+    """Solve y' = f(t, y) for a batch of initial states.
+
+    Output times between the nodes are interpolated, by a quartic with a method that has an error
+    estimate and else, as in torchdiffeq, on a straight line: where the accuracy of rk4 matters
+    between first and last time, make the output times nodes.
+
+    Args:
+        dynamics: f; takes times [n] (in the state's dtype) and states [n, ...], gives [n, ...].
+        initial: states at `times[0]`, floating point, [N, ...], N >= 1.
+        times: output times, strictly increasing or strictly decreasing, at least two; or a tensor
+            [N, T] of them, each sample's own, all with the same first and the same last time, and
+            increasing, not strictly, in between.
+        tolerance: tau > 0, both the relative and the absolute tolerance: one number, or a tensor
+            [N] with one for each sample; without effect, and not needed, if `steps` or `nodes` is
+            given.
+        method: a name in `tableaus.TABLEAUS`.
+        steps: take this many equal steps from first to last output time, at least one; None: steps
+            that the error estimate allows, with a method that has one.
+        nodes: step between these times instead, one tensor a sample, from `times[0]` to the last
+            output time or beyond, such as the `nodes` of a solution: its steps are taken again.
+        max_steps: attempted steps after which a sample ends with `Status.MAX_STEPS`; without
+            effect if `steps` or `nodes` is given.
+        keep_nodes: whether to record the accepted nodes.
+        keep_node_states: whether to record the state at them, too.
+        checkpoint: keep nothing of a step for the backward pass but the state and slope at which
+            it starts, and take it a second time there: same gradients, more time, less memory.
+
+    Raises:
+        ValueError: bad times, tolerance, steps, nodes, method or initial state, with the value at
+            fault.
+    """
+    return solve_parts(
+        lambda t, parts: (dynamics(t, parts[0]),),
+        (initial,),
+        times,
+        tolerance=tolerance,
+        method=method,
+        steps=steps,
+        nodes=nodes,
+        max_steps=max_steps,
+        keep_nodes=keep_nodes,
+        keep_node_states=keep_node_states,
+        checkpoint=checkpoint,
+    )
+
+
+def solve_parts(
+    dynamics: Dynamics,
+    initial: Parts,
+    times: Sequence[float] | Tensor,
+    *,
+    tolerance: float | Tensor | None = None,
+    method: str = "dopri5",
+    steps: int | None = None,
+    nodes: Sequence[Tensor] | None = None,
+    max_steps: int = 1000,
+    keep_nodes: bool = False,
+    keep_node_states: bool = False,
+    checkpoint: bool = False,
+    coupled: int | None = None,
+) -> Solution:
+    """Solve for a state in several parts; see `solve`.
+
+    Args:
+        coupled: how many leading parts the dynamics read. The others are plain integrals along
+            the solution: they count in the error norm but need no value at the stages.
+        dynamics: see `Dynamics`.
+        initial: the parts at `times[0]`, each [N, ...].
+        times: see `solve`.
+        tolerance: see `solve`.
+        method: see `solve`.
+        steps: see `solve`.
+        nodes: see `solve`.
+        max_steps: see `solve`.
+        keep_nodes: see `solve`.
+        keep_node_states: see `solve`; of the first part.
+        checkpoint: see `solve`.
+    """
+    _check_initial(initial)
+    direction, grid = _grid(times, len(initial[0]))
+    given = _given(steps, nodes, direction, grid, len(initial[0]))
+    integration = _Integration(
+        dynamics=dynamics,
+        direction=direction,
+        tableau=_tableau(method),
+        control=given or _adaptive(method, tolerance, len(initial[0])),
+        max_steps=max_steps if given is None else given.nodes.shape[1],
+        grid=grid,
+        coupled=len(initial) if coupled is None else coupled,
+        checkpoint=checkpoint and torch.is_grad_enabled(),
+    )
+    return integration.run(initial, keep_nodes, keep_node_states)
+
+
+def _check_initial(initial: Parts) -> None:
+    for part in initial:
+        if part.ndim < 1 or part.shape[0] == 0:
+            raise ValueError(f"the batch is empty: initial state of shape {tuple(part.shape)}")
+        if not part.is_floating_point():
+            raise ValueError(f"the state must be floating point, not {part.dtype}")
+    # One question for all parts: each answer waits for the device.
+    if not bool(torch.stack([torch.isfinite(part.detach()).all() for part in initial]).all()):
+        finite = [torch.isfinite(part.detach()).reshape(len(part), -1).all(1) for part in initial]
+        bad = (~torch.stack(finite).all(0)).nonzero().flatten().tolist()
+        raise ValueError(f"the initial state is not finite in samples {bad[:5]}")
+
+
+def _grid(times: Sequence[float] | Tensor, samples: int) -> tuple[float, Tensor]:
+    """The direction of time, and the output times in our own: [1, T], or [N, T] if they differ."""
+    if isinstance(times, Tensor):
+        own = times.to("cpu", torch.float64)
+        if own.ndim != 2 or len(own) != samples or own.shape[1] < 2:
+            raise ValueError(f"times must be [{samples}, T], T >= 2, not {list(own.shape)}")
+        together = bool((own[:, [0, -1]] == own[0, [0, -1]]).all())
+        if not (together and own[0, 0] < own[0, -1] and bool((own.diff(dim=1) >= 0).all())):
+            raise ValueError("times of each sample must increase from one first to one last time")
+        return 1.0, own
+    gaps = [b - a for a, b in pairwise(times)]
+    if not gaps or not (all(gap > 0 for gap in gaps) or all(gap < 0 for gap in gaps)):
+        raise ValueError(f"times must strictly increase or decrease, at least two: {list(times)}")
+    direction = 1.0 if times[1] > times[0] else -1.0
+    return direction, direction * torch.tensor(times, dtype=torch.float64)[None]
+
+
+def _tableau(method: str) -> Tableau:
+    if method not in TABLEAUS:
+        raise ValueError(f"unknown method {method!r}; there are {', '.join(TABLEAUS)}")
+    return TABLEAUS[method]
+
+
+def _given(
+    steps: int | None,
+    nodes: Sequence[Tensor] | None,
+    direction: float,
+    grid: Tensor,
+    samples: int,
+) -> Given | None:
+    """The steps that are known beforehand, if they are."""
+    if nodes is not None:
+        return Given(_rows_of_nodes([direction * own for own in nodes], grid, samples))
+    if steps is None:
+        return None
+    if not steps >= 1:
+        raise ValueError(f"steps must be 1 or more, not {steps}")
+    first, last = grid[0, 0].item(), grid[0, -1].item()
+    return Given(torch.linspace(first, last, steps + 1, dtype=torch.float64)[None])
+
+
+def _rows_of_nodes(nodes: Sequence[Tensor], grid: Tensor, samples: int) -> Tensor:
+    """The nodes of all samples, in our time, [N, T]; infinity behind the last one of each."""
+    if len(nodes) != samples:
+        raise ValueError(f"there are nodes for {len(nodes)} of {samples} samples")
+    for sample, own in enumerate(nodes):
+        covers = own[0] == grid[0, 0] and own[-1] >= grid[0, -1]
+        if not (covers and bool((own.diff() > 0).all())):
+            raise ValueError(
+                f"the nodes of sample {sample} must lead step by step from the first output time "
+                "to the last one or beyond"
+            )
+    ends = [torch.cat([own, own.new_full((1,), torch.inf)]) for own in nodes]
+    return pad_sequence(ends, batch_first=True, padding_value=torch.inf)
+
+
+def _adaptive(method: str, tolerance: float | Tensor | None, samples: int) -> Adaptive:
+    if not _tableau(method).error:
+        raise ValueError(f"method {method} has no error estimate and needs steps, not None")
+    if tolerance is None:
+        raise ValueError("tolerance must be greater than 0, not None")
+    if not isinstance(tolerance, Tensor):
+        if not tolerance > 0:
+            raise ValueError(f"tolerance must be greater than 0, not {tolerance}")
+        return Adaptive(_tableau(method).order, tolerance)
+    if tolerance.shape != (samples,):
+        raise ValueError(
+            f"tolerance must be one number or {samples}, not of shape {tuple(tolerance.shape)}"
+        )
+    if not bool((tolerance > 0).all()):
+        raise ValueError(f"tolerance must be greater than 0, not {tolerance.min().item()}")
+    return Adaptive(_tableau(method).order, tolerance.cpu().double())
+
+
+@dataclass
+class _Active:
+    """The samples still on their way: m of the N. All but state and slope is on the CPU."""
+
+    index: Tensor  # int64 [m], position in the batch
+    time: Tensor  # float64 [m]
+    step: Tensor  # float64 [m], size of the next step
+    pending: Tensor  # int64 [m], index of the next output time
+    state: Parts  # each [m, ...]
+    slope: Parts  # the derivative at `time`; empty if the next step must evaluate it
+
+    def keep(self, going: Tensor) -> "_Active":
+        """Only the samples in `going`, bool [m]."""
+        if bool(going.all()):
+            return self
+        index = going.nonzero().flatten()
+        device_index = index.to(self.state[0].device, non_blocking=True)
+        return _Active(
+            self.index[index],
+            self.time[index],
+            self.step[index],
+            self.pending[index],
+            rows(self.state, device_index),
+            rows(self.slope, device_index),
+        )
+
+
+@dataclass
+class _Outputs:
+    """Output values in the order in which they were reached."""
+
+    position: list[Tensor] = field(default_factory=list)  # time index * N + sample
+    values: list[Parts] = field(default_factory=list)
+
+    def add(self, position: Tensor, values: Parts) -> None:
+        self.position.append(position)
+        self.values.append(values)
+
+    def assemble(self, times: int, samples: int) -> Parts:
+        """The parts in order, each [T, N, ...]."""
+        columns = list(zip(*self.values, strict=True))
+        order = torch.argsort(torch.cat(self.position)).to(columns[0][0].device)
+        return tuple(
+            torch.cat(column).index_select(0, order).unflatten(0, (times, samples))
+            for column in columns
+        )
+
+
+class _Rows:
+    """The rows of a tableau: weights of the stages in each stage, the solution and the error."""
+
+    def __init__(self, tableau: Tableau) -> None:
+        table = [*tableau.beta, tableau.solution, tableau.error]
+        self.used = [[stage for stage, weight in enumerate(row) if weight] for row in table]
+        self.weights = [weight for row in table for weight in row if weight]
+
+    def times(self, step: Tensor) -> Tensor:
+        """All weights that are not zero times the steps [m]: [number of weights, m]."""
+        return torch.outer(torch.tensor(self.weights, dtype=step.dtype), step)
+
+    def split(self, products: Tensor) -> tuple[Tensor, ...]:
+        """The result of `times` row by row."""
+        split: tuple[Tensor, ...] = products.split([len(stages) for stages in self.used])
+        return split
+
+
+@dataclass
+class _Integration:
+    """One call of `solve_parts`; its own time runs forward, at `direction` times the user's."""
+
+    dynamics: Dynamics
+    direction: float
+    tableau: Tableau
+    control: StepControl
+    max_steps: int
+    grid: Tensor  # output times, increasing, [1, T] for all samples or [N, T]
+    coupled: int
+    checkpoint: bool
+
+    def __post_init__(self) -> None:
+        self.rows = _Rows(self.tableau)
+
+    def run(self, initial: Parts, keep_nodes: bool, keep_node_states: bool) -> Solution:
+        samples, device = len(initial[0]), initial[0].device
+        count = torch.zeros(2, samples, dtype=torch.int64)  # rejected, accepted
+        status = torch.zeros(samples, dtype=torch.int64)
+        active = self._start(initial)
+        outputs = _Outputs()
+        outputs.add(active.index, initial)
+        visited, times, at_nodes = [active.index], [active.time], [initial[0]]
+        while active.index.numel():
+            end, active.step = self.control.advance(active.index, active.time, active.step)
+            attempt, stages = self._attempt(active, end)
+            ratio = self.control.error_ratio(attempt).cpu().double()
+            accept = ratio <= 1
+            count[accept.long(), active.index] += 1
+            failure = self._failures(active, end, ratio, count)
+            status[active.index] = failure
+            visited.append(active.index[accept])
+            times.append(end[accept])
+            if keep_node_states:
+                at_nodes.append(attempt.after[0][accept.to(device, non_blocking=True)])
+            pending = self._emit(active, end, accept, attempt.after, stages, outputs, samples)
+            slope = stages[-1] if self.tableau.last_stage_starts_next_step else ()
+            active = _Active(
+                active.index,
+                torch.where(accept, end, active.time),
+                active.step * self.control.growth(ratio),
+                pending,
+                choose(accept, attempt.after, active.state),
+                choose(accept, slope, active.slope),
+            )
+            failed = failure != Status.SUCCESS
+            self._emit_failures(active, failed, outputs, samples)
+            active = active.keep(~failed & (pending < self.grid.shape[1]))
+        return Solution(
+            parts=outputs.assemble(self.grid.shape[1], samples),
+            nfe=self._evaluations(count.sum(0)).to(device),
+            accepted=count[1].to(device),
+            rejected=count[0].to(device),
+            status=status.to(device),
+            nodes=_split(visited, self.direction * torch.cat(times), samples) if keep_nodes else [],
+            node_states=_split(visited, torch.cat(at_nodes), samples) if keep_node_states else [],
+        )
+
+    def _evaluations(self, attempts: Tensor) -> Tensor:
+        stages = len(self.tableau.alpha)
+        if self.tableau.last_stage_starts_next_step:
+            return 1 + self.control.evaluations + stages * attempts
+        return (1 + stages) * attempts
+
+    def _start(self, initial: Parts) -> _Active:
+        everyone = torch.arange(len(initial[0]))
+        time = self.grid[:1, 0].repeat(len(everyone))
+        slope: Parts = ()
+        if self.tableau.last_stage_starts_next_step:
+            slope = self._slope(self._on_device(time, initial), initial)
+
+        def after(step: Tensor) -> Parts:
+            later = self._on_device(time + step.cpu().double(), initial)
+            head, signed = initial[: self.coupled], self.direction * step[None]
+            return self._slope(later, combine(head, signed, [slope[: self.coupled]]))
+
+        step = self.control.first_step(time, initial, slope, after)
+        return _Active(everyone, time, step, torch.ones_like(everyone), initial, slope)
+
+    def _on_device(self, time: Tensor, state: Parts) -> Tensor:
+        return time.to(state[0].dtype).to(state[0].device, non_blocking=True)
+
+    def _slope(self, time: Tensor, state: Parts) -> Parts:
+        """The derivative by the user's time, at our time [m] in the state's dtype."""
+        slope = self.dynamics(self.direction * time, state[: self.coupled])
+        for derivative, part in zip(slope, state, strict=False):
+            if derivative.shape != part.shape:
+                raise ValueError(
+                    f"the dynamics turned a state of shape {tuple(part.shape)} into a derivative "
+                    f"of shape {tuple(derivative.shape)}"
+                )
+        return slope
+
+    def _attempt(self, active: _Active, end: Tensor) -> tuple[Attempt, list[Parts]]:
+        """One step for every sample, and the slopes at its stages."""
+        dtype, device = active.state[0].dtype, active.state[0].device
+        time, step = active.time.to(dtype), active.step.to(dtype)
+        just_before_end = torch.nextafter(end.to(dtype), end.to(dtype) - 1)
+        products = self.rows.times(self.direction * step)
+        at = [
+            just_before_end if alpha == 1.0 else time + alpha * step for alpha in self.tableau.alpha
+        ]
+        # One transfer, before the first stage is asked for.
+        numbers = torch.cat([products, torch.stack([time, *at])]).to(device, non_blocking=True)
+        weights = self.rows.split(numbers[: len(products)])
+        take = self._stages
+        if self.checkpoint:
+            take = partial(
+                recompute_in_backward, take, use_reentrant=False, preserve_rng_state=False
+            )
+        stages, new = take(active, numbers[len(products) :], weights)
+        errors = [stages[stage] for stage in self.rows.used[-1]]
+        return Attempt(active.index, active.state, new, weights[-1], errors), stages
+
+    def _stages(
+        self, active: _Active, times: Tensor, weights: Sequence[Tensor]
+    ) -> tuple[list[Parts], Parts]:
+        """The slopes at the stages and the new state; `weights` are the rows times the steps."""
+        start, *others = times.unbind(0)
+        *betas, solution, _ = weights
+        head, tail = active.state[: self.coupled], active.state[self.coupled :]
+        stages = [active.slope or self._slope(start, active.state)]
+        value = head
+        for used, beta, time in zip(self.rows.used, betas, others, strict=False):
+            value = combine(head, beta, [stages[stage][: self.coupled] for stage in used])
+            stages.append(self._slope(time, value))
+        summed = [stages[stage] for stage in self.rows.used[-2]]
+        if not self.tableau.last_stage_is_solution:
+            return stages, combine(active.state, solution, summed)
+        return stages, value + combine(tail, solution, [stage[self.coupled :] for stage in summed])
+
+    def _failures(self, active: _Active, end: Tensor, ratio: Tensor, count: Tensor) -> Tensor:
+        attempts = count[:, active.index].sum(0)
+        # A sample that reaches its last output time with its last allowed step has not failed.
+        arrived = (ratio <= 1) & (end >= self.grid[0, -1])
+        status = torch.where((attempts >= self.max_steps) & ~arrived, int(Status.MAX_STEPS), 0)
+        status = torch.where(end > active.time, status, int(Status.UNDERFLOW))
+        return torch.where(torch.isfinite(ratio), status, int(Status.NONFINITE))
+
+    def _emit(
+        self,
+        active: _Active,
+        end: Tensor,
+        accept: Tensor,
+        new: Parts,
+        stages: list[Parts],
+        outputs: _Outputs,
+        samples: int,
+    ) -> Tensor:
+        """Interpolate every output time that an accepted step has passed; the next ones, [m]."""
+        pending = active.pending
+        passed = torch.where(accept, self._reached(active.index, end), pending)
+        own = self.grid.expand(samples, -1)
+        while bool((due := pending < passed).any()):
+            index = due.nonzero().flatten()
+            length = end[index] - active.time[index]
+            share = (own[active.index[index], pending[index]] - active.time[index]) / length
+            weights, sources = linear(share), [active.state, new]
+            if self.tableau.middle:
+                weights = quartic(self.tableau, share, self.direction * active.step[index])
+                sources += stages
+            # At the very start of a step nothing counts but the state there.
+            used = [True, *weights[1:].any(1).tolist()]
+            sources = [source for source, is_used in zip(sources, used, strict=True) if is_used]
+            weights = weights[used].to(new[0].dtype).to(new[0].device, non_blocking=True)
+            base = active.state
+            if len(index) < len(due):
+                device_index = index.to(new[0].device, non_blocking=True)
+                base = rows(base, device_index)
+                sources = [rows(source, device_index) for source in sources]
+            values = combine(base, weights, sources)
+            outputs.add(pending[index] * samples + active.index[index], values)
+            pending = pending + due
+        return pending
+
+    def _reached(self, samples: Tensor, time: Tensor) -> Tensor:
+        """How many output times each of these samples has reached at its time [m]."""
+        if len(self.grid) == 1:
+            return torch.searchsorted(self.grid[0], time, right=True)
+        return torch.searchsorted(self.grid[samples], time[:, None], right=True).squeeze(1)
+
+    def _emit_failures(
+        self, active: _Active, failed: Tensor, outputs: _Outputs, samples: int
+    ) -> None:
+        """Fill the output times that a failed sample will not reach."""
+        for row in failed.nonzero().flatten().tolist():
+            missing = torch.arange(int(active.pending[row]), self.grid.shape[1])
+            if missing.numel():
+                values = tuple(
+                    torch.full_like(part[row], torch.nan).expand(len(missing), *part.shape[1:])
+                    for part in active.state
+                )
+                outputs.add(missing * samples + active.index[row], values)
+
+
+def _split(visited: list[Tensor], values: Tensor, samples: int) -> list[Tensor]:
+    """Values in the order in which the nodes of the samples were visited, one tensor a sample."""
+    index = torch.cat(visited)
+    order = torch.argsort(index, stable=True).to(values.device)
+    counts = torch.bincount(index, minlength=samples).tolist()
+    return list(torch.split(values.index_select(0, order), counts))

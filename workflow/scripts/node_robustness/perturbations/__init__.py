@@ -1,0 +1,1 @@
+"""Perturbations of images: norms, balls, noise and their random numbers."""

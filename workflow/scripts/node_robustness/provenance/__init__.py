@@ -1,0 +1,1 @@
+"""What made a run, and what it cost."""

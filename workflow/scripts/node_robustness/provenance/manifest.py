@@ -1,0 +1,125 @@
+"""What made a run: software, machine, configuration and time.
+
+Tables hold only what the configuration determines; all that differs from run to run is here.
+"""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from node_robustness.files.atomic import SOFTWARE
+from node_robustness.files.hdf5 import open_hdf5
+from node_robustness.provenance import costs
+from node_robustness.provenance.command_line import recall
+
+_DISTRIBUTIONS = (
+    "snakemake",
+    "torch",
+    "torchdiffeq",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "h5py",
+    "safetensors",
+    "statsmodels",
+    "altair",
+    "vl-convert-python",
+    "pydantic",
+    "pooch",
+)
+
+
+def manifest(
+    config: Mapping[str, Any],
+    jobs: pd.DataFrame,
+    budgets: pd.DataFrame,
+    device: str,
+    pace: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Describe this run, its machines and what it cost.
+
+    Args:
+        config: The configuration, as JSON can hold it.
+        jobs: Result of `costs.job_costs`.
+        budgets: Result of `protocols.budget_table`.
+        device: What computed, for people.
+        pace: Result of `pace_comparison.compare`.
+
+    Returns:
+        ``software``, ``created_utc`` (ISO 8601), ``command_line`` (of the run that made the
+        report; None if it is not known), ``host``, ``platform``, ``python`` and ``threads``
+        (processors) of the machine that wrote it, ``hosts`` on which jobs ran, ``device``,
+        ``checkpoints`` (SHA-256 of the weights that were attacked, by dataset, model and seed),
+        ``versions`` by distribution, ``git_commit`` (with ``-dirty`` if files differ from it; None
+        outside a checkout or without git), ``config``, ``stages``: see `costs.stages`, and
+        ``pace``.
+    """
+    return {
+        "software": SOFTWARE,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command_line": recall(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "hosts": sorted(set(jobs.host.dropna())),
+        "device": device,
+        "threads": os.cpu_count(),
+        "checkpoints": _checkpoints(budgets),
+        "versions": versions(),
+        "git_commit": git_commit(Path(__file__).parent),
+        "config": dict(config),
+        "stages": costs.stages(jobs),
+        "pace": list(pace),
+    }
+
+
+def _checkpoints(budgets: pd.DataFrame) -> dict[str, str]:
+    found = budgets[["dataset", "model", "seed", "weights_sha256"]].drop_duplicates()
+    return {
+        f"{row.dataset}/{row.model}/seed-{row.seed}": str(row.weights_sha256)
+        for row in found.itertuples()
+    }
+
+
+def devices(clean: Iterable[Path | str]) -> str:
+    """Return the devices that made the given clean evaluations, separated by commas."""
+    found = set()
+    for path in clean:
+        with open_hdf5(path, "clean") as file:
+            found.add(str(file.attrs["device"]))
+    return ", ".join(sorted(found))
+
+
+def versions() -> dict[str, str]:
+    """Return the installed versions of the distributions that a result depends on."""
+    found = {}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit(folder: Path) -> str | None:
+    """Return the commit that a folder is checked out at, or None where there is none to ask.
+
+    Args:
+        folder: A folder of the code.
+
+    Returns:
+        The full hash, with ``-dirty`` where tracked files differ from it.
+    """
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

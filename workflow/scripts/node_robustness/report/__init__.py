@@ -1,0 +1,1 @@
+"""The report, the page of results, and the sentences in them."""

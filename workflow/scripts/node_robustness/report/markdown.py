@@ -1,0 +1,281 @@
+"""A page of results in Markdown, and the small files that it is made from.
+
+The page is a pure function of a folder of CSV tables, figures and the manifest, which travels with
+it: whoever has the folder can make the page again (`make docs` does, after a change of its words),
+and trace every number in it to a table.
+"""
+
+import html
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import TypeAdapter
+
+from node_robustness.config.attacks import AnyAttack, Attack
+from node_robustness.config.presets import BUILT_IN, PRESETS
+from node_robustness.figures.drawing import why_not_drawn_still
+from node_robustness.jobs.failures import sentences
+from node_robustness.report import answers, dynamics, findings, pace
+from node_robustness.report import tables as report_tables
+from node_robustness.report.catalogue import FIGURES, MEDIANS_ALONE, TABLES
+from node_robustness.report.paper import CITATION, CLAIMS, EPOCHS, SUCCESS_NOT_AT_HAND
+from node_robustness.report.reservations import reservations
+from node_robustness.report.tables import Table
+from node_robustness.verdict.verdicts import UNDECIDED
+from node_robustness.words import listed, percent
+
+# Of the manifest: what is nobody's business where a page is read.
+_PRIVATE = ("host", "hosts")
+# A longer table is folded up.
+_ROWS_TO_SHOW = 40
+# Of these columns an empty field is an empty text.
+_TEXTS = [
+    *("experiment", "dataset", "model", "reference_model", "attack", "gradient"),
+    *("reason", "because"),
+]
+_BESIDE_MEDIANS = r"_(?:mean|q\d\d)$"
+
+
+def gather(tables: Iterable[Path], figures: Iterable[Path], manifest: Path, folder: Path) -> None:
+    """Put what the page is made from into a folder.
+
+    Args:
+        tables: CSV tables of the experiment. Of some the medians alone are copied, to four digits.
+        figures: SVG figures.
+        manifest: `manifest.json` of the run. The names of its machines are left out.
+        folder: Where copies go; it must exist.
+    """
+    for path in tables:
+        copy = _thin if path.stem in MEDIANS_ALONE else shutil.copyfile
+        copy(path, folder / path.name)
+    for path in figures:
+        shutil.copyfile(path, folder / path.name)
+    told = json.loads(manifest.read_text())
+    known = {key: value for key, value in told.items() if key not in _PRIVATE}
+    (folder / manifest.name).write_text(json.dumps(known, indent=2) + "\n")
+
+
+def render(name: str, folder: Path) -> str:
+    """Write the page.
+
+    Args:
+        name: Of the experiment, and of the folder, as the page beside it links to it.
+        folder: See `gather`.
+
+    Returns:
+        The page as Markdown (GitHub's).
+    """
+    tables = {table: _read(folder / f"{table}.csv") for table in TABLES}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    paper = manifest["config"]["experiments"][name]["paper"]
+    found = report_tables.of_experiment(tables)
+    sections: dict[str, Callable[[], list[str]]] = {
+        "In short": lambda: [
+            *_list(reservations(tables, manifest["config"].get("datasets", {}))),
+            *_answers(tables, paper),
+            _figure(name, folder, tables, "verdicts"),
+            "What this cannot say:",
+            *_list(_limits(tables, manifest, paper)),
+        ],
+        "What ran": lambda: [
+            _manifest(name, manifest),
+            _table(report_tables.training(tables["training"])),
+        ],
+        "Clean images": lambda: [
+            "" if paper is None else _table(report_tables.papers_accuracy(tables["clean"], paper)),
+            _table(found["clean"]),
+            _figure(name, folder, tables, "nfe"),
+        ],
+        "Success of the attacks": lambda: [
+            *_list(findings.sentences(tables["clean"], tables["attacks"])),
+            "" if paper is None else SUCCESS_NOT_AT_HAND,
+            _table(report_tables.success(tables["protocols"])),
+            _figure(name, folder, tables, "protocols"),
+            _figure(name, folder, tables, "ladder"),
+            _figure(name, folder, tables, "curves"),
+        ],
+        "Verdicts": lambda: [
+            *(_table(found[key]) for key in ("verdicts", "gains", "comparisons")),
+            _figure(name, folder, tables, "checks"),
+        ],
+        "Gradients": lambda: [
+            *_list(findings.of_gradients(tables["audit"])),
+            _table(report_tables.agreement(tables["audit"])),
+            _figure(name, folder, tables, "audit"),
+            _figure(name, folder, tables, "matrix"),
+        ],
+        "Defences by tolerance": lambda: [
+            _figure(name, folder, tables, "randomisation"),
+            _table(found["randomisation"]),
+            _figure(name, folder, tables, "detection"),
+            _table(found["detection"]),
+        ],
+        "Along the ODE": lambda: [
+            *_list(
+                dynamics.sentences(
+                    *(tables[key] for key in ("trajectory_summary", "trajectories", "probes"))
+                )
+            ),
+            _table(found["trajectory_summary"]),
+            *(
+                _figure(name, folder, tables, key)
+                for key in ("trajectories", "growth", "responsible")
+            ),
+        ],
+        "Cost": lambda: [
+            *_list(pace.sentences(manifest["pace"])),
+            _table(report_tables.stages(manifest["stages"])),
+            _table(report_tables.pace(manifest["pace"])),
+        ],
+        "Tables": lambda: [
+            *_list(f"[{key}.csv]({name}/{key}.csv): {len(tables[key]):,} rows" for key in TABLES),
+            "Their columns are described in [files.md](../files.md).",
+        ],
+    }
+    lines = [
+        f"# {name}: results",
+        f"*Made by `snakemake docs/results/{name}.md` from the files in [{name}/]({name}/). No "
+        "number here was typed. Intervals are at 95 %.*",
+    ]
+    for title, make in sections.items():
+        own = [part for part in sentences(f"The section {title}", make) if part]
+        if own:
+            lines += [f"## {title}", *own]
+    return "\n\n".join([*lines, f"The paper: {CITATION}"]) + "\n"
+
+
+def _thin(path: Path, copy: Path) -> None:
+    frame = _read(path)
+    kept = frame.loc[:, ~frame.columns.str.contains(_BESIDE_MEDIANS)]
+    kept.to_csv(copy, index=False, float_format="%.4g", lineterminator="\n")
+
+
+def _read(path: Path) -> pd.DataFrame:
+    # Names are texts, whatever they look like: a model may be called None or inf.
+    names = dict.fromkeys(_TEXTS, str)
+    frame = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    texts = frame.columns.intersection(_TEXTS)
+    return frame.fillna(dict.fromkeys(texts, ""))
+
+
+def _answers(tables: Mapping[str, pd.DataFrame], paper: str | None) -> list[str]:
+    """What holds, question by question, each after what the paper says."""
+    verdicts = tables["verdicts"]
+    if verdicts.empty:
+        return _list(answers.answers(verdicts, tables["gains"], tables["comparisons"]))
+    questions = {
+        "Are models with an ODE more robust?": ("models", answers.of_models(tables["comparisons"])),
+        "Does a larger tolerance protect?": ("tolerances", answers.of_tolerances(tables["gains"])),
+        "Is what the paper's protocol shows real?": (
+            None,
+            [
+                *answers.of_robustness(verdicts),
+                *answers.by_network(tables["protocols"]),
+                *answers.doubts(verdicts),
+            ],
+        ),
+        "Which part of the dynamics is to blame?": (
+            "dynamics",
+            dynamics.responsible(tables["trajectory_summary"]),
+        ),
+    }
+    found = []
+    for question, (claim, known) in questions.items():
+        if known:
+            said = "" if paper is None or claim is None else f" *The paper: {CLAIMS[claim]}*"
+            found += [f"**{question}**{said}", *_list(known)]
+    return found
+
+
+def _limits(
+    tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any], paper: str | None
+) -> list[str]:
+    """What the run was too small for."""
+    clean, training, attacks = (tables[key] for key in ("clean", "training", "attacks"))
+    seeds = clean.groupby("model").seed.nunique()
+    limits = [
+        f"{clean.n.max():,} test images were attacked, of {listed(_seeds(seeds))}.",
+    ]
+    for (model, epochs), own in training.groupby(["model", "epochs"], sort=False):
+        theirs = "" if paper is None else f" (the paper: {EPOCHS[paper]})"
+        accuracy = listed([percent(value) for value in own.validation_accuracy])
+        limits.append(
+            f"{model}: {epochs} {'epoch' if epochs == 1 else 'epochs'} of training{theirs}; "
+            f"accuracy on validation images {accuracy}."
+        )
+    missing = [
+        attack
+        for attack in PRESETS["standard"]
+        if attack not in set(attacks.attack) and set(attacks.norm) & set(_norms(attack))
+    ]
+    if missing:
+        limits.append(
+            f"Of the standard attacks {listed(missing)} did not run: an attacker with more time "
+            "may leave less."
+        )
+    undecided = (tables["verdicts"].verdict == UNDECIDED).sum()
+    if undecided:
+        limits.append(f"{undecided} of {len(tables['verdicts'])} settings are undecided.")
+    if manifest["device"].startswith("cpu"):
+        limits.append(f"It ran on {manifest['device']} with {manifest['threads']} processors.")
+    return limits
+
+
+def _norms(attack: str) -> tuple[str, ...]:
+    """Those that a built-in attack knows."""
+    settings: AnyAttack = TypeAdapter(Attack).validate_python(BUILT_IN[attack])
+    return settings.NORMS
+
+
+def _seeds(seeds: "pd.Series[int]") -> list[str]:
+    return [
+        f"{number} {'network' if number == 1 else 'networks'} {model}"
+        for model, number in seeds.items()
+    ]
+
+
+def _manifest(name: str, manifest: Mapping[str, Any]) -> str:
+    versions = manifest["versions"]
+    return (
+        f"`{manifest['command_line']}` at commit {manifest['git_commit']}, with Python "
+        f"{manifest['python']}, torch {versions['torch']} and snakemake {versions['snakemake']}; "
+        f"configuration, versions and the SHA-256 of every checkpoint are in "
+        f"[manifest.json]({name}/manifest.json)."
+    )
+
+
+def _figure(name: str, folder: Path, tables: Mapping[str, pd.DataFrame], figure: str) -> str:
+    table, shown = FIGURES[figure]
+    if tables[table].empty:
+        return ""
+    return why_not_drawn_still(folder / f"{figure}.svg") or f"![{shown}]({name}/{figure}.svg)"
+
+
+def _list(sentences: Iterable[str]) -> list[str]:
+    text = "\n".join(f"- {sentence}" for sentence in sentences)
+    return [text] if text else []
+
+
+def _table(table: Table) -> str:
+    if not table.header:
+        return table.caption
+    if not table.rows:
+        return ""
+    lines = [table.header, ["---"] * len(table.header), *table.rows]
+    rows = "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
+    )
+    if len(table.rows) <= _ROWS_TO_SHOW:
+        return f"{table.caption}\n\n{rows}"
+    summary = f"{html.escape(table.caption)} ({len(table.rows)} rows)"
+    return f"<details>\n<summary>{summary}</summary>\n\n{rows}\n\n</details>"
+
+
+if __name__ == "__main__":
+    for page in map(Path, sys.argv[1:]):
+        page.write_text(render(page.stem, page.with_suffix("")), encoding="utf-8")

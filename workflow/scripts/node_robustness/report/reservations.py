@@ -1,0 +1,128 @@
+"""What must be said before any number of a run: where there is nothing behind it.
+
+A robust accuracy of 0 % means nothing where no image was classified correctly in the first place,
+and one of 100 % little where no attack found anything.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from node_robustness.numbers import label
+from node_robustness.verdict.checks import SOLVER_SUCCEEDS
+from node_robustness.words import listed, percent
+
+# Of the data sets that need no list of their classes.
+_BUILT_IN_CLASSES = 10
+
+
+def reservations(
+    tables: Mapping[str, pd.DataFrame], datasets: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Say where the numbers of a run have nothing behind them.
+
+    Args:
+        tables: ``clean``, ``attacks`` and ``checks`` of the experiment.
+        datasets: The settings of the data sets by name, as in the manifest.
+
+    Returns:
+        One sentence for each model and kind of emptiness, which names the tolerances; none where
+        every model learned something and some attack found something.
+    """
+    clean, attacks, checks = (tables[name] for name in ("clean", "attacks", "checks"))
+    found = []
+    for (dataset, model), own in clean.groupby(["dataset", "model"], sort=False):
+        settings = datasets.get(str(dataset))
+        hit = attacks[(attacks.dataset == dataset) & (attacks.model == model)]
+        tried = checks[(checks.dataset == dataset) & (checks.model == model)]
+        found += [
+            *_none_correct(f"{model} on {dataset}", own, tried),
+            *_guesses(f"{model} on {dataset}", own, settings),
+            *_no_attack(f"{model} on {dataset}", hit),
+            *_nothing_attacked(f"{model} on {dataset}", hit),
+            *_nothing_found(f"{model} on {dataset}", hit),
+        ]
+    return found
+
+
+def _none_correct(name: str, clean: pd.DataFrame, checks: pd.DataFrame) -> list[str]:
+    none = clean[clean.correct == 0]
+    if none.empty:
+        return []
+    failed = checks[(checks.check == SOLVER_SUCCEEDS) & (checks.figure == 1)]
+    keys = ["seed", "tolerance"]
+    dead = none.merge(failed[keys], on=keys) if len(failed) else none.iloc[:0]
+    sentence = (
+        f"{name} classifies no image correctly{_where(none, clean)}: there was nothing to attack, "
+        "and a robust accuracy of 0 % there says nothing of robustness"
+    )
+    if len(dead):
+        sentence += (
+            f"; the solver fails on every clean image{_where(dead, none)} (`status` in clean.h5 "
+            "says how)"
+        )
+    return [f"{sentence}."]
+
+
+def _guesses(name: str, clean: pd.DataFrame, settings: Mapping[str, Any] | None) -> list[str]:
+    if settings is None:
+        return []
+    classes = len(settings.get("class_names") or ()) or _BUILT_IN_CLASSES
+    some = clean[clean.correct > 0]
+    poor = some[some.accuracy_low <= 1 / classes]
+    if poor.empty:
+        return []
+    return [
+        f"{name} is not clearly better than guessing one of {classes} classes"
+        f"{_where(poor, clean)} (at most {percent(poor.accuracy.max())} right, of "
+        f"{poor.n.max():,}): what attacks do to guesses says nothing of robustness."
+    ]
+
+
+def _no_attack(name: str, attacks: pd.DataFrame) -> list[str]:
+    if len(attacks):
+        return []
+    return [
+        f"No attack ran on {name}: none of the experiment's attacks knows such a model, or its "
+        "norms, and nothing can be said of its robustness."
+    ]
+
+
+def _nothing_attacked(name: str, attacks: pd.DataFrame) -> list[str]:
+    """Attacks to which cheaper ones had left no image, though there were correct ones."""
+    empty = attacks[(attacks.attacked == 0) & (attacks.skipped > 0)]
+    if empty.empty:
+        return []
+    return [
+        f"{listed(list(dict.fromkeys(empty.attack)))} had no image of {name} left to attack"
+        f"{_where(empty, attacks)} in {_counted(len(empty))}: cheaper attacks had broken them all."
+    ]
+
+
+def _nothing_found(name: str, attacks: pd.DataFrame) -> list[str]:
+    by = ["seed", "tolerance"]
+    sums = attacks.groupby(by, sort=False, dropna=False)[["attacked", "successes"]].sum()
+    none = sums[(sums.attacked > 0) & (sums.successes == 0)].reset_index()
+    if none.empty:
+        return []
+    return [
+        f"No attack found an adversarial of {name}{_where(none, attacks)}: what is said of "
+        "adversarials has none behind it there, and whether the model or the attacks are the "
+        "reason the checks alone can tell."
+    ]
+
+
+def _where(rows: pd.DataFrame, every: pd.DataFrame) -> str:
+    """The tolerances and seeds of the rows, as far as they are not all there are."""
+    told = []
+    if len(taus := rows.tolerance.dropna().unique()) and every.tolerance.nunique() > 1:
+        told.append(f" at τ = {listed([label(float(tau)) for tau in sorted(taus)])}")
+    seeds = sorted(set(rows.seed))
+    if len(seeds) < every.seed.nunique():
+        told.append(f" (seed {listed(list(map(str, seeds)))})")
+    return "".join(told)
+
+
+def _counted(n: int) -> str:
+    return f"{n:,} setting" + ("s" if n != 1 else "")

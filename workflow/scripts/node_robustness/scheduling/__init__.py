@@ -1,0 +1,1 @@
+"""What Snakemake is told about jobs: code, sizes, places, and the reasons for a rerun."""

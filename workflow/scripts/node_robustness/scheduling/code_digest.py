@@ -1,0 +1,235 @@
+"""What the code of a stage is: a digest of every file that it uses, and its libraries' versions.
+
+Every rule passes `of_script` as its param `code`. Snakemake keeps the params of each output and
+runs a job again when they differ, so a stage runs again when the meaning of its code changes, and
+not when a file is merely touched, commented or formatted anew. docs/reruns.md says what follows.
+
+Every job parses the workflow and with it this module, so it must import quickly (no torch).
+"""
+
+import ast
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+_SETTINGS = ("config", "datasets", "experiment", "loading", "models")
+NEUTRAL = {
+    **{
+        f"node_robustness.config.{name}": "what it reads reaches a job in params"
+        for name in _SETTINGS
+    },
+    "node_robustness.config.enough_images": "it refuses, and changes nothing",
+    "node_robustness.grid": "it says which jobs there are and what is in their params",
+    "node_robustness.data.enough_images": "it refuses, and changes nothing",
+    "node_robustness.jobs.log": "the log, the progress bar and the messages of a job",
+    "node_robustness.data.downloads": "what it brings counts only with the right SHA-256",
+    "pooch": "downloads, likewise",
+    "requests": "downloads, likewise",
+    "tqdm": "progress bars",
+}
+"""Modules and libraries that stages import and that change no result, each with the reason."""
+
+_DIGITS = 12
+# `ctx` and `kind` say nothing that the rest of the tree does not.
+_REDUNDANT = ("ctx", "kind", "type_comment")
+
+
+def of_script(script: Path) -> dict[str, str]:
+    """What the results of a script depend on besides its inputs and its other params.
+
+    Imports are followed through the folder of the script (its modules, packages and
+    subpackages, at the top of a module and inside functions) down to the libraries; what is
+    imported for type checkers only is not. A file that is no Python code counts where a module in
+    the same folder names it in a literal, as a template is named.
+
+    Args:
+        script: a Python file; the names that it imports are looked for in its folder.
+
+    Returns:
+        By name, in alphabetical order: of each file, relative to the folder, a digest of 12
+        hexadecimal digits; of each library its public version (`2.13.0`, whatever the build).
+    """
+    return dict(_of_script(script.resolve()))
+
+
+@cache
+def _of_script(script: Path) -> dict[str, str]:
+    root = script.parent
+    digests: dict[str, str] = {}
+    libraries: set[str] = set()
+    read: set[Path] = set()
+    pending = {script}
+    while pending:
+        path = pending.pop()
+        read.add(path)
+        code = _read(path, root)
+        digests[path.relative_to(root).as_posix()] = code.digest
+        for other in code.named:
+            digests[other.relative_to(root).as_posix()] = _digest(other.read_bytes())
+        for name in _that_count(code.imports):
+            found = _file_of(name, root)
+            if found is not None:
+                pending |= {found} - read
+            elif "." not in name and not (root / name).is_dir():
+                libraries.add(name)
+    for library in libraries:
+        digests |= _versions(library)
+    return dict(sorted(digests.items()))
+
+
+def normalised(source: str | bytes) -> str:
+    """The meaning of Python code as text: alike for code that differs in form alone.
+
+    Comments, docstrings, formatting, the spelling of literals, imports for type checkers and
+    `__version__` do not count. The text is the same under every version of Python that parses the
+    code to the same tree; fields of the tree that are empty are left out, as newer versions add
+    some.
+    """
+    code = _Code()
+    code.add(ast.parse(source))
+    return " ".join(code.words)
+
+
+@dataclass
+class _Code:
+    """The words of a syntax tree, and the names that it imports and mentions."""
+
+    package: tuple[str, ...] = ()
+    words: list[str] = field(default_factory=list)
+    imports: set[str] = field(default_factory=set)
+    literals: set[str] = field(default_factory=set)
+
+    def add(self, node: object) -> None:
+        """Take in a node, a list of nodes, or a value of a node's field."""
+        if isinstance(node, ast.Constant):
+            self.words.append(repr(node.value))
+            if isinstance(node.value, str):
+                self.literals.add(node.value)
+        elif isinstance(node, ast.AST):
+            self._add_imports(node)
+            self.words.append(f"{type(node).__name__}(")
+            for name in node._fields:
+                value = getattr(node, name, None)
+                if value is not None and value != [] and name not in _REDUNDANT:
+                    self.words.append(f"{name}=")
+                    self.add(value)
+            self.words.append(")")
+        elif isinstance(node, list):
+            self.words.append("[")
+            for item in node:
+                self._add_item(item)
+            self.words.append("]")
+        else:
+            self.words.append(repr(node))
+
+    def _add_item(self, item: object) -> None:
+        if isinstance(item, ast.If) and _is_for_type_checkers(item.test):
+            for statement in item.orelse:
+                self._add_item(statement)
+        elif not _is_idle(item):
+            self.add(item)
+
+    def _add_imports(self, node: ast.AST) -> None:
+        if isinstance(node, ast.Import):
+            self.imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = self.package[: len(self.package) + 1 - node.level] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            self.imports.add(base)
+            # A name that is imported from a package may be a module of it.
+            self.imports.update(f"{base}.{alias.name}" for alias in node.names)
+
+
+def _is_idle(item: object) -> bool:
+    """Whether a statement does nothing: a docstring, or the version that files are signed with."""
+    match item:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+        case ast.Assign(targets=[ast.Name(id="__version__")]):
+            return True
+    return False
+
+
+def _is_for_type_checkers(test: ast.expr) -> bool:
+    match test:
+        case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
+            return True
+    return False
+
+
+@dataclass(frozen=True)
+class _Module:
+    """A Python file: its digest, what it imports, and the other files that it names."""
+
+    digest: str
+    imports: frozenset[str]
+    named: frozenset[Path]
+
+
+@cache
+def _read(path: Path, root: Path) -> _Module:
+    code = _Code(package=path.parent.relative_to(root).parts)
+    code.add(ast.parse(path.read_bytes(), filename=str(path)))
+    beside = {file.name: file for file in path.parent.iterdir() if file.suffix != ".py"}
+    named = (beside[name] for name in code.literals & beside.keys())
+    return _Module(
+        _digest(" ".join(code.words).encode()),
+        frozenset(code.imports),
+        frozenset(file for file in named if file.is_file()),
+    )
+
+
+def _digest(contents: bytes) -> str:
+    return hashlib.sha256(contents).hexdigest()[:_DIGITS]
+
+
+def _that_count(imports: Iterable[str]) -> Iterator[str]:
+    """Each imported name after the packages above it, which the import runs too."""
+    for name in imports:
+        parts = name.split(".")
+        if parts[0] in sys.stdlib_module_names:
+            continue
+        for length in range(1, len(parts) + 1):
+            above = ".".join(parts[:length])
+            if above in NEUTRAL:
+                break
+            yield above
+
+
+def _file_of(name: str, root: Path) -> Path | None:
+    """The file that a dotted name is imported from, if it is in this folder."""
+    path = root.joinpath(*name.split("."))
+    candidates = (path / "__init__.py", path.with_name(f"{path.name}.py"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+@cache
+def _versions(library: str) -> dict[str, str]:
+    """The public versions of the distributions that a top-level name comes from, by their names."""
+    try:
+        return {library: _version(library)}
+    except importlib.metadata.PackageNotFoundError:
+        versions = {name: _version(name) for name in _distributions_with(library)}
+        return versions or {library: "not installed"}
+
+
+def _distributions_with(library: str) -> set[str]:
+    """The distributions that a top-level name comes from.
+
+    `importlib.metadata.packages_distributions` says it too, in ten times the time.
+    """
+    found = set()
+    for distribution in importlib.metadata.distributions():
+        files = "\n" + (distribution.read_text("RECORD") or "")
+        if f"\n{library}/" in files or f"\n{library}." in files:
+            found.add(distribution.name)
+    return found
+
+
+def _version(distribution: str) -> str:
+    """Its version without the local part, which is the build: `2.13.0` for `2.13.0+cpu`."""
+    return importlib.metadata.version(distribution).partition("+")[0]

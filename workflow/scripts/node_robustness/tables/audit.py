@@ -1,0 +1,296 @@
+"""Tables of what was measured beside the attacks: gradients, other tolerances, and defences.
+
+Pure functions of the files, like those of `evaluation`.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from node_robustness.statistics.intervals import auc_with_interval, roc, wilson
+from node_robustness.tables.frame import CELL, SOLVED, collect, rate
+
+FINITE_DIFFERENCES = {
+    "finite_difference": "finite differences",
+    "finite_difference_frozen": "finite differences, steps held",
+}
+"""The references of derivatives in an audit, and their names for people."""
+
+FALSE_POSITIVES = 0.05
+"""The rate of false alarms at which the table tells how many adversarials a detector finds."""
+
+_QUANTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}
+_AUDIT = {
+    **SOLVED,
+    **dict.fromkeys(["source", "reference"], "str"),
+    "n": "int64",
+    **{
+        f"{name}_{part}": "float64"
+        for name in ("cosine", "sign_agreement", "error")
+        for part in ("mean", *_QUANTILES)
+    },
+}
+_MATRIX = {
+    **CELL,
+    "evaluated_at": "float64",
+    **dict.fromkeys(["n", "successes", "kept"], "int64"),
+    **{
+        f"{name}{part}": "float64"
+        for name in ("accuracy", "robust_accuracy", "kept_rate")
+        for part in ("", "_low", "_high")
+    },
+}
+_DEFENDED = {name: kind for name, kind in SOLVED.items() if name != "tolerance"}
+_RANDOMISATION = {
+    **_DEFENDED,
+    **{"norm": "str", "epsilon": "float64", "attacker": "str", "n": "int64"},
+    **dict.fromkeys(["accuracy", "accuracy_low", "accuracy_high"], "float64"),
+}
+_DETECTED = {**SOLVED, "norm": "str", "epsilon": "float64", "attacker": "str"}
+_DETECTION = {
+    **_DETECTED,
+    **dict.fromkeys(["clean", "adversarial"], "int64"),
+    **dict.fromkeys(["auc", "auc_low", "auc_high"], "float64"),
+    **dict.fromkeys(["detected", "detected_low", "detected_high"], "float64"),
+}
+_ROC = {
+    **_DETECTED,
+    **dict.fromkeys(["false_positive_rate", "true_positive_rate"], "float64"),
+}
+_ROC_POINTS = 200
+
+Rows = Iterator[dict[str, Any]]
+
+
+def audit_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate how gradients from different sources agree.
+
+    Args:
+        paths: Files of kind "audit".
+
+    Returns:
+        For every model, seed and tolerance one row for every pair of sources of gradients
+        (``source``, ``reference``): mean and quartiles over ``n`` images of their ``cosine`` and
+        ``sign_agreement``; and one for every source and kind of finite differences: of the
+        relative ``error`` of its directional derivatives (`checks.derivative_errors`). What does
+        not apply is NaN.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return collect(paths, "audit", _audit_rows, _AUDIT)
+
+
+def _audit_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
+    audit = read_arrays(file)
+    sources = [str(source) for source in audit["sources"]]
+    for (i, reference), (j, source) in combinations(enumerate(sources), 2):
+        cosine, agreement = audit["cosine"][:, i, j], audit["sign_agreement"][:, i, j]
+        yield (
+            {"source": source, "reference": reference}
+            | {"n": int(np.isfinite(cosine).sum())}
+            | _summary("cosine", cosine)
+            | _summary("sign_agreement", agreement)
+        )
+    for name, title in FINITE_DIFFERENCES.items():
+        for source in sources if name in audit else ():
+            errors = derivative_errors(audit, source, name)
+            yield (
+                {"source": source, "reference": title, "n": int(np.isfinite(errors).sum())}
+                | _summary("error", errors)
+            )
+
+
+def _summary(name: str, values: NDArray[Any]) -> dict[str, float]:
+    known = values[np.isfinite(values)].astype(float)
+    if not len(known):
+        return {}
+    quantiles = np.quantile(known, list(_QUANTILES.values()))
+    parts = {"mean": known.mean()} | dict(zip(_QUANTILES, quantiles, strict=True))
+    return {f"{name}_{part}": float(value) for part, value in parts.items()}
+
+
+def matrix_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate adversarials made at one tolerance and judged at others.
+
+    Args:
+        paths: Files of kind "judged".
+
+    Returns:
+        One row for every cell and tolerance ``evaluated_at``: clean ``accuracy`` there, the
+        share of images that are classified correctly there both clean and as returned by the
+        attack (``robust_accuracy``), and how many of the cell's ``successes`` are misclassified
+        there too (``kept``, ``kept_rate``), with 95 % Wilson bounds.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return collect(paths, "judged", _matrix_rows, _MATRIX)
+
+
+def _matrix_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
+    labels, success = file["labels"][:][:, None], file["success"][:]
+    clean = file["clean_predictions"][:] == labels
+    right = file["adversarial_predictions"][:] == labels
+    n, successes = len(success), int(success.sum())
+    for e, tolerance in enumerate(file["tolerances"][:]):
+        kept = int((success & ~right[:, e]).sum())
+        yield (
+            {"evaluated_at": float(tolerance), "n": n, "successes": successes, "kept": kept}
+            | rate("accuracy", "accuracy", int(clean[:, e].sum()), n)
+            | rate("robust_accuracy", "robust_accuracy", int((clean & right)[:, e].sum()), n)
+            | rate("kept_rate", "kept_rate", kept, successes)
+        )
+
+
+def randomisation_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate how a model whose tolerance is drawn at random fares.
+
+    Args:
+        paths: Files of kind "randomised".
+
+    Returns:
+        One row for every model, seed, norm, epsilon and ``attacker`` (``clean``: none; ``fixed``:
+        at one tolerance; ``fresh``: a new draw every step; ``eot``: a mean over draws): mean
+        ``accuracy`` over ``n`` images and the drawn tolerances, with 95 % Wilson bounds over
+        images.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return collect(paths, "randomised", _randomisation_rows, _RANDOMISATION)
+
+
+def _randomisation_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
+    for attacker in ("clean", "fixed", "fresh", "eot"):
+        if attacker not in file["wrong"]:
+            continue
+        right = 1 - file[f"wrong/{attacker}"][:].astype(float)
+        # An image's mean over draws varies less than a single answer: Wilson's is wide enough.
+        yield {
+            "norm": settings["norm"],
+            "epsilon": settings["epsilon"],
+            "attacker": attacker,
+            "n": len(right),
+            **rate("accuracy", "accuracy", float(right.sum()), len(right)),
+        }
+
+
+def detection_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate how well the disagreement between tolerances gives adversarials away.
+
+    Args:
+        paths: Files of kind "detection".
+
+    Returns:
+        One row for every cell and ``attacker`` (``plain``, and ``adaptive``, which knows the
+        detector): numbers of ``clean`` images and of ``adversarial`` ones that fool the
+        classifier, the area under the ROC curve (``auc``) with its 95 % interval, and the share
+        of the adversarials that are ``detected`` at 5 % false alarms, with its Wilson interval
+        for the threshold that these clean images set. NaN without adversarials.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return collect(paths, "detection", _detection_rows, _DETECTION)
+
+
+def roc_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate the ROC curves of the detector.
+
+    Args:
+        paths: Files of kind "detection".
+
+    Returns:
+        For every cell and ``attacker`` with adversarials the points of its curve, at most 200.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return collect(paths, "detection", _roc_rows, _ROC)
+
+
+_ATTACKERS = {"plain": "adversarial", "adaptive": "adaptive"}
+
+
+def _scores(file: h5py.File, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Scores of the clean images and of the adversarials that fool the classifier."""
+    return file["score/clean"][:], file[f"score/{name}"][:][file[f"success/{name}"][:]]
+
+
+def _detection_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
+    for attacker, name in _ATTACKERS.items():
+        clean, adversarial = _scores(file, name)
+        row = _place(settings, attacker) | {"clean": len(clean), "adversarial": len(adversarial)}
+        if len(clean) and len(adversarial):
+            auc, low, high = auc_with_interval(clean, adversarial)
+            false, true, _ = roc(clean, adversarial)
+            row |= {"auc": auc, "auc_low": low, "auc_high": high}
+            detected = float(true[false <= FALSE_POSITIVES].max())
+            low, high = wilson(detected * len(adversarial), len(adversarial))
+            row |= {"detected": detected, "detected_low": low, "detected_high": high}
+        yield row
+
+
+def _roc_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
+    for attacker, name in _ATTACKERS.items():
+        clean, adversarial = _scores(file, name)
+        if not len(clean) or not len(adversarial):
+            continue
+        false, true, _ = roc(clean, adversarial)
+        kept = np.unique(np.linspace(0, len(false) - 1, _ROC_POINTS).round().astype(int))
+        for i in kept:
+            yield _place(settings, attacker) | {
+                "false_positive_rate": float(false[i]),
+                "true_positive_rate": float(true[i]),
+            }
+
+
+def _place(settings: dict[str, Any], attacker: str) -> dict[str, Any]:
+    return {"norm": settings["norm"], "epsilon": settings["epsilon"], "attacker": attacker}
+
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def _source(audit: Arrays, name: str) -> int:
+    return [str(source) for source in audit["sources"]].index(name)
+
+
+def derivative_errors(audit: Arrays, source: str, reference: str) -> NDArray[np.float64]:
+    """How far directional derivatives are from finite differences, relative to these, [n].
+
+    Args:
+        audit: Arrays of an audit.h5.
+        source: Where the gradient comes from, such as ``direct``.
+        reference: ``finite_difference`` or ``finite_difference_frozen``.
+
+    Returns:
+        For every image the Euclidean norm over directions of the deviation, over that of the
+        finite differences; NaN where these are all zero.
+    """
+    derivative = audit["derivative"][:, _source(audit, source)].astype(float)
+    differences = audit[reference].astype(float)
+    size = np.linalg.norm(differences, axis=1)
+    errors = np.linalg.norm(derivative - differences, axis=1)
+    relative: NDArray[np.float64] = np.divide(
+        errors, size, out=np.full(len(size), math.nan), where=size > 0
+    )
+    return relative
+
+
+def read_arrays(file: Any, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Return the datasets of an open file by name, all at its root or those of the names."""
+    arrays = {}
+    for name in file if names is None else names:
+        if name in file:
+            text = file[name].dtype.kind == "O"
+            arrays[name] = file[name].asstr()[:] if text else file[name][()]
+    return arrays

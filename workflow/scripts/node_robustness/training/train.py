@@ -1,0 +1,517 @@
+"""Training: stochastic gradient descent that can be killed at any moment and gives the same model.
+
+Everything random in an epoch comes from generators seeded by (seed, epoch), and all state that
+lives longer than an epoch is in one checkpoint file, replaced whole after each epoch. The weights
+kept are those of the best validation accuracy; no test image is ever seen.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+)
+from tqdm import tqdm
+
+from node_robustness.config.models import Training
+from node_robustness.errors import UserError
+from node_robustness.files.atomic import SOFTWARE, atomic_path
+from node_robustness.models.classifier import Classifier, solving
+from node_robustness.models.ode_body import FAILURES
+from node_robustness.numbers import label
+from node_robustness.ode.solve import Status
+from node_robustness.training.augmentation import augment
+
+logger = logging.getLogger(__name__)
+
+Labelled = tuple[Tensor, Tensor]
+"""Images, uint8 [N, C, H, W], and their labels, int64 [N], N >= 1, on the CPU."""
+
+# What the batched solver says when the weights have exploded; there is no loss to look at then.
+_EXPLODED = "the initial state is not finite"
+
+_LARGEST_WEIGHT = 1e4  # of a network that still learns; those of a trained one are near 1
+
+_REMEDIES = {
+    Status.MAX_STEPS: "raise solver.max_steps or solver.tolerance of the model",
+    Status.UNDERFLOW: "raise solver.tolerance of the model",
+    # An error that is no number once it is divided by the tolerance: the dynamics are bounded.
+    Status.NONFINITE: "raise solver.tolerance of the model",
+}
+
+# A log file keeps every redraw of a progress bar.
+_REDRAW_SECONDS_IN_A_LOG = 10.0
+
+
+class Row(TypedDict):
+    """One epoch of a history.
+
+    Training figures are means over the epoch's images as the model saw them: augmented, with
+    dropout, under weights that change from step to step.
+    """
+
+    epoch: int  # counts from 1
+    learning_rate: float  # at the epoch's first step
+    train_loss: float  # cross-entropy, nats
+    train_accuracy: float  # share in [0, 1]
+    validation_loss: float
+    validation_accuracy: float
+    nfe_mean: float | None  # function evaluations of a forward pass in training; None: no ODE
+    seconds: float  # wall time; the only figure that differs from run to run
+
+
+def train(
+    model: nn.Module,
+    training: Labelled,
+    validation: Labelled,
+    settings: Training,
+    *,
+    seed: int,
+    checkpoint: Path,
+    device: torch.device,
+    progress: bool = True,
+) -> list[Row]:
+    """Train a model in place and leave it with its best weights, in evaluation mode on `device`.
+
+    The same arguments, initial weights, device, thread count and software give the same weights
+    bit for bit, whether or not the training was interrupted and resumed.
+
+    The rate changes after each epoch (`plateau`, by validation accuracy) or after each step
+    (`one_cycle`, `cosine`: from the full rate to 0 over all steps). Of several epochs with the
+    same validation accuracy the first is the best. Validation solves each image on its own.
+
+    Args:
+        model: takes images in [0, 1], gives logits [N, K].
+        training: the images to fit.
+        validation: the images that choose the epoch.
+        settings: how to train.
+        seed: of the order, augmentation and dropout; initial weights are the caller's.
+        checkpoint: the file to resume from, replaced after each epoch and left at the end. One of
+            another training, or a damaged one, is ignored with a warning.
+        device: where to train; images move there batch by batch.
+        progress: whether to draw a progress bar on stderr.
+
+    Returns:
+        One row for each epoch.
+
+    Raises:
+        UserError: the loss is not finite, or augmentation does not fit the images; the checkpoint
+            is then as the last complete epoch left it.
+    """
+    fingerprint = _fingerprint(model, training, validation, settings, seed)
+    model.to(device)
+    steps = math.ceil(len(training[0]) / settings.batch_size)
+    optimiser = SGD(
+        model.parameters(),
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    schedule = _schedule(optimiser, settings, settings.epochs * steps)
+    state = _State(model, optimiser, schedule)
+    state.resume(checkpoint, fingerprint)
+    bar = _bar(settings.epochs * steps, len(state.history) * steps, progress)
+    with _deterministic(), bar:
+        while not _finished(state.history, settings):
+            epoch = len(state.history) + 1
+            started = time.perf_counter()
+            rate = optimiser.param_groups[0]["lr"]
+            bar.set_description(f"epoch {epoch}/{settings.epochs}", refresh=False)
+            fitted = _fit(state, training, settings, seed, epoch, device, bar)
+            checked = _validate(model, validation, settings, epoch, device)
+            if isinstance(schedule, ReduceLROnPlateau):
+                schedule.step(checked.accuracy)
+            state.add(
+                Row(
+                    epoch=epoch,
+                    learning_rate=rate,
+                    train_loss=fitted.loss,
+                    train_accuracy=fitted.accuracy,
+                    validation_loss=checked.loss,
+                    validation_accuracy=checked.accuracy,
+                    nfe_mean=fitted.nfe,
+                    seconds=time.perf_counter() - started,
+                )
+            )
+            state.write(checkpoint, fingerprint)
+    model.load_state_dict(state.best)
+    model.eval()
+    return state.history
+
+
+def write_history(rows: list[Row], path: Path) -> None:
+    """Write a history as CSV, floats in full, an empty field where there is no value.
+
+    Args:
+        rows: what `train` returns.
+        path: the file to write.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(Row.__annotations__), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _finished(history: list[Row], settings: Training) -> bool:
+    if len(history) == settings.epochs:
+        return True
+    if settings.early_stopping is None or not history:
+        return False
+    return len(history) - _best_epoch(history) >= settings.early_stopping
+
+
+def _best_epoch(history: list[Row]) -> int:
+    return max(history, key=lambda row: row["validation_accuracy"])["epoch"]
+
+
+def _schedule(optimiser: SGD, settings: Training, steps: int) -> LRScheduler:
+    match settings.schedule:
+        case "plateau":
+            return ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=settings.patience)
+        case "one_cycle":
+            # Momentum stays as configured; by default it would swing between 0.85 and 0.95.
+            return OneCycleLR(
+                optimiser, max_lr=settings.learning_rate, total_steps=steps, cycle_momentum=False
+            )
+        case "cosine":
+            return CosineAnnealingLR(optimiser, T_max=steps)
+        case "constant":
+            return ConstantLR(optimiser, factor=1.0)
+
+
+@dataclass
+class _Tally:
+    """Sums over the images of an epoch."""
+
+    images: int = 0
+    total_loss: float = 0.0
+    correct: int = 0
+    evaluations: int | None = None
+
+    def add(self, loss: float, logits: Tensor, labels: Tensor, nfe: Tensor | None) -> None:
+        self.images += len(labels)
+        self.total_loss += loss * len(labels)
+        self.correct += int((logits.argmax(1) == labels).sum())
+        if nfe is not None:
+            self.evaluations = (self.evaluations or 0) + int(nfe.sum())
+
+    @property
+    def loss(self) -> float:
+        return self.total_loss / self.images
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.images
+
+    @property
+    def nfe(self) -> float | None:
+        return None if self.evaluations is None else self.evaluations / self.images
+
+
+def _fit(
+    state: "_State",
+    training: Labelled,
+    settings: Training,
+    seed: int,
+    epoch: int,
+    device: torch.device,
+    bar: "tqdm[Any]",
+) -> _Tally:
+    """One pass over the training images."""
+    model, images, labels = state.model, *training
+    order_seed, augmentation_seed, dropout_seed = (
+        int(word) for word in np.random.SeedSequence((seed, epoch)).generate_state(3, np.uint64)
+    )
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(order_seed))
+    generator = torch.Generator().manual_seed(augmentation_seed)
+    tally = _Tally()
+    model.train()
+    with (
+        _solving(model, backend=settings.solver, gradient=settings.gradient),
+        _global_seed(dropout_seed, device),
+    ):
+        for step, rows in enumerate(torch.split(order, settings.batch_size), start=1):
+            batch = augment(_on(device, images[rows]), settings.augmentation, generator)
+            target = labels[rows].to(device)
+            state.optimiser.zero_grad()
+            where = f"training loss is not finite at epoch {epoch}, step {step}"
+            with _naming_the_cause(where, model, settings, untouched=epoch == step == 1):
+                logits = model(batch)
+                nfe = getattr(model, "nfe", None)
+                loss = F.cross_entropy(logits, target)
+                tally.add(_finite(loss), logits, target, nfe)
+                torch.autograd.backward(loss)
+            state.optimiser.step()
+            if not isinstance(state.schedule, ReduceLROnPlateau):
+                state.schedule.step()
+            bar.set_postfix(_shown(tally, state.history), refresh=False)
+            bar.update()
+    return tally
+
+
+@torch.no_grad()
+def _validate(
+    model: nn.Module, data: Labelled, settings: Training, epoch: int, device: torch.device
+) -> _Tally:
+    tally = _Tally()
+    model.eval()
+    where = f"validation loss is not finite after epoch {epoch}"
+    with _naming_the_cause(where, model, settings, untouched=False):
+        batches = (torch.split(part, settings.batch_size) for part in data)
+        for images, labels in zip(*batches, strict=True):
+            target = labels.to(device)
+            logits = model(_on(device, images))
+            tally.add(_finite(F.cross_entropy(logits, target)), logits, target, None)
+    return tally
+
+
+def _on(device: torch.device, images: Tensor) -> Tensor:
+    return images.to(device).float() / 255
+
+
+def _finite(loss: Tensor) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError
+    return value
+
+
+@contextmanager
+def _naming_the_cause(
+    where: str, model: nn.Module, settings: Training, *, untouched: bool
+) -> Iterator[None]:
+    """Turn a divergence, or a solver that gives up, into a line that says what to change.
+
+    Other errors pass. While the weights are untouched the learning rate has no part in it.
+    """
+    try:
+        yield
+    except (FloatingPointError, ValueError, AssertionError) as error:
+        failed = _gave_up(model, error)
+        if failed is None and (untouched or not _diverged(error)):
+            raise
+        cause, remedies = failed or ("", [])
+        if not untouched:
+            # Of such weights no solver makes anything.
+            remedies = [] if _exploded(model) else remedies
+            if settings.weight_decay > max(1, 1 / settings.learning_rate):
+                # A step of it alone leads past zero, and each further than the one before.
+                remedies += [f"lower training.weight_decay (now {label(settings.weight_decay)})"]
+            remedies += [f"lower training.learning_rate (now {label(settings.learning_rate)})"]
+        raise UserError(f"{where}{cause}: {', or '.join(remedies)}") from error
+
+
+def _exploded(model: nn.Module) -> bool:
+    return not all(bool((p.detach().abs() < _LARGEST_WEIGHT).all()) for p in model.parameters())
+
+
+def _diverged(error: Exception) -> bool:
+    return isinstance(error, FloatingPointError) or _EXPLODED in str(error)
+
+
+def _gave_up(model: nn.Module, error: Exception) -> tuple[str, list[str]] | None:
+    """How a solver failed that chooses its steps, and what would help; None if it did not."""
+    ode = model.ode if isinstance(model, Classifier) else None
+    if ode is None or ode.settings.steps is not None:
+        return None
+    solver = ode.settings
+    if isinstance(error, AssertionError):
+        failed = {status: "the batch" for words, status in FAILURES.items() if words in str(error)}
+    elif isinstance(error, FloatingPointError) and ode.status is not None:
+        images = Counter(ode.status.tolist())
+        failed = {s: f"{images[s]} of {images.total()} images" for s in _REMEDIES if images[s]}
+    else:
+        failed = {}
+    if not failed:
+        return None
+    counted = ", ".join(f"{what} ({status.name.lower()})" for status, what in failed.items())
+    cause = (
+        f", as the solver ({solver.method}, tolerance {solver.tolerance:g}, max_steps "
+        f"{solver.max_steps}) gave up on {counted}"
+    )
+    return cause, [*dict.fromkeys(_REMEDIES[status] for status in failed)]
+
+
+def _solving(model: nn.Module, **changes: str) -> AbstractContextManager[object]:
+    return solving(model, **changes) if isinstance(model, Classifier) else nullcontext()
+
+
+@contextmanager
+def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators, which dropout uses, and put them back afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Ask for repeatable algorithms; where there is none, PyTorch warns and goes on."""
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
+def _bar(total: int, done: int, progress: bool) -> "tqdm[Any]":
+    return tqdm(
+        total=total,
+        initial=done,
+        unit="step",
+        disable=not progress,
+        mininterval=0.1 if sys.stderr.isatty() else _REDRAW_SECONDS_IN_A_LOG,
+    )
+
+
+def _shown(tally: _Tally, history: list[Row]) -> dict[str, str]:
+    """What stands beside the progress bar: this epoch so far, and the last validation."""
+    shown = {"loss": f"{tally.loss:.3f}", "accuracy": f"{tally.accuracy:.3f}"}
+    if tally.nfe is not None:
+        shown["nfe"] = f"{tally.nfe:.1f}"
+    if history:
+        shown["validation"] = f"{history[-1]['validation_accuracy']:.3f}"
+    return shown
+
+
+@dataclass
+class _State:
+    """All that outlives an epoch."""
+
+    model: nn.Module
+    optimiser: SGD
+    schedule: LRScheduler
+    history: list[Row] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        self.history.append(row)
+        if _best_epoch(self.history) == row["epoch"]:
+            self.best = {name: _copy(value) for name, value in self.model.state_dict().items()}
+
+    def write(self, checkpoint: Path, fingerprint: Mapping[str, object]) -> None:
+        names = [name for name, _ in self.model.named_parameters()]
+        optimiser = self.optimiser.state_dict()
+        buffers = {
+            names[position]: state["momentum_buffer"]
+            for position, state in optimiser["state"].items()
+            if state.get("momentum_buffer") is not None
+        }
+        groups = {"model": self.model.state_dict(), "best": self.best, "momentum": buffers}
+        tensors = {
+            f"{group}/{name}": _copy(value)
+            for group, members in groups.items()
+            for name, value in members.items()
+        }
+        state = json.dumps(
+            {
+                "fingerprint": fingerprint,
+                "history": self.history,
+                "schedule": self.schedule.state_dict(),
+                "param_groups": optimiser["param_groups"],
+            }
+        )
+        metadata = {"state": state, "sha256": _digest(tensors, state)}
+        with atomic_path(checkpoint) as temporary:
+            save_file(tensors, temporary, metadata)
+
+    def resume(self, checkpoint: Path, fingerprint: Mapping[str, object]) -> None:
+        """Take over the state of a checkpoint of the same training, if there is one."""
+        if not checkpoint.exists():
+            return
+        try:
+            tensors, state = _read(checkpoint)
+        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            logger.warning("%s: damaged (%r): training starts again", checkpoint, error)
+            return
+        other = [
+            key for key, value in fingerprint.items() if state["fingerprint"].get(key) != value
+        ]
+        if other:
+            logger.warning(
+                "%s: of another training (other %s): training starts again",
+                checkpoint,
+                ", ".join(other),
+            )
+            return
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "momentum": {}}
+        for key, tensor in tensors.items():
+            group, name = key.split("/", 1)
+            groups[group][name] = tensor
+        self.model.load_state_dict(groups["model"])
+        names = [name for name, _ in self.model.named_parameters()]
+        self.optimiser.load_state_dict(
+            {
+                "state": {
+                    position: {"momentum_buffer": groups["momentum"].get(name)}
+                    for position, name in enumerate(names)
+                },
+                "param_groups": state["param_groups"],
+            }
+        )
+        self.schedule.load_state_dict(state["schedule"])
+        self.history, self.best = state["history"], groups["best"]
+        logger.info("%s: resuming after epoch %d", checkpoint, len(self.history))
+
+
+def _read(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(checkpoint, framework="pt") as file:
+        # Copies, because the file is mapped into memory and will be replaced.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata() or {}
+    if metadata["sha256"] != _digest(tensors, metadata["state"]):
+        raise ValueError("the checksum is wrong")
+    return tensors, json.loads(metadata["state"])
+
+
+def _fingerprint(
+    model: nn.Module, training: Labelled, validation: Labelled, settings: Training, seed: int
+) -> dict[str, object]:
+    """What two trainings must share to give the same weights, but for device and threads."""
+    weights = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {
+        "software": SOFTWARE,
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "training images": _digest(dict(zip(("images", "labels"), training, strict=True))),
+        "validation images": _digest(dict(zip(("images", "labels"), validation, strict=True))),
+        "model": f"{model!r} {getattr(model, 'solver', None)!r}",
+        "initial weights": _digest(weights),
+    }
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """SHA-256 of names, types, shapes and contents."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,343 @@
+"""Everything that trajectory.h5 says of some images, put together from the measurements."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from node_robustness.models.classifier import Classifier, frozen, solving
+from node_robustness.models.ode_body import ODEBody
+from node_robustness.perturbations.noise import noise_like
+from node_robustness.perturbations.norms import Norm
+from node_robustness.perturbations.streams import Streams
+from node_robustness.trajectories import growth
+from node_robustness.trajectories.causal import (
+    UNDETERMINED,
+    Way,
+    find_causes,
+    intervals,
+    restored_shares,
+    way_of,
+)
+from node_robustness.trajectories.decision import flip_times, margins
+from node_robustness.trajectories.distances import distances
+from node_robustness.trajectories.layout import DISTANCES, PAIRS, RUNS, Sizes
+from node_robustness.trajectories.probes import Probes
+from node_robustness.trajectories.runs import CLEAN, Cost, Runs, body_of, ends, follow
+from node_robustness.trajectories.writer import Dump
+
+Array = npt.NDArray[Any]
+
+# Of states in memory at a time, and how often a run's states are there at most: as the solver
+# collects them, in order, and normalised by the head.
+_STATES_BYTES = 2**29
+_COPIES = 3
+_GRADIENT_MAPS = 10  # of the size of a state, that an evaluation keeps for its backward pass
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which of N images, in their order, get what is dear.
+
+    Attributes:
+        kept: positions of those whose states are kept, ascending: the first adversarials, filled
+            up with the first images for which none was found.
+        growth: bool [N]: those whose growth is taken apart.
+        causal: bool [N]: the adversarials that are put to the causal test.
+    """
+
+    kept: Array
+    growth: Array
+    causal: Array
+
+    @classmethod
+    def of(cls, success: Array, *, states: int, growth: int, causal: int) -> "Choice":
+        """The first ones.
+
+        Args:
+            success: bool [N].
+            states: how many images keep their states.
+            growth: how many have their growth taken apart.
+            causal: how many adversarials are put to the causal test.
+        """
+        first = np.concatenate([np.flatnonzero(success), np.flatnonzero(~success)])
+        return cls(
+            np.sort(first[:states]),
+            np.arange(len(success)) < growth,
+            success & (success.cumsum() <= causal),
+        )
+
+
+@dataclass(frozen=True)
+class Images:
+    """N images to be followed.
+
+    Attributes:
+        index: rows of test/*, int64 [N].
+        labels: int64 [N].
+        success: whether the attack found an adversarial, bool [N].
+        decided: the prediction for the clean image, int64 [N].
+        shape: [C, H, W].
+        load: from ascending positions, int64 [n], to the clean images and what the attack ended
+            with, both float32 [n, C, H, W] in [0, 1].
+    """
+
+    index: Array
+    labels: Array
+    success: Array
+    decided: Array
+    shape: tuple[int, int, int]
+    load: Callable[[Array], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """What is measured of the images of a cell.
+
+    Attributes:
+        model: in evaluation mode, at the tolerance of the cell.
+        times: at which to look, see `runs.grid`.
+        parts: equal parts of [0, 1] for the causal test; a residual body has its blocks.
+        norm: of the attack.
+        seed: of the model, for what is random.
+        tight: tolerance of the reference curve.
+        probes: readers of h(t) at the same times, if there are any.
+    """
+
+    model: Classifier
+    times: tuple[float, ...]
+    parts: int
+    norm: Norm
+    seed: int
+    tight: float
+    probes: Probes | None = None
+    way: Way = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "way", way_of(self.model, self.parts))
+
+    @property
+    def axis(self) -> str:
+        """What h is followed along."""
+        return "time" if self.model.ode is not None else "depth"
+
+    @property
+    def grid(self) -> Array:
+        """Where h is looked at, float64 [T]."""
+        return np.array(ends(body_of(self.model), self.times))
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """Those of the causal test."""
+        return intervals(self.way.ends)
+
+    def sizes(self, images: int, kept: int, shape: Sequence[int], precision: str) -> Sizes:
+        """The sizes of the dump of so many images of the shape [C, H, W]."""
+        return Sizes(
+            images,
+            kept,
+            len(self.grid),
+            self._state(shape),
+            len(self.intervals),
+            self.model.ode is not None,
+            precision,
+        )
+
+    @torch.no_grad()
+    def _state(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        device = next(self.model.parameters()).device
+        channels, height, width = self.model.embed(torch.zeros(1, *shape, device=device)).shape[1:]
+        return channels, height, width
+
+    def record(
+        self,
+        images: Images,
+        choice: Choice,
+        dump: Dump,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        """Measure images, as many at a time as memory allows, and append them to a dump.
+
+        Args:
+            images: N of them; N may be 0.
+            choice: which get what is dear.
+            dump: of their sizes.
+            progress: called with the number of images of each finished batch.
+        """
+        if not len(images.index):
+            return
+        state = 4 * int(np.prod(self._state(images.shape)))
+        room = max(1, _STATES_BYTES // (len(RUNS) * _COPIES * len(self.grid) * state))
+        with frozen(self.model):
+            for rows in np.split(
+                np.arange(len(images.index)), range(room, len(images.index), room)
+            ):
+                dump.append(*self._measure(images, choice, rows))
+                if progress is not None:
+                    progress(len(rows))
+
+    def _measure(
+        self, images: Images, choice: Choice, rows: Array
+    ) -> tuple[dict[str, Array], dict[str, list[Array]]]:
+        device = next(self.model.parameters()).device
+        clean, attacked = (torch.from_numpy(side).to(device) for side in images.load(rows))
+        streams = Streams.of(self.seed, images.index[rows].tolist(), "trajectory noise")
+        batch = {
+            CLEAN: clean,
+            "attack": attacked,
+            "noise": noise_like(self.norm, clean, attacked, streams),
+        }
+        runs = follow(self.model, batch, self.times)
+        decided = torch.from_numpy(images.decided[rows]).to(device)
+        kept = torch.from_numpy(np.flatnonzero(np.isin(rows, choice.kept)))
+        found: dict[str, Tensor] = {
+            **_distances(runs, "distance", DISTANCES),
+            **self._decisions(runs, decided),
+            **_costs(runs.costs),
+            **{f"states/{run}": runs.states[run][:, kept].transpose(0, 1) for run in RUNS[:2]},
+        }
+        with torch.no_grad():
+            rates = growth.rates(body_of(self.model), runs)
+        found |= {f"{pair}/growth/rate": rates[pair] for pair in PAIRS}
+        streams = Streams.of(self.seed, images.index[rows].tolist(), "trajectory growth")
+        found |= self._growth(batch, runs, choice.growth[rows], streams)
+        found |= self._causes(clean, attacked, choice.causal[rows], kept)
+        given = {
+            "index": images.index[rows],
+            "labels": images.labels[rows],
+            "success": images.success[rows],
+            "clean_predictions": images.decided[rows],
+            "kept": rows[kept.numpy()],
+        }
+        nodes = {f"{run}/nodes/t": [t.numpy() for t in c.nodes] for run, c in runs.costs.items()}
+        for pair, images_at_nodes in runs.at_nodes.items():
+            for name in DISTANCES:
+                own = [getattr(at, name).cpu().numpy() for at in images_at_nodes]
+                nodes[f"{pair}/nodes/{name}"] = own
+        return {**given, **{name: values.cpu().numpy() for name, values in found.items()}}, nodes
+
+    @torch.no_grad()
+    def _decisions(self, runs: Runs, decided: Tensor) -> dict[str, Tensor]:
+        """Margins and flip times, of the head and of the probes."""
+        n = len(decided)
+        logits: dict[str, dict[str, Tensor]] = {"head": {}, "probe": {}}
+        for run, states in runs.states.items():
+            features = self.model.head.features(states.flatten(0, 1))
+            read = self.model.head.classify(features).unflatten(0, (-1, n))
+            logits["head"][run] = read
+            logits["probe"][run] = (
+                torch.full_like(read, torch.nan)
+                if self.probes is None
+                else self.probes.logits(features.unflatten(0, (-1, n)))
+            )
+        found = {}
+        for reader, by_run in logits.items():
+            for run, own in by_run.items():
+                found[f"{run}/margin/{reader}"] = margins(own, decided)
+            for pair in PAIRS:
+                flips = flip_times(by_run[pair], by_run[CLEAN], runs.times)
+                found[f"{pair}/flip_time/{reader}"] = flips
+        return found
+
+    def _growth(
+        self, batch: Mapping[str, Tensor], runs: Runs, chosen: Array, streams: Streams
+    ) -> dict[str, Tensor]:
+        """What is dear about growth, of the chosen images; NaN for the others."""
+        n, t = len(chosen), len(runs.times)
+        like = batch[CLEAN]
+        found = {
+            **{f"{pair}/growth/jacobian": like.new_full((n, t), torch.nan) for pair in PAIRS},
+            **{f"{pair}/lyapunov_along": like.new_full((n,), torch.nan) for pair in PAIRS},
+            "growth/log_norm_upper": like.new_full((n, t), torch.nan),
+            "growth/log_norm_lower": like.new_full((n, t), torch.nan),
+            "lyapunov_largest": like.new_full((n,), torch.nan),
+        }
+        if self.model.ode is not None:
+            for pair in PAIRS:
+                for name in DISTANCES[:2]:
+                    found[f"{pair}/tight/{name}"] = like.new_full((n, t), torch.nan)
+        positions = torch.from_numpy(np.flatnonzero(chosen))
+        for rows in positions.split(self._room_for_gradients(runs)):
+            if not len(rows):
+                continue
+            own = streams[rows].normal(runs.states[CLEAN].shape[2:], runs.states[CLEAN])
+            for name, values in self._taken_apart(runs.of(rows), own).items():
+                found[name][rows] = values
+            if self.model.ode is not None:
+                some = {run: images[rows] for run, images in batch.items()}
+                for name, values in self._tight(some).items():
+                    found[name][rows] = values
+        return found
+
+    def _room_for_gradients(self, runs: Runs) -> int:
+        cost = runs.costs.get(CLEAN)
+        evaluations = len(runs.times) if cost is None else int(cost.nfe.max())
+        state = runs.states[CLEAN][0, 0]
+        maps = _GRADIENT_MAPS * evaluations + growth.LANCZOS_STEPS
+        return max(1, _STATES_BYTES // (maps * state.numel() * state.element_size()))
+
+    def _taken_apart(self, runs: Runs, start: Tensor) -> dict[str, Tensor]:
+        body, clean = body_of(self.model), runs.states[CLEAN]
+        found: dict[str, Tensor] = {}
+        with torch.no_grad():
+            flow = growth.Flow(body, clean[0], runs.costs.get(CLEAN))
+            along = {p: flow.exponents_along(runs.states[p][0] - clean[0]) for p in PAIRS}
+            largest = flow.largest_exponents(start)
+            for pair, values in along.items():
+                found[f"{pair}/lyapunov_along"] = values
+                # Both come to the largest from below.
+                largest = torch.fmax(largest, values)
+            found["lyapunov_largest"] = largest
+            if isinstance(body, ODEBody):
+                quotients = growth.jacobian_quotients(body, runs)
+                lower, upper = growth.logarithmic_norms(body, runs, start)
+                for pair, values in quotients.items():
+                    found[f"{pair}/growth/jacobian"] = values
+                    lower, upper = torch.fmin(lower, values), torch.fmax(upper, values)
+                found |= {"growth/log_norm_lower": lower, "growth/log_norm_upper": upper}
+        return found
+
+    def _tight(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The distances as good as exactly solved."""
+        settings = {"method": "dopri5", "steps": None, "tolerance": self.tight}
+        with solving(self.model, **settings):
+            return _distances(follow(self.model, batch, self.times), "tight", DISTANCES[:2])
+
+    def _causes(
+        self, clean: Tensor, attacked: Tensor, chosen: Array, kept: Tensor
+    ) -> dict[str, Tensor]:
+        n, i = len(clean), len(self.intervals)
+        found = {
+            "causal/repaired": torch.full((n, i), UNDETERMINED, dtype=torch.int8),
+            "causal/inserted": torch.full((n, i), UNDETERMINED, dtype=torch.int8),
+            "causal/responsible": torch.full((n, 2), torch.nan, dtype=torch.float64),
+            "causal/random_repaired": torch.full((n,), torch.nan),
+        }
+        rows = torch.from_numpy(np.flatnonzero(chosen))
+        if len(rows):
+            causes = find_causes(self.model, self.way, clean[rows], attacked[rows])
+            for name, values in vars(causes).items():
+                found[f"causal/{name}"][rows] = values.cpu()
+        shape = self._state(clean.shape[1:])
+        channels, places = clean.new_empty(0, shape[0]), clean.new_empty(0, *shape[1:])
+        if len(kept):
+            whole = way_of(self.model, 1)
+            channels, places = restored_shares(self.model, whole, clean[kept], attacked[kept])
+        return {**found, "causal/channels": channels, "causal/places": places}
+
+
+def _distances(runs: Runs, group: str, names: Sequence[str]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for pair in PAIRS:
+        own = distances(runs.states[CLEAN], runs.states[pair])
+        found |= {f"{pair}/{group}/{name}": getattr(own, name) for name in names}
+    return found
+
+
+def _costs(costs: Mapping[str, Cost]) -> dict[str, Tensor]:
+    counts = ("nfe", "accepted", "rejected")
+    return {f"{run}/{name}": getattr(cost, name) for run, cost in costs.items() for name in counts}

@@ -1,0 +1,141 @@
+"""How trajectory.h5 is written batch by batch (`layout` says what is in it).
+
+Nothing is kept in memory but rows that do not fill a chunk.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from node_robustness.files.hdf5 import Rows, put, stream_hdf5
+from node_robustness.trajectories.layout import DISTANCES, KIND, PAIRS, RUNS, Sizes, entries
+
+Array = npt.NDArray[Any]
+
+
+class Dump:
+    """A trajectory.h5 that is being written; rows are appended in the order of the images."""
+
+    def __init__(
+        self, file: h5py.File, sizes: Sizes, times: Array, intervals: Sequence[Sequence[float]]
+    ) -> None:
+        self.file = file
+        put(file, "t", times, units="1", description=f"{file.attrs['axis']} along the body")
+        put(
+            file,
+            "causal/intervals",
+            np.array(intervals, np.float64).reshape(-1, 2),
+            units="t",
+            description="intervals that are patched: from, to",
+        )
+        rows = {"n": sizes.images, "m": sizes.kept}
+        self.rows = {
+            entry.name: Rows(
+                file,
+                entry.name,
+                sizes.shape(entry),
+                entry.dtype,
+                rows[entry.axes[0]],
+                units=entry.units,
+                description=f"{entry.description}, {' '.join(entry.axes)}",
+            )
+            for entry in entries(sizes)
+        }
+        self.nodes: dict[str, Rows] = {}
+        self.lengths: dict[str, list[int]] = {}
+        if sizes.ode:
+            self._add_nodes()
+        self._scale(sizes)
+
+    def _add_nodes(self) -> None:
+        for run in RUNS:
+            self.lengths[run] = []
+            ragged = {"t": ("float64", "t", "accepted solver nodes, image after image")}
+            if run in PAIRS:
+                at = "there (a last one beyond 1 counts as 1)"
+                ragged |= {name: ("float32", "1", f"distance/{name} {at}") for name in DISTANCES}
+            for name, (dtype, units, description) in ragged.items():
+                path = f"{run}/nodes/{name}"
+                self.nodes[path] = Rows(
+                    self.file, path, (), dtype, None, units=units, description=description
+                )
+
+    def _scale(self, sizes: Sizes) -> None:
+        """Make `index` and `t` the scales of the axes that they number."""
+        scales = {"n": self.file["index"], "t": self.file["t"]}
+        for scale, name in (("n", "index"), ("t", "t")):
+            scales[scale].make_scale(name)
+        for entry in entries(sizes):
+            for axis, letter in enumerate(entry.axes):
+                self.file[entry.name].dims[axis].label = letter
+                if letter in scales and entry.name != "index":
+                    self.file[entry.name].dims[axis].attach_scale(scales[letter])
+
+    def append(
+        self, found: Mapping[str, Array], nodes: Mapping[str, Sequence[Array]] | None = None
+    ) -> None:
+        """Append the next images.
+
+        Args:
+            found: by name, the next rows of every dataset.
+            nodes: by `{run}/nodes/{name}`, an array for each of the images.
+        """
+        for name, rows in self.rows.items():
+            rows.append(found[name])
+        for name, rows in self.nodes.items():
+            assert nodes is not None
+            if nodes[name]:
+                rows.append(np.concatenate(nodes[name]))
+            if name.endswith("/t"):
+                self.lengths[name.split("/")[0]] += map(len, nodes[name])
+
+    def close(self) -> None:
+        """Write what is left in memory."""
+        for rows in [*self.rows.values(), *self.nodes.values()]:
+            rows.close()
+        for run, lengths in self.lengths.items():
+            put(
+                self.file,
+                f"{run}/nodes/offsets",
+                np.cumsum([0, *lengths]),
+                units="1",
+                description="image i has the nodes offsets[i] up to offsets[i + 1]",
+            )
+
+
+@contextmanager
+def writing(
+    path: Path,
+    settings: Mapping[str, Any],
+    sizes: Sizes,
+    axis: str,
+    times: Array,
+    intervals: Sequence[Sequence[float]],
+    *,
+    device: str,
+) -> Iterator[Dump]:
+    """Yield a dump that appears at `path` once the block ends without an exception.
+
+    Args:
+        path: of the file.
+        settings: see `storage.write_hdf5`.
+        sizes: of the dump; the space for it is taken at once.
+        axis: `time`, or `depth` of a residual body.
+        times: float64 [T].
+        intervals: [I, 2].
+        device: what computes.
+
+    Raises:
+        UserError: the disk has no room for it.
+    """
+    with stream_hdf5(
+        path, KIND, settings, size=sizes.total_bytes, axis=axis, device=device
+    ) as file:
+        dump = Dump(file, sizes, times, intervals)
+        yield dump
+        dump.close()

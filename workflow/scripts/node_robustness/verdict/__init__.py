@@ -1,0 +1,1 @@
+"""The verdict: protocols, comparisons, checks, and what follows from them."""

@@ -1,0 +1,181 @@
+"""The values that checks compare with their thresholds."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from node_robustness.perturbations.sizes import within
+from node_robustness.tables.audit import Arrays, _source, derivative_errors
+from node_robustness.verdict.protocols import CONTROL, Attacked, Attempt
+
+BLACK_BOX = ("square", "transfer")
+"""Methods that use no gradient of the model under attack."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one model at one tolerance.
+
+    Attributes:
+        groups: Its attacks, one item a norm.
+        clean: The arrays of its clean.h5.
+        audit: Those of its audit.h5, None without one.
+        judged: Those of its judged.h5, one item a cell, with the cell's ``tolerance`` beside.
+    """
+
+    groups: list[Attacked]
+    clean: Arrays
+    audit: Arrays | None
+    judged: list[tuple[float | None, Arrays]]
+
+    @property
+    def ode(self) -> bool:
+        """Whether the model solves an ODE."""
+        return "nfe" in self.clean
+
+    def of_correct(self, name: str) -> NDArray[Any] | None:
+        """An array of the audit, of those images that the model classifies correctly."""
+        if self.audit is None or name not in self.audit:
+            return None
+        values: NDArray[Any] = self.audit[name][self.audit["correct"]]
+        return values
+
+
+def _mean(values: NDArray[Any] | None) -> float:
+    return math.nan if values is None or not len(values) else float(np.mean(values))
+
+
+def _largest(values: Iterable[float]) -> float:
+    return max(values, default=math.nan)
+
+
+def _single_step_alone(evidence: Evidence) -> float:
+    single = evidence.of_correct("single_step_success")
+    several = evidence.of_correct("iterations_success")
+    return math.nan if single is None or several is None else _mean(single & ~several[:, 0])
+
+
+def _gained_by_doubling(evidence: Evidence) -> float:
+    success = evidence.of_correct("iterations_success")
+    return math.nan if success is None else _mean(success[:, 1]) - _mean(success[:, 0])
+
+
+def _lost_with_epsilon(evidence: Evidence) -> float:
+    """The largest loss of success from one epsilon to the next; none where there is but one."""
+    losses = []
+    for group in evidence.groups:
+        rates: dict[str, list[float]] = {}
+        for attempt in group.attempts:
+            if attempt.method != CONTROL:
+                rates.setdefault(attempt.attack, []).append(_mean(attempt.success))
+        losses += [float(max(0.0, *-np.diff([0.0, *found]))) for found in rates.values()]
+    return _largest(losses)
+
+
+def _unbroken_at_large_epsilon(evidence: Evidence) -> float:
+    return 1 - _mean(evidence.of_correct("large_epsilon_success"))
+
+
+def _alone(evidence: Evidence, own: Callable[[Attempt], bool]) -> float:
+    """The largest share of images, over norms and epsilons, that only these attacks break."""
+    shares = []
+    for group in evidence.groups:
+        if not any(own(attempt) for attempt in group.attempts):
+            continue
+        mine = group.smallest(own)
+        others = group.smallest(lambda a: not own(a) and a.method != CONTROL)
+        shares += [
+            _mean(group.correct & within(mine, epsilon) & ~within(others, epsilon))
+            for epsilon in group.epsilons
+        ]
+    return _largest(shares)
+
+
+def _black_box_alone(evidence: Evidence) -> float:
+    return _alone(evidence, lambda attempt: attempt.method in BLACK_BOX)
+
+
+def _noise_alone(evidence: Evidence) -> float:
+    return _alone(evidence, lambda attempt: attempt.method == CONTROL)
+
+
+def _of_direct(evidence: Evidence, name: str) -> NDArray[Any] | None:
+    """The column of the source ``direct`` of an array of the audit."""
+    if evidence.audit is None or name not in evidence.audit:
+        return None
+    column: NDArray[Any] = evidence.audit[name][:, _source(evidence.audit, "direct")]
+    return column
+
+
+def _no_gradient(evidence: Evidence) -> float:
+    norms = _of_direct(evidence, "gradient_norm")
+    return math.nan if norms is None else _mean(~(np.isfinite(norms) & (norms > 0)))
+
+
+def _median_error(evidence: Evidence, reference: str) -> float:
+    if evidence.audit is None or reference not in evidence.audit:
+        return math.nan
+    errors = derivative_errors(evidence.audit, "direct", reference)
+    known = errors[np.isfinite(errors)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _adjoint_cosine(evidence: Evidence) -> float:
+    audit = evidence.audit
+    if audit is None or "adjoint" not in [str(source) for source in audit["sources"]]:
+        return math.nan
+    cosines = audit["cosine"][:, _source(audit, "direct"), _source(audit, "adjoint")]
+    known = cosines[np.isfinite(cosines)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _precision_cosine(evidence: Evidence) -> float:
+    cosines = _of_direct(evidence, "precision_cosine")
+    if cosines is None:
+        return math.nan
+    known = cosines[np.isfinite(cosines)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _neighbours(evidence: Evidence) -> float:
+    return _mean(evidence.of_correct("neighbours_changed"))
+
+
+def _unlike_its_claim(evidence: Evidence) -> float:
+    """Claims of success or failure that the prediction for the returned image contradicts."""
+    shares = []
+    for group in evidence.groups:
+        for attempt in group.attempts:
+            # A failed search for the smallest adversarial may return one beyond epsilon.
+            broken = (attempt.predictions != group.labels) & ~attempt.beyond
+            shares.append(_mean(group.correct & (attempt.claimed != broken)))
+    return _largest(shares)
+
+
+def _unconfirmed(evidence: Evidence) -> float:
+    shares = []
+    for tolerance, judged in evidence.judged:
+        at = np.flatnonzero(judged["tolerances"] == tolerance)
+        if len(at) and judged["success"].any():
+            again = judged["adversarial_predictions"][:, at[0]] != judged["labels"]
+            shares.append(_mean(~again[judged["success"]]))
+    return _largest(shares)
+
+
+def _depends_on_batch(evidence: Evidence) -> float:
+    return math.nan if evidence.audit is None else _mean(evidence.audit["alone_prediction_differs"])
+
+
+def _planted_survived(evidence: Evidence) -> float:
+    return math.nan if evidence.audit is None else 1 - _mean(evidence.audit["planted_success"])
+
+
+def _failed_solves(evidence: Evidence) -> float:
+    failed = [_mean(evidence.clean["status"] != 0)] if "status" in evidence.clean else []
+    for group in evidence.groups:
+        failed += [_mean(a.success & (a.predictions < 0)) for a in group.attempts]
+    return _largest(failed)
