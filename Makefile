@@ -30,7 +30,7 @@ help:
 	@echo "make test-slurm  (as root) start a SLURM cluster on this machine, test on it, stop it"
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
-	@echo "make docs    regenerate the configuration's schema and documentation, and the pages of results"
+	@echo "make docs    regenerate what is generated: the configuration's schema and reference, the pages of results"
 	@echo "make lock    resolve requirements/*.txt anew into requirements/lock.txt"
 	@echo "make clean   remove the environment (results/ and resources/ stay)"
 

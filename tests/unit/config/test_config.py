@@ -474,12 +474,20 @@ WRONG: list[tuple[str, object, str]] = [
     ("experiments.e.datasets", None, f"experiments.e.datasets: {A_LIST} (given: nothing)"),
     ("experiments.e.epsilons", None, f"experiments.e.epsilons: {A_LIST} (given: nothing)"),
     # missing keys
-    ("datasets.d", {}, "datasets.d.source: this key is missing; see config/README.md"),
-    ("attacks.bim", {"step": 1}, "attacks.bim.method: this key is missing; see config/README.md"),
+    (
+        "datasets.d",
+        {},
+        "datasets.d.source: this key is missing; see docs/reference/configuration.md",
+    ),
+    (
+        "attacks.bim",
+        {"step": 1},
+        "attacks.bim.method: this key is missing; see docs/reference/configuration.md",
+    ),
     (
         "models.M",
         {"body": "ode"},
-        "models.M.downsampling: this key is missing; see config/README.md",
+        "models.M.downsampling: this key is missing; see docs/reference/configuration.md",
     ),
     # keys that must agree
     (
@@ -959,7 +967,7 @@ def test_keys_that_yaml_does_not_read_as_one_line_of_text(path, line):
 
 def test_an_empty_configuration_names_every_section():
     assert mistakes({}) == [
-        f"config: {key}: this key is missing; see config/README.md"
+        f"config: {key}: this key is missing; see docs/reference/configuration.md"
         for key in ("experiments", "datasets", "models")
     ]
 

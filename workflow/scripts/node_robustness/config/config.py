@@ -1,6 +1,6 @@
 """The typed configuration: every key, its default, its range, and what it means.
 
-The JSON schema and the tables of `config/README.md` are generated from these classes:
+The JSON schema and docs/reference/configuration.md are generated from these classes:
 `python -m node_robustness.config.docs` rewrites both. This module is read every time that Snakemake
 parses the workflow, also inside every job, so it must import quickly: no torch.
 """

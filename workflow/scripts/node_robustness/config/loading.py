@@ -60,7 +60,7 @@ def _line(detail: ErrorDetails) -> str:
         case "missing" if isinstance(keys[-1], int):
             message = "is missing: the list is too short"
         case "missing":
-            message = "this key is missing; see config/README.md"
+            message = "this key is missing; see docs/reference/configuration.md"
         case "greater_than":
             message = f"{given} must be greater than {context['gt']:g}"
         case "greater_than_equal":
@@ -72,7 +72,7 @@ def _line(detail: ErrorDetails) -> str:
         case "list_type" | "tuple_type":
             message = f"must be a list, such as [a, b] (given: {given})"
         case "union_tag_not_found" if keys[-1] == "method":
-            message = "this key is missing; see config/README.md"
+            message = "this key is missing; see docs/reference/configuration.md"
         case "union_tag_invalid":
             *others, last = map(repr, METHODS)
             chosen = _shown(detail["input"]["method"])
