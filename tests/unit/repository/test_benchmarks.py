@@ -107,18 +107,3 @@ def test_a_process_is_measured_alone(monkeypatch, tmp_path):
     assert found["memory_mb"] > 1
     with pytest.raises(SystemExit, match="failed"):
         scale.measured([sys.executable, "-c", "1 / 0"], log)
-
-
-def test_rounds_are_measured(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import rounds
-
-    output = tmp_path / "figures.json"
-    arguments = ["rounds.py", "--jobs", "30", "--seconds", "4", "--json", str(output)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    rounds.main()
-    found = json.loads(output.read_text())
-    assert list(found) == ["as it is", "mended"]
-    for row in found.values():
-        assert row["share_of_a_core"] == pytest.approx(row["cpu_seconds"] / 4)
-        assert 0 < row["jobs_ended"] <= 30
