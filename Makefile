@@ -30,7 +30,7 @@ help:
 	@echo "make test-slurm  (as root) start a SLURM cluster on this machine, test on it, stop it"
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
-	@echo "make docs    regenerate what is generated: the configuration's schema and reference, pages of results, ARCHITECTURE.md, the picture of the rules"
+	@echo "make docs    regenerate what is generated: the configuration's schema and reference, pages of results and performance, ARCHITECTURE.md, the picture of the rules"
 	@echo "make lock    resolve requirements/*.txt anew into requirements/lock.txt"
 	@echo "make clean   remove the environment (results/ and resources/ stay)"
 
@@ -103,6 +103,7 @@ docs: $(VENV)/run
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.config.docs
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.report.markdown docs/results/*.md
 	@$(BIN)/python tools/architecture.py
+	@$(BIN)/python tools/performance_page.py
 	@$(BIN)/python tools/rules_picture.py
 
 # The platform's own torch build (+cpu, +cu128) and its CUDA packages are left out: the same lock

@@ -1,11 +1,13 @@
-"""The pages in docs/results are what their files make, and the README says what they say."""
+"""Generated pages are what their files make, and the README says what their tables say."""
 
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import performance_page
 from node_robustness.report import markdown
 from node_robustness.report.catalogue import FIGURES, TABLES
 
@@ -38,16 +40,41 @@ def test_every_picture_is_a_drawing(picture):
     assert len(list(drawing.iter())) > 20
 
 
-def test_the_readme_quotes_the_page():
-    """Every percentage and every count of its answer is in the page's summary."""
+def table(name):
+    return pd.read_csv(ROOT / f"docs/results/mnist/{name}.csv")
+
+
+def test_the_readme_says_what_the_tables_of_mnist_say():
+    """Its three findings, with every percentage, change and count."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    answer = readme.partition("## The answer on MNIST\n")[2].partition("\n## ")[0]
-    answer = " ".join(answer.split())
-    page = (ROOT / "docs/results/mnist.md").read_text(encoding="utf-8")
-    summary = page.partition("## In short\n")[2].partition("\n## ")[0]
-    rates = re.findall(r"[+−\d.]+(?= %| points)", answer)
-    counts = re.findall(r"\d+ of \d+ settings, clearly less in \d+", answer)
-    assert len(rates) > 3
-    assert counts
-    assert set(rates) <= set(re.findall(r"[+−\d.]+(?= %| points)", summary))
-    assert all(count in summary for count in counts)
+    answer = " ".join(readme.partition("## The answer on MNIST\n")[2].partition("\n## ")[0].split())
+    found = table("comparisons")
+    found = found[(found.kind == "model") & (found.protocol == "strongest")]
+    phrases = []
+    for _, rows in found.groupby("model"):
+        assert not (rows.direction > 0).any()
+        phrases.append(f"in none of {len(rows)} settings")
+    less = found[found.direction < 0]
+    assert set(less.model) == {"OON"}
+    phrases.append(f"OON is clearly less robust in {len(less)} ")
+    worst = found.loc[found.difference.abs().idxmax()]
+    phrases.append(f"{worst.robust:.1%} against {worst.reference:.1%}")
+    gains = table("gains")
+    assert not (gains.strongest_low > 0).any()
+    largest = gains.loc[gains.paper.idxmax()]
+    assert largest.model == "OON"
+    phrases += [f"{largest[protocol] * 100:+.1f} points" for protocol in ("paper", "strongest")]
+    verdicts = table("verdicts").verdict.value_counts()
+    phrases.append(f"holds in {verdicts.holds} of {verdicts.sum()} settings")
+    phrases.append(
+        f"masked gradients in {verdicts.masked} and is undecided in {verdicts.undecided}"
+    )
+    phrases = [phrase.replace("%", " %").replace("-", "−") for phrase in phrases]
+    assert [phrase for phrase in phrases if phrase not in answer] == []
+    quoted = re.findall(r"[+−]?[\d.]+(?= %| points)", answer)
+    assert set(quoted) <= set(re.findall(r"[+−]?[\d.]+(?= %| points)", " ".join(phrases)))
+
+
+def test_the_page_on_performance_is_what_the_benchmarks_measured():
+    page = performance_page.PAGE.read_text(encoding="utf-8")
+    assert page == performance_page.render(), "run make docs"

@@ -1,8 +1,8 @@
 """The same bits for an image whether it is computed alone or among others.
 
 A convolution of a single row is computed by another kernel, which rounds differently (oneDNN on
-x86; from two rows on all results are equal bit by bit, docs/performance.md). So no convolution is
-ever given so few: they are joined by copies of the first, which are dropped again.
+x86; from two rows on all results are equal bit by bit, docs/reproducibility.md). So no convolution
+gets so few rows: copies of the first are added, and dropped afterwards.
 """
 
 from collections.abc import Callable
