@@ -19,7 +19,7 @@ ifneq ($(TORCH),$(MADE_WITH))
 REPLACE := --force-reinstall
 endif
 
-.PHONY: help demo plan slurm test test-kernels test-slow test-slurm check format docs lock clean
+.PHONY: help demo plan slurm test test-kernels test-slow test-slurm check format docs site lock clean
 help:
 	@echo "make demo    make the environment, run the default experiment, say where the report is"
 	@echo "make plan    what would run, and why; ARGS='--configfile ...': arguments of snakemake"
@@ -31,6 +31,7 @@ help:
 	@echo "make check   formatting, lint and types, of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
 	@echo "make docs    regenerate what is generated: the configuration's schema and reference, pages of results and performance, ARCHITECTURE.md, the picture of the rules"
+	@echo "make site    build the documentation site: site/index.html"
 	@echo "make lock    resolve requirements/*.txt anew into requirements/lock.txt"
 	@echo "make clean   remove the environment (results/ and resources/ stay)"
 
@@ -48,6 +49,10 @@ $(VENV)/run: requirements/run.txt requirements/no-deps.txt requirements/lock.txt
 
 $(VENV)/dev: $(VENV)/run requirements/dev.txt
 	@$(PIP) $(LOCK) --requirement requirements/run.txt --requirement requirements/dev.txt
+	@touch $@
+
+$(VENV)/docs: $(VENV)/run requirements/docs.txt
+	@$(PIP) $(LOCK) --requirement requirements/run.txt --requirement requirements/docs.txt
 	@touch $@
 
 $(VENV)/slurm: $(VENV)/run requirements/slurm.txt
@@ -106,9 +111,13 @@ docs: $(VENV)/run
 	@$(BIN)/python tools/performance_page.py
 	@$(BIN)/python tools/rules_picture.py
 
+site: $(VENV)/docs
+	@$(BIN)/python -m sphinx -W --keep-going --quiet -c docs . site
+	@echo "Done. Open the site: site/index.html"
+
 # The platform's own torch build (+cpu, +cu128) and its CUDA packages are left out: the same lock
 # serves machines with and without a GPU.
-lock: $(VENV)/dev $(VENV)/slurm
+lock: $(VENV)/dev $(VENV)/docs $(VENV)/slurm
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude torch --exclude torchattacks | grep -v '^nvidia-\|^triton=\|^cuda-' > requirements/lock.txt
 
 clean:

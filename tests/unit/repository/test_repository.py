@@ -47,6 +47,7 @@ def test_every_job_of_ci_is_one_command_of_make_with_a_limit():
     }
     assert commands == {
         "check": ["make check"],
+        "site": ["make site"],
         "test": ["make test"],
         "macos": ["make test ARGS=tests/unit"],
         "kernels": ["make test-kernels"],

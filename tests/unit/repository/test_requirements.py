@@ -12,6 +12,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[3]
 
+LISTS = ("run.txt", "dev.txt", "docs.txt", "slurm.txt")
+
 
 def pins(name: str) -> dict[str, str]:
     lines = (ROOT / "requirements" / name).read_text().splitlines()
@@ -22,7 +24,7 @@ def pins(name: str) -> dict[str, str]:
 
 def test_the_lock_holds_every_pin():
     locked = pins("lock.txt")
-    for name in ("run.txt", "dev.txt", "slurm.txt"):
+    for name in LISTS:
         wanted = {key: version for key, version in pins(name).items() if key != "torch"}
         assert wanted.items() <= locked.items()
 
@@ -38,7 +40,7 @@ def needed(requirement: Requirement) -> Iterator[Requirement]:
     """What an installed package needs on this platform and with this Python."""
     try:
         lines = requires(requirement.name) or []
-    except PackageNotFoundError:  # those for SLURM are installed where they are wanted
+    except PackageNotFoundError:  # those for SLURM and the site are installed on demand
         return
     for needs in map(Requirement, lines):
         extras = ("", *requirement.extras)
@@ -49,7 +51,7 @@ def needed(requirement: Requirement) -> Iterator[Requirement]:
 def test_the_lock_holds_what_the_pins_need_with_this_python():
     """A lock made with another Python may lack what only this one needs."""
     locked = pins("lock.txt")
-    names = {name for file in ("run.txt", "dev.txt", "slurm.txt") for name in pins(file)}
+    names = {name for file in LISTS for name in pins(file)}
     found = list(map(Requirement, sorted(names)))
     for requirement in found:
         known = {(other.name, frozenset(other.extras)) for other in found}

@@ -193,7 +193,7 @@ class Rows:
         self._waiting: list[NDArray[Any]] = []
 
     def append(self, values: NDArray[Any]) -> None:
-        """Take in the next rows, [n, *row]."""
+        """Add the next rows, `[n, *row]`."""
         self._waiting.append(values.astype(self.dataset.dtype))
         waiting = sum(map(len, self._waiting))
         if waiting >= self._chunk:
