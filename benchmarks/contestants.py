@@ -70,14 +70,11 @@ def ours(
 ) -> Attacked:
     """Our attack engine on our solver; `solver` changes the solver's settings."""
     method = BasicIterativeMethod(Norm("linf"), epsilon, STEP, ITERATIONS)
-    found = []
-    with classifier.solving(model, **solver):
-        taken = seconds(
-            lambda: found.append(
-                engine.attack(model, images, labels, method, batch_size=batch_size)
-            ),
-            images.device,
-        )
+    found, solved = [], model.at(**solver)
+    taken = seconds(
+        lambda: found.append(engine.attack(solved, images, labels, method, batch_size=batch_size)),
+        images.device,
+    )
     return Attacked(taken, found[0].success, found[0].attacked)
 
 
@@ -86,6 +83,7 @@ def by_torchattacks(
 ) -> Attacked:
     """PGD of torchattacks without random start, judged once at the end, all over torchdiffeq."""
     found = []
+    model = model.at(backend="torchdiffeq", tolerance=tolerance)
 
     def work() -> None:
         attack = torchattacks.PGD(model, epsilon, STEP, ITERATIONS, random_start=False)
@@ -95,10 +93,7 @@ def by_torchattacks(
         with torch.no_grad():
             found.append((correct, correct & (model(adversarials).argmax(1) != labels)))
 
-    with (
-        classifier.frozen(model),
-        classifier.solving(model, backend="torchdiffeq", tolerance=tolerance),
-    ):
+    with classifier.frozen(model):
         taken = seconds(work, images.device)
     return Attacked(taken, found[0][1], found[0][0])
 
@@ -108,6 +103,7 @@ def by_the_paper(
 ) -> Attacked:
     """The paper's procedure: one image at a time; its parameters are not frozen."""
     success, correct = [], []
+    model = model.at(backend="torchdiffeq", gradient="adjoint", tolerance=tolerance)
 
     def work() -> None:
         for image, label in zip(images.split(1), labels.split(1), strict=True):
@@ -115,8 +111,7 @@ def by_the_paper(
             correct.append(right)
             success.append(fooled)
 
-    with classifier.solving(model, backend="torchdiffeq", gradient="adjoint", tolerance=tolerance):
-        taken = seconds(work, images.device)
+    taken = seconds(work, images.device)
     return Attacked(taken, torch.tensor(success), torch.tensor(correct))
 
 
@@ -142,12 +137,12 @@ def training_step(
 ) -> Callable[[], None]:
     """Forward and backward pass of one step, and SGD with a rate of zero (nothing changes)."""
     optimiser = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    solved = model.at(**solver)
 
     def step() -> None:
-        with classifier.solving(model, **solver):
-            optimiser.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
-            optimiser.step()
+        optimiser.zero_grad()
+        F.cross_entropy(solved(images), labels).backward()
+        optimiser.step()
 
     return step
 
@@ -155,9 +150,11 @@ def training_step(
 def forward(model: classifier.Classifier, images: Tensor, **solver: object) -> Callable[[], None]:
     """A forward pass without gradients."""
 
+    solved = model.at(**solver)
+
     def work() -> None:
-        with torch.no_grad(), classifier.solving(model, **solver):
-            model(images)
+        with torch.no_grad():
+            solved(images)
 
     return work
 

@@ -84,23 +84,23 @@ def run(
 ) -> Outcome:
     """Evaluate, or attack with a gradient, in the given order; the result in the original one."""
     back = torch.argsort(order)
-    with classifier.solving(model, tolerance=TOLERANCE, gradient=gradient or "direct"):
-        clean = evaluate(model, images[order], batch_size=size)
-        assert clean.nfe is not None
-        if gradient is None:
-            decisions = {"predictions": clean.predictions, "nfe": clean.nfe}
-            values = {"logits": clean.logits}
-        else:
-            method = BasicIterativeMethod(Norm("linf"), EPSILON, STEP, ITERATIONS)
-            found = attack(model, images[order], clean.predictions, method, batch_size=size)
-            assert found.nfe_adversarial is not None
-            decisions = {
-                "success": found.success,
-                "predictions": found.adversarial_predictions,
-                "iterations": found.iterations,
-                "nfe": found.nfe_adversarial,
-            }
-            values = {"adversarials": found.adversarials}
+    model = model.at(tolerance=TOLERANCE, gradient=gradient or "direct")
+    clean = evaluate(model, images[order], batch_size=size)
+    assert clean.nfe is not None
+    if gradient is None:
+        decisions = {"predictions": clean.predictions, "nfe": clean.nfe}
+        values = {"logits": clean.logits}
+    else:
+        method = BasicIterativeMethod(Norm("linf"), EPSILON, STEP, ITERATIONS)
+        found = attack(model, images[order], clean.predictions, method, batch_size=size)
+        assert found.nfe_adversarial is not None
+        decisions = {
+            "success": found.success,
+            "predictions": found.adversarial_predictions,
+            "iterations": found.iterations,
+            "nfe": found.nfe_adversarial,
+        }
+        values = {"adversarials": found.adversarials}
     return Outcome(
         {name: tensor[back] for name, tensor in decisions.items()},
         {name: tensor[back] for name, tensor in values.items()},

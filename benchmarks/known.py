@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.files import write_attack
-from node_robustness.attacks.gradients import at_drawn_tolerances, with_gradient
+from node_robustness.attacks.gradients import gradient_settings, with_gradient
 from node_robustness.attacks.make import make
 from node_robustness.audit import attack_checks, gradients
 from node_robustness.audit.files import write_audit
@@ -32,7 +32,7 @@ from node_robustness.config.config import Config
 from node_robustness.grid import attack_settings, stages
 from node_robustness.grid import cells as grid_cells
 from node_robustness.models import evaluation
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import evaluate
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.sizes import broken_within
@@ -193,9 +193,8 @@ def _clean(
     folder: Path, item: grid_cells.Solved, nets: Nets, images: Tensor, labels: Tensor
 ) -> Path:
     path = folder / item.folder / "clean.h5"
-    model = nets[item.model, item.seed]
-    with solving(model, tolerance=item.tolerance):
-        found = evaluate(model, images, batch_size=len(images))
+    model = nets[item.model, item.seed].at(tolerance=item.tolerance)
+    found = evaluate(model, images, batch_size=len(images))
     index = np.arange(len(images))
     evaluation.write_clean(
         path, _settings(item), index, labels.numpy(), found, seconds=0, device=""
@@ -214,43 +213,43 @@ def _audit(
     experiment = config.experiments[item.experiment]
     audit, norm = experiment.audit, experiment.norms[0]
     assert audit is not None
-    path, model = folder / item.folder / "audit.h5", nets[item.model, item.seed]
+    path = folder / item.folder / "audit.h5"
+    model = nets[item.model, item.seed].at(tolerance=item.tolerance)
     x, y = images[: audit.images], labels[: audit.images]
     rows, size = range(len(x)), len(x)
     sources = gradients.sources(model, grid_cells.TIGHT_TOLERANCE, grid_cells.RK4_STEPS)
-    with solving(model, tolerance=item.tolerance):
-        write_audit(
-            path,
-            _settings(item),
-            np.arange(size),
-            y.numpy(),
-            list(sources),
-            gradients.directions(sources, audit.directions),
-            gradients.audit_gradients(
-                model,
-                x,
-                y,
-                sources,
-                random=audit.directions,
-                streams=Streams.of(item.seed, rows, "directions"),
-                batch_size=size,
-            ),
-            attack_checks.batch_invariance(model, x, seed=item.seed, batch_size=size),
-            attack_checks.neighbours_changed(
-                model, x, Streams.of(item.seed, rows, "neighbours"), batch_size=size
-            ),
-            attack_checks.check_attacks(
-                model,
-                x,
-                y,
-                norm=norm,
-                epsilon=stages.middle(experiment.epsilons_for(norm)),
-                iterations=audit.iterations,
-                batch_size=size,
-            ),
-            seconds=0,
-            device="",
-        )
+    write_audit(
+        path,
+        _settings(item),
+        np.arange(size),
+        y.numpy(),
+        list(sources),
+        gradients.directions(sources, audit.directions),
+        gradients.audit_gradients(
+            model,
+            x,
+            y,
+            sources,
+            random=audit.directions,
+            streams=Streams.of(item.seed, rows, "directions"),
+            batch_size=size,
+        ),
+        attack_checks.batch_invariance(model, x, seed=item.seed, batch_size=size),
+        attack_checks.neighbours_changed(
+            model, x, Streams.of(item.seed, rows, "neighbours"), batch_size=size
+        ),
+        attack_checks.check_attacks(
+            model,
+            x,
+            y,
+            norm=norm,
+            epsilon=stages.middle(experiment.epsilons_for(norm)),
+            iterations=audit.iterations,
+            batch_size=size,
+        ),
+        seconds=0,
+        device="",
+    )
     return path
 
 
@@ -267,7 +266,7 @@ def _attack(
         other = nets[made_on.model, made_on.seed]
         source = with_gradient(other, made_on.tolerance, settings["by"])
     if "drawn" in settings:
-        source = at_drawn_tolerances(model, settings)
+        source = model.at(**gradient_settings(settings))
     cheaper = [
         folder / other.folder / "attack.h5" for other in attack_settings.cheaper(config, cell)
     ]

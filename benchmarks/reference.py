@@ -32,7 +32,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import known
-from node_robustness.attacks.gradients import Solved
 from node_robustness.config.config import Config
 from node_robustness.config.loading import load
 from node_robustness.models.classifier import frozen
@@ -289,7 +288,7 @@ def main() -> int:
         found = known.evaluated(Path(folder), config, by_seed, images, labels, told)
     rows = []
     for group in tqdm(found.attacked, "theirs"):
-        model = Solved(models[group.where["model"]], tolerance=group.where["tolerance"])
+        model = models[group.where["model"]].at(tolerance=group.where["tolerance"])
         for name, attack in others().items():
             rows.append(compare(group, model, images, labels, name, attack))
     judged = found.verdicts.to_dict("records")

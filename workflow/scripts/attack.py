@@ -7,7 +7,7 @@ import torch
 
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.files import write_attack
-from node_robustness.attacks.gradients import Solved, at_drawn_tolerances, with_gradient
+from node_robustness.attacks.gradients import gradient_settings, with_gradient
 from node_robustness.attacks.make import make
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
@@ -36,8 +36,8 @@ with job(snakemake.log[0]), classifier.backward_solves():
         provenance["source_weights_sha256"] = sha256(weights)
     dearest = attacked = with_gradient(model, coordinates["tolerance"], settings)
     if "drawn" in settings:
-        source = at_drawn_tolerances(model, settings)
-        dearest = Solved(model, tolerance=settings["drawn"]["low"])
+        source = model.at(**gradient_settings(settings))
+        dearest = model.at(tolerance=settings["drawn"]["low"])
     skip = None
     if "skips" in settings:
         within = settings["skips"]["within"]

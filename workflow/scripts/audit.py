@@ -9,7 +9,7 @@ from node_robustness.audit.files import write_audit
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
-from node_robustness.models import checkpoints, classifier
+from node_robustness.models import checkpoints
 from node_robustness.models.evaluation import measured_images
 from node_robustness.models.memory import images_at_a_time
 from node_robustness.perturbations.streams import Streams
@@ -20,16 +20,13 @@ with job(snakemake.log[0]):
     coordinates, audit = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = measured_images(Path(snakemake.input.data), audit["images"], device)
     rows, seed = test.index.tolist(), coordinates["seed"]
-    with classifier.solving(
-        model, tolerance=audit["tight_tolerance"]
-    ):  # the dearest of the sources
-        batch_size = images_at_a_time(compute, model, images)
+    # The most expensive of the sources.
+    tight = model.at(tolerance=audit["tight_tolerance"])
+    batch_size = images_at_a_time(compute, tight, images)
+    model = model.at(tolerance=coordinates["tolerance"])
     sources = audit_gradients.sources(model, audit["tight_tolerance"], audit["rk4_steps"])
     started = time.perf_counter()
-    with (
-        classifier.solving(model, tolerance=coordinates["tolerance"]),
-        bar(len(images), "audited") as progress,
-    ):
+    with bar(len(images), "audited") as progress:
         gradients = audit_gradients.audit_gradients(
             model,
             images,

@@ -9,7 +9,7 @@ from node_robustness.audit.files import write_detection
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
-from node_robustness.models import checkpoints, classifier
+from node_robustness.models import checkpoints
 from node_robustness.models.evaluation import measured_images
 from node_robustness.models.memory import images_at_a_time
 from node_robustness.perturbations.norms import Norm
@@ -25,8 +25,7 @@ with job(snakemake.log[0]):
         step=detection["step"],
         iterations=detection["iterations"],
     )
-    with classifier.solving(model, tolerance=min(detection["tolerances"])):
-        batch_size = images_at_a_time(compute, model, images)
+    batch_size = images_at_a_time(compute, model.at(tolerance=min(detection["tolerances"])), images)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
         found = detect(

@@ -11,7 +11,7 @@ from node_robustness.audit.tolerance_matrix import judge
 from node_robustness.data.splits import load_rows
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
-from node_robustness.models import checkpoints, classifier
+from node_robustness.models import checkpoints
 from node_robustness.models.memory import images_at_a_time
 
 with job(snakemake.log[0]):
@@ -22,8 +22,7 @@ with job(snakemake.log[0]):
     images = (
         torch.from_numpy(load_rows(Path(snakemake.input.data), attacked.index)).to(device) / 255
     )
-    with classifier.solving(model, tolerance=min(tolerances)):
-        batch_size = images_at_a_time(compute, model, images)
+    batch_size = images_at_a_time(compute, model.at(tolerance=min(tolerances)), images)
     started = time.perf_counter()
     with bar(2 * len(tolerances) * len(images), "judged") as progress:
         clean, adversarial = (

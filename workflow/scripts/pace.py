@@ -22,8 +22,7 @@ with job(snakemake.log[0]), classifier.backward_solves():
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
         found = measure(
-            model,
-            with_gradient(model, coordinates["tolerance"], settings),
+            with_gradient(model.at(backend="torchdiffeq"), coordinates["tolerance"], settings),
             images,
             labels,
             make(settings, coordinates["norm"], coordinates["epsilon"]),

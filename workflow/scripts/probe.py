@@ -24,9 +24,9 @@ with job(snakemake.log[0]):
     split = load_split(Path(snakemake.input.data), "validation", settings["images"])
     images = torch.from_numpy(split.images).to(device) / 255
     times = grid(settings["times"])
+    model = model.at(tolerance=coordinates["tolerance"])
     started = time.perf_counter()
     with (
-        classifier.solving(model, tolerance=coordinates["tolerance"]),
         classifier.frozen(model),
         bar(len(images), "read") as progress,
     ):

@@ -9,7 +9,7 @@ from node_robustness.audit.randomisation import Ascent, attack_randomised
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
-from node_robustness.models import checkpoints, classifier
+from node_robustness.models import checkpoints
 from node_robustness.models.evaluation import measured_images
 from node_robustness.models.memory import images_at_a_time
 from node_robustness.perturbations.norms import Norm
@@ -26,8 +26,7 @@ with job(snakemake.log[0]):
         step=drawn["step"],
         iterations=drawn["iterations"],
     )
-    with classifier.solving(model, tolerance=drawn["low"]):
-        batch_size = images_at_a_time(compute, model, images)
+    batch_size = images_at_a_time(compute, model.at(tolerance=drawn["low"]), images)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
         found = attack_randomised(

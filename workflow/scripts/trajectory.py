@@ -10,7 +10,7 @@ from node_robustness.attacks.files import read_attacked
 from node_robustness.data.splits import load_rows
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
-from node_robustness.models import checkpoints, classifier
+from node_robustness.models import checkpoints
 from node_robustness.perturbations.norms import Norm
 from node_robustness.trajectories import probes, writer
 from node_robustness.trajectories.measure import Array, Choice, Images, Instrument
@@ -34,37 +34,37 @@ with job(snakemake.log[0]):
         found.success, **{key: settings[key] for key in ("states", "growth", "causal")}
     )
     readers = probes.read(Path(snakemake.input.probe)) if snakemake.input.probe else None
+    model = model.at(tolerance=coordinates["tolerance"])
     started = time.perf_counter()
-    with classifier.solving(model, tolerance=coordinates["tolerance"]):
-        instrument = Instrument(
-            model,
-            grid(settings["times"]),
-            settings["intervals"],
-            Norm(coordinates["norm"]),
-            coordinates["seed"],
-            settings["tight_tolerance"],
-            readers if readers and len(readers.times) else None,
-        )
-        sizes = instrument.sizes(len(found.index), len(choice.kept), shape, settings["precision"])
-        logging.info(
-            "%d images of %.1f kB each and the states of %d more of %.1f kB: %.1f MB at most",
-            sizes.images,
-            sizes.bytes_an_image / 1e3,
-            sizes.kept,
-            sizes.bytes_a_kept_image / 1e3,
-            sizes.total_bytes / 1e6,
-        )
-        with (
-            writer.writing(
-                Path(snakemake.output.trajectory),
-                {**found.settings, **settings},
-                sizes,
-                instrument.axis,
-                instrument.grid,
-                instrument.intervals,
-                device=devices.describe(device),
-            ) as written,
-            bar(len(found.index), "followed") as progress,
-        ):
-            instrument.record(images, choice, written, progress=progress.update)
-            written.file.attrs["seconds"] = time.perf_counter() - started
+    instrument = Instrument(
+        model,
+        grid(settings["times"]),
+        settings["intervals"],
+        Norm(coordinates["norm"]),
+        coordinates["seed"],
+        settings["tight_tolerance"],
+        readers if readers and len(readers.times) else None,
+    )
+    sizes = instrument.sizes(len(found.index), len(choice.kept), shape, settings["precision"])
+    logging.info(
+        "%d images of %.1f kB each and the states of %d more of %.1f kB: %.1f MB at most",
+        sizes.images,
+        sizes.bytes_an_image / 1e3,
+        sizes.kept,
+        sizes.bytes_a_kept_image / 1e3,
+        sizes.total_bytes / 1e6,
+    )
+    with (
+        writer.writing(
+            Path(snakemake.output.trajectory),
+            {**found.settings, **settings},
+            sizes,
+            instrument.axis,
+            instrument.grid,
+            instrument.intervals,
+            device=devices.describe(device),
+        ) as written,
+        bar(len(found.index), "followed") as progress,
+    ):
+        instrument.record(images, choice, written, progress=progress.update)
+        written.file.attrs["seconds"] = time.perf_counter() - started

@@ -11,7 +11,7 @@ from torch import nn
 
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
-from node_robustness.models.classifier import Classifier, Spec, frozen, solving
+from node_robustness.models.classifier import Classifier, Spec, frozen
 from node_robustness.models.predictions import NO_CLASS, classes
 from node_robustness.perturbations.norms import Norm
 
@@ -43,8 +43,10 @@ def network(design, dtype=torch.float64, tolerance=1e-3):
     downsampling, body = DESIGNS[design]
     spec = Spec(1, 4, (0.4,), (0.3,), downsampling, body, filters=8, blocks=2, tolerance=tolerance)
     model = Classifier(spec).eval()
-    with torch.no_grad(), solving(model, tolerance=0.1):
-        model.head.linear.bias -= model(images(16, torch.float32, SIDE[design])).mean(0)
+    with torch.no_grad():
+        model.head.linear.bias -= model.at(tolerance=0.1)(
+            images(16, torch.float32, SIDE[design])
+        ).mean(0)
     return model.to(dtype)
 
 
@@ -142,14 +144,14 @@ def test_is_the_papers_attack_image_by_image(design, tau):
     for norm in NORMS:
         epsilon = EPSILON[norm] * SHRINK[design]
         step = epsilon / 4
-        with solving(model, tolerance=tau, backend="torchdiffeq", gradient="adjoint"):
-            y = predictions(model, x)
-            expected = [
-                papers_attack(model, x[i : i + 1], y[i : i + 1], norm, epsilon, step, 6)
-                for i in range(len(x))
-            ]
-        with solving(model, tolerance=tau, gradient="adjoint"):
-            found = attack(model, x, y, method(norm, epsilon, step, 6))
+        solved = model.at(tolerance=tau, backend="torchdiffeq", gradient="adjoint")
+        y = predictions(solved, x)
+        expected = [
+            papers_attack(solved, x[i : i + 1], y[i : i + 1], norm, epsilon, step, 6)
+            for i in range(len(x))
+        ]
+        solved = model.at(tolerance=tau, gradient="adjoint")
+        found = attack(solved, x, y, method(norm, epsilon, step, 6))
         assert bool(found.attacked.all())
         assert found.success.tolist() == [success for success, _, _ in expected]
         assert found.iterations.tolist() == [iterations for _, iterations, _ in expected]
@@ -165,17 +167,17 @@ def test_is_the_papers_attack_image_by_image(design, tau):
 def test_neither_the_batch_size_nor_the_order_matters(dtype, gradient):
     model, x = network("OON", dtype), images(6, dtype)
     how = method("linf", 0.02, 0.005, iterations=5)
-    with solving(model, tolerance=0.1, gradient=gradient):
-        y = predictions(model, x)
-        y[3] = (y[3] + 1) % 4
-        whole = attack(model, x, y, how)
-        assert bool(whole.success.any())
-        assert not bool(whole.success[whole.attacked].all())
-        order = torch.tensor([4, 0, 5, 2, 1, 3])
-        others = [
-            (torch.arange(6), attack(model, x, y, how, batch_size=1)),
-            (order.argsort(), attack(model, x[order], y[order], how, batch_size=4)),
-        ]
+    solved = model.at(tolerance=0.1, gradient=gradient)
+    y = predictions(solved, x)
+    y[3] = (y[3] + 1) % 4
+    whole = attack(solved, x, y, how)
+    assert bool(whole.success.any())
+    assert not bool(whole.success[whole.attacked].all())
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    others = [
+        (torch.arange(6), attack(solved, x, y, how, batch_size=1)),
+        (order.argsort(), attack(solved, x[order], y[order], how, batch_size=4)),
+    ]
     for rows, other in others:
         for name in ("clean_predictions", "attacked", "success", "adversarial_predictions"):
             assert torch.equal(getattr(other, name)[rows], getattr(whole, name)), name
@@ -188,17 +190,17 @@ def test_neither_the_batch_size_nor_the_order_matters(dtype, gradient):
 @pytest.mark.parametrize("tau", TAUS)
 def test_the_record_agrees_with_a_fresh_look_at_the_images(tau, gradient):
     model, x = network("OON"), images(6)
-    with solving(model, tolerance=tau, gradient=gradient):
-        y = predictions(model, x)
-        y[2] = (y[2] + 1) % 4
-        found = attack(model, x, y, method("linf", 0.02, 0.01, iterations=4))
-        for name, inputs in (("clean", x), ("adversarial", found.adversarials)):
-            with torch.no_grad():
-                logits = model(inputs)
-            nfe = getattr(found, f"nfe_{name}")
-            assert nfe.dtype == torch.int32
-            assert torch.equal(nfe, model.nfe)
-            assert torch.equal(getattr(found, f"{name}_predictions"), logits.argmax(1))
+    solved = model.at(tolerance=tau, gradient=gradient)
+    y = predictions(solved, x)
+    y[2] = (y[2] + 1) % 4
+    found = attack(solved, x, y, method("linf", 0.02, 0.01, iterations=4))
+    for name, inputs in (("clean", x), ("adversarial", found.adversarials)):
+        with torch.no_grad():
+            logits = solved(inputs)
+        nfe = getattr(found, f"nfe_{name}")
+        assert nfe.dtype == torch.int32
+        assert torch.equal(nfe, solved.nfe)
+        assert torch.equal(getattr(found, f"{name}_predictions"), logits.argmax(1))
     assert torch.equal(found.attacked, found.clean_predictions == y)
     assert torch.equal(found.success, found.attacked & (found.adversarial_predictions != y))
     assert bool(found.success.any())
@@ -299,13 +301,13 @@ def test_an_image_without_a_clean_prediction_is_not_attacked():
 def test_a_failed_backward_solve_does_not_stop_the_others(norm):
     model, x = network("OON"), images(6)
     y = torch.tensor([0, 1, 2, 3, 0, 1])
-    with solving(model, tolerance=1e-5, gradient="adjoint", max_steps=12):
-        y = predictions(model, x)
-        at = x.clone().requires_grad_()
-        F.cross_entropy(model(at), y).backward()
-        lost = ~torch.isfinite(at.grad).flatten(1).all(1)
-        assert bool(lost.any())
-        found = attack(model, x, y, method(norm, 0.1, 0.05, iterations=2))
+    solved = model.at(tolerance=1e-5, gradient="adjoint", max_steps=12)
+    y = predictions(solved, x)
+    at = x.clone().requires_grad_()
+    F.cross_entropy(solved(at), y).backward()
+    lost = ~torch.isfinite(at.grad).flatten(1).all(1)
+    assert bool(lost.any())
+    found = attack(solved, x, y, method(norm, 0.1, 0.05, iterations=2))
     assert bool(found.attacked.all())
     assert bool(torch.isfinite(found.adversarials).all())
     assert torch.equal(found.adversarials[lost], x[lost])

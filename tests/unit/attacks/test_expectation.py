@@ -1,6 +1,7 @@
 """PGD by the mean gradient over drawn tolerances: against plain loops, and planted models."""
 
 import math
+from copy import copy
 
 import pytest
 import torch
@@ -9,15 +10,13 @@ from torch import nn
 
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.expectation import (
-    AtTolerances,
     ExpectationOverTolerances,
     expected_gradient,
     log_uniform,
 )
-from node_robustness.attacks.gradients import Solved, at_drawn_tolerances
+from node_robustness.attacks.gradients import gradient_settings
 from node_robustness.attacks.pgd import ProjectedGradientDescent
-from node_robustness.models.classifier import Classifier, Spec, solving
-from node_robustness.models.ode_body import SolverSettings
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 
@@ -54,13 +53,12 @@ def test_draws_are_log_uniform():
 def test_the_expected_gradient_is_the_mean_of_single_ones():
     model, x = network(dtype=torch.float64), images(3).double()
     y, taus = torch.arange(3), log_uniform(1e-3, 10.0)(Streams.of(1, range(3)), 4)
-    losses, gradients = expected_gradient(AtTolerances(model), x, y, taus)
+    losses, gradients = expected_gradient(model, x, y, taus)
     for image in range(3):
         single_losses, single_gradients = [], []
         for tau in taus[image].tolist():
             at = x[image : image + 1].clone().requires_grad_()
-            with solving(model, tolerance=tau):
-                loss = F.cross_entropy(model(at), y[image : image + 1])
+            loss = F.cross_entropy(model.at(tolerance=tau)(at), y[image : image + 1])
             single_losses.append(loss.item())
             single_gradients.append(torch.autograd.grad(loss, at)[0][0])
         assert losses[image].item() == pytest.approx(sum(single_losses) / 4, rel=1e-10)
@@ -72,11 +70,11 @@ def test_the_expected_gradient_is_the_mean_of_single_ones():
 def test_a_failed_draw_has_no_gradient_and_the_largest_loss():
     model, x, y = network(), images(2), torch.arange(2)
     taus = torch.tensor([[1e-6, 10.0], [10.0, 10.0]], dtype=torch.float64)
-    hasty = AtTolerances(model, max_steps=6)
+    hasty = model.at(max_steps=6)
     losses, gradients = expected_gradient(hasty, x, y, taus)
     assert losses[0] == math.inf
     assert torch.isfinite(losses[1])
-    _, alone = expected_gradient(AtTolerances(model), x, y, taus[:, 1:])
+    _, alone = expected_gradient(model, x, y, taus[:, 1:])
     torch.testing.assert_close(gradients[0], alone[0] / 2)
     torch.testing.assert_close(gradients[1], alone[1])
 
@@ -86,18 +84,17 @@ def test_every_step_is_that_of_a_plain_loop(norm, loss):
     """Image by image and draw by draw, in words; success is judged at one tolerance, 0.1."""
     model, x = network(dtype=torch.float64), images(4).double()
     epsilon = {"linf": 0.006, "l2": 0.04}[norm]
-    with solving(model, tolerance=0.1):
-        y = model(x).argmax(1)
-        how = ExpectationOverTolerances(
-            Norm(norm), epsilon, epsilon / 4, 5, 2, loss, False, 3, AtTolerances(model), DRAW
-        )
-        found = attack(model, x, y, how, index=[7, 3, 8, 1], seed=2)
+    solved = model.at(tolerance=0.1)
+    y = solved(x).argmax(1)
+    how = ExpectationOverTolerances(
+        Norm(norm), epsilon, epsilon / 4, 5, 2, loss, False, 3, solved, DRAW
+    )
+    found = attack(solved, x, y, how, index=[7, 3, 8, 1], seed=2)
     assert bool(found.success.any())
     assert not bool(found.success.all())
 
     def loss_of(at, label, tau):
-        with solving(model, tolerance=tau):
-            logits = model(at)
+        logits = model.at(tolerance=tau)(at)
         if loss == "ce":
             return F.cross_entropy(logits, label[None])
         others = torch.cat([logits[0, :label], logits[0, label + 1 :]])
@@ -117,8 +114,8 @@ def test_every_step_is_that_of_a_plain_loop(norm, loss):
         for _ in range(2):
             current = start(clean, stream)
             for step in range(6):
-                with solving(model, tolerance=0.1), torch.no_grad():
-                    wrong = model(current).argmax(1) != label
+                with torch.no_grad():
+                    wrong = model.at(tolerance=0.1)(current).argmax(1) != label
                 height = loss_of(current, label, 0.1).item()
                 if wrong and height > highest:
                     best, highest = current, height
@@ -149,11 +146,16 @@ class Shaken(nn.Module):
         generator = torch.Generator().manual_seed(0)
         self.weight = 0.5 + torch.rand(pixels, generator=generator)
         self.phase = 2 * math.pi * torch.rand(pixels, generator=generator)
-        self.solver = SolverSettings("dopri5", 1.0, 1000)
+        self.tolerance = torch.tensor(1.0)
+
+    def at(self, tolerance):
+        view = copy(self)
+        view.tolerance = tolerance
+        return view
 
     def forward(self, x):
         flat = x.flatten(1)
-        tau = torch.as_tensor(self.solver.tolerance).expand(len(x)).float()
+        tau = self.tolerance.expand(len(x)).float()
         turns = 2 * math.pi * 9 * tau.log10()
         slope = self.weight * (1 + 3 * torch.sin(turns[:, None] + self.phase))
         score = flat @ self.weight - 0.4 * self.weight.sum()
@@ -178,7 +180,7 @@ def test_the_mean_gradient_breaks_what_a_single_one_does_not():
         20,
         loss="margin",
         draws=40,
-        source=AtTolerances(model),
+        source=model,
         draw=DRAW,
     )
     assert bool(attack(model, x, y, drawn).success.all())
@@ -189,7 +191,7 @@ def test_what_cannot_be_broken_stands():
     y = model(x).argmax(1)
     epsilon = 0.95 * model.distances(x).min().item()
     how = ExpectationOverTolerances(
-        LINF, epsilon, epsilon / 8, 20, draws=40, source=AtTolerances(model), draw=DRAW
+        LINF, epsilon, epsilon / 8, 20, draws=40, source=model, draw=DRAW
     )
     found = attack(model, x, y, how)
     assert not bool(found.success.any())
@@ -198,11 +200,11 @@ def test_what_cannot_be_broken_stands():
 
 def test_neither_batches_nor_order_matter_and_progress_ends_where_the_search_does():
     inner, x, rows = network(), images(7), [4, 9, 2, 30, 11, 5, 8]
-    model = Solved(inner, tolerance=0.1)
+    model = inner.at(tolerance=0.1)
     y = model(x).argmax(1)
     y[2] = (y[2] + 1) % 4
     how = ExpectationOverTolerances(
-        LINF, 0.008, 0.002, 4, draws=3, source=AtTolerances(inner, gradient="direct"), draw=DRAW
+        LINF, 0.008, 0.002, 4, draws=3, source=inner.at(gradient="direct"), draw=DRAW
     )
     told, seen = [], []
     hook = inner.register_forward_hook(lambda *_: seen.append(sum(told)))
@@ -236,12 +238,12 @@ def test_adjoint_gradients_are_drawn_at_their_own_tolerances():
     model, x = network(dtype=torch.float64), images(2).double()
     y, taus = torch.arange(2), torch.tensor([[0.1, 1.0], [1.0, 0.01]], dtype=torch.float64)
     settings = {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "full"}
-    _, found = expected_gradient(at_drawn_tolerances(model, settings), x, y, taus)
+    _, found = expected_gradient(model.at(**gradient_settings(settings)), x, y, taus)
     for image in range(2):
         singles = []
         for tau in taus[image].tolist():
             at = x[image : image + 1].clone().requires_grad_()
-            with solving(model, tolerance=tau, gradient="adjoint"):
-                loss = F.cross_entropy(model(at), y[image : image + 1])
+            solved = model.at(tolerance=tau, gradient="adjoint")
+            loss = F.cross_entropy(solved(at), y[image : image + 1])
             singles.append(torch.autograd.grad(loss, at)[0][0])
         torch.testing.assert_close(found[image], sum(singles) / 2, rtol=1e-8, atol=1e-12)

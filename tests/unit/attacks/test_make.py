@@ -12,7 +12,7 @@ from torch import nn
 from node_robustness.attacks.bim import BasicIterativeMethod, FastGradientSign
 from node_robustness.attacks.bisection import Bisection
 from node_robustness.attacks.engine import attack
-from node_robustness.attacks.gradients import Solved, Surrogate, with_gradient
+from node_robustness.attacks.gradients import BackwardApproximation, with_gradient
 from node_robustness.attacks.make import METHODS, make
 from node_robustness.attacks.noise import Noise
 from node_robustness.attacks.pgd import ProjectedGradientDescent
@@ -21,7 +21,7 @@ from node_robustness.config import attacks
 from node_robustness.config.loading import load
 from node_robustness.config.presets import BUILT_IN
 from node_robustness.grid import attack_settings, cells
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 
@@ -473,8 +473,7 @@ def ode():
     torch.manual_seed(3)
     spec = Spec(1, 4, (0.4,), (0.3,), "convolution", "ode", filters=8)
     model = Classifier(spec).double().eval().requires_grad_(False)
-    with solving(model, tolerance=0.1):
-        model.head.linear.bias -= model(images(8, side=8)).mean(0)
+    model.head.linear.bias -= model.at(tolerance=0.1)(images(8, side=8)).mean(0)
     return model
 
 
@@ -497,16 +496,14 @@ class TestGradients:
         settings = {"gradient": gradient, "adjoint_tolerance": 0.01, "adjoint_norm": "seminorm"}
         found = self.gradient(with_gradient(ode, 0.1, settings))
         changes = settings if gradient == "adjoint" else {"gradient": "direct"}
-        with solving(ode, tolerance=0.1, **changes):
-            expected = self.gradient(ode)
+        expected = self.gradient(ode.at(tolerance=0.1, **changes))
         for first, second in zip(found, expected, strict=True):
             assert torch.equal(first, second)
         assert ode.solver.tolerance == 1e-3
 
     def test_an_attack_without_a_gradient_sees_the_model_at_its_tolerance(self, ode):
         logits = with_gradient(ode, 0.1, {"method": "square"})(self.x)
-        with solving(ode, tolerance=0.1):
-            assert torch.equal(logits, ode(self.x))
+        assert torch.equal(logits, ode.at(tolerance=0.1)(self.x))
 
     @pytest.mark.parametrize(
         "surrogate", [TIGHT, {"method": "rk4", "steps": 6}], ids=lambda value: value["method"]
@@ -514,14 +511,14 @@ class TestGradients:
     def test_a_surrogate_gives_its_gradient_at_the_true_logits(self, ode, surrogate):
         model = with_gradient(ode, 10.0, {"gradient": "surrogate", "surrogate": surrogate})
         logits, nfe, gradient = self.gradient(model)
-        with solving(ode, tolerance=10.0):
-            assert torch.equal(logits, ode(self.x))
-            assert torch.equal(nfe, ode.nfe)
+        solved = ode.at(tolerance=10.0)
+        assert torch.equal(logits, solved(self.x))
+        assert torch.equal(nfe, solved.nfe)
         at = self.x.clone().requires_grad_()
-        with solving(ode, **surrogate):
-            stand_in = ode(at)
+        solved = ode.at(**surrogate)
+        stand_in = solved(at)
         assert not torch.allclose(stand_in, logits, rtol=1e-3)
-        assert not torch.equal(ode.nfe, nfe)
+        assert not torch.equal(solved.nfe, nfe)
         # d loss / d logits of cross-entropy, at the true logits, through the stand-in.
         at_true = logits.softmax(1) - F.one_hot(self.y, 4)
         (expected,) = torch.autograd.grad(stand_in, at, at_true)
@@ -529,16 +526,15 @@ class TestGradients:
 
     def test_a_surrogate_is_not_solved_where_no_gradient_is_asked_for(self, ode):
         watched = Watched(ode)
-        model = Surrogate(Solved(ode, tolerance=0.1), watched)
+        model = BackwardApproximation(ode.at(tolerance=0.1), watched)
         with torch.no_grad():
             model(self.x)
         assert watched.seen == []
 
     def test_a_surrogate_that_fails_leaves_the_logits_as_they_are(self, ode):
-        failing = Solved(ode, tolerance=1e-6, max_steps=1)
-        logits, _, gradient = self.gradient(Surrogate(Solved(ode, tolerance=0.1), failing))
-        with solving(ode, tolerance=0.1):
-            assert torch.equal(logits, ode(self.x))
+        failing = ode.at(tolerance=1e-6, max_steps=1)
+        logits, _, gradient = self.gradient(BackwardApproximation(ode.at(tolerance=0.1), failing))
+        assert torch.equal(logits, ode.at(tolerance=0.1)(self.x))
         assert not bool(Norm("linf").direction(gradient).any())
 
     def test_a_surrogate_defeats_a_masked_gradient(self):
@@ -557,7 +553,7 @@ class TestGradients:
         epsilon = 1.2 * distances.max().item()
         how = BasicIterativeMethod(Norm("linf"), epsilon, epsilon / 4, 8)
         assert not bool(attack(Masked(model), x, y, how).success.any())
-        assert bool(attack(Surrogate(Masked(model), model), x, y, how).success.all())
+        assert bool(attack(BackwardApproximation(Masked(model), model), x, y, how).success.all())
 
 
 def test_every_parameter_of_a_configured_attack_reaches_it():

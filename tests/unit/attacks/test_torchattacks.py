@@ -14,7 +14,7 @@ from node_robustness.attacks.bim import BasicIterativeMethod, FastGradientSign
 from node_robustness.attacks.bisection import Bisection
 from node_robustness.attacks.carlini_wagner import CarliniWagner
 from node_robustness.attacks.engine import attack
-from node_robustness.attacks.expectation import AtTolerances, ExpectationOverTolerances, log_uniform
+from node_robustness.attacks.expectation import ExpectationOverTolerances, log_uniform
 from node_robustness.attacks.fab import FAB
 from node_robustness.attacks.noise import Noise
 from node_robustness.attacks.pgd import ProjectedGradientDescent
@@ -160,7 +160,7 @@ def test_drawn_tolerances_are_handed_on(images):
     labels = ode(images).argmax(1)
     arguments = (0.01, 0.002, 3, 2, "margin")
     method = ExpectationOverTolerances(
-        LINF, *arguments, draws=2, source=AtTolerances(ode), draw=log_uniform(1e-2, 10)
+        LINF, *arguments, draws=2, source=ode, draw=log_uniform(1e-2, 10)
     )
     adversary = ExpectationOverDrawnTolerances(
         ode, 1e-2, 10, "linf", *arguments, draws=2, seed=7, batch_size=5

@@ -12,7 +12,7 @@ from node_robustness.audit.attack_checks import (
     check_attacks,
     neighbours_changed,
 )
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 
@@ -33,7 +33,7 @@ def network():
 
 
 class Function(nn.Module):
-    ode = None
+    nfe = status = None
 
     def __init__(self, function):
         super().__init__()
@@ -46,16 +46,16 @@ class Function(nn.Module):
 
 @pytest.mark.parametrize("tau", [1e-3, 10.0])
 def test_our_solver_is_invariant(tau):
-    with solving(network(), tolerance=tau) as model:
-        found = batch_invariance(model, images(7), seed=0, batch_size=4)
+    model = network().at(tolerance=tau)
+    found = batch_invariance(model, images(7), seed=0, batch_size=4)
     assert found.logit_difference.max() < 1e-4
     assert not found.prediction_differs.any()
     assert not found.nfe_differs.any()
 
 
 def test_a_joint_solve_is_not():
-    with solving(network(), tolerance=0.1, backend="torchdiffeq") as model:
-        found = batch_invariance(model, images(7), seed=0, batch_size=7)
+    model = network().at(tolerance=0.1, backend="torchdiffeq")
+    found = batch_invariance(model, images(7), seed=0, batch_size=7)
     assert found.logit_difference.max() > 1e-3
     assert found.nfe_differs.any()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.audit.detection import detect, disagreement
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 
 pytestmark = pytest.mark.numerical
@@ -34,8 +34,8 @@ def network():
 
 def detected(model, count=12, tau=0.1, **changes):
     x = images(count)
-    with solving(model, tolerance=tau), torch.no_grad():
-        y = model(x).argmax(1)
+    with torch.no_grad():
+        y = model.at(tolerance=tau)(x).argmax(1)
     settings = {"tolerance": tau, "tolerances": TAUS, "penalty": 1.0, "batch_size": 128}
     return x, y, detect(model, x, y, METHOD, **(settings | changes))
 
@@ -60,16 +60,15 @@ def test_scores_treat_all_tolerances_alike(seed, order):
 def test_clean_and_plain_scores_are_those_of_the_images():
     model = network()
     x, y, found = detected(model)
-    with solving(model, tolerance=0.1):
-        plain = attack(model, x, y, METHOD)
+    plain = attack(model.at(tolerance=0.1), x, y, METHOD)
     assert torch.equal(found.success["adversarial"], plain.success)
     assert torch.equal(found.correct, plain.attacked)
     assert plain.success.any()
     for name, shown in (("clean", x), ("adversarial", plain.adversarials)):
         columns = []
         for tau in TAUS:
-            with solving(model, tolerance=tau), torch.no_grad():
-                columns.append(model(shown).softmax(1))
+            with torch.no_grad():
+                columns.append(model.at(tolerance=tau)(shown).softmax(1))
         expected = disagreement(torch.stack(columns, dim=1))
         torch.testing.assert_close(found.scores[name], expected, rtol=1e-4, atol=1e-5)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from node_robustness.audit.gradients import audit_gradients, directions, sources
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.streams import Streams
 
 pytestmark = pytest.mark.numerical
@@ -26,28 +26,29 @@ def images(count):
 
 
 def audit(model, count=3, random=2, tau=None, **options):
-    with solving(model, tolerance=tau) if tau else solving(model):
-        return audit_gradients(
-            model,
-            images(count),
-            torch.arange(count) % 4,
-            sources(model, 1e-5, 20),
-            random=random,
-            streams=Streams.of(0, range(count)),
-            **({"batch_size": 128} | options),
-        )
+    return audit_gradients(
+        model.at(tolerance=tau),
+        images(count),
+        torch.arange(count) % 4,
+        sources(model, 1e-5, 20),
+        random=random,
+        streams=Streams.of(0, range(count)),
+        **({"batch_size": 128} | options),
+    )
 
 
 class Plain(nn.Module):
     """A model without an ODE, from a function of its weight and the flat pixels."""
 
     ode = None
-    solver = None
 
     def __init__(self, function):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(4, SIDE**2, generator=torch.manual_seed(1)))
         self.function = function
+
+    def at(self, **changes):
+        return self
 
     def forward(self, x):
         return self.function(self.weight, x.flatten(1))
@@ -86,8 +87,7 @@ def test_gradients_are_compared_pair_by_pair():
         {"method": "rk4", "steps": 20},
     ):
         at = x.clone().requires_grad_()
-        with solving(model, **settings):
-            loss = F.cross_entropy(model(at), y, reduction="sum")
+        loss = F.cross_entropy(model.at(**settings)(at), y, reduction="sum")
         gradients.append(torch.autograd.grad(loss, at)[0].flatten(1).numpy().astype(float))
     for image in range(3):
         for i, a in enumerate(gradients):
@@ -123,16 +123,15 @@ def test_differences_of_a_smooth_net_are_its_gradient_at_a_tight_tolerance():
     model = network()
     model.body.function = Smooth(model.body.function)
     model.double()
-    with solving(model, tolerance=1e-9):
-        found = audit_gradients(
-            model,
-            images(4).double(),
-            torch.arange(4),
-            {"direct": {}},
-            random=4,
-            streams=Streams.of(0, range(4)),
-            batch_size=4,
-        )
+    found = audit_gradients(
+        model.at(tolerance=1e-9),
+        images(4).double(),
+        torch.arange(4),
+        {"direct": {}},
+        random=4,
+        streams=Streams.of(0, range(4)),
+        batch_size=4,
+    )
     direct = found.derivative[:, 0]
     assert direct.abs().amax(1).min() > 1e-3
     assert relative(found.finite_difference - direct, direct).max() < 1e-5
@@ -195,14 +194,14 @@ def test_a_staircase_with_another_functions_gradient_is_found_out():
 def test_a_failed_solve_is_unknown_and_harms_no_other_image():
     model = network()
     whole = audit(model, count=8, tau=1e-2)
-    with solving(model, tolerance=1e-2), torch.no_grad():
-        model(images(8))
-    attempts = (model.nfe - 2) // 6
+    solved = model.at(tolerance=1e-2)
+    with torch.no_grad():
+        solved(images(8))
+    attempts = (solved.nfe - 2) // 6
     most = int(attempts.min())
     failed = attempts > most
     assert 0 < failed.sum() < 8
-    with solving(model, max_steps=most):
-        found = audit(model, count=8, tau=1e-2)
+    found = audit(model.at(max_steps=most), count=8, tau=1e-2)
     assert found.finite_difference_frozen[failed, 0].isnan().all()
     torch.testing.assert_close(
         found.finite_difference_frozen[~failed, 0], whole.finite_difference_frozen[~failed, 0]

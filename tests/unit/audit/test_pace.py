@@ -30,7 +30,9 @@ def test_it_is_the_same_attack_solved_by_torchdiffeq_one_image_at_a_time(body):
         labels = model(images).argmax(1)
     labels[2] = (labels[2] + 1) % 4
     method = BasicIterativeMethod(Norm("linf"), 0.1, 0.02, 8)
-    attacked = with_gradient(model, 1e-2, ADJOINT if body == "ode" else {})
+    settings = ADJOINT if body == "ode" else {}
+    attacked = with_gradient(model, 1e-2, settings)
+    procedure = with_gradient(model.at(backend="torchdiffeq"), 1e-2, settings)
     batches, done = [], []
 
     def seen(model, inputs):
@@ -38,7 +40,7 @@ def test_it_is_the_same_attack_solved_by_torchdiffeq_one_image_at_a_time(body):
 
     with model.register_forward_pre_hook(seen):
         found = measure(
-            model, attacked, images, labels, method, index=range(6), seed=0, progress=done.append
+            procedure, images, labels, method, index=range(6), seed=0, progress=done.append
         )
     together = attack(attacked, images, labels, method)
     assert found.iterations.tolist() == together.iterations.tolist()

@@ -5,9 +5,9 @@ import torch
 
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
-from node_robustness.attacks.expectation import AtTolerances, log_uniform
+from node_robustness.attacks.expectation import log_uniform
 from node_robustness.audit.randomisation import Ascent, attack_randomised, climb, misclassified
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from rounding import rows_round_alike
@@ -52,13 +52,11 @@ def test_one_known_tolerance_is_the_basic_iterative_method():
     """With two classes the iterate of the largest loss is adversarial where any is."""
     model, x = network(classes=2), images(8)
     y, tau = labels(model, x), 0.1
-    made = climb(
-        AtTolerances(model), x, y, ASCENT, lambda: torch.full((8, 1), tau, dtype=torch.float64)
-    )
-    with solving(model, tolerance=tau):
-        y_there = labels(model, x)
-        method = BasicIterativeMethod(Norm("linf"), 0.03, 0.01, 4, early_stop=False)
-        found = attack(model, x, y, method)
+    made = climb(model, x, y, ASCENT, lambda: torch.full((8, 1), tau, dtype=torch.float64))
+    solved = model.at(tolerance=tau)
+    y_there = labels(solved, x)
+    method = BasicIterativeMethod(Norm("linf"), 0.03, 0.01, 4, early_stop=False)
+    found = attack(solved, x, y, method)
     rows = found.success & (y_there == y)
     assert rows.any()
     torch.testing.assert_close(made[rows], found.adversarials[rows], rtol=0, atol=1e-6)
@@ -69,11 +67,11 @@ def test_one_known_tolerance_is_the_basic_iterative_method():
 def test_misclassified_at_tolerances_of_ones_own():
     model, x = network(), images(6)
     y, taus = labels(model, x), log_uniform(1e-3, 10.0)(Streams.of(2, range(6)), 5)
-    found = misclassified(AtTolerances(model), x, y, taus)
+    found = misclassified(model, x, y, taus)
     for image in range(6):
         for draw in range(5):
-            with solving(model, tolerance=taus[image, draw].item()):
-                expected = labels(model, x[image : image + 1]) != y[image]
+            solved = model.at(tolerance=taus[image, draw].item())
+            expected = labels(solved, x[image : image + 1]) != y[image]
             assert found[image, draw] == expected
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from node_robustness.audit.tolerance_matrix import judge
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import evaluate
 
 pytestmark = pytest.mark.numerical
@@ -18,8 +18,7 @@ def test_every_column_is_an_evaluation_at_its_tolerance():
     assert sum(done) == 5 * 3
     assert found.logits.shape == (5, 3, 4)
     for column, tau in enumerate(taus):
-        with solving(model, tolerance=tau):
-            expected = evaluate(model, x, batch_size=2)
+        expected = evaluate(model.at(tolerance=tau), x, batch_size=2)
         assert torch.equal(found.predictions[:, column], expected.predictions)
         assert torch.equal(found.logits[:, column], expected.logits)
         assert torch.equal(found.nfe[:, column], expected.nfe)

@@ -37,8 +37,8 @@ def network(design, dtype=torch.float64):
     torch.manual_seed(3)
     spec = classifier.Spec(1, 4, (0.4,), (0.3,), DESIGNS[design], "ode", filters=8)
     model = classifier.Classifier(spec).eval()
-    with torch.no_grad(), classifier.solving(model, tolerance=0.1):
-        model.head.linear.bias -= model(images(16, torch.float32)).mean(0)
+    with torch.no_grad():
+        model.head.linear.bias -= model.at(tolerance=0.1)(images(16, torch.float32)).mean(0)
     return model.to(dtype)
 
 
@@ -77,9 +77,9 @@ def test_gradients_are_those_of_the_cpu(device, design, gradient):
 
     def gradient_on(where):
         net, at = on(where, model), x.to(where, copy=True).requires_grad_()
-        with classifier.solving(net, tolerance=1e-3, gradient=gradient):
-            loss = F.cross_entropy(net(at), labels.to(where), reduction="sum")
-            return torch.autograd.grad(loss, at)[0].cpu()
+        solved = net.at(tolerance=1e-3, gradient=gradient)
+        loss = F.cross_entropy(solved(at), labels.to(where), reduction="sum")
+        return torch.autograd.grad(loss, at)[0].cpu()
 
     torch.testing.assert_close(gradient_on(device), gradient_on("cpu"), rtol=1e-7, atol=1e-12)
 
@@ -92,9 +92,9 @@ def test_an_attack_succeeds_where_it_does_on_the_cpu(device, design, gradient):
 
     def attacked(where):
         net = on(where, model)
-        with classifier.solving(net, tolerance=0.1, gradient=gradient):
-            labels = evaluate(net, x.to(where), batch_size=40).predictions
-            return attack(net, x.to(where), labels, method, batch_size=16)
+        solved = net.at(tolerance=0.1, gradient=gradient)
+        labels = evaluate(solved, x.to(where), batch_size=40).predictions
+        return attack(solved, x.to(where), labels, method, batch_size=16)
 
     here, there = attacked("cpu"), attacked(device)
     assert 0 < int(here.success.sum()) < 40, "says nothing where all or none fall"
@@ -108,12 +108,12 @@ def test_neither_the_batch_nor_a_second_time_changes_a_decision(device, design):
     """In float32, as jobs compute; two runs in the same batches are the same to the bit."""
     model, x = on(device, network(design, torch.float32)), images(70, torch.float32).to(device)
     method = BasicIterativeMethod(Norm("linf"), 0.004, 0.001, 5, early_stop=True)
-    with classifier.solving(model, tolerance=0.1):
-        labels = evaluate(model, x, batch_size=70).predictions
-        found = {
-            size: [attack(model, x, labels, method, batch_size=size) for _ in range(2)]
-            for size in (70, 1, 7)
-        }
+    solved = model.at(tolerance=0.1)
+    labels = evaluate(solved, x, batch_size=70).predictions
+    found = {
+        size: [attack(solved, x, labels, method, batch_size=size) for _ in range(2)]
+        for size in (70, 1, 7)
+    }
     for size, (one, again) in found.items():
         assert torch.equal(one.adversarials, again.adversarials), size
         for name in ("success", "adversarial_predictions", "iterations", "nfe_adversarial"):

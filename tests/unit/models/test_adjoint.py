@@ -10,7 +10,7 @@ from torch import Tensor
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.config.models import Solver
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.ode.tableaus import TABLEAUS
 from node_robustness.perturbations.norms import Norm
 
@@ -26,9 +26,9 @@ def classifier(seed: int = 0, **changes: object) -> Classifier:
 def gradient(model: Classifier, images: Tensor, **solver: object) -> Tensor:
     """Of the summed loss for labels 0, 1, ..., with respect to the images."""
     images = images.clone().requires_grad_()
-    with solving(model, **solver):
-        loss = F.cross_entropy(model(images), torch.arange(len(images)), reduction="sum")
-        return torch.autograd.grad(loss, images)[0]
+    solved = model.at(**solver) if solver else model
+    loss = F.cross_entropy(solved(images), torch.arange(len(images)), reduction="sum")
+    return torch.autograd.grad(loss, images)[0]
 
 
 def one_by_one(model: Classifier, images: Tensor, **solver: object) -> Tensor:
@@ -36,9 +36,9 @@ def one_by_one(model: Classifier, images: Tensor, **solver: object) -> Tensor:
     found = []
     for label, image in enumerate(images.split(1)):
         image = image.clone().requires_grad_()
-        with solving(model, backend="torchdiffeq", **solver):
-            loss = F.cross_entropy(model(image), torch.tensor([label]))
-            found.append(torch.autograd.grad(loss, image)[0])
+        solved = model.at(backend="torchdiffeq", **solver)
+        loss = F.cross_entropy(solved(image), torch.tensor([label]))
+        found.append(torch.autograd.grad(loss, image)[0])
     return torch.cat(found)
 
 
@@ -88,25 +88,23 @@ def test_the_seminorm_is_torchdiffeqs_norm_without_parameters(tau, images):
         evaluations.append(len(calls))
 
     start = h.clone().requires_grad_()
-    with solving(model, tolerance=tau, gradient="adjoint", adjoint_norm="seminorm"):
-        (ours,) = torch.autograd.grad((weights * model.ode(start)).sum(), start)
+    solved = model.at(tolerance=tau, gradient="adjoint", adjoint_norm="seminorm")
+    (ours,) = torch.autograd.grad((weights * solved.ode(start)).sum(), start)
     assert torch.allclose(ours, torch.cat(theirs), rtol=1e-8, atol=1e-12)
-    assert model.ode.nfe_backward is not None
-    assert model.ode.nfe_backward.tolist() == evaluations
+    assert solved.ode.nfe_backward is not None
+    assert solved.ode.nfe_backward.tolist() == evaluations
 
 
 def test_the_two_norms_agree_at_a_small_tolerance_only(images):
     """The full norm takes more steps: it bounds errors as well that an attack has no use for."""
     model = classifier()
-    assert model.ode is not None
     distance, cost = {}, {}
     for tau in (1e-6, 1e-3):
         found = []
         for norm in ("full", "seminorm"):
-            settings = {"tolerance": tau, "gradient": "adjoint", "adjoint_norm": norm}
-            found.append(gradient(model, images[:2], **settings).flatten(1))
-            assert model.ode.nfe_backward is not None
-            cost[tau, norm] = model.ode.nfe_backward.sum().item()
+            solved = model.at(tolerance=tau, gradient="adjoint", adjoint_norm=norm)
+            found.append(gradient(solved, images[:2]).flatten(1))
+            cost[tau, norm] = solved.ode.nfe_backward.sum().item()
         full, seminorm = found
         distance[tau] = ((full - seminorm).norm(dim=1) / full.norm(dim=1)).max().item()
     assert distance[1e-6] < 0.05
@@ -130,27 +128,27 @@ def test_a_loose_backward_solve_spoils_the_gradient_of_a_tight_forward_one(image
 def test_evaluations_of_the_backward_solve(images):
     model = classifier()
     assert model.ode is not None
-    with solving(model, gradient="adjoint", tolerance=1e-1):
-        start = images.clone().requires_grad_()
-        losses = F.cross_entropy(model(start), torch.arange(4), reduction="none")
-        assert model.ode.nfe_backward is None
-        torch.autograd.grad(losses[[0, 2]].sum(), start)
-    nfe = model.ode.nfe_backward
+    solved = model.at(gradient="adjoint", tolerance=1e-1)
+    start = images.clone().requires_grad_()
+    losses = F.cross_entropy(solved(start), torch.arange(4), reduction="none")
+    assert solved.ode.nfe_backward is None
+    torch.autograd.grad(losses[[0, 2]].sum(), start)
+    nfe = solved.ode.nfe_backward
     assert nfe is not None
     assert nfe.dtype == torch.int32
     assert (nfe > 0).tolist() == [True, False, True, False]
     assert ((nfe[[0, 2]] - 2) % 6 == 0).all()
-    gradient(model, images, tolerance=1e-1)
-    assert model.ode.nfe_backward is None
+    solved(images)
+    assert solved.ode.nfe_backward is None
 
 
 @pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
 @pytest.mark.parametrize("kind", ["direct", "adjoint"])
 def test_fixed_steps_in_a_classifier(method, kind, images):
     model = classifier(method=method, steps=7)
-    ours = gradient(model, images, gradient=kind)
-    assert model.nfe is not None
-    assert model.nfe.tolist() == [7 * len(TABLEAUS[method].solution)] * 4
+    solved = model.at(gradient=kind)
+    ours = gradient(solved, images)
+    assert solved.nfe.tolist() == [7 * len(TABLEAUS[method].solution)] * 4
     assert torch.allclose(ours, one_by_one(model, images, gradient=kind), rtol=1e-8, atol=1e-12)
     assert Spec.from_json(model.spec.to_json()) == model.spec
 
@@ -195,8 +193,7 @@ def test_how_far_the_papers_gradients_and_successes_are_from_the_direct_ones(
         paper = {"backend": "torchdiffeq", "gradient": "adjoint", "tolerance": tau}
         found, one = {}, {}
         for name, settings in (("paper", paper), ("direct", {"tolerance": tau})):
-            with solving(model, **settings):
-                found[name] = attack(model, x, y, method, batch_size=1)
+            found[name] = attack(model.at(**settings), x, y, method, batch_size=1)
             one[name] = torch.cat(
                 [gradient(model, image, **settings).flatten(1) for image in x[:8].split(1)]
             )
@@ -219,26 +216,24 @@ def test_a_tolerance_for_each_image_is_a_pass_for_each(kind, images):
     model, taus = classifier(), torch.tensor([1e-4, 10.0, 1e-1, 1e-2], dtype=torch.float64)
     assert model.ode is not None
     x = images.clone().requires_grad_()
-    with solving(model, tolerance=taus, gradient=kind):
-        losses = F.cross_entropy(model(x), torch.arange(4), reduction="none")
-        together = model.ode.nfe
-        (gradients,) = torch.autograd.grad(losses[[0, 2, 3]].sum(), x)
+    solved = model.at(tolerance=taus, gradient=kind)
+    losses = F.cross_entropy(solved(x), torch.arange(4), reduction="none")
+    together = solved.ode.nfe
+    (gradients,) = torch.autograd.grad(losses[[0, 2, 3]].sum(), x)
     assert together is not None
     assert not gradients[1].any()
     for row in (0, 2, 3):
         alone = images[row : row + 1].clone().requires_grad_()
-        with solving(model, tolerance=float(taus[row]), gradient=kind):
-            loss = F.cross_entropy(model(alone), torch.tensor([row]))
-            assert model.ode.nfe is not None
-            assert model.ode.nfe.item() == together[row].item()
-            torch.testing.assert_close(losses[row], loss, rtol=1e-12, atol=1e-12)
-            (gradient,) = torch.autograd.grad(loss, alone)
+        solved = model.at(tolerance=float(taus[row]), gradient=kind)
+        loss = F.cross_entropy(solved(alone), torch.tensor([row]))
+        assert solved.ode.nfe is not None
+        assert solved.ode.nfe.item() == together[row].item()
+        torch.testing.assert_close(losses[row], loss, rtol=1e-12, atol=1e-12)
+        (gradient,) = torch.autograd.grad(loss, alone)
         torch.testing.assert_close(gradients[row], gradient[0], rtol=1e-8, atol=1e-12)
 
 
 def test_torchdiffeq_has_one_tolerance(images):
-    with (
-        solving(classifier(), tolerance=torch.ones(4), backend="torchdiffeq") as model,
-        pytest.raises(ValueError, match="give one tolerance"),
-    ):
+    model = classifier().at(tolerance=torch.ones(4), backend="torchdiffeq")
+    with pytest.raises(ValueError, match="give one tolerance"):
         model(images)

@@ -1,5 +1,7 @@
 """The paper's classifiers: sizes, saving, imported checkpoints, gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,8 +16,8 @@ from node_robustness.models.classifier import (
     Spec,
     backward_solves,
     parameter_count,
-    solving,
 )
+from node_robustness.ode.solve import Status
 
 pytestmark = pytest.mark.numerical
 
@@ -76,8 +78,7 @@ def test_imported_checkpoint_gives_the_same_logits(kind, dropout, tmp_path):
     with torch.no_grad():
         for tau in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0):
             expected = torch.cat([theirs.float().double()(image, tau) for image in images.split(1)])
-            with solving(ours, tolerance=tau):
-                assert torch.allclose(ours(images), expected, rtol=1e-9, atol=1e-9)
+            assert torch.allclose(ours.at(tolerance=tau)(images), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -230,9 +231,8 @@ def test_adjoint_gradient_is_torchdiffeqs_at_batch_one(kind, tau):
 
 def gradient(model: Classifier, images: Tensor, labels: Tensor, **solver: object) -> Tensor:
     images = images.clone().requires_grad_()
-    with solving(model, **solver):
-        loss = F.cross_entropy(model(images), labels, reduction="sum")
-        return torch.autograd.grad(loss, images)[0]
+    loss = F.cross_entropy(model.at(**solver)(images), labels, reduction="sum")
+    return torch.autograd.grad(loss, images)[0]
 
 
 def test_adjoint_and_direct_gradients_agree_at_a_small_tolerance_only():
@@ -251,9 +251,9 @@ def test_adjoint_and_direct_gradients_agree_at_a_small_tolerance_only():
 def test_adjoint_skips_images_that_want_no_gradient():
     model = classifier("OON").double()
     images = torch.rand(3, 1, 8, 8, dtype=torch.float64, requires_grad=True)
-    with solving(model, gradient="adjoint", tolerance=1e-2):
-        losses = F.cross_entropy(model(images), torch.tensor([1, 2, 3]), reduction="none")
-        (found,) = torch.autograd.grad(losses[1], images)
+    solved = model.at(gradient="adjoint", tolerance=1e-2)
+    losses = F.cross_entropy(solved(images), torch.tensor([1, 2, 3]), reduction="none")
+    (found,) = torch.autograd.grad(losses[1], images)
     assert (found[[0, 2]] == 0).all()
     alone = gradient(
         model, images[1:2].detach(), torch.tensor([2]), gradient="adjoint", tolerance=1e-2
@@ -264,22 +264,23 @@ def test_adjoint_skips_images_that_want_no_gradient():
 def test_torchdiffeq_backend_solves_the_batch_as_one():
     model = classifier("OON")
     images = torch.rand(6, 1, 8, 8)
-    with torch.no_grad(), solving(model, tolerance=1e-1, backend="torchdiffeq"):
-        joint = model(images)
-        assert model.nfe is not None
-        assert len(set(model.nfe.tolist())) == 1
-        alone = torch.cat([model(image) for image in images.split(1)])
+    solved = model.at(tolerance=1e-1, backend="torchdiffeq")
+    with torch.no_grad():
+        joint = solved(images)
+        assert solved.nfe is not None
+        assert len(set(solved.nfe.tolist())) == 1
+        alone = torch.cat([solved(image) for image in images.split(1)])
     assert not torch.allclose(joint, alone, atol=1e-5)
-    with torch.no_grad(), solving(model, tolerance=1e-1):
-        assert torch.allclose(model(images), alone, atol=1e-4)
+    with torch.no_grad():
+        assert torch.allclose(model.at(tolerance=1e-1)(images), alone, atol=1e-4)
 
 
 def test_a_backward_solve_that_gives_up_is_named():
     model = classifier("OON", channels=1)
     images = torch.rand(2, 1, 8, 8, requires_grad=True)
     changes = {"backend": "torchdiffeq", "gradient": "adjoint", "tolerance": 1.0, "max_steps": 6}
-    with solving(model, **changes, adjoint_tolerance=1e-3), backward_solves():
-        logits = model(images)
+    with backward_solves():
+        logits = model.at(**changes, adjoint_tolerance=1e-3)(images)
         with pytest.raises(UserError) as raised, backward_solves():
             torch.autograd.grad(logits.sum(), images)
     assert str(raised.value) == (
@@ -288,19 +289,77 @@ def test_a_backward_solve_that_gives_up_is_named():
     )
     # Each of the remedies helps.
     for other in ({"max_steps": 1000}, {"adjoint_tolerance": 10.0}, {"gradient": "direct"}):
-        with solving(model, **{**changes, "adjoint_tolerance": 1e-3, **other}):
-            torch.autograd.grad(model(images).sum(), images)
+        solved = model.at(**{**changes, "adjoint_tolerance": 1e-3, **other})
+        torch.autograd.grad(solved(images).sum(), images)
     with pytest.raises(AssertionError, match="a bug"), backward_solves():
         raise AssertionError("a bug")
 
 
-def test_solver_settings_are_restored_after_an_error():
-    model = classifier("OON")
-    before = model.solver
-    with pytest.raises(RuntimeError), solving(model, tolerance=5.0):
-        raise RuntimeError
-    assert model.solver == before
-    res = classifier("RES")
-    with solving(res, tolerance=5.0):
-        assert res.solver is None
-        assert res.nfe is None
+class TestViews:
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+
+    @pytest.mark.parametrize("order", [(0, 1, 0), (1, 0, 1)])
+    def test_they_take_turns_and_leave_the_model_as_it_is(self, order):
+        model = classifier("OON")
+        before, expected, views = model.solver, model(self.images), []
+        for tolerance in (1e-6, 10.0):
+            fresh = classifier("OON").at(tolerance=tolerance)
+            views.append((model.at(tolerance=tolerance), fresh(self.images), fresh.nfe))
+        for turn in order:
+            view, logits, nfe = views[turn]
+            assert torch.equal(view(self.images), logits)
+            assert torch.equal(view.nfe, nfe)
+            assert view.status.tolist() == [Status.SUCCESS] * 6
+        (tight, _, many), (loose, _, few) = views
+        assert (many > few).all()
+        assert (tight.solver.tolerance, loose.solver.tolerance) == (1e-6, 10.0)
+        assert torch.equal(tight.nfe, many)
+        assert torch.equal(loose.nfe, few)
+        assert model.solver == before
+        assert torch.equal(model(self.images), expected)
+
+    def test_it_is_the_same_network(self):
+        model = classifier("OON")
+        view = model.at(tolerance=0.1)
+        assert all(a is b for a, b in zip(view.parameters(), model.parameters(), strict=True))
+        assert view.state_dict().keys() == model.state_dict().keys()
+        model.double()
+        assert view(self.images.double()).dtype == torch.float64
+        seen = []
+        with model.register_forward_hook(lambda net, *_: seen.append(net.solver.tolerance)):
+            view(self.images.double())
+            view.at(max_steps=900)(self.images.double())
+        assert seen == [0.1, 0.1]
+
+    def test_it_is_in_the_mode_of_the_model(self):
+        model = classifier("OON")
+        view = model.at(tolerance=1e-6, backend="torchdiffeq", batch_size=1)
+        view(self.images)
+        assert view.nfe.unique().numel() > 1
+        model.train()
+        view(self.images)
+        assert view.nfe.unique().numel() == 1
+
+    def test_a_tolerance_of_none_is_the_models(self):
+        view = classifier("OON").at(tolerance=0.1)
+        assert view.at(tolerance=None, gradient="adjoint").solver == replace(
+            view.solver, gradient="adjoint"
+        )
+
+    def test_there_is_no_other_setting(self):
+        with pytest.raises(TypeError, match="tau"):
+            classifier("OON").at(tau=0.1)
+
+    def test_without_an_ode_settings_have_no_effect(self):
+        model = classifier("RES")
+        view = model.at(tolerance=5.0, gradient="adjoint")
+        assert torch.equal(view(self.images), model(self.images))
+        assert (view.solver, view.nfe, view.status) == (None, None, None)
+
+    def test_it_is_of_the_class_of_the_model(self):
+        class Doubled(Classifier):
+            def embed(self, images):
+                return 2 * super().embed(images)
+
+        model = Doubled(spec("OON")).eval()
+        assert torch.equal(model.at(max_steps=900)(self.images), model(self.images))

@@ -7,7 +7,7 @@ import torch
 from node_robustness.errors import UserError
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.models import evaluation
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import check_that_answers_differ, evaluate
 from node_robustness.models.predictions import NO_CLASS
 from node_robustness.ode.solve import Status
@@ -32,13 +32,14 @@ def images(count, dtype=torch.float64):
 @pytest.mark.parametrize("tau", [1e-3, 0.1, 10.0])
 def test_each_image_is_solved_on_its_own(tau, batch_size):
     model, x = network(), images(5)
-    with solving(model, tolerance=tau):
-        found = evaluate(model, x, batch_size=batch_size)
-        with solving(model, backend="torchdiffeq"), torch.no_grad():
-            for i in range(5):
-                logits = model(x[i : i + 1])
-                torch.testing.assert_close(found.logits[i : i + 1], logits, rtol=0, atol=1e-9)
-                assert found.nfe[i] == model.nfe[0]
+    solved = model.at(tolerance=tau)
+    found = evaluate(solved, x, batch_size=batch_size)
+    reference = solved.at(backend="torchdiffeq")
+    with torch.no_grad():
+        for i in range(5):
+            logits = reference(x[i : i + 1])
+            torch.testing.assert_close(found.logits[i : i + 1], logits, rtol=0, atol=1e-9)
+            assert found.nfe[i] == reference.nfe[0]
     assert torch.equal(found.predictions, found.logits.argmax(1))
     assert found.nfe.dtype == torch.int32
     assert found.status.tolist() == [Status.SUCCESS] * 5
@@ -58,14 +59,13 @@ def test_a_model_without_an_ode_has_no_cost_and_no_status():
 
 def test_failed_solves_have_no_class_and_say_why():
     model, x = network(), images(8)
-    with solving(model, tolerance=1e-5):
-        whole = evaluate(model, x, batch_size=8)
-        steps = (whole.nfe - 2) // 6
-        most = int(steps.sort().values[3])
-        failed = steps > most
-        assert bool(failed.any())
-        with solving(model, max_steps=most):
-            found = evaluate(model, x, batch_size=3)
+    solved = model.at(tolerance=1e-5)
+    whole = evaluate(solved, x, batch_size=8)
+    steps = (whole.nfe - 2) // 6
+    most = int(steps.sort().values[3])
+    failed = steps > most
+    assert bool(failed.any())
+    found = evaluate(solved.at(max_steps=most), x, batch_size=3)
     assert bool(found.logits[failed].isnan().all())
     assert found.predictions[failed].unique().tolist() == [NO_CLASS]
     assert found.status[failed].unique().tolist() == [Status.MAX_STEPS]

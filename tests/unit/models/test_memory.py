@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from node_robustness.config.config import Compute
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.memory import LARGEST_BATCH, bytes_an_image, images_at_a_time
 
 
@@ -36,11 +36,9 @@ def test_the_need_of_a_simple_model_is_a_few_images(images):
 def test_every_step_that_is_kept_needs_its_memory(model, images):
     needs = {}
     for steps in (5, 20):
-        with solving(model, method="rk4", steps=steps):
-            needs[steps] = bytes_an_image(model, images)
+        needs[steps] = bytes_an_image(model.at(method="rk4", steps=steps), images)
     assert 3.5 < needs[20] / needs[5] < 4.1
-    with solving(model, method="rk4", steps=20, checkpoint=True):
-        assert bytes_an_image(model, images) < needs[20] / 4
+    assert bytes_an_image(model.at(method="rk4", steps=20, checkpoint=True), images) < needs[20] / 4
 
 
 def test_it_counts_what_is_alive_and_not_what_was(model, images):
@@ -63,6 +61,6 @@ def test_the_configuration_may_name_the_number(model, images):
 
 
 def test_there_is_always_room_for_one_image(model, images):
-    with solving(model, method="rk4", steps=100):
-        assert bytes_an_image(model, images) > 2**20
-        assert images_at_a_time(Compute(memory_mb=1), model, images) == 1
+    solved = model.at(method="rk4", steps=100)
+    assert bytes_an_image(solved, images) > 2**20
+    assert images_at_a_time(Compute(memory_mb=1), solved, images) == 1

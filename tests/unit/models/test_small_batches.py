@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
-from node_robustness.models.classifier import Classifier, Head, Spec, solving
+from node_robustness.models.classifier import Classifier, Head, Spec
 from node_robustness.models.small_batches import ROWS, at_least_some_rows, filled_up
 from node_robustness.ode.step_control import Adaptive
 from node_robustness.perturbations.norms import Norm
@@ -63,22 +63,22 @@ def test_an_attack_is_the_same_in_any_batch_and_order(kind, gradient, record_pro
     x = torch.rand(count, 1, 8, 8)
     method = BasicIterativeMethod(Norm("linf"), 0.05, 0.02, 2)
     order = torch.randperm(count)
-    with solving(model, tolerance=0.1, gradient=gradient):
-        y = model(x).argmax(1)
-        whole = attack(model, x, y, method, batch_size=count)
-        for size in (1, 7, 64):
-            few = order[:12] if size == 1 else order
-            found = attack(model, x[few], y[few], method, batch_size=size)
-            assert torch.equal(found.success, whole.success[few])
-            assert torch.equal(found.adversarial_predictions, whole.adversarial_predictions[few])
-            assert torch.equal(found.iterations, whole.iterations[few])
-            if whole.nfe_adversarial is not None:
-                assert torch.equal(found.nfe_adversarial, whole.nfe_adversarial[few])
-            apart = (found.adversarials - whole.adversarials[few]).abs() > 1e-5
-            # Where rows round differently, a gradient of zero but for rounding has either sign.
-            assert apart.float().mean() <= (0 if rows_round_alike() else 0.1)
-            equal = torch.equal(found.adversarials, whole.adversarials[few])
-            record_property(f"bits equal in batches of {size}", equal)
+    solved = model.at(tolerance=0.1, gradient=gradient)
+    y = solved(x).argmax(1)
+    whole = attack(solved, x, y, method, batch_size=count)
+    for size in (1, 7, 64):
+        few = order[:12] if size == 1 else order
+        found = attack(solved, x[few], y[few], method, batch_size=size)
+        assert torch.equal(found.success, whole.success[few])
+        assert torch.equal(found.adversarial_predictions, whole.adversarial_predictions[few])
+        assert torch.equal(found.iterations, whole.iterations[few])
+        if whole.nfe_adversarial is not None:
+            assert torch.equal(found.nfe_adversarial, whole.nfe_adversarial[few])
+        apart = (found.adversarials - whole.adversarials[few]).abs() > 1e-5
+        # Where rows round differently, a gradient of zero but for rounding has either sign.
+        assert apart.float().mean() <= (0 if rows_round_alike() else 0.1)
+        equal = torch.equal(found.adversarials, whole.adversarials[few])
+        record_property(f"bits equal in batches of {size}", equal)
 
 
 class RowsOfConvolutions(TorchFunctionMode):
@@ -100,8 +100,9 @@ def test_no_state_is_convolved_alone(kind, gradient):
     """Not even where one image is attacked, or is the last of its batch still on its way."""
     model, x = network(kind), torch.rand(3, 1, 8, 8)
     method = BasicIterativeMethod(Norm("linf"), 0.05, 0.02, 2)
-    with solving(model, tolerance=0.1, gradient=gradient), RowsOfConvolutions() as convolutions:
-        attack(model, x, model(x).argmax(1), method, batch_size=1)
+    solved = model.at(tolerance=0.1, gradient=gradient)
+    with RowsOfConvolutions() as convolutions:
+        attack(solved, x, solved(x).argmax(1), method, batch_size=1)
     assert convolutions.rows
     assert min(convolutions.rows) > 1
 

@@ -12,7 +12,7 @@ from node_robustness.attacks.engine import attack
 from node_robustness.attacks.gradients import with_gradient
 from node_robustness.config.config import Compute
 from node_robustness.config.models import FIXED, TORCHDIFFEQ_ONLY, Solver
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import evaluate
 from node_robustness.models.memory import images_at_a_time
 from node_robustness.models.predictions import NO_CLASS
@@ -108,8 +108,7 @@ def test_its_adjoint_attack_is_ours_image_by_image(norm):
 
 def gradient(model, x, **solver):
     x = x.clone().requires_grad_()
-    with solving(model, **solver):
-        (found,) = torch.autograd.grad(100 * model(x).logsumexp(1).sum(), x)
+    (found,) = torch.autograd.grad(100 * model.at(**solver)(x).logsumexp(1).sum(), x)
     return found
 
 
@@ -124,8 +123,8 @@ def test_frozen_parameters_stay_in_the_error_norm_of_the_papers_adjoint():
 
 def test_a_solve_that_fails_costs_its_own_equation_alone():
     model, x = network(batch_size=1, max_steps=2), images(3)
-    with torch.no_grad(), solving(model, tolerance=1e-9):
-        found = evaluate(model, x, batch_size=3)
+    with torch.no_grad():
+        found = evaluate(model.at(tolerance=1e-9), x, batch_size=3)
     assert found.predictions.tolist() == [NO_CLASS] * 3
     assert found.status.tolist() == [Status.MAX_STEPS] * 3
     assert gradient(model, x, tolerance=1e-9).isnan().all()
@@ -157,9 +156,10 @@ def test_training_solves_a_whole_batch_as_one_equation():
 @pytest.mark.parametrize("method", ["dopri5", "implicit_adams"])
 def test_without_a_tolerance_the_model_keeps_its_own(method):
     model, x = network(method), images(2)
-    with torch.no_grad(), solving(model, tolerance=None):
-        assert model.solver.tolerance == TAU
-        assert model(x).isfinite().all()
+    solved = model.at(tolerance=None)
+    with torch.no_grad():
+        assert solved.solver.tolerance == TAU
+        assert solved(x).isfinite().all()
 
 
 def test_there_are_no_steps_of_an_image_to_look_at():

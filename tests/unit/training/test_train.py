@@ -446,7 +446,7 @@ def test_a_solver_that_gives_up_later_may_have_been_led_there_by_the_rate(tmp_pa
     def fewer_steps(module, inputs):
         calls.append(module)
         if len(calls) == 2:
-            model.solver = replace(model.solver, max_steps=2)
+            module.settings = replace(module.settings, max_steps=2)
 
     model.body.register_forward_pre_hook(fewer_steps)
     with pytest.raises(UserError) as raised:

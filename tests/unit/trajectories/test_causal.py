@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.trajectories import causal
 from node_robustness.trajectories.causal import (
     UNDETERMINED,
@@ -114,34 +114,36 @@ def unbroken(model, way, clean, moved):
 @pytest.mark.parametrize("tau", [1e-5, 0.1, 10.0])
 def test_patching_everything_restores_the_clean_run(body, tau):
     model, (clean, moved) = network(body), pairs()
-    with solving(model, tolerance=tau):
-        way = way_of(model, 4)
-        before, after = unbroken(model, way, clean, moved)
-        logits = patch_intervals(way, after, before, model.head, mode="state")
-        with torch.no_grad():
-            whole = intervals(way.ends).index((0.0, 1.0))
-            torch.testing.assert_close(logits[whole], model(clean), rtol=0, atol=1e-9)
-        if tau == 1e-5:  # elsewhere the solver starts anew
-            torch.testing.assert_close(logits, model(clean).expand_as(logits), rtol=0, atol=1e-3)
+    solved = model.at(tolerance=tau)
+    way = way_of(solved, 4)
+    before, after = unbroken(solved, way, clean, moved)
+    logits = patch_intervals(way, after, before, solved.head, mode="state")
+    with torch.no_grad():
+        whole = intervals(way.ends).index((0.0, 1.0))
+        torch.testing.assert_close(logits[whole], solved(clean), rtol=0, atol=1e-9)
+    if tau == 1e-5:  # elsewhere the solver starts anew
+        torch.testing.assert_close(logits, solved(clean).expand_as(logits), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])
 def test_patching_nothing_leaves_the_run_as_it_is(body):
     model, (clean, moved) = network(body), pairs()
-    with solving(model, tolerance=1e-7), torch.no_grad():
-        way = way_of(model, 3)
-        before, after = unbroken(model, way, clean, moved)
+    solved = model.at(tolerance=1e-7)
+    with torch.no_grad():
+        way = way_of(solved, 3)
+        before, after = unbroken(solved, way, clean, moved)
         for mode in ("dynamics", "state"):
-            logits = patch_intervals(way, after, before, model.head, part=nothing, mode=mode)
-            torch.testing.assert_close(logits, model(moved).expand_as(logits), rtol=0, atol=1e-5)
+            logits = patch_intervals(way, after, before, solved.head, part=nothing, mode=mode)
+            torch.testing.assert_close(logits, solved(moved).expand_as(logits), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])
 def test_what_the_dynamics_add_is_undone_and_what_has_entered_stays(body):
     model, (clean, moved) = network(body), pairs()
-    with solving(model, tolerance=1e-7), torch.no_grad():
-        way = way_of(model, 2)
-        before, after = unbroken(model, way, clean, moved)
+    solved = model.at(tolerance=1e-7)
+    with torch.no_grad():
+        way = way_of(solved, 2)
+        before, after = unbroken(solved, way, clean, moved)
         choice = torch.zeros(len(clean), dtype=torch.int64)
         found = way.patched(after[0], before[0], 0, everything, choice)
         torch.testing.assert_close(found[-1], before[-1] + after[0] - before[0], rtol=0, atol=1e-3)
@@ -152,16 +154,17 @@ def test_a_part_is_patched_and_the_rest_is_not():
     model, (clean, moved) = network(), pairs(2)
     mask = torch.zeros(8, 1, 1, dtype=torch.float64)
     mask[[1, 5]] = 1
-    with solving(model, tolerance=1e-8), torch.no_grad():
-        way = way_of(model, 4)
-        before, after = unbroken(model, way, clean, moved)
+    solved = model.at(tolerance=1e-8)
+    with torch.no_grad():
+        way = way_of(solved, 4)
+        before, after = unbroken(solved, way, clean, moved)
         choice = torch.zeros(2, dtype=torch.int64)
         part = channels([1, 5], (8, 4, 4))
         found = way.patched(after[1], before[1], 1, part, choice)[1]
 
         def slopes(t, p, s):
             time = torch.tensor([t], dtype=torch.float64)
-            f_p, f_s = model.ode.function(time, p), model.ode.function(time, s)
+            f_p, f_s = solved.ode.function(time, p), solved.ode.function(time, s)
             return f_p + mask * (f_s - f_p), f_s
 
         p, s, steps = after[1], before[1], 200
@@ -179,18 +182,19 @@ def test_a_part_is_patched_and_the_rest_is_not():
 
 def test_each_channel_by_itself_is_that_channel():
     model, (clean, moved) = network(), pairs(2)
-    with solving(model, tolerance=1e-7), torch.no_grad():
-        way = way_of(model, 1)
-        by_channel, by_place = restored_shares(model, way, clean, moved)
-        before, after = unbroken(model, way, clean, moved)
-        decided = model(clean).argmax(1)
-        base = model(torch.cat([clean, moved]))
+    solved = model.at(tolerance=1e-7)
+    with torch.no_grad():
+        way = way_of(solved, 1)
+        by_channel, by_place = restored_shares(solved, way, clean, moved)
+        before, after = unbroken(solved, way, clean, moved)
+        decided = solved(clean).argmax(1)
+        base = solved(torch.cat([clean, moved]))
         own, misled = causal._margin(base, decided.repeat(2)).chunk(2)
         for part, share in (
             (channels([3], (8, 4, 4)), by_channel[:, 3]),
             (places([(1, 2)], (8, 4, 4)), by_place[:, 1, 2]),
         ):
-            logits = patch_intervals(way, after, before, model.head, part=part)[0]
+            logits = patch_intervals(way, after, before, solved.head, part=part)[0]
             expected = (causal._margin(logits, decided) - misled) / (own - misled)
             torch.testing.assert_close(share, expected.float(), rtol=1e-3, atol=1e-4)
 
@@ -254,8 +258,8 @@ def test_an_insertion_that_leads_to_a_third_class_takes_the_decision_away(monkey
 
 def test_a_failed_solve_is_undetermined():
     model, (clean, moved) = network(), pairs()
-    with solving(model, tolerance=1e-8, max_steps=3):
-        found = find_causes(model, way_of(model, 3), clean, moved)
+    solved = model.at(tolerance=1e-8, max_steps=3)
+    found = find_causes(solved, way_of(solved, 3), clean, moved)
     assert (found.repaired == UNDETERMINED).all()
     assert found.responsible.isnan().all()
     assert found.random_repaired.isnan().all()
@@ -283,16 +287,16 @@ def test_the_shortest_and_earliest_is_responsible():
 @pytest.mark.parametrize("body", ["ode", "residual"])
 def test_causes_depend_neither_on_the_batch_nor_on_the_memory(body, monkeypatch):
     model, (clean, moved) = network(body, torch.float32), pairs(6, torch.float32)
-    with solving(model, tolerance=1e-2):
-        way = way_of(model, 4)
-        together = find_causes(model, way, clean, moved)
-        shares = restored_shares(model, way_of(model, 1), clean, moved)
-        monkeypatch.setattr(causal, "_ROWS_BYTES", 1)
-        alone = [find_causes(model, way, *(x[i : i + 1] for x in (clean, moved))) for i in range(6)]
-        for name in ("repaired", "inserted", "responsible", "random_repaired"):
-            found = torch.cat([getattr(one, name) for one in alone])
-            np.testing.assert_array_equal(found, getattr(together, name))
-        for found, expected in zip(
-            restored_shares(model, way_of(model, 1), clean[:2], moved[:2]), shares, strict=True
-        ):
-            torch.testing.assert_close(found, expected[:2], rtol=1e-3, atol=1e-3)
+    solved = model.at(tolerance=1e-2)
+    way = way_of(solved, 4)
+    together = find_causes(solved, way, clean, moved)
+    shares = restored_shares(solved, way_of(solved, 1), clean, moved)
+    monkeypatch.setattr(causal, "_ROWS_BYTES", 1)
+    alone = [find_causes(solved, way, *(x[i : i + 1] for x in (clean, moved))) for i in range(6)]
+    for name in ("repaired", "inserted", "responsible", "random_repaired"):
+        found = torch.cat([getattr(one, name) for one in alone])
+        np.testing.assert_array_equal(found, getattr(together, name))
+    for found, expected in zip(
+        restored_shares(solved, way_of(solved, 1), clean[:2], moved[:2]), shares, strict=True
+    ):
+        torch.testing.assert_close(found, expected[:2], rtol=1e-3, atol=1e-3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from node_robustness.models.classifier import Classifier, Spec, frozen, solving
+from node_robustness.models.classifier import Classifier, Spec, frozen
 from node_robustness.models.ode_function import ODEFunction
 from node_robustness.trajectories import growth
 from node_robustness.trajectories.distances import distances
@@ -150,23 +150,23 @@ def test_logarithmic_norms_are_those_of_the_whole_jacobian():
 @pytest.mark.parametrize("tau", [1e-3, 1.0])
 def test_the_flow_is_the_derivative_of_the_solution_with_its_steps_held(body, tau):
     model = network(body)
-    with solving(model, tolerance=tau):
-        runs = followed(model, images(3, (1, 6, 6)))
-        h, cost = runs.states["clean"][0], runs.costs.get("clean")
-        flow = growth.Flow(body_of(model), h, cost)
-        v, w = start(3, h.shape[1:]), start(3, h.shape[1:]).flip(0)
+    solved = model.at(tolerance=tau)
+    runs = followed(solved, images(3, (1, 6, 6)))
+    h, cost = runs.states["clean"][0], runs.costs.get("clean")
+    flow = growth.Flow(body_of(solved), h, cost)
+    v, w = start(3, h.shape[1:]), start(3, h.shape[1:]).flip(0)
 
-        @torch.no_grad()
-        def final(state):
-            if body == "residual":
-                return model.body(state)
-            return model.ode.solve(state, (0.0, 1.0), nodes=cost.nodes).states[-1]
+    @torch.no_grad()
+    def final(state):
+        if body == "residual":
+            return solved.body(state)
+        return solved.ode.solve(state, (0.0, 1.0), nodes=cost.nodes).states[-1]
 
-        difference = (final(h + 1e-6 * v) - final(h - 1e-6 * v)) / 2e-6
-        torch.testing.assert_close(flow.push(v), difference, rtol=1e-5, atol=1e-6)
-        forward = (flow.push(v) * w).flatten(1).sum(1)
-        backward = (v * flow.pull(w)).flatten(1).sum(1)
-        torch.testing.assert_close(forward, backward)
+    difference = (final(h + 1e-6 * v) - final(h - 1e-6 * v)) / 2e-6
+    torch.testing.assert_close(flow.push(v), difference, rtol=1e-5, atol=1e-6)
+    forward = (flow.push(v) * w).flatten(1).sum(1)
+    backward = (v * flow.pull(w)).flatten(1).sum(1)
+    torch.testing.assert_close(forward, backward)
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])
@@ -218,11 +218,11 @@ def test_no_perturbation_has_no_rate(body, size):
 
 def test_a_failed_solve_has_no_exponent():
     model, batch = network(), images(3, (1, 6, 6))
-    with solving(model, tolerance=1e-9, max_steps=3):
-        runs = followed(model, batch)
-        flow = growth.Flow(model.ode, runs.states["clean"][0], runs.costs["clean"])
-        with frozen(model):
-            assert flow.largest_exponents(start(3, runs.states["clean"].shape[2:])).isnan().all()
+    solved = model.at(tolerance=1e-9, max_steps=3)
+    runs = followed(solved, batch)
+    flow = growth.Flow(solved.ode, runs.states["clean"][0], runs.costs["clean"])
+    with frozen(solved):
+        assert flow.largest_exponents(start(3, runs.states["clean"].shape[2:])).isnan().all()
 
 
 def test_extreme_eigenvalues_of_small_and_of_degenerate_maps():

@@ -2,7 +2,7 @@
 
 import re
 import runpy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from node_robustness.errors import UserError
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.noise import noise_like
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
@@ -76,16 +76,16 @@ def attacked(model, n=N):
 def measured(path, body="ode", n=N, tolerance=1e-2, precision="float32", **settings):
     """Write a trajectory.h5 of the first n images; returns the model and the images."""
     model = network(body)
-    with solving(model, tolerance=tolerance):
-        images = attacked(model, n)
-        choice = Choice.of(images.success, **CHOICE)
-        read = probes(model, 4 if body == "residual" else TIMES)
-        tool = Instrument(model, grid(TIMES), 3, Norm("linf"), 5, 1e-5, read, **settings)
-        sizes = tool.sizes(n, len(choice.kept), SHAPE, precision)
-        with writer.writing(
-            path, {"seed": 5}, sizes, tool.axis, tool.grid, tool.intervals, device="cpu"
-        ) as written:
-            tool.record(images, choice, written)
+    solved = model.at(tolerance=tolerance)
+    images = attacked(solved, n)
+    choice = Choice.of(images.success, **CHOICE)
+    read = probes(solved, 4 if body == "residual" else TIMES)
+    tool = Instrument(solved, grid(TIMES), 3, Norm("linf"), 5, 1e-5, read, **settings)
+    sizes = tool.sizes(n, len(choice.kept), SHAPE, precision)
+    with writer.writing(
+        path, {"seed": 5}, sizes, tool.axis, tool.grid, tool.intervals, device="cpu"
+    ) as written:
+        tool.record(images, choice, written)
     return model, images, sizes
 
 
@@ -148,8 +148,8 @@ def test_noise_is_as_large_as_the_perturbation_and_ones_own(case):
 def test_margins_at_the_end_are_those_of_the_model(case):
     _, _, model, images, _ = case
     found = everything(case[0])
-    with torch.no_grad(), solving(model, tolerance=1e-2):
-        logits = model(images.attacked).numpy()
+    with torch.no_grad():
+        logits = model.at(tolerance=1e-2)(images.attacked).numpy()
     own = logits[np.arange(N), images.decided]
     logits[np.arange(N), images.decided] = -np.inf
     np.testing.assert_allclose(
@@ -307,7 +307,7 @@ def test_the_example_opens_a_dump(case, monkeypatch, capsys):
 def test_a_tolerance_or_none(tmp_path):
     """Fixed steps have no tolerance, and are followed all the same."""
     model = network()
-    model.solver = replace(model.solver, method="rk4", steps=5)
+    model = model.at(method="rk4", steps=5)
     images = attacked(model)
     choice = Choice.of(images.success, **CHOICE)
     tool = Instrument(model, grid(TIMES), 3, Norm("l2"), 5, 1e-5)

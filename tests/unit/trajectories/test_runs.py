@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchdiffeq import odeint
 
-from node_robustness.models.classifier import Classifier, Spec, solving
+from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.trajectories.distances import distances
 from node_robustness.trajectories.runs import follow, grid
 from rounding import rows_round_alike
@@ -68,8 +68,7 @@ def reference(model, image, tau, times):
 @pytest.mark.parametrize("tau", TAUS)
 def test_states_and_nodes_are_torchdiffeqs_at_batch_one(tau, downsampling):
     model, images = network(downsampling=downsampling), batch(3)
-    with solving(model, tolerance=tau):
-        runs = follow(model, images, TIMES)
+    runs = follow(model.at(tolerance=tau), images, TIMES)
     np.testing.assert_allclose(runs.times, np.arange(11) / 10, rtol=0, atol=1e-15)
     for name in NAMES:
         for i, image in enumerate(images[name]):
@@ -81,8 +80,7 @@ def test_states_and_nodes_are_torchdiffeqs_at_batch_one(tau, downsampling):
 @pytest.mark.parametrize("tau", TAUS)
 def test_distances_at_the_nodes_are_torchdiffeqs(tau):
     model, images = network(), batch(3)
-    with solving(model, tolerance=tau):
-        runs = follow(model, images, TIMES)
+    runs = follow(model.at(tolerance=tau), images, TIMES)
     for name in NAMES[1:]:
         for i, image in enumerate(images[name]):
             nodes = runs.costs[name].nodes[i].clamp(max=1).tolist()
@@ -113,35 +111,35 @@ def test_the_blocks_of_a_residual_body():
 @pytest.mark.parametrize("body", ["ode", "residual"])
 def test_the_state_at_the_end_is_the_one_that_is_classified(body):
     model, images = network(body), batch(3)
-    with solving(model, tolerance=0.1):
-        runs = follow(model, images, grid(51))
-        with torch.no_grad():
-            for name in NAMES:
-                logits = model.head(runs.states[name][-1])
-                torch.testing.assert_close(logits, model(images[name]), rtol=0, atol=1e-12)
+    solved = model.at(tolerance=0.1)
+    runs = follow(solved, images, grid(51))
+    with torch.no_grad():
+        for name in NAMES:
+            logits = solved.head(runs.states[name][-1])
+            torch.testing.assert_close(logits, solved(images[name]), rtol=0, atol=1e-12)
 
 
 def test_an_image_is_followed_alone_as_among_others():
     model, images = network(dtype=torch.float32), batch(5, torch.float32)
     exact = rows_round_alike()
-    with solving(model, tolerance=1e-2):
-        together = follow(model, images, TIMES)
-        for i in range(5):
-            alone = follow(model, {name: x[i : i + 1] for name, x in images.items()}, TIMES)
-            for name in NAMES:
-                found, expected = alone.costs[name].nodes[0], together.costs[name].nodes[i]
-                torch.testing.assert_close(found, expected, rtol=0, atol=0 if exact else 1e-4)
-                expected = together.states[name][:, i : i + 1]
-                atol = 1e-6 if exact else 1e-4
-                torch.testing.assert_close(alone.states[name], expected, rtol=1e-6, atol=atol)
-            for name in NAMES[1:]:
-                found, expected = alone.at_nodes[name][0].l2, together.at_nodes[name][i].l2
-                torch.testing.assert_close(found, expected, rtol=1e-5, atol=atol)
+    solved = model.at(tolerance=1e-2)
+    together = follow(solved, images, TIMES)
+    for i in range(5):
+        alone = follow(solved, {name: x[i : i + 1] for name, x in images.items()}, TIMES)
+        for name in NAMES:
+            found, expected = alone.costs[name].nodes[0], together.costs[name].nodes[i]
+            torch.testing.assert_close(found, expected, rtol=0, atol=0 if exact else 1e-4)
+            expected = together.states[name][:, i : i + 1]
+            atol = 1e-6 if exact else 1e-4
+            torch.testing.assert_close(alone.states[name], expected, rtol=1e-6, atol=atol)
+        for name in NAMES[1:]:
+            found, expected = alone.at_nodes[name][0].l2, together.at_nodes[name][i].l2
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=atol)
 
 
 def test_some_images_of_runs():
-    with solving(network(), tolerance=1e-4) as model:
-        runs = follow(model, batch(5), grid(4))
+    model = network().at(tolerance=1e-4)
+    runs = follow(model, batch(5), grid(4))
     chosen = torch.tensor([3, 1])
     own = runs.of(chosen)
     for name in NAMES:
@@ -176,16 +174,15 @@ def test_cosine_lies_between_minus_one_and_one():
 def test_a_failed_solve_leaves_the_others_as_they_are():
     model, images = network(), batch(4)
     together = torch.cat(list(images.values()))
-    with solving(model, tolerance=1e-4):
-        with torch.no_grad():
-            model(together)
-        steps = ((model.ode.nfe - 2) // 6).view(3, 4)
-        most = int(steps.max()) - 1
-        failed = {name: own > most for name, own in zip(NAMES, steps, strict=True)}
-        assert any(own.any() for own in failed.values())
-        whole = follow(model, images, TIMES)
-        with solving(model, max_steps=most):
-            found = follow(model, images, TIMES)
+    solved = model.at(tolerance=1e-4)
+    with torch.no_grad():
+        solved(together)
+    steps = ((solved.ode.nfe - 2) // 6).view(3, 4)
+    most = int(steps.max()) - 1
+    failed = {name: own > most for name, own in zip(NAMES, steps, strict=True)}
+    assert any(own.any() for own in failed.values())
+    whole = follow(solved, images, TIMES)
+    found = follow(solved.at(max_steps=most), images, TIMES)
     for name in NAMES:
         fine = ~failed[name]
         assert fine.any()

@@ -10,16 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from node_robustness.attacks.expectation import ExpectationOverTolerances
 from node_robustness.attacks.method import Method, Pass, StartsAtImages
 from node_robustness.attacks.progress import told_by_passes
 from node_robustness.attacks.transfer import Transfer
 from node_robustness.models.classifier import frozen
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.streams import Streams
-
-_WITH_SOURCE = (Transfer, ExpectationOverTolerances)
-"""Methods that ask another model besides the one that is attacked."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,8 @@ def attack(
     left_out = (
         torch.zeros_like(labels, dtype=torch.bool) if skip is None else skip.to(labels.device)
     )
-    source = method.source if isinstance(method, _WITH_SOURCE) else None
-    asked = [model] if source is None else [model, source]
+    # A source of gradients is a view of the model and shares its hooks.
+    asked = [model, method.source] if isinstance(method, Transfer) else [model]
     results = []
     with frozen(model):
         for first in range(0, len(images), batch_size):

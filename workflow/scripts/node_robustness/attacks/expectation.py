@@ -8,7 +8,6 @@ Give a False Sense of Security, ICML 2018, section 4.2). What is random is the s
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from node_robustness.attacks.descent import LOSSES
 from node_robustness.attacks.method import Found
 from node_robustness.attacks.pgd import ProjectedGradientDescent
-from node_robustness.models.classifier import Classifier, frozen, solving
+from node_robustness.models.classifier import Classifier, frozen
 from node_robustness.perturbations.streams import Streams
 
 Draw = Callable[[Streams, int], Tensor]
@@ -34,44 +33,25 @@ def log_uniform(low: float, high: float) -> Draw:
     return draw
 
 
-class AtTolerances(nn.Module):
-    """A classifier that solves every image at a tolerance of its own.
-
-    Args:
-        model: with an ODE whose steps the tolerance bounds.
-        **changes: further fields of `ode_body.SolverSettings`.
-    """
-
-    def __init__(self, model: Classifier, **changes: Any) -> None:
-        super().__init__()
-        self.model = model
-        self.changes = changes
-
-    def forward(self, images: Tensor, tolerances: Tensor) -> Tensor:
-        """Logits [n, K] of images [n, C, H, W] at tolerances [n]."""
-        with solving(self.model, tolerance=tolerances, **self.changes):
-            logits: Tensor = self.model(images)
-        return logits
-
-
 def expected_gradient(
-    model: AtTolerances, images: Tensor, labels: Tensor, tolerances: Tensor, loss: str = "ce"
+    model: Classifier, images: Tensor, labels: Tensor, tolerances: Tensor, loss: str = "ce"
 ) -> tuple[Tensor, Tensor]:
     """The mean over tolerances [n, k] of a loss, [n], and of its gradient, [n, C, H, W].
 
     A solve that fails has an infinite loss and no gradient.
 
     Args:
-        model: its parameters frozen.
+        model: frozen, with an ODE whose steps the tolerance bounds.
         images: float [n, C, H, W] in [0, 1].
         labels: int64 [n].
-        tolerances: k for each image.
+        tolerances: k for each image, positive, [n, k].
         loss: a name in `descent.LOSSES`.
     """
     count = tolerances.shape[1]
     at = images.repeat_interleave(count, 0).requires_grad_()
     with torch.enable_grad():
-        losses = LOSSES[loss](model(at, tolerances.flatten()), labels.repeat_interleave(count))
+        logits = model.at(tolerance=tolerances.flatten())(at)
+        losses = LOSSES[loss](logits, labels.repeat_interleave(count))
         (gradient,) = torch.autograd.grad(losses.sum(), at)
     losses = losses.detach().nan_to_num(nan=torch.inf).view(-1, count)
     gradient = torch.where(torch.isfinite(gradient), gradient, 0.0)
@@ -82,16 +62,17 @@ def expected_gradient(
 class ExpectationOverTolerances(ProjectedGradientDescent):
     """PGD whose every step follows the mean gradient over new draws of the tolerance.
 
-    Iterates are judged by the model that is attacked, at its one tolerance.
+    The attacked model decides, at its one tolerance, whether an iterate is adversarial.
 
     Attributes:
         draws: tolerances over which the gradient of a step is averaged.
-        source: gives the gradients; None for a model without a tolerance, whose own is followed.
-        draw: the distribution of the tolerances; where there is a source.
+        source: the classifier whose gradients at drawn tolerances are followed; None for a model
+            without a tolerance, whose own gradient is followed.
+        draw: the distribution of the tolerances; needed where there is a source.
     """
 
     draws: int = 5
-    source: AtTolerances | None = None
+    source: Classifier | None = None
     draw: Draw | None = None
 
     @property

@@ -44,7 +44,7 @@ def make(
         norm: `linf`, `l2` or `l2_rms`.
         epsilon: largest norm of a perturbation.
         source: for method `transfer`: the model that makes the adversarials; for `eot_pgd`, where
-            tolerances are `drawn`: an `AtTolerances`, which gives the gradients.
+            tolerances are `drawn`: the classifier that gives the gradients.
     """
     if settings["method"] == "transfer":
         assert source is not None

@@ -21,7 +21,7 @@ from node_robustness.attacks.bim import BasicIterativeMethod, FastGradientSign
 from node_robustness.attacks.bisection import Bisection
 from node_robustness.attacks.carlini_wagner import CarliniWagner
 from node_robustness.attacks.engine import attack
-from node_robustness.attacks.expectation import AtTolerances, ExpectationOverTolerances, log_uniform
+from node_robustness.attacks.expectation import ExpectationOverTolerances, log_uniform
 from node_robustness.attacks.fab import FAB
 from node_robustness.attacks.method import Method
 from node_robustness.attacks.noise import Noise
@@ -201,7 +201,7 @@ class ExpectationOverDrawnTolerances(_Engine):
             self.restarts,
             self.loss,
             draws=self.draws,
-            source=AtTolerances(self.model, gradient="direct"),
+            source=self.model.at(gradient="direct"),
             draw=log_uniform(self.low, self.high),
         )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
-from node_robustness.models.classifier import Classifier, frozen, solving
+from node_robustness.models.classifier import Classifier, frozen
 from node_robustness.models.predictions import classes
 
 
@@ -78,11 +78,12 @@ def detect(
     """
     classifier = list(tolerances).index(tolerance)
     parts: list[tuple[Tensor, ...]] = []
-    with frozen(model), solving(model, gradient="direct"):
+    model = model.at(gradient="direct")
+    attacked = model.at(tolerance=tolerance)
+    with frozen(model):
         for rows in torch.split(torch.arange(len(images)), max(1, batch_size // len(tolerances))):
             batch, answers = images[rows], labels[rows]
-            with solving(model, tolerance=tolerance):
-                plain = attack(model, batch, answers, method, batch_size=len(rows))
+            plain = attack(attacked, batch, answers, method, batch_size=len(rows))
             with torch.no_grad():
                 clean, adversarial = (
                     disagreement(_logits(model, x, tolerances).softmax(2))
@@ -114,8 +115,7 @@ def detect(
 def _logits(model: Classifier, images: Tensor, tolerances: Sequence[float]) -> Tensor:
     """Logits at all tolerances, [n, E, K], by one solve."""
     each = torch.tensor(tolerances, dtype=torch.float64).repeat(len(images))
-    with solving(model, tolerance=each):
-        logits = model(images.repeat_interleave(len(tolerances), 0))
+    logits = model.at(tolerance=each)(images.repeat_interleave(len(tolerances), 0))
     split: Tensor = logits.unflatten(0, (len(images), len(tolerances)))
     return split
 

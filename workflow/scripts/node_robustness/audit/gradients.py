@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node_robustness.models.classifier import Classifier, frozen, solving
+from node_robustness.models.classifier import Classifier, frozen
 from node_robustness.perturbations.streams import Streams
 from node_robustness.statistics.rounding import above_rounding
 
@@ -170,9 +170,8 @@ def _gradients(model: Classifier, images: Tensor, labels: Tensor, gradients: Sou
     found = []
     for settings in gradients.values():
         at = images.clone().requires_grad_()
-        with solving(model, **settings):
-            loss = F.cross_entropy(model(at), labels, reduction="sum")
-            found.append(torch.autograd.grad(loss, at)[0].flatten(1))
+        loss = F.cross_entropy(model.at(**settings)(at), labels, reduction="sum")
+        found.append(torch.autograd.grad(loss, at)[0].flatten(1))
     return _to_double(torch.stack(found, dim=1))
 
 

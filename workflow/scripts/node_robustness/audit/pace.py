@@ -18,7 +18,6 @@ from torch import Tensor
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.method import Method
 from node_robustness.files.hdf5 import put, write_hdf5
-from node_robustness.models.classifier import Classifier, solving
 
 # Types alone: a change of one stage's code is none of the other stages' business.
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ class Pace:
 
 
 def measure(
-    model: Classifier,
-    attacked: torch.nn.Module,
+    model: torch.nn.Module,
     images: Tensor,
     labels: Tensor,
     method: Method,
@@ -50,11 +48,10 @@ def measure(
     seed: int,
     progress: Callable[[int], object] | None = None,
 ) -> Pace:
-    """Attack images one at a time, the ODE solved by torchdiffeq, and take the time.
+    """Attack images one at a time and take the time.
 
     Args:
-        model: the classifier.
-        attacked: what `attacks.with_gradient` makes of it.
+        model: what `attacks.gradients.with_gradient` makes of a classifier that torchdiffeq solves.
         images: float [n, C, H, W] in [0, 1], n >= 1.
         labels: int64 [n].
         method: the attack.
@@ -66,7 +63,7 @@ def measure(
 
     def one(row: int) -> int:
         found = attack(
-            attacked,
+            model,
             images[row : row + 1],
             labels[row : row + 1],
             method,
@@ -76,14 +73,13 @@ def measure(
         )
         return int(found.iterations)  # which also waits for a GPU
 
-    with solving(model, backend="torchdiffeq"):
-        one(0)  # what is done once only, by libraries and the allocator, is not the procedure's
-        for row in range(len(images)):
-            started = time.perf_counter()
-            iterations.append(one(row))
-            seconds.append(time.perf_counter() - started)
-            if progress is not None:
-                progress(1)
+    one(0)  # what is done once only, by libraries and the allocator, is not the procedure's
+    for row in range(len(images)):
+        started = time.perf_counter()
+        iterations.append(one(row))
+        seconds.append(time.perf_counter() - started)
+        if progress is not None:
+            progress(1)
     return Pace(torch.tensor(seconds, dtype=torch.float64), torch.tensor(iterations))
 
 

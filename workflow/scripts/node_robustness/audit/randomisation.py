@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from node_robustness.attacks.expectation import AtTolerances, Draw, expected_gradient
+from node_robustness.attacks.expectation import Draw, expected_gradient
 from node_robustness.models.classifier import Classifier, frozen
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.norms import Norm
@@ -86,7 +86,7 @@ def attack_randomised(
     judges = draw(streams("evaluation"), evaluation_draws)
     fresh, eot = streams("fresh"), streams("eot")
     parts = []
-    solved = AtTolerances(model, gradient="direct")
+    solved = model.at(gradient="direct")
     with frozen(model):
         for rows in torch.split(torch.arange(len(images)), max(1, batch_size // draws)):
             batch, answers = images[rows], labels[rows]
@@ -112,7 +112,7 @@ def attack_randomised(
 
 
 def climb(
-    model: AtTolerances,
+    model: Classifier,
     images: Tensor,
     labels: Tensor,
     ascent: Ascent,
@@ -141,9 +141,9 @@ def climb(
 
 
 @torch.no_grad()
-def misclassified(
-    model: AtTolerances, images: Tensor, labels: Tensor, tolerances: Tensor
-) -> Tensor:
+def misclassified(model: Classifier, images: Tensor, labels: Tensor, tolerances: Tensor) -> Tensor:
     """Whether images are misclassified at tolerances of their own, both [n, m]."""
-    found = [classes(model(images, column)) != labels for column in tolerances.unbind(1)]
+    found = [
+        classes(model.at(tolerance=column)(images)) != labels for column in tolerances.unbind(1)
+    ]
     return torch.stack(found, dim=1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from node_robustness.models.classifier import Classifier, solving
+from node_robustness.models.classifier import Classifier
 from node_robustness.models.evaluation import evaluate
 
 
@@ -48,10 +48,10 @@ def judge(
         batch_size: images at a time; bounds the memory, does not change the result.
         progress: called with the number of images of each finished batch at each tolerance.
     """
-    found = []
-    for tolerance in tolerances:
-        with solving(model, tolerance=tolerance):
-            found.append(evaluate(model, images, batch_size=batch_size, progress=progress))
+    found = [
+        evaluate(model.at(tolerance=tau), images, batch_size=batch_size, progress=progress)
+        for tau in tolerances
+    ]
     return Judged(
         predictions=torch.stack([one.predictions for one in found], dim=1),
         logits=torch.stack([one.logits for one in found], dim=1),

@@ -8,9 +8,10 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from copy import copy
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -186,7 +187,10 @@ class Head(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Images [n, channels, H, W] in [0, 1] to logits [n, classes]; normalises inside."""
+    """Images [n, channels, H, W] in [0, 1] to logits [n, classes]; normalises inside.
+
+    Its solver settings never change; `at` returns a view with other settings.
+    """
 
     mean: Tensor
     std: Tensor
@@ -220,6 +224,23 @@ class Classifier(nn.Module):
         )
         self.head = Head(spec.filters, spec.classes, spec.dropout)
 
+    def at(self, **changes: Any) -> Self:
+        """A view: the same network, solved with other settings.
+
+        The view shares parameters, buffers and hooks with the model, and has its own settings,
+        `nfe` and `status`. Without an ODE the settings have no effect.
+
+        Args:
+            **changes: fields of `ode_body.SolverSettings`; a `tolerance` of None is the model's.
+
+        Raises:
+            TypeError: `SolverSettings` has no such field.
+        """
+        view = copy(self)
+        if self.ode is not None:
+            view._modules = {**self._modules, "body": self.ode.at(**changes)}
+        return view
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits [n, classes] of images [n, channels, H, W] in [0, 1]."""
         logits: Tensor = self.head(self.body(self.embed(images)))
@@ -240,31 +261,14 @@ class Classifier(nn.Module):
         return None if self.ode is None else self.ode.nfe
 
     @property
+    def status(self) -> Tensor | None:
+        """A `solve.Status` for each image of the last forward pass, or None without an ODE."""
+        return None if self.ode is None else self.ode.status
+
+    @property
     def solver(self) -> SolverSettings | None:
         """The solver settings, or None without an ODE."""
         return None if self.ode is None else self.ode.settings
-
-    @solver.setter
-    def solver(self, settings: SolverSettings | None) -> None:
-        if self.ode is not None and settings is not None:
-            self.ode.settings = settings
-
-
-@contextmanager
-def solving(model: Classifier, **changes: Any) -> Iterator[Classifier]:
-    """The model with other solver settings for a while; nothing happens without an ODE.
-
-    A `tolerance` of None leaves the model its own.
-    """
-    before = model.solver
-    if changes.get("tolerance", 0) is None:
-        del changes["tolerance"]
-    if before is not None:
-        model.solver = replace(before, **changes)
-    try:
-        yield model
-    finally:
-        model.solver = before
 
 
 @contextmanager

@@ -87,9 +87,9 @@ def evaluate(
     logits, nfe, status = [], [], []
     for batch in torch.split(images, batch_size):
         logits.append(model(batch))
-        if model.ode is not None and model.ode.nfe is not None and model.ode.status is not None:
-            nfe.append(model.ode.nfe)
-            status.append(model.ode.status)
+        if model.nfe is not None and model.status is not None:
+            nfe.append(model.nfe)
+            status.append(model.status)
         if progress is not None:
             progress(len(batch))
     everything = torch.cat(logits)

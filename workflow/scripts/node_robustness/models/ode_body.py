@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from copy import deepcopy
-from dataclasses import dataclass
+from copy import copy, deepcopy
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +51,11 @@ class SolverSettings:
 
 
 class ODEBody(nn.Module):
-    """h(1) from h(0) by solving dh/dt = f(t, h) at given solver settings.
+    """h(1) from h(0) by solving dh/dt = f(t, h).
 
     Attributes:
-        settings: may be replaced at any time.
+        function: the dynamics f.
+        settings: of the solver; `at` returns a view with other settings.
         nfe: function evaluations of the last forward solve for each image, int32 [n].
         nfe_backward: those of its backward solve, int32 [n], once there was one (adjoint gradients
             of the batched backend); each is of the dynamics together with their derivatives.
@@ -69,6 +70,22 @@ class ODEBody(nn.Module):
         self.nfe_backward: Tensor | None = None
         self.status: Tensor | None = None
 
+    def at(self, **changes: Any) -> Self:
+        """A view: the same dynamics, solved with other settings; see `Classifier.at`.
+
+        Args:
+            **changes: fields of `SolverSettings`; a `tolerance` of None is this body's tolerance.
+
+        Raises:
+            TypeError: `SolverSettings` has no such field.
+        """
+        if changes.get("tolerance", 0) is None:
+            del changes["tolerance"]
+        view = copy(self)
+        view.settings = replace(self.settings, **changes)
+        view.nfe = view.nfe_backward = view.status = None
+        return view
+
     def forward(self, h: Tensor) -> Tensor:
         """[n, C, H, W] to [n, C, H, W]."""
         self.nfe_backward = None
@@ -79,6 +96,11 @@ class ODEBody(nn.Module):
             solution = self.solve(h, (0.0, 1.0))
         self.nfe, self.status = solution.nfe.int(), solution.status
         return self._with_adjoint(h, solution.states[-1]) if adjoint else solution.states[-1]
+
+    @property
+    def _in_training(self) -> bool:
+        # A view shares the function, and with it the mode.
+        return self.function.training
 
     def _with_adjoint(self, h: Tensor, final: Tensor) -> Tensor:
         def note(evaluations: Tensor) -> None:
@@ -135,7 +157,7 @@ class ODEBody(nn.Module):
         )
 
     def _torchdiffeq(self, h: Tensor) -> Tensor:
-        own = None if self.training else self.settings.batch_size
+        own = None if self._in_training else self.settings.batch_size
         solved = [self._one_equation(rows) for rows in h.split(own or len(h))]
         final, nfe, status = (torch.cat(parts) for parts in zip(*solved, strict=True))
         self.nfe, self.status = nfe, status
@@ -178,7 +200,7 @@ class ODEBody(nn.Module):
         except AssertionError as error:
             failed = (kind for words, kind in FAILURES.items() if words in str(error))
             status = next(failed, Status.SUCCESS)
-            if self.training or status == Status.SUCCESS:
+            if self._in_training or status == Status.SUCCESS:
                 raise
             final = h * torch.nan
         nfe = torch.full((len(h),), function.evaluations, dtype=torch.int32, device=h.device)

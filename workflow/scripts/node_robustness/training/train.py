@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -38,7 +38,7 @@ from tqdm import tqdm
 from node_robustness.config.models import Training
 from node_robustness.errors import UserError
 from node_robustness.files.atomic import SOFTWARE, atomic_path
-from node_robustness.models.classifier import Classifier, solving
+from node_robustness.models.classifier import Classifier
 from node_robustness.models.ode_body import FAILURES
 from node_robustness.numbers import label
 from node_robustness.ode.solve import Status
@@ -240,18 +240,15 @@ def _fit(
     bar: "tqdm[Any]",
 ) -> _Tally:
     """One pass over the training images."""
-    model, images, labels = state.model, *training
+    images, labels = training
     order_seed, augmentation_seed, dropout_seed = (
         int(word) for word in np.random.SeedSequence((seed, epoch)).generate_state(3, np.uint64)
     )
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(order_seed))
     generator = torch.Generator().manual_seed(augmentation_seed)
     tally = _Tally()
-    model.train()
-    with (
-        _solving(model, backend=settings.solver, gradient=settings.gradient),
-        _global_seed(dropout_seed, device),
-    ):
+    model = _as_trained(state.model.train(), settings)
+    with _global_seed(dropout_seed, device):
         for step, rows in enumerate(torch.split(order, settings.batch_size), start=1):
             batch = augment(_on(device, images[rows]), settings.augmentation, generator)
             target = labels[rows].to(device)
@@ -354,8 +351,10 @@ def _gave_up(model: nn.Module, error: Exception) -> tuple[str, list[str]] | None
     return cause, [*dict.fromkeys(_REMEDIES[status] for status in failed)]
 
 
-def _solving(model: nn.Module, **changes: str) -> AbstractContextManager[object]:
-    return solving(model, **changes) if isinstance(model, Classifier) else nullcontext()
+def _as_trained(model: nn.Module, settings: Training) -> nn.Module:
+    if isinstance(model, Classifier):
+        return model.at(backend=settings.solver, gradient=settings.gradient)
+    return model
 
 
 @contextmanager

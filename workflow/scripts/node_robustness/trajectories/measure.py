@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from node_robustness.models.classifier import Classifier, frozen, solving
+from node_robustness.models.classifier import Classifier, frozen
 from node_robustness.models.ode_body import ODEBody
 from node_robustness.perturbations.noise import noise_like
 from node_robustness.perturbations.norms import Norm
@@ -303,9 +303,8 @@ class Instrument:
 
     def _tight(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The distances as good as exactly solved."""
-        settings = {"method": "dopri5", "steps": None, "tolerance": self.tight}
-        with solving(self.model, **settings):
-            return _distances(follow(self.model, batch, self.times), "tight", DISTANCES[:2])
+        model = self.model.at(method="dopri5", steps=None, tolerance=self.tight)
+        return _distances(follow(model, batch, self.times), "tight", DISTANCES[:2])
 
     def _causes(
         self, clean: Tensor, attacked: Tensor, chosen: Array, kept: Tensor
