@@ -94,12 +94,24 @@ def attack_table(found: nets.Nets, repeats: int, one_by_one: int, batch_size: in
                     paper = contestants.by_the_paper(
                         model, images[few], labels[few], epsilon, tolerance
                     )
+                    same = contestants.ours(
+                        model,
+                        images,
+                        labels,
+                        epsilon,
+                        batch_size=batch_size,
+                        tolerance=tolerance,
+                        gradient="adjoint",
+                    )
                     row |= {
                         "paper": paper.seconds_an_image,
                         "times_paper": paper.seconds_an_image / row["ours"],
+                        "ours_adjoint": same.seconds_an_image,
+                        "times_paper_adjoint": paper.seconds_an_image / same.seconds_an_image,
                         "paper_images": one_by_one,
                         "successes_paper": int(paper.success.sum()),
                         "successes_same_images": int(quickest["ours"].success[few].sum()),
+                        "successes_adjoint": int(same.success[few].sum()),
                     }
                 rows.append(row)
                 _say("attack", row)

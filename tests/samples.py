@@ -462,23 +462,6 @@ def draw(collected: dict, examples, pages: Pages | None = None, models=MODELS) -
     return {name: make() for name, make in charts.items()}
 
 
-PACE = {
-    "dataset": "toy",
-    "model": "OON",
-    "tolerance": 0.1,
-    "images": 4,
-    "seconds_image": 2.25,
-    "seconds_step": 0.5,
-    "seconds_step_low": 0.4375,
-    "seconds_step_high": 0.5625,
-    "cells": 6,
-    "steps": 8000.0,
-    "procedure_seconds": 4000.0,
-    "procedure_seconds_low": 3500.0,
-    "procedure_seconds_high": 4500.0,
-    "run_seconds": 100.0,
-}
-"""A row of `pace_comparison.compare`."""
 MANIFEST = {
     "software": "node-robustness 0.1.0",
     "created_utc": "2020-01-02T03:04:05+00:00",
@@ -502,7 +485,6 @@ MANIFEST = {
             "max_rss_mb": None,
         }
     ],
-    "pace": [PACE],
 }
 
 

@@ -12,7 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from harness import own_dataset
 from node_robustness.config.models import FIXED, TORCHDIFFEQ_ONLY
-from node_robustness.config.presets import BUILT_IN, PAPER_ATTACK, expand
+from node_robustness.config.presets import BUILT_IN, expand
 
 EXPERIMENT = "any"
 
@@ -316,9 +316,6 @@ def examples(draw: st.DrawFn) -> Example:
             )
         ),
     }
-    paper = methods.get(experiment.get("paper_attack", PAPER_ATTACK))
-    if draw(st.booleans()) and (not careful or paper in ("fgsm", "bim", "pgd")):
-        experiment["pace"] = {"images": 1}
     compute = draw(_maybe(batch_size=st.integers(1, 40), memory_mb=st.sampled_from([1, 100])))
     if shards:
         compute |= {"shard_size": draw(st.integers(1, 20)), "keep_shards": draw(st.booleans())}

@@ -127,8 +127,6 @@ def test_defaults_ask_for_no_more_images_than_there_are(fresh, tmp_path):
         experiments__tiny__audit=few,
         experiments__tiny__randomisation={**few, "draws": 1, "evaluation_draws": 2},
         experiments__tiny__detection=few,
-        experiments__tiny__pace={},
-        experiments__tiny__paper_attack="bim",
         training__batch_size=128,
     )
     model = "results/tiny/few/OON/seed-0"
@@ -138,12 +136,10 @@ def test_defaults_ask_for_no_more_images_than_there_are(fresh, tmp_path):
         "randomised": f"{model}/randomised/linf/eps-0.3/randomised.h5",
         "detection": f"{model}/tau-1/detection/linf/eps-0.3/detection.h5",
     }
-    snakemake(fresh, *measured.values(), f"{cell}/trajectory.h5", f"{cell}/pace.h5", config=config)
+    snakemake(fresh, *measured.values(), f"{cell}/trajectory.h5", config=config)
     for path in measured.values():
         with h5py.File(fresh / path) as file:
             assert len(file["index"]) == 20
-    with h5py.File(fresh / f"{cell}/pace.h5") as file:
-        assert len(file["index"]) == 10
     with h5py.File(fresh / f"{model}/tau-1/probe.h5") as file:
         assert len(file["t"]) == 0
     with h5py.File(fresh / f"{cell}/trajectory.h5") as file:

@@ -343,26 +343,6 @@ class TestVerdict:
             assert {entry["attack"] for entry in claim["attacks"]} == {"bim"}
 
 
-def test_the_papers_procedure_is_timed_beside_the_run(copied):
-    config = tiny(experiments__tiny__paper_attack="bim", experiments__tiny__pace={"images": 20})
-    run = snakemake(copied, config=config)
-    assert run.jobs == {"pace": 3, "tables": 1, "figures": 1, "claim": 2, "report": 1}
-    manifest = json.loads((copied / "results/tiny/manifest.json").read_text())
-    assert [(row["model"], row["tolerance"]) for row in manifest["pace"]] == [
-        ("OON", 0.001),
-        ("OON", 1.0),
-        ("RES", None),
-    ]
-    for row in manifest["pace"]:
-        assert 0 < row["images"] <= 20
-        assert row["cells"] == 2  # of two norms
-        assert row["seconds_step"] > 0
-        assert row["run_seconds"] > 0
-    page = (copied / "results/tiny/report.html").read_text(encoding="utf-8")
-    assert "times as long: extrapolated from" in page
-    assert plan(copied, config=config).jobs == {}
-
-
 def test_other_batches(finished, copied):
     """The size of batches changes nothing beyond rounding."""
     targets = [f"{OON}/tau-1/clean.h5", f"{OON}/tau-1/bim/l2_rms/eps-0.3/attack.h5"]

@@ -307,12 +307,6 @@ def images_of(section, wildcards):
 
 
 @for_each_job
-def paced_images(wildcards):
-    """How many test images the paper's procedure is timed on."""
-    return images_of(CONFIG.experiments[wildcards.experiment].pace, wildcards)
-
-
-@for_each_job
 def cheaper_attacks(wildcards):
     """The cells whose broken images this one leaves out, if any."""
     cheaper = settings_of_attacks.cheaper(CONFIG, cell(wildcards))

@@ -107,7 +107,6 @@ rule report:
         clean=of_experiment(grid.solved, "clean.h5"),
         tables=expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
         figures=expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
-        pace=of_experiment(stages.paced, "pace.h5"),
     output:
         report=report(
             "results/{experiment}/report.html",

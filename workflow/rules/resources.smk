@@ -27,13 +27,6 @@ def attack_work(wildcards):
     return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps)
 
 
-def pace_work(wildcards):
-    """The work of the paper's attack on a few images, and what one at a time is slower by."""
-    steps = 10 * job_sizes.attack_steps(CONFIG, wildcards.attack)
-    images = CONFIG.experiments[wildcards.experiment].pace.images
-    return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps, images)
-
-
 def shard_work(wildcards):
     """The work of an attack on the images of one shard."""
     steps = job_sizes.attack_steps(CONFIG, wildcards.attack)

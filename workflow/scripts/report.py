@@ -12,7 +12,6 @@ from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.log import job
 from node_robustness.provenance import costs
 from node_robustness.provenance import manifest as provenance_manifest
-from node_robustness.report import pace as report_pace
 from node_robustness.report.html import render_report
 
 with job(snakemake.log[0]):
@@ -33,10 +32,7 @@ with job(snakemake.log[0]):
     ).spec
     settings = loading.load(snakemake.config).model_dump(mode="json")
     device = provenance_manifest.devices(snakemake.input.clean)
-    pace = report_pace.compare(snakemake.input.pace, tables["attacks"], tables["costs"])
-    manifest = provenance_manifest.manifest(
-        settings, tables["costs"], tables["budgets"], device, pace
-    )
+    manifest = provenance_manifest.manifest(settings, tables["costs"], tables["budgets"], device)
     render_report(
         experiment,
         tables,

@@ -115,7 +115,7 @@ WRONG: list[tuple[str, object, str]] = [
         1,
         "experiments.e.foo bar: unknown key; known keys: datasets, models, seeds, tolerances, "
         "attacks, norms, epsilons, skip_broken, trajectories, audit, matrix, randomisation, "
-        "detection, pace, paper, paper_attack",
+        "detection, paper, paper_attack",
     ),
     (
         "experiments.e.trajectories.time",
@@ -1144,14 +1144,12 @@ class TestEnoughImages:
                     360,
                     f"experiments.e.{section}.images: 360 images are asked for, d has 359 to test",
                 )
-                for section in ("trajectories", "audit", "randomisation", "detection", "pace")
+                for section in ("trajectories", "audit", "randomisation", "detection")
             ),
         ],
     )
     def test_what_is_written_is_refused(self, path, value, line):
-        raw = changed(path, value)
-        raw["experiments"]["e"]["paper_attack"] = "bim"
-        (found,) = mistakes(raw)
+        (found,) = mistakes(changed(path, value))
         assert re.match(f"config: {line}", found)
         assert re.search(": (lower it or leave it out|choose it so that both .*)$", found)
 
@@ -1315,25 +1313,13 @@ class TestFilesOfADataset:
         assert load(self.with_files(train_images={"name": name}))
 
 
-def test_a_pace_is_that_of_an_attack_in_steps():
+def test_a_removed_section_is_refused_with_what_replaces_it():
     raw = deepcopy(BASE)
-    experiment = raw["experiments"]["e"]
-    experiment |= {"attacks": ["bim", "noise"], "pace": {"images": 3}}
-    with pytest.raises(UserError) as caught:
-        load(raw)
-    assert str(caught.value) == (
-        "config: experiments.e.pace is that of the paper's attack, which is not among the attacks: "
-        "add bim_adjoint, say which one is as paper_attack, or remove pace"
-    )
-    experiment["paper_attack"] = "noise"
-    with pytest.raises(UserError) as caught:
-        load(raw)
-    assert str(caught.value) == (
-        "config: experiments.e.pace: noise has method noise: set paper_attack to an attack of "
-        "method fgsm, bim or pgd, or remove pace"
-    )
-    experiment["paper_attack"] = "bim"
-    assert load(raw).experiments["e"].pace.images == 3
+    raw["experiments"]["e"]["pace"] = {"images": 3}
+    assert mistakes(raw) == [
+        "config: experiments.e.pace: is no longer a key: remove it (benchmarks/speed.py times the "
+        "paper's attack)"
+    ]
 
 
 def test_shards_to_keep():

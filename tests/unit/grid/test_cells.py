@@ -530,20 +530,6 @@ def test_shards_hold_every_image_once_and_cut_no_equation(size, images, joint):
         assert all(shard.images <= max(size + equation - 1, 1) for shard in found)
 
 
-def test_the_papers_procedure_is_timed_once_for_each_model_and_tolerance():
-    raw = config(attacks=["bim", "bim_adjoint"]).model_dump(exclude_unset=True)
-    own = raw["experiments"]["e"] | {"seeds": [3, 4], "epsilons": [0.1, 0.2, 0.3], "pace": {}}
-    asked = load(raw | {"experiments": {"e": own}})
-    found = list(stages.paced(asked, "e"))
-    assert {(item.attack, item.seed, item.epsilon) for item in found} == {("bim_adjoint", 3, 0.2)}
-    assert len({item.norm for item in found}) == 1
-    solved = [item for item in grid_cells.solved(asked, "e") if item.seed == 3]
-    assert [(item.model, item.tolerance) for item in found] == [
-        (item.model, item.tolerance) for item in solved
-    ]
-    assert list(stages.paced(config(), "e")) == []
-
-
 class TestDistancesInL2:
     """No two images of n values in [0, 1] are farther apart than the root of n."""
 

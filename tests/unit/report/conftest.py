@@ -8,7 +8,7 @@ import pytest
 from node_robustness.report import markdown
 from node_robustness.report.catalogue import FIGURES, TABLES
 from node_robustness.tables import evaluation, frame
-from samples import PACE, masked_tables, tiny_tables
+from samples import masked_tables, tiny_tables
 
 MANIFEST = {
     "config": {"experiments": {"tiny": {"paper": "mnist"}}},
@@ -30,7 +30,6 @@ MANIFEST = {
             "started_utc": "2026-01-01T00:00:00+00:00",
         }
     ],
-    "pace": [PACE],
 }
 COLUMNS = "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,nfe_mean"
 HISTORY = f"{COLUMNS}\n1,2,0.5,1,0.75,26\n"

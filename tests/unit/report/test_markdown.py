@@ -1,6 +1,5 @@
 """The page of results: made from a folder of small files alone, and again the same."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -98,18 +97,6 @@ def test_an_attack_is_not_missed_where_it_has_no_norm(folder):
 
 def _missing(page: str) -> str:
     return re.search("Of the standard attacks (.*) did not run", page)[1]
-
-
-def test_the_papers_procedure_beside_the_run(folder):
-    page = markdown.render("tiny", folder)
-    assert "would have taken 1:06:40 (0:58:20 to 1:15:00), 40.0 times as long" in page
-    assert (
-        "| toy | OON | 0.1 | 4 | 2.250 | 0.500 (0.438 to 0.562) | 6 | 8,000 | 1:06:40 | 0:01:40 | "
-        "40.0 |" in page
-    )
-    manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"pace": []}))
-    assert "procedure" not in markdown.render("tiny", folder).split("## Cost")[1]
 
 
 def test_questions_stand_beside_what_the_paper_says(folder):

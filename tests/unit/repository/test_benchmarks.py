@@ -10,6 +10,7 @@ import torch
 from node_robustness.config import loading
 from node_robustness.grid import cells as grid_cells
 from node_robustness.grid import stages
+from node_robustness.models.classifier import Classifier, Spec
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
@@ -44,6 +45,24 @@ def test_it_trains_measures_and_writes(speed, tmp_path, monkeypatch):
     page = output.with_suffix(".md").read_text()
     assert page.startswith("# The core's speed\n")
     assert all(f"## {title}" in page for title in report["tables"])
+
+
+def test_the_papers_procedure_and_ours_do_the_same_work(speed, monkeypatch):
+    torch.manual_seed(7)
+    model = Classifier(Spec(1, 4, (0.4,), (0.3,), "convolution", "ode", filters=8)).eval()
+    images = torch.rand(6, 1, 8, 8)
+    with torch.no_grad():
+        model.head.linear.bias -= model(images).mean(0)
+        labels = model(images).argmax(1)
+    labels[2] = (labels[2] + 1) % 4
+    found = speed.nets.Nets("toy", {"OON": model}, {"OON": 5 / 6}, images, labels)
+    monkeypatch.setattr(speed, "TOLERANCES", [1e-3])
+    monkeypatch.setattr(speed, "EPSILONS", [0.1])
+    (row,) = speed.attack_table(found, 1, 6, 6)
+    assert row["times_paper"] == pytest.approx(row["paper"] / row["ours"])
+    assert row["times_paper_adjoint"] == pytest.approx(row["paper"] / row["ours_adjoint"])
+    assert row["paper_images"] == 6
+    assert row["successes_paper"] == row["successes_adjoint"] == 5
 
 
 def test_its_convolutions_are_those_of_the_model(speed):

@@ -28,7 +28,7 @@ from node_robustness.config.datasets import (
 from node_robustness.config.enough_images import shortages
 from node_robustness.config.experiment import Experiment
 from node_robustness.config.models import TORCHDIFFEQ_ONLY, Model, Training
-from node_robustness.config.presets import BUILT_IN, PAPER_ATTACK, PRESETS, from_preset
+from node_robustness.config.presets import BUILT_IN, PRESETS, from_preset
 from node_robustness.config.values import Count, Name, Section, check_distance
 from node_robustness.numbers import label
 from node_robustness.shapes.datasets import size_of
@@ -142,7 +142,6 @@ class Config(Section):
                     check_distance(f"{where}.epsilons", epsilon, norm)
             for attack in experiment.attacks:
                 self._check_attack(where, experiment, attack)
-            self._check_pace(where, experiment)
             _chosen_from_the_grid(where, experiment)
         for model, settings in self.models.items():
             training = self.training_of(model)
@@ -225,22 +224,6 @@ class Config(Section):
         if transfer.source is not None:
             _known(
                 f"attacks.{name}.source", [transfer.source], f"{where}.models", experiment.models
-            )
-
-    def _check_pace(self, where: str, experiment: Experiment) -> None:
-        if experiment.pace is None:
-            return
-        name = experiment.papers_attack
-        if name is None:
-            raise ValueError(
-                f"{where}.pace is that of the paper's attack, which is not among the attacks: add "
-                f"{PAPER_ATTACK}, say which one is as paper_attack, or remove pace"
-            )
-        method = self.attacks[name].method
-        if method not in _IN_STEPS:
-            raise ValueError(
-                f"{where}.pace: {name} has method {method}: set paper_attack to an attack of "
-                f"method {_IN_STEPS_TEXT}, or remove pace"
             )
 
     def training_of(self, model: str) -> Training:

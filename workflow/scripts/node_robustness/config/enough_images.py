@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from node_robustness.config.config import Config
 
 
-_MEASURED = ("trajectories", "audit", "randomisation", "detection", "pace")
+_MEASURED = ("trajectories", "audit", "randomisation", "detection")
 """The sections of an experiment that measure some of the test images."""
 
 

@@ -137,14 +137,6 @@ class Detection(Section):
     )
 
 
-class Pace(Section):
-    """What the paper's attack takes as its authors run it, one image at a time by torchdiffeq."""
-
-    images: Count = Field(
-        10, description="the first test images, at every tolerance, of the first seed"
-    )
-
-
 class Experiment(Section):
     """One grid: the product of its lists, minus what makes no sense."""
 
@@ -180,11 +172,6 @@ class Experiment(Section):
     )
     detection: Detection | None = Field(
         Detection(), description="detect adversarials by several tolerances; null: not"
-    )
-    pace: Pace | None = Field(
-        None,
-        description="take the time of the paper's attack image by image, to compare the run's "
-        "with; null: not",
     )
     paper: Literal["mnist", "cifar10"] | None = Field(
         None, description="show the paper's figures of this dataset beside ours"

@@ -52,6 +52,8 @@ def _line(detail: ErrorDetails) -> str:
     given = _shown(detail["input"])
     context = detail.get("ctx", {})
     match detail["type"]:
+        case "extra_forbidden" if location[0] == "experiments" and keys[-1] == "pace":
+            message = "is no longer a key: remove it (benchmarks/speed.py times the paper's attack)"
         case "extra_forbidden":
             known = _keys_beside(tagged)
             close = difflib.get_close_matches(str(keys[-1]), known, n=1)

@@ -13,7 +13,6 @@ from node_robustness.grid.cells import (
     adaptive,
     cells,
     epsilons,
-    seeds,
     solved,
     stepped_alone,
     trained,
@@ -141,25 +140,6 @@ def detected(config: Config, name: str) -> Iterator[Detected]:
         if tau is not None and tau in (section.tolerances or experiment.tolerances):
             for norm, epsilon in perturbations(experiment, section):
                 yield Detected(name, item.dataset, item.model, item.seed, tau, norm, epsilon)
-
-
-def paced(config: Config, name: str) -> Iterator[Cell]:
-    """Every cell of an experiment in which the time of the paper's procedure is taken.
-
-    The first seed of every model at every tolerance, in the first norm at the middle epsilon.
-    """
-    experiment = config.experiments[name]
-    if experiment.pace is None:
-        return
-    norm = experiment.norms[0]
-    for cell in cells(config, name):
-        if (
-            cell.attack == experiment.papers_attack
-            and cell.norm == norm
-            and cell.epsilon == middle(experiment.epsilons_for(norm))
-            and cell.seed == seeds(config.models[cell.model], experiment)[0]
-        ):
-            yield cell
 
 
 def perturbations(

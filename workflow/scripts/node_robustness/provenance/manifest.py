@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,6 @@ def manifest(
     jobs: pd.DataFrame,
     budgets: pd.DataFrame,
     device: str,
-    pace: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Describe this run, its machines and what it cost.
 
@@ -50,7 +49,6 @@ def manifest(
         jobs: Result of `costs.job_costs`.
         budgets: Result of `protocols.budget_table`.
         device: What computed, for people.
-        pace: Result of `pace_comparison.compare`.
 
     Returns:
         ``software``, ``created_utc`` (ISO 8601), ``command_line`` (of the run that made the
@@ -58,8 +56,7 @@ def manifest(
         (processors) of the machine that wrote it, ``hosts`` on which jobs ran, ``device``,
         ``checkpoints`` (SHA-256 of the weights that were attacked, by dataset, model and seed),
         ``versions`` by distribution, ``git_commit`` (with ``-dirty`` if files differ from it; None
-        outside a checkout or without git), ``config``, ``stages``: see `costs.stages`, and
-        ``pace``.
+        outside a checkout or without git), ``config``, and ``stages``: see `costs.stages`.
     """
     return {
         "software": SOFTWARE,
@@ -76,7 +73,6 @@ def manifest(
         "git_commit": git_commit(Path(__file__).parent),
         "config": dict(config),
         "stages": costs.stages(jobs),
-        "pace": list(pace),
     }
 
 

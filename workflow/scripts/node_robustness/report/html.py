@@ -15,7 +15,7 @@ from markupsafe import Markup
 from node_robustness.figures.drawing import still, why_not_drawn
 from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.failures import attempt, sentences
-from node_robustness.report import dynamics, findings, pace
+from node_robustness.report import dynamics, findings
 from node_robustness.report import tables as report_tables
 from node_robustness.report.answers import answers
 from node_robustness.report.paper import CITATION
@@ -263,13 +263,9 @@ def render_report(
         ],
         manifest=manifest,
         costs=[figure for figure in figures if figure["section"] == _COSTS],
-        pace=sentences(
-            "The pace of the paper's procedure",
-            lambda: pace.sentences(manifest["pace"]),
-        ),
         cost_tables=attempt(
             "The tables of costs",
-            lambda: report_tables.of_costs(tables[_COSTS], manifest["stages"], manifest["pace"]),
+            lambda: report_tables.of_costs(tables[_COSTS], manifest["stages"]),
             lambda why: [Table(why, [], [])],
         ),
         config=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),

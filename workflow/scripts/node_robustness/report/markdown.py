@@ -20,7 +20,7 @@ from node_robustness.config.attacks import AnyAttack, Attack
 from node_robustness.config.presets import BUILT_IN, PRESETS
 from node_robustness.figures.drawing import why_not_drawn_still
 from node_robustness.jobs.failures import sentences
-from node_robustness.report import answers, dynamics, findings, pace
+from node_robustness.report import answers, dynamics, findings
 from node_robustness.report import tables as report_tables
 from node_robustness.report.catalogue import FIGURES, MEDIANS_ALONE, TABLES
 from node_robustness.report.paper import CITATION, CLAIMS, EPOCHS, SUCCESS_NOT_AT_HAND
@@ -127,11 +127,7 @@ def render(name: str, folder: Path) -> str:
                 for key in ("trajectories", "growth", "responsible")
             ),
         ],
-        "Cost": lambda: [
-            *_list(pace.sentences(manifest["pace"])),
-            _table(report_tables.stages(manifest["stages"])),
-            _table(report_tables.pace(manifest["pace"])),
-        ],
+        "Cost": lambda: [_table(report_tables.stages(manifest["stages"]))],
         "Tables": lambda: [
             *_list(f"[{key}.csv]({name}/{key}.csv): {len(tables[key]):,} rows" for key in TABLES),
             "Their columns are described in [files.md](../files.md).",

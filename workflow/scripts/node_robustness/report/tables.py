@@ -186,23 +186,6 @@ _STAGES: Columns = {
     "Memory (MB)": lambda stage: _mean(stage["max_rss_mb"], 0),
     "First started (UTC)": lambda stage: _moment(stage["started_utc"]),
 }
-_PACE: Columns = {
-    "Dataset": lambda row: row["dataset"],
-    "Model": lambda row: row["model"],
-    "τ": lambda row: _tau(row["tolerance"]),
-    "Images timed": lambda row: str(row["images"]),
-    "Seconds an image": lambda row: _mean(row["seconds_image"], 3),
-    "Seconds a step": lambda row: _spread(row, "seconds_step"),
-    "Cells": lambda row: str(row["cells"]),
-    "Steps": lambda row: f"{row['steps']:,.0f}",
-    "By the procedure (h:mm:ss)": lambda row: duration(row["procedure_seconds"]),
-    "In this run": lambda row: duration(row["run_seconds"]),
-    "Times as long": lambda row: (
-        _mean(row["procedure_seconds"] / row["run_seconds"])
-        if row["procedure_seconds"] and row["run_seconds"]
-        else "–"
-    ),
-}
 _JOBS: Columns = {
     "Rule": lambda job: job.rule,
     "Dataset": lambda job: _or_dash(job.dataset),
@@ -328,31 +311,14 @@ def stages(found: Iterable[Any]) -> Table:
     )
 
 
-def pace(found: Iterable[Any]) -> Table:
-    """What the paper's procedure would have cost.
-
-    Args:
-        found: As in the manifest.
-    """
-    return _table(
-        "The paper’s attack by its procedure, one image at a time: timed on a few images that the "
-        "model classifies correctly (95 % interval over them), and extrapolated to the gradient "
-        "steps of all its cells in this run, all seeds, norms and epsilons; beside it what these "
-        "cells took here, the start of the jobs included.",
-        found,
-        _PACE,
-    )
-
-
-def of_costs(costs: pd.DataFrame, of_stages: Iterable[Any], of_pace: Iterable[Any]) -> list[Table]:
+def of_costs(costs: pd.DataFrame, of_stages: Iterable[Any]) -> list[Table]:
     """What the run cost.
 
     Args:
         costs: Result of `costs.job_costs`.
         of_stages: As in the manifest.
-        of_pace: As in the manifest.
     """
-    return [stages(of_stages), pace(of_pace), _longest(costs)]
+    return [stages(of_stages), _longest(costs)]
 
 
 def _table(caption: str, rows: Iterable[Any], columns: Columns) -> Table:
@@ -486,13 +452,6 @@ def _or_dash(value: Any) -> str:
 def _quartiles(row: Any, name: str) -> str:
     median, low, high = (getattr(row, f"{name}_{part}") for part in ("median", "q25", "q75"))
     return f"{_mean(median, 3)} ({_mean(low, 3)} to {_mean(high, 3)})"
-
-
-def _spread(row: Mapping[str, float | None], name: str) -> str:
-    """A mean of seconds with its interval, which a single image does not give."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    mean = _mean(row[name], 3)
-    return mean if low is None else f"{mean} ({_mean(low, 3)} to {_mean(high, 3)})"
 
 
 def _moment(utc: str | None) -> str:
