@@ -1,8 +1,7 @@
-# `make demo` shows what this is; `make test` tests it; `make check` holds it to its style.
-# Everything is installed in .venv, nothing elsewhere. Another Python: make PYTHON=python3.12 demo, after
-# make clean where there is an environment.
-# Another build of PyTorch than the one that suits this machine: make TORCH=cpu demo, or cuda, or the
-# URL of a package index (requirements/install_torch.py).
+# `make demo` runs the default experiment, `make test` the tests, `make check` formatting, lint and types.
+# Everything is installed into .venv. For another Python: make PYTHON=python3.12 demo, after make clean if
+# there is an environment. For another build of PyTorch: make TORCH=cpu demo, or cuda, or the URL of a
+# package index (requirements/install_torch.py).
 PYTHON ?= python3
 CORES ?= all
 VENV := .venv
@@ -21,21 +20,21 @@ endif
 
 .PHONY: help demo plan slurm test test-kernels test-slow test-slurm check format docs site lock clean
 help:
-	@echo "make demo    make the environment, run the default experiment, say where the report is"
-	@echo "make plan    what would run, and why; ARGS='--configfile ...': arguments of snakemake"
+	@echo "make demo    create the environment, run the default experiment, print where the report is"
+	@echo "make plan    print what would run, and why; ARGS='--configfile ...': arguments of snakemake"
 	@echo "make slurm   add to the environment what a SLURM cluster needs (profiles/README.md)"
-	@echo "make test    make the environment with the test tools, run the tests; ARGS=tests/unit: some of them"
-	@echo "make test-kernels   the numerical tests as on other processors"
-	@echo "make test-slow   the tests that take minutes: crashes, a full disk"
+	@echo "make test    create the environment with the test tools, run the tests; ARGS=tests/unit: some of them"
+	@echo "make test-kernels   run the numerical tests as on other processors"
+	@echo "make test-slow   run the tests that take minutes: crashes, a full disk"
 	@echo "make test-slurm  (as root) start a SLURM cluster on this machine, test on it, stop it"
-	@echo "make check   formatting, lint and types, of Python and Snakemake"
+	@echo "make check   check formatting, lint and types of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
 	@echo "make docs    regenerate what is generated: the configuration's schema and reference, pages of results and performance, ARCHITECTURE.md, the picture of the rules"
 	@echo "make site    build the documentation site: site/index.html"
-	@echo "make lock    resolve requirements/*.txt anew into requirements/lock.txt"
+	@echo "make lock    resolve requirements/*.txt into requirements/lock.txt"
 	@echo "make clean   remove the environment (results/ and resources/ stay)"
 
-# torch first and alone: whatever else is installed must take the pinned one as it is.
+# torch first and alone: everything else must accept the pinned version as it is.
 $(VENV)/run: requirements/run.txt requirements/no-deps.txt requirements/lock.txt
 	@$(PYTHON) -c 'import os, sys; sys.exit(not set(os.getcwd()).isdisjoint(":\"$$`\\\t\n"))' || { echo "Python's virtual environments need a folder without : \" \$$ \` \\, tab or new line in its path: move the project, then make again" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 demo" >&2; exit 1; }
@@ -71,8 +70,8 @@ slurm: $(VENV)/slurm
 test: $(VENV)/dev
 	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# The kernels of older x86 processors (PyTorch's own, oneDNN's and MKL's), and rounding that is unlike
-# any processor's (tests/rounding.py). Other processors do not know these variables.
+# The kernels of older x86 processors (PyTorch's own, oneDNN's and MKL's), and rounding unlike that of any
+# processor (tests/rounding.py). Other processors ignore these variables.
 NUMERICAL = PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m "numerical and not slow" --numprocesses auto --dist worksteal $(ARGS)
 test-kernels: $(VENV)/dev
 	@echo "Kernels for AVX2:"
@@ -115,8 +114,8 @@ site: $(VENV)/docs
 	@$(BIN)/python -m sphinx -W --keep-going --quiet -c docs . site
 	@echo "Done. Open the site: site/index.html"
 
-# The platform's own torch build (+cpu, +cu128) and its CUDA packages are left out: the same lock
-# serves machines with and without a GPU.
+# Without the platform's torch build (+cpu, +cu128) and its CUDA packages: the same lock serves machines
+# with and without a GPU.
 lock: $(VENV)/dev $(VENV)/docs $(VENV)/slurm
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude torch --exclude torchattacks | grep -v '^nvidia-\|^triton=\|^cuda-' > requirements/lock.txt
 

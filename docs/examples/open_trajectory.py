@@ -1,8 +1,8 @@
-"""Open a trajectory.h5 with h5py and pandas alone.
+"""Open a trajectory.h5 with only h5py and pandas.
 
     python docs/examples/open_trajectory.py results/.../trajectory.h5
 
-docs/trajectories.md says what the numbers mean, docs/files.md where they lie.
+docs/trajectories.md explains the values, docs/files.md the layout of the file.
 """
 
 import json
@@ -14,13 +14,13 @@ import pandas as pd
 
 
 def summarise(path: str) -> None:
-    """Print what a dump says: how far apart, when decided otherwise, and what is to blame."""
+    """Print distances, flip times, responsible intervals and solver steps of a trajectory file."""
     with h5py.File(path) as file:
         settings = json.loads(file.attrs["settings"])
         print({key: settings.get(key) for key in ("model", "tolerance", "attack", "epsilon")})
         t, success = file["t"][:], file["success"][:]
 
-        # The three groups: a run, and the images to take of it.
+        # Three groups: a run, and which of its images belong to the group.
         groups = {
             "success": ("attack", success),
             "failed": ("attack", ~success),

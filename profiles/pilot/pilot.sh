@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A whole run inside one allocation, one job a GPU:
+# A whole run inside one allocation, one job per GPU:
 #   sbatch [options of sbatch] profiles/pilot/pilot.sh [options of snakemake]
-# Three minutes before its time is up, it stops its jobs and queues itself again to go on.
+# Three minutes before its time is up, it stops its jobs and queues itself again to continue.
 #SBATCH --job-name=node-robustness
 #SBATCH --output=pilot-%j.log
 #SBATCH --open-mode=append
