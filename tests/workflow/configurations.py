@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from harness import own_dataset
+from node_robustness.config.methods import BUILT_IN
 from node_robustness.config.models import FIXED, TORCHDIFFEQ_ONLY
-from node_robustness.config.presets import BUILT_IN, expand
+from node_robustness.config.presets import expand
 
 EXPERIMENT = "any"
 

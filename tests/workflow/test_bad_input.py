@@ -35,7 +35,8 @@ from harness import (
     snakemake,
     tiny,
 )
-from node_robustness.config.presets import BUILT_IN, PRESETS
+from node_robustness.config.methods import BUILT_IN
+from node_robustness.config.presets import PRESETS
 
 DATA = "results/tiny/digits/data.h5"
 CLEAN = f"{OON}/tau-1/clean.h5"

@@ -5,6 +5,7 @@ Snakemake looks at records and times of files, not into them, and were marked as
 `snakemake --touch`.
 """
 
+import copy
 import csv
 import os
 import re
@@ -100,15 +101,19 @@ def summary(folder: Path, **settings: Any) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the grid, all of which is up to date; not to be changed."""
-    folder = tmp_path_factory.mktemp("grid") / "run"
-    for row in summary(folder, config=wide()):
+    return up_to_date(tmp_path_factory.mktemp("grid") / "run", wide())
+
+
+def up_to_date(folder: Path, config: dict[str, Any]) -> Path:
+    """A folder where all that a configuration asks for is there and up to date."""
+    for row in summary(folder, config=config):
         path = folder / row["output_file"]
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix:
             path.touch()
         else:
             path.mkdir()
-    snakemake(folder, config=wide(), options=("--touch", "--forceall"))
+    snakemake(folder, config=config, options=("--touch", "--forceall"))
     return folder
 
 
@@ -288,9 +293,10 @@ class TestCode:
             ("node_robustness/attacks/merge.py", jobs(*OF_ATTACK) | SUMMARY),
             ("evaluate.py", jobs("evaluate") | SUMMARY),
             ("node_robustness/ode/solve.py", EVERY_MODEL_AND_AFTER),
+            ("node_robustness/attacks/square.py", set()),
             (
-                "node_robustness/attacks/square.py",
-                jobs(*OF_ATTACK, "audit", "randomise", "detect") | SUMMARY,
+                "node_robustness/attacks/bim.py",
+                jobs(*OF_ATTACK, "audit", "detect") | SUMMARY,
             ),
             ("node_robustness/audit/gradients.py", jobs("audit") | SUMMARY),
             ("node_robustness/audit/tolerance_matrix.py", jobs("judge") | SUMMARY),
@@ -330,6 +336,69 @@ class TestCode:
         add_line(project, "node_robustness/report/findings.py", "_ADDED = 1")
         assert snakemake(copied, project=project).jobs == {"report": 1}
         assert plan(copied, project=project).jobs == {}
+
+
+EACH_METHOD = tiny(
+    **{
+        f"experiments__tiny__{key}": value
+        for key, value in {
+            "attacks": ["bim", "squares", "moved"],
+            "norms": ["linf"],
+            "skip_broken": False,
+            "trajectories": {"attacks": ["bim"]},
+        }.items()
+    },
+    attacks__squares={"method": "square", "queries": 9},
+    attacks__moved={"method": "transfer", "by": "steps"},
+    attacks__steps={"method": "pgd", "relative_step": 0.5},
+)
+
+
+@pytest.fixture(scope="module")
+def methods(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of three methods, all of which is up to date; not to be changed."""
+    return up_to_date(tmp_path_factory.mktemp("methods") / "run", EACH_METHOD)
+
+
+class TestMethods:
+    """The file of a method reruns the attacks that use it, and what follows from them."""
+
+    @staticmethod
+    def of(attack: str, *stages: str) -> set[str]:
+        return jobs(*stages, seed=[0], attack=[attack], epsilon=["0.3"])
+
+    @pytest.mark.parametrize(
+        ("name", "stages"),
+        [
+            ("square", {"squares": ["attack"]}),
+            ("transfer", {"moved": ["attack"]}),
+            ("pgd", {"moved": ["attack"]}),
+            ("fab", {}),
+            ("bim", {"bim": [*OF_ATTACK, "audit", "detect"]}),
+        ],
+    )
+    def test_a_change_of_one(self, methods, project, name, stages):
+        add_line(project, f"node_robustness/attacks/{name}.py", "_ADDED = 1")
+        expected = set().union(*(self.of(attack, *found) for attack, found in stages.items()))
+        # The source of a transfer has no cell of its own.
+        expected = {job for job in expected if "RES" not in job or "moved" not in job}
+        assert planned(methods, config=EACH_METHOD, project=project) == (
+            expected | SUMMARY if expected else set()
+        )
+
+    def test_one_more(self, methods, project):
+        scripts = project / "workflow/scripts/node_robustness"
+        shutil.copy(scripts / "attacks/noise.py", scripts / "attacks/hiss.py")
+        settings = (scripts / "config/attacks/noise.py").read_text()
+        settings = settings.replace('"noise', '"hiss').replace("Noise", "Hiss")
+        (scripts / "config/attacks/hiss.py").write_text(settings)
+        assert planned(methods, config=EACH_METHOD, project=project) == set()
+        attacks = [*EACH_METHOD["experiments"]["tiny"]["attacks"], "hiss"]
+        config = copy.deepcopy(EACH_METHOD)
+        config["experiments"]["tiny"]["attacks"] = attacks
+        assert (
+            planned(methods, config=config, project=project) == self.of("hiss", "attack") | SUMMARY
+        )
 
 
 class TestPlan:

@@ -31,7 +31,7 @@ rule attack:
         mem_mb=megabytes(attack_work),
         runtime=minutes(attack_work),
     params:
-        code=code_of("attack", "merge"),
+        code=code_of("attack", "merge", modules=methods),
         coordinates=coordinates,
         settings=attack_settings,
         images=tested_images,
@@ -69,7 +69,7 @@ rule attack_shard:
         mem_mb=megabytes(shard_work),
         runtime=minutes(shard_work),
     params:
-        code=code_of("attack"),
+        code=code_of("attack", modules=methods),
         coordinates=coordinates,
         settings=attack_settings,
         images=images_of_part,
@@ -102,7 +102,7 @@ rule merge:
     localrule: True
     params:
         # Those of `attack`, so that the file counts as made by either.
-        code=code_of("attack", "merge"),
+        code=code_of("attack", "merge", modules=methods),
         coordinates=coordinates,
         settings=attack_settings,
         images=tested_images,

@@ -170,20 +170,27 @@ def for_each_job(function):
     return function
 
 
-def code_of(*scripts):
+def code_of(*scripts, modules=lambda wildcards: ()):
     """The param by which a rule's jobs run again when the code or the libraries they use change.
 
     Rules that make the same file have the code of all of them: its record does not say which did.
+    `modules` are those that a job of these wildcards imports by names that it computes.
     """
 
     @cache
-    def digest():
+    def digest(*names):
         found = {}
         for script in scripts:
-            found |= code_digest.of_script(SCRIPTS / f"{script}.py")
+            found |= code_digest.of_script(SCRIPTS / f"{script}.py", *names)
         return found
 
-    return for_each_job(lambda wildcards: digest())
+    return for_each_job(lambda wildcards: digest(*modules(wildcards)))
+
+
+def methods(wildcards):
+    """The modules of the methods that an attack uses: only these, so that no other reruns it."""
+    used = settings_of_attacks.methods(CONFIG, wildcards.attack)
+    return [f"node_robustness.attacks.{method}" for method in used]
 
 
 def set_of(*inputs):

@@ -9,11 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from node_robustness.attacks.engine import attack
-from node_robustness.attacks.expectation import (
-    ExpectationOverTolerances,
-    expected_gradient,
-    log_uniform,
-)
+from node_robustness.attacks.eot_pgd import ExpectationOverTolerances
+from node_robustness.attacks.expectation import expected_gradient, log_uniform
 from node_robustness.attacks.gradients import gradient_settings
 from node_robustness.attacks.pgd import ProjectedGradientDescent
 from node_robustness.models.classifier import Classifier, Spec
@@ -23,7 +20,7 @@ from node_robustness.perturbations.streams import Streams
 pytestmark = pytest.mark.numerical
 
 LINF = Norm("linf")
-DRAW = log_uniform(1e-3, 10.0)
+LOW, HIGH = 1e-3, 10.0
 
 
 def images(count):
@@ -40,7 +37,7 @@ def network(classes=4, dtype=torch.float32):
 
 
 def test_draws_are_log_uniform():
-    drawn = log_uniform(1e-3, 10.0)(Streams.of(0, range(50)), 40)
+    drawn = log_uniform(LOW, HIGH)(Streams.of(0, range(50)), 40)
     assert drawn.shape == (50, 40)
     assert drawn.dtype == torch.float64
     logarithms = drawn.log10().flatten()
@@ -52,7 +49,7 @@ def test_draws_are_log_uniform():
 
 def test_the_expected_gradient_is_the_mean_of_single_ones():
     model, x = network(dtype=torch.float64), images(3).double()
-    y, taus = torch.arange(3), log_uniform(1e-3, 10.0)(Streams.of(1, range(3)), 4)
+    y, taus = torch.arange(3), log_uniform(LOW, HIGH)(Streams.of(1, range(3)), 4)
     losses, gradients = expected_gradient(model, x, y, taus)
     for image in range(3):
         single_losses, single_gradients = [], []
@@ -87,7 +84,7 @@ def test_every_step_is_that_of_a_plain_loop(norm, loss):
     solved = model.at(tolerance=0.1)
     y = solved(x).argmax(1)
     how = ExpectationOverTolerances(
-        Norm(norm), epsilon, epsilon / 4, 5, 2, loss, False, 3, solved, DRAW
+        Norm(norm), epsilon, epsilon / 4, 5, 2, loss, False, 3, solved, LOW, HIGH
     )
     found = attack(solved, x, y, how, index=[7, 3, 8, 1], seed=2)
     assert bool(found.success.any())
@@ -122,7 +119,7 @@ def test_every_step_is_that_of_a_plain_loop(norm, loss):
                 if step == 5:
                     break
                 gradients = []
-                for tau in DRAW(stream, 3)[0].tolist():
+                for tau in log_uniform(LOW, HIGH)(stream, 3)[0].tolist():
                     at = current.clone().requires_grad_()
                     gradients.append(torch.autograd.grad(loss_of(at, label, tau), at)[0])
                 uphill = Norm(norm).direction(torch.stack(gradients).mean(0))
@@ -181,7 +178,8 @@ def test_the_mean_gradient_breaks_what_a_single_one_does_not():
         loss="margin",
         draws=40,
         source=model,
-        draw=DRAW,
+        low=LOW,
+        high=HIGH,
     )
     assert bool(attack(model, x, y, drawn).success.all())
 
@@ -191,7 +189,7 @@ def test_what_cannot_be_broken_stands():
     y = model(x).argmax(1)
     epsilon = 0.95 * model.distances(x).min().item()
     how = ExpectationOverTolerances(
-        LINF, epsilon, epsilon / 8, 20, draws=40, source=model, draw=DRAW
+        LINF, epsilon, epsilon / 8, 20, draws=40, source=model, low=LOW, high=HIGH
     )
     found = attack(model, x, y, how)
     assert not bool(found.success.any())
@@ -204,7 +202,7 @@ def test_neither_batches_nor_order_matter_and_progress_ends_where_the_search_doe
     y = model(x).argmax(1)
     y[2] = (y[2] + 1) % 4
     how = ExpectationOverTolerances(
-        LINF, 0.008, 0.002, 4, draws=3, source=inner.at(gradient="direct"), draw=DRAW
+        LINF, 0.008, 0.002, 4, draws=3, source=inner.at(gradient="direct"), low=LOW, high=HIGH
     )
     told, seen = [], []
     hook = inner.register_forward_hook(lambda *_: seen.append(sum(told)))

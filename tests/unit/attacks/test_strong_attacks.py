@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from node_robustness.attacks.apgd import AutoPGD
-from node_robustness.attacks.carlini_wagner import CarliniWagner
+from node_robustness.attacks.cw import CarliniWagner
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.fab import FAB
 from node_robustness.attacks.square import Square

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from node_robustness.attacks.bim import BasicIterativeMethod, FastGradientSign
+from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
+from node_robustness.attacks.fgsm import FastGradientSign
 from node_robustness.audit.attack_checks import (
     NEAR,
     batch_invariance,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from node_robustness.config.config import Config
 from node_robustness.config.enough_images import shortages
 from node_robustness.config.loading import load
-from node_robustness.config.presets import BUILT_IN, PRESETS
+from node_robustness.config.methods import BUILT_IN
+from node_robustness.config.presets import PRESETS
 from node_robustness.errors import UserError
 
 SHA256 = "0123456789abcdef" * 4
@@ -22,8 +23,8 @@ NOT_WHOLE = "is not a whole number (write for example 100)"
 NOT_A_NAME = "does not fit: write letters, digits and underscores, beginning with a letter"
 NORMS = "choose from 'linf', 'l2' or 'l2_rms'"
 METHODS = (
-    "choose from 'fgsm', 'bim', 'pgd', 'eot_pgd', 'bisection', 'apgd', 'fab', 'cw', 'square', "
-    "'transfer' or 'noise'"
+    "choose from 'apgd', 'bim', 'bisection', 'cw', 'eot_pgd', 'fab', 'fgsm', 'noise', 'pgd', "
+    "'square' or 'transfer'"
 )
 SOURCES = "'digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100', 'idx' or 'cifar_binary'"
 A_LIST = "must be a list, such as [a, b]"
@@ -570,7 +571,7 @@ WRONG: list[tuple[str, object, str]] = [
     (
         "attacks.bim",
         {"method": "transfer", "by": "noise"},
-        "attacks.bim.by: noise has method noise: name an attack of method fgsm, bim or pgd",
+        "attacks.bim.by: noise has method noise: name an attack of method bim, fgsm or pgd",
     ),
     (
         "attacks.bim",
@@ -907,8 +908,8 @@ def test_a_transfer_that_is_named_needs_two_models_but_one_of_a_preset_does_not(
     assert "transfer" in preset
     told = mistakes(with_attacks(["bim", "transfer"], models=["M"]))
     assert told == [
-        "config: experiments.e.attacks: transfer takes adversarials of M to other models, and "
-        "there are none: remove it, or add one to experiments.e.models"
+        "config: experiments.e.attacks: transfer takes adversarial examples of M to other models, "
+        "and there are none: remove it, or add one to experiments.e.models"
     ]
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_robustness.config.attacks import BIM
+from node_robustness.config.attacks.bim import BIM
 from node_robustness.config.config import Config
 from node_robustness.config.loading import load
 from node_robustness.errors import UserError

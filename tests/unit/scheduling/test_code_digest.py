@@ -145,6 +145,25 @@ def test_each_file_has_its_own_digest(scripts, name):
     assert {key for key in before | after if before.get(key) != after.get(key)} == {name}
 
 
+def test_modules_that_are_found_by_their_files_count(scripts):
+    text = "from pack import sub, leaf as other\nfrom pkgutil import iter_modules\n"
+    (scripts / "finds.py").write_text(f"{text}found = [iter_modules(sub.__path__), other]")
+    (scripts / "does_not.py").write_text(text)
+    of_sub = {"pack/sub/deep.py", "pack/sub/unused.py"}
+    assert of_sub <= set(of_script(scripts / "finds.py"))
+    assert not of_sub & set(of_script(scripts / "does_not.py"))
+
+
+def test_modules_whose_names_are_computed_count_where_they_are_named(scripts):
+    plain = of_script(scripts / "other.py")
+    found = of_script(scripts / "other.py", "pack.leaf", "pack.unused")
+    assert plain.items() <= found.items()
+    assert set(found) - set(plain) == {
+        *("pack/leaf.py", "pack/unused.py", "pack/cousin.py", "pack/sub/far.py"),
+        *("pack/page.html", "pandas"),
+    }
+
+
 def test_neutral_modules_are_not_followed(scripts):
     package = scripts / "node_robustness"
     package.mkdir()
@@ -246,6 +265,26 @@ def test_what_is_beside_the_modules_belongs_to_some_stage():
     assert data <= found
 
 
+METHODS, MAKE = "node_robustness/config/methods.py", "node_robustness/attacks/make.py"
+
+
 def test_no_import_is_hidden_from_the_digests():
-    for path in SCRIPTS.rglob("*.py"):
-        assert not re.search(r"import_module|__import__|\bexec\(", path.read_text()), path
+    """Two modules import by computed names: of one, which these are is seen by `__path__`."""
+    computed = re.compile(r"import_module|__import__|\bexec\(")
+    found = {
+        path.relative_to(SCRIPTS).as_posix()
+        for path in SCRIPTS.rglob("*.py")
+        if computed.search(path.read_text())
+    }
+    assert found == {METHODS, MAKE}
+    settings = {path.name for path in (SCRIPTS / "node_robustness/config/attacks").glob("*.py")}
+    page = of_script(SCRIPTS / "page.py")
+    assert {name for name in page if name.startswith("node_robustness/config/attacks/")} == {
+        f"node_robustness/config/attacks/{name}" for name in settings
+    }
+
+
+@pytest.mark.parametrize(("name", "text"), rules(), ids=lambda value: value.split("\n")[0])
+def test_rules_that_make_attacks_have_the_digests_of_their_methods(name, text):
+    makes = any(MAKE in of_script(SCRIPTS / f"{script}.py") for script in digested(text))
+    assert makes == ("modules=methods" in text)

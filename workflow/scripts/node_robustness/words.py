@@ -19,9 +19,9 @@ def signed(difference: float) -> str:
     return f"{100 * difference:+.1f} points".replace("-", "−")
 
 
-def listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str], last: str = "and") -> str:
     """One or more, such as `a, b and c`."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
 def duration(seconds: float | None) -> str:

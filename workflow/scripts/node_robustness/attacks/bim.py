@@ -1,4 +1,4 @@
-"""The basic iterative method, the paper's attack, and its case of a single step."""
+"""The basic iterative method, the paper's attack."""
 
 from dataclasses import dataclass
 
@@ -50,35 +50,3 @@ class BasicIterativeMethod:
         )
         descent.follow(model, clean, record, torch.arange(len(labels), device=labels.device))
         return record.found()
-
-
-@dataclass(frozen=True)
-class FastGradientSign:
-    """One step as long as epsilon: the sign of the gradient, or its direction in L2.
-
-    Goodfellow et al., Explaining and harnessing adversarial examples, 2015.
-
-    Attributes:
-        norm: in which epsilon is measured.
-        epsilon: norm of the perturbation before it is clipped to [0, 1].
-    """
-
-    norm: Norm
-    epsilon: float
-
-    @property
-    def passes(self) -> int:
-        """See `Method.passes`."""
-        return self._iterative.passes
-
-    def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
-        """See `Method.search`."""
-        return self._iterative.search(model, images, labels, streams)
-
-    def search_from(self, model: nn.Module, clean: Pass, labels: Tensor, streams: Streams) -> Found:
-        """See `StartsAtImages.search_from`."""
-        return self._iterative.search_from(model, clean, labels, streams)
-
-    @property
-    def _iterative(self) -> BasicIterativeMethod:
-        return BasicIterativeMethod(self.norm, self.epsilon, step=self.epsilon, iterations=1)

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from node_robustness.attacks.method import Method, Pass, StartsAtImages
+from node_robustness.attacks.method import MadeOnAnother, Method, Pass, StartsAtImages
 from node_robustness.attacks.progress import told_by_passes
-from node_robustness.attacks.transfer import Transfer
 from node_robustness.models.classifier import frozen
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.streams import Streams
@@ -81,7 +80,7 @@ def attack(
         torch.zeros_like(labels, dtype=torch.bool) if skip is None else skip.to(labels.device)
     )
     # A source of gradients is a view of the model and shares its hooks.
-    asked = [model, method.source] if isinstance(method, Transfer) else [model]
+    asked = [model, method.source] if isinstance(method, MadeOnAnother) else [model]
     results = []
     with frozen(model):
         for first in range(0, len(images), batch_size):

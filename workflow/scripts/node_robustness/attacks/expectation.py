@@ -1,4 +1,4 @@
-"""Projected gradient descent by the mean gradient over drawn tolerances.
+"""The mean gradient over drawn tolerances.
 
 Expectation over transformation (Athalye, Engstrom, Ilyas and Kwok, Synthesizing Robust Adversarial
 Examples, ICML 2018; against randomised defences: Athalye, Carlini and Wagner, Obfuscated Gradients
@@ -7,15 +7,12 @@ Give a False Sense of Security, ICML 2018, section 4.2). What is random is the s
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from node_robustness.attacks.descent import LOSSES
-from node_robustness.attacks.method import Found
-from node_robustness.attacks.pgd import ProjectedGradientDescent
-from node_robustness.models.classifier import Classifier, frozen
+from node_robustness.models.classifier import Classifier
 from node_robustness.perturbations.streams import Streams
 
 Draw = Callable[[Streams, int], Tensor]
@@ -56,46 +53,3 @@ def expected_gradient(
     losses = losses.detach().nan_to_num(nan=torch.inf).view(-1, count)
     gradient = torch.where(torch.isfinite(gradient), gradient, 0.0)
     return losses.mean(1), gradient.unflatten(0, (-1, count)).mean(1)
-
-
-@dataclass(frozen=True)
-class ExpectationOverTolerances(ProjectedGradientDescent):
-    """PGD whose every step follows the mean gradient over new draws of the tolerance.
-
-    The attacked model decides, at its one tolerance, whether an iterate is adversarial.
-
-    Attributes:
-        draws: tolerances over which the gradient of a step is averaged.
-        source: the classifier whose gradients at drawn tolerances are followed; None for a model
-            without a tolerance, whose own gradient is followed.
-        draw: the distribution of the tolerances; needed where there is a source.
-    """
-
-    draws: int = 5
-    source: Classifier | None = None
-    draw: Draw | None = None
-
-    @property
-    def passes(self) -> int:
-        """See `Method.passes`; those of the source count too."""
-        followed = 0 if self.source is None else self.draws
-        return self.restarts * (self.iterations * (1 + followed) + 1)
-
-    def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
-        """See `Method.search`."""
-        source, draw = self.source, self.draw
-        if source is None or draw is None:
-            return super().search(model, images, labels, streams)
-        # Hardly more rows in a pass than there are images, for which there is memory.
-        at_once = math.ceil(len(images) / self.draws)
-
-        def gradient(rows: Tensor, current: Tensor) -> Tensor:
-            means = []
-            for own, points in zip(rows.split(at_once), current.split(at_once), strict=True):
-                tolerances = draw(streams[own], self.draws)
-                mean = expected_gradient(source, points, labels[own], tolerances, self.loss)[1]
-                means.append(mean)
-            return torch.cat(means)
-
-        with frozen(source):
-            return self.follow(gradient, model, images, labels, streams)

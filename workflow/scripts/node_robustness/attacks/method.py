@@ -107,3 +107,16 @@ class StartsAtImages(Method, Protocol):
 
     def search_from(self, model: nn.Module, clean: Pass, labels: Tensor, streams: Streams) -> Found:
         """Go on from a differentiable pass over the images; otherwise as `search`."""
+
+
+@runtime_checkable
+class MadeOnAnother(Method, Protocol):
+    """A method that makes its adversarial examples on another model."""
+
+    @property
+    def source(self) -> nn.Module:
+        """The other model."""
+
+    @property
+    def by(self) -> Method:
+        """The attack on it."""

@@ -14,11 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from node_robustness.config.attacks import EOTPGD, Attack, SteppedAttack, Transfer
+from node_robustness.config.attack import AnyAttack, SteppedAttack
 from node_robustness.config.datasets import (
     _FOLDERS,
-    _IN_STEPS,
-    _IN_STEPS_TEXT,
     _NO_PANELS,
     _ROLES,
     _SOURCES,
@@ -27,11 +25,15 @@ from node_robustness.config.datasets import (
 )
 from node_robustness.config.enough_images import shortages
 from node_robustness.config.experiment import Experiment
+from node_robustness.config.methods import BUILT_IN, METHODS, Attack
 from node_robustness.config.models import TORCHDIFFEQ_ONLY, Model, Training
-from node_robustness.config.presets import BUILT_IN, PRESETS, from_preset
+from node_robustness.config.presets import PRESETS, from_preset
 from node_robustness.config.values import Count, Name, Section, check_distance
 from node_robustness.numbers import label
 from node_robustness.shapes.datasets import size_of
+from node_robustness.words import listed
+
+_IN_STEPS = listed([name for name, method in METHODS.items() if method.IN_STEPS], "or")
 
 
 class Compute(Section):
@@ -190,40 +192,41 @@ class Config(Section):
         named = not from_preset(name, experiment.attacks)
         if isinstance(attack, SteppedAttack):
             _check_step(name, attack, experiment.norms)
-        if isinstance(attack, Transfer):
-            self._check_transfer(where, experiment, name, attack)
+        if attack.made_by is not None:
+            self._check_transfer(where, experiment, name, attack, attack.made_by)
             if named and len(experiment.models) == 1:
                 raise ValueError(
-                    f"{where}.attacks: {name} takes adversarials of {experiment.models[0]} to "
-                    f"other models, and there are none: remove it, or add one to {where}.models"
+                    f"{where}.attacks: {name} takes adversarial examples of "
+                    f"{experiment.models[0]} to other models, and there are none: remove it, or "
+                    f"add one to {where}.models"
                 )
-        if isinstance(attack, EOTPGD) and experiment.distribution is None:
+        if attack.draws_tolerances and experiment.distribution is None:
             raise ValueError(
                 f"{where}.attacks: {name} averages gradients over drawn tolerances, and there is "
                 f"no distribution of them: give {where}.randomisation a low and a high, or remove "
                 f"{name}"
             )
-        if named and not set(attack.NORMS) & set(experiment.norms):
+        if named and not set(attack.norms) & set(experiment.norms):
             raise ValueError(
                 f"{where}.attacks: {name} knows none of the norms {', '.join(experiment.norms)}: "
-                f"remove it, or add {' or '.join(attack.NORMS)} to norms"
+                f"remove it, or add {' or '.join(attack.norms)} to norms"
             )
 
     def _check_transfer(
-        self, where: str, experiment: Experiment, name: str, transfer: Transfer
+        self, where: str, experiment: Experiment, name: str, transfer: AnyAttack, made_by: str
     ) -> None:
-        _known(f"attacks.{name}.by", [transfer.by], "attacks", self.attacks)
-        by = self.attacks[transfer.by]
-        if by.method not in _IN_STEPS:
+        _known(f"attacks.{name}.by", [made_by], "attacks", self.attacks)
+        by = self.attacks[made_by]
+        if not by.IN_STEPS:
             raise ValueError(
-                f"attacks.{name}.by: {transfer.by} has method {by.method}: name an attack of "
-                f"method {_IN_STEPS_TEXT}"
+                f"attacks.{name}.by: {made_by} has method {by.method}: name an attack of "
+                f"method {_IN_STEPS}"
             )
         if isinstance(by, SteppedAttack):
-            _check_step(transfer.by, by, experiment.norms)
-        if transfer.source is not None:
+            _check_step(made_by, by, experiment.norms)
+        if transfer.made_on is not None:
             _known(
-                f"attacks.{name}.source", [transfer.source], f"{where}.models", experiment.models
+                f"attacks.{name}.source", [transfer.made_on], f"{where}.models", experiment.models
             )
 
     def training_of(self, model: str) -> Training:

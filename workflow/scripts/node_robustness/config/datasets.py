@@ -79,8 +79,6 @@ _MOST_CLASSES = 256
 _RECORD = "verified.json"
 # Of the 255 that file systems allow, some are left for the names of temporary files.
 _LONGEST_FILE_NAME = 200
-_IN_STEPS = ("fgsm", "bim", "pgd")
-_IN_STEPS_TEXT = f"{', '.join(_IN_STEPS[:-1])} or {_IN_STEPS[-1]}"
 _ROLES: dict[str, list[set[str]]] = {
     "idx": [{"train_images", "train_labels", "test_images", "test_labels"}],
     "cifar_binary": [{"archive"}, {"train", "test"}],

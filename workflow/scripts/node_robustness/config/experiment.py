@@ -8,6 +8,7 @@ from pydantic import (
     model_validator,
 )
 
+from node_robustness.config.methods import METHODS
 from node_robustness.config.presets import PAPER_ATTACK, PRESETS, expand
 from node_robustness.config.values import (
     Count,
@@ -27,6 +28,8 @@ from node_robustness.config.values import (
 )
 from node_robustness.numbers import label
 from node_robustness.shapes.datasets import FEWEST_TO_PROBE
+
+_EXPENSIVE = ", ".join(name for name, method in METHODS.items() if method.EXPENSIVE)
 
 
 class Trajectories(Section):
@@ -154,7 +157,7 @@ class Experiment(Section):
     )
     skip_broken: bool = Field(
         True,
-        description="dear attacks (apgd, fab, cw, square) leave out the images that a cheaper "
+        description=f"expensive attacks ({_EXPENSIVE}) leave out the images that a cheaper "
         "attack by gradients broke within the smallest epsilon; no verdict depends on it "
         "(docs/attacks.md)",
     )

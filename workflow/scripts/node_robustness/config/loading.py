@@ -10,14 +10,15 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from node_robustness.config.attacks import METHOD, METHODS
 from node_robustness.config.config import Config
+from node_robustness.config.methods import METHOD, METHODS
 from node_robustness.config.values import (
     MAP,
     ONE,
     PATTERNS,
 )
 from node_robustness.errors import UserError
+from node_robustness.words import listed
 
 
 def load(raw: Mapping[str, Any]) -> Config:
@@ -76,9 +77,9 @@ def _line(detail: ErrorDetails) -> str:
         case "union_tag_not_found" if keys[-1] == "method":
             message = "this key is missing; see docs/reference/configuration.md"
         case "union_tag_invalid":
-            *others, last = map(repr, METHODS)
             chosen = _shown(detail["input"]["method"])
-            message = f"{chosen} is not known; choose from {', '.join(others)} or {last}"
+            known_methods = listed([*map(repr, METHODS)], "or")
+            message = f"{chosen} is not known; choose from {known_methods}"
         case "dict_type" | "model_type" | "union_tag_not_found":
             message = f"must be a map of keys (given: {given})"
         case "string_type" if keys != location:

@@ -1,61 +1,9 @@
-"""Attacks that need no entry under `attacks`, and the lists of them that one name stands for."""
+"""The lists of attacks that one name stands for."""
 
 from collections.abc import Sequence
-from typing import Any
 
 PAPER_ATTACK = "bim_adjoint"
 """The paper's protocol, unless an experiment says otherwise."""
-
-BUILT_IN: dict[str, dict[str, Any]] = {
-    "fgsm": {"method": "fgsm"},
-    # The paper's, but for its steps, which are absolute.
-    "bim_adjoint": {
-        "method": "bim",
-        "iterations": 10,
-        "relative_step": 0.25,
-        "gradient": "adjoint",
-    },
-    "bim_direct": {"method": "bim", "iterations": 10, "relative_step": 0.25},
-    "bim_surrogate": {
-        "method": "bim",
-        "iterations": 10,
-        "relative_step": 0.25,
-        "gradient": "surrogate",
-        "surrogate": {"tolerance": 1e-4},
-    },
-    "pgd": {
-        "method": "pgd",
-        "iterations": 20,
-        "restarts": 2,
-        "relative_step": 0.125,
-        "loss": "margin",
-    },
-    "pgd_surrogate": {
-        "method": "pgd",
-        "iterations": 40,
-        "restarts": 2,
-        "relative_step": 0.0625,
-        "loss": "margin",
-        "gradient": "surrogate",
-        "surrogate": {"tolerance": 1e-4},
-    },
-    "eot_pgd": {
-        "method": "eot_pgd",
-        "iterations": 20,
-        "relative_step": 0.125,
-        "loss": "margin",
-        "draws": 5,
-    },
-    "bisection": {"method": "bisection", "iterations": 10, "relative_step": 0.25, "halvings": 6},
-    "apgd_ce": {"method": "apgd", "loss": "ce", "iterations": 100},
-    "apgd_t": {"method": "apgd", "loss": "dlr", "iterations": 100, "targets": 9},
-    "fab_t": {"method": "fab", "iterations": 100, "targets": 9},
-    "cw": {"method": "cw"},
-    "square": {"method": "square", "queries": 5000},
-    "square_short": {"method": "square", "queries": 200},
-    "transfer": {"method": "transfer", "by": "pgd"},
-    "noise": {"method": "noise", "draws": 20},
-}
 
 PRESETS: dict[str, list[str]] = {
     # The published protocol, to the letter, and nothing else.

@@ -3,14 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from node_robustness.config.attacks import (
-    EOTPGD,
-    AnyAttack,
-    GradientAttack,
-    SteppedAttack,
-    Surrogate,
-    Transfer,
-)
+from node_robustness.config.attack import AnyAttack, GradientAttack, SteppedAttack, Surrogate
 from node_robustness.config.config import Config
 from node_robustness.config.models import Model
 from node_robustness.grid.cells import Cell, adaptive, can_run, epsilons, source
@@ -29,10 +22,10 @@ def cheaper(config: Config, cell: Cell) -> list[Cell]:
     protocol, and adversarials that are judged at other tolerances, stand for themselves.
     """
     experiment = config.experiments[cell.experiment]
-    own: AnyAttack = config.attacks[cell.attack]
+    own = config.attacks[cell.attack]
     if (
         not experiment.skip_broken
-        or not own.DEAR
+        or not own.EXPENSIVE
         or cell.attack == experiment.papers_attack
         or is_judged(config, cell)
     ):
@@ -41,10 +34,17 @@ def cheaper(config: Config, cell: Cell) -> list[Cell]:
     return [
         replace(cell, attack=name, epsilon=min(epsilons(attack, experiment, cell.norm)))
         for name, attack in every
-        if isinstance(attack, GradientAttack)
-        and not attack.DEAR
+        if attack.SPARES
+        and not attack.EXPENSIVE
         and can_run(attack, config.models[cell.model], cell.norm)
     ]
+
+
+def methods(config: Config, attack: str) -> list[str]:
+    """The methods that an attack uses: its own, and that of the attack that it transfers."""
+    settings = config.attacks[attack]
+    made_by = [] if settings.made_by is None else methods(config, settings.made_by)
+    return [settings.method, *made_by]
 
 
 def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
     attack = config.attacks[cell.attack]
     settings = _parameters(attack, config.models[cell.model], cell.norm, cell.epsilon)
     made_on = source(config, cell)
-    if isinstance(attack, Transfer) and made_on is not None:
-        by, model = config.attacks[attack.by], config.models[made_on.model]
+    if attack.made_by is not None and made_on is not None:
+        by, model = config.attacks[attack.made_by], config.models[made_on.model]
         made_by = _parameters(by, model, cell.norm, cell.epsilon)
         settings["by"] = made_by | ({"early_stop": False} if "early_stop" in made_by else {})
         settings["source"] = {
@@ -65,7 +65,7 @@ def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
             "seed": made_on.seed,
             "tolerance": made_on.tolerance,
         }
-    if isinstance(attack, EOTPGD):
+    if attack.draws_tolerances:
         if adaptive(config.models[cell.model]):
             settings["drawn"] = config.experiments[cell.experiment].distribution
         else:
@@ -89,7 +89,7 @@ def _parameters(attack: AnyAttack, model: Model, norm: str, epsilon: float) -> d
 
 
 def _gradient(attack: AnyAttack, model: Model) -> dict[str, Any]:
-    if not isinstance(attack, GradientAttack):
+    if not isinstance(attack, GradientAttack) or not attack.by_gradient:
         return {"gradient": "none"}
     if attack.gradient == "direct" or model.body != "ode":
         return {"gradient": "direct"}

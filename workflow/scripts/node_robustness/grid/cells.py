@@ -9,12 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from node_robustness.config.attacks import (
-    EOTPGD,
-    AnyAttack,
-    SteppedAttack,
-    Transfer,
-)
+from node_robustness.config.attack import AnyAttack, SteppedAttack
 from node_robustness.config.colours import check_colours
 from node_robustness.config.config import Config
 from node_robustness.config.experiment import Experiment
@@ -149,7 +144,7 @@ def _check_distances(config: Config, name: str, dataset: str, farthest: float, b
     if "l2" not in experiment.norms:
         return
     named = [config.attacks[attack] for attack in experiment.attacks]
-    made_by = {a.by: config.attacks[a.by] for a in named if isinstance(a, Transfer)}
+    made_by = {a.made_by: config.attacks[a.made_by] for a in named if a.made_by is not None}
     attacks = dict(zip(experiment.attacks, named, strict=True)) | made_by
     steps = {
         f"attacks.{attack}.step": settings.step_in("l2")
@@ -227,13 +222,13 @@ def cells(config: Config, name: str) -> Iterator[Cell]:
 
 def can_run(attack: AnyAttack, model: Model, norm: str) -> bool:
     """Whether an attack knows a norm and, where it draws tolerances, finds each image its own."""
-    return norm in attack.NORMS and (not isinstance(attack, EOTPGD) or stepped_alone(model))
+    return norm in attack.norms and (not attack.draws_tolerances or stepped_alone(model))
 
 
 def epsilons(attack: AnyAttack, experiment: Experiment, norm: str) -> list[float]:
     """The epsilons of an attack: the largest alone if it looks for the smallest perturbation."""
     every = experiment.epsilons_for(norm)
-    return [max(every)] if attack.MINIMAL else every
+    return [max(every)] if attack.minimal else every
 
 
 def source(config: Config, cell: Cell) -> Solved | None:
@@ -254,7 +249,7 @@ def source(config: Config, cell: Cell) -> Solved | None:
 
 
 def _source(attack: AnyAttack, experiment: Experiment) -> str | None:
-    if not isinstance(attack, Transfer):
+    if attack.made_by is None:
         return None
     default = "RES" if "RES" in experiment.models else experiment.models[0]
-    return attack.source or default
+    return attack.made_on or default

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from node_robustness.config.attacks import GradientAttack
+from node_robustness.config.attack import GradientAttack
 from node_robustness.config.config import Config
 from node_robustness.config.experiment import Detection, Experiment, Randomisation
 from node_robustness.grid.cells import (
@@ -109,7 +109,7 @@ def _first_of_each_gradient(config: Config, experiment: Experiment) -> list[str]
     first: dict[str, str] = {}
     for name in experiment.attacks:
         attack = config.attacks[name]
-        if isinstance(attack, GradientAttack):
+        if isinstance(attack, GradientAttack) and attack.by_gradient:
             first.setdefault(attack.gradient, name)
     return [first[kind] for kind in ("adjoint", "direct") if kind in first]
 

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import TypeAdapter
 
-from node_robustness.config.attacks import AnyAttack, Attack
-from node_robustness.config.presets import BUILT_IN, PRESETS
+from node_robustness.config.methods import BUILT_IN, METHODS
+from node_robustness.config.presets import PRESETS
 from node_robustness.figures.drawing import why_not_drawn_still
 from node_robustness.jobs.failures import sentences
 from node_robustness.report import answers, dynamics, findings
@@ -224,8 +223,8 @@ def _limits(
 
 def _norms(attack: str) -> tuple[str, ...]:
     """Those that a built-in attack knows."""
-    settings: AnyAttack = TypeAdapter(Attack).validate_python(BUILT_IN[attack])
-    return settings.NORMS
+    settings = BUILT_IN[attack]
+    return METHODS[settings["method"]].model_validate(settings).norms
 
 
 def _seeds(seeds: "pd.Series[int]") -> list[str]:

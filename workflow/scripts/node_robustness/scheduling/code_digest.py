@@ -2,7 +2,7 @@
 
 Every rule passes `of_script` as its param `code`. Snakemake keeps the params of each output and
 runs a job again when they differ, so a stage runs again when the meaning of its code changes, and
-not when a file is merely touched, commented or formatted anew. docs/reruns.md says what follows.
+not when a file is merely touched, commented or reformatted. docs/reruns.md says what follows.
 
 Every job parses the workflow and with it this module, so it must import quickly (no torch).
 """
@@ -27,8 +27,8 @@ NEUTRAL = {
     "node_robustness.data.enough_images": "it refuses, and changes nothing",
     "node_robustness.jobs.log": "the log, the progress bar and the messages of a job",
     "node_robustness.data.downloads": "what it brings counts only with the right SHA-256",
-    "pooch": "downloads, likewise",
-    "requests": "downloads, likewise",
+    "pooch": "downloads",
+    "requests": "downloads",
     "tqdm": "progress bars",
 }
 """Modules and libraries that stages import and that change no result, each with the reason."""
@@ -38,31 +38,33 @@ _DIGITS = 12
 _REDUNDANT = ("ctx", "kind", "type_comment")
 
 
-def of_script(script: Path) -> dict[str, str]:
+def of_script(script: Path, *modules: str) -> dict[str, str]:
     """What the results of a script depend on besides its inputs and its other params.
 
     Imports are followed through the folder of the script (its modules, packages and
     subpackages, at the top of a module and inside functions) down to the libraries; what is
-    imported for type checkers only is not. A file that is no Python code counts where a module in
-    the same folder names it in a literal, as a template is named.
+    imported for type checkers only is not. All modules of a package count where the package's
+    `__path__` is read. A file that is no Python code counts where a module in the same folder
+    names it in a literal, as a template is named.
 
     Args:
         script: a Python file; the names that it imports are looked for in its folder.
+        *modules: what it also imports, by names that it computes.
 
     Returns:
         By name, in alphabetical order: of each file, relative to the folder, a digest of 12
         hexadecimal digits; of each library its public version (`2.13.0`, whatever the build).
     """
-    return dict(_of_script(script.resolve()))
+    return dict(_of_script(script.resolve(), modules))
 
 
 @cache
-def _of_script(script: Path) -> dict[str, str]:
+def _of_script(script: Path, modules: tuple[str, ...]) -> dict[str, str]:
     root = script.parent
     digests: dict[str, str] = {}
     libraries: set[str] = set()
     read: set[Path] = set()
-    pending = {script}
+    pending = {script, *(root.joinpath(*name.split(".")).with_suffix(".py") for name in modules)}
     while pending:
         path = pending.pop()
         read.add(path)
@@ -70,6 +72,8 @@ def _of_script(script: Path) -> dict[str, str]:
         digests[path.relative_to(root).as_posix()] = code.digest
         for other in code.named:
             digests[other.relative_to(root).as_posix()] = _digest(other.read_bytes())
+        for package in code.packages:
+            pending |= {*root.joinpath(*package.split(".")).glob("*.py")} - read
         for name in _that_count(code.imports):
             found = _file_of(name, root)
             if found is not None:
@@ -102,6 +106,8 @@ class _Code:
     words: list[str] = field(default_factory=list)
     imports: set[str] = field(default_factory=set)
     literals: set[str] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)
+    paths: set[str] = field(default_factory=set)
 
     def add(self, node: object) -> None:
         """Take in a node, a list of nodes, or a value of a node's field."""
@@ -111,6 +117,9 @@ class _Code:
                 self.literals.add(node.value)
         elif isinstance(node, ast.AST):
             self._add_imports(node)
+            match node:
+                case ast.Attribute(attr="__path__", value=ast.Name(id=package)):
+                    self.paths.add(package)
             self.words.append(f"{type(node).__name__}(")
             for name in node._fields:
                 value = getattr(node, name, None)
@@ -141,7 +150,9 @@ class _Code:
             base = ".".join([*above, *([node.module] if node.module else [])])
             self.imports.add(base)
             # A name that is imported from a package may be a module of it.
-            self.imports.update(f"{base}.{alias.name}" for alias in node.names)
+            named = {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
+            self.imports.update(named.values())
+            self.names |= named
 
 
 def _is_idle(item: object) -> bool:
@@ -163,10 +174,14 @@ def _is_for_type_checkers(test: ast.expr) -> bool:
 
 @dataclass(frozen=True)
 class _Module:
-    """A Python file: its digest, what it imports, and the other files that it names."""
+    """A Python file: its digest, what it imports, and the other files that it names.
+
+    `packages` are those whose modules it finds by their files.
+    """
 
     digest: str
     imports: frozenset[str]
+    packages: frozenset[str]
     named: frozenset[Path]
 
 
@@ -179,6 +194,7 @@ def _read(path: Path, root: Path) -> _Module:
     return _Module(
         _digest(" ".join(code.words).encode()),
         frozenset(code.imports),
+        frozenset(code.names[name] for name in code.paths & code.names.keys()),
         frozenset(file for file in named if file.is_file()),
     )
 

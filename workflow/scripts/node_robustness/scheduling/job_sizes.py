@@ -11,7 +11,6 @@ That a GPU is worth ten such cores is an assumption, on the low side.
 import math
 from dataclasses import dataclass, replace
 
-from node_robustness.config.attacks import Transfer
 from node_robustness.config.config import Config
 from node_robustness.config.experiment import Trajectories
 from node_robustness.shapes.datasets import Size, size_of
@@ -26,8 +25,6 @@ _SECONDS = 5e-10
 _SMALLEST_SECONDS = 5e-3  # of one image in one step, however small the network
 _EVALUATIONS = {"ode": 100, "residual": 10}
 _CORES_OF_A_GPU = 10
-# The keys of an attack whose product is the number of its steps.
-_BUDGETS = ("iterations", "restarts", "targets", "search_steps", "halvings", "queries", "draws")
 _DEFAULT_MEGABYTES = 1000  # for the images of a batch, as in `memory`
 _MAPS = 100  # feature maps of the body's size that a gradient keeps, for an image in a batch
 _BYTES = 4
@@ -65,13 +62,8 @@ def evaluation_work(config: Config, dataset: str, steps: int, images: int | None
 
 
 def attack_steps(config: Config, name: str) -> int:
-    """The gradient steps or queries of an attack on each image, at most, and what judges it."""
-    attack = config.attacks[name]
-    if isinstance(attack, Transfer):
-        return attack_steps(config, attack.by) + 1
-    budget = attack.model_dump(include=set(_BUDGETS), exclude_none=True)
-    steps: int = math.prod(budget.values())
-    return steps + 1
+    """The gradient steps or queries of an attack on each image, at most, and their evaluation."""
+    return config.attacks[name].steps(config.attacks) + 1
 
 
 def trajectory_work(config: Config, dataset: str, follow: Trajectories) -> Work:

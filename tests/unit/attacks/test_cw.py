@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchattacks
 
-from node_robustness.attacks.carlini_wagner import CarliniWagner
+from node_robustness.attacks.cw import CarliniWagner
 from node_robustness.attacks.fab import FAB
 from node_robustness.attacks.logits import margin
 from node_robustness.perturbations.norms import Norm

@@ -1,0 +1,34 @@
+"""The settings of Carlini and Wagner's attack."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from node_robustness.config.attack import GradientAttack
+from node_robustness.config.values import Count, NonNegative, Positive
+
+BUILT_IN = {"cw": {"method": "cw"}}
+
+
+class CarliniWagner(GradientAttack):
+    """Carlini and Wagner's attack: the smallest perturbation in L2."""
+
+    EXPENSIVE: ClassVar[bool] = True
+
+    method: Literal["cw"] = Field(description="cw")
+    iterations: Count = Field(200, description="gradient steps for each weight of the loss")
+    search_steps: Count = Field(6, description="weights tried by binary search")
+    learning_rate: Positive = Field(0.01, description="of Adam")
+    confidence: NonNegative = Field(
+        0, description="by how much the wrong logit must exceed the right one"
+    )
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """See `AnyAttack.norms`."""
+        return ("l2", "l2_rms")
+
+    @property
+    def minimal(self) -> bool:
+        """See `AnyAttack.minimal`."""
+        return True

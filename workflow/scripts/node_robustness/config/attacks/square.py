@@ -1,0 +1,22 @@
+"""The settings of the Square attack."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from node_robustness.config.attack import AnyAttack
+from node_robustness.config.values import Count
+
+BUILT_IN = {
+    "square": {"method": "square", "queries": 5000},
+    "square_short": {"method": "square", "queries": 200},
+}
+
+
+class Square(AnyAttack):
+    """Square attack: random squares, kept where they help; needs no gradient."""
+
+    EXPENSIVE: ClassVar[bool] = True
+
+    method: Literal["square"] = Field(description="square")
+    queries: Count = Field(5000, description="passes of an image through the model at most")
