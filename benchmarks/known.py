@@ -177,7 +177,7 @@ def evaluated(
     items = comparisons.replicated(groups)
     return Evaluated(
         groups,
-        protocols.ladder_table(groups),
+        protocols.suite_table(groups),
         protocols.protocol_table(groups, experiment.papers_attack),
         checked,
         verdicts.verdict_table(items, checked, experiment.papers_attack),

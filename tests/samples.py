@@ -7,18 +7,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from node_robustness.figures.costs import cost_figure
-from node_robustness.figures.experiment import of_experiment
+from node_robustness.figures import costs, experiment
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.numbers import token
 from node_robustness.provenance.costs import job_costs
 from node_robustness.report.html import render_report
-from node_robustness.tables import audit, evaluation, trajectory_summary
-from node_robustness.tables import trajectories as tables_trajectories
 from node_robustness.tables.examples import example_table
 from node_robustness.tables.image_pages import Pages, image_pages
-from node_robustness.verdict import comparisons, gains, protocols, verdicts
-from node_robustness.verdict.checks import check_table
+from node_robustness.verdict.experiment import of_experiment
 
 
 def write(path: Path, kind: str, settings: dict, arrays: dict, **attributes: object) -> Path:
@@ -219,7 +215,7 @@ def sizes_leaving(share: float, n: int, epsilon: float = 0.1) -> np.ndarray:
     return np.array([np.inf] * robust + [epsilon] * (n - robust))
 
 
-LADDER = {
+SUITE = {
     "bim_adjoint": {"method": "bim", "gradient": "adjoint"},
     "apgd": {"method": "apgd", "gradient": "direct", "iterations": 100},
     "pgd_surrogate": {"method": "pgd", "gradient": "surrogate", "iterations": 40},
@@ -228,11 +224,11 @@ LADDER = {
 }
 
 
-def write_ladder(folder: Path, n: int, paper: float, strongest: float, **where) -> list[Path]:
+def write_suite(folder: Path, n: int, paper: float, strongest: float, **where) -> list[Path]:
     """All kinds of attacks on n images, robust in these shares; apgd and square are the best."""
     paths = []
     shares = {"bim_adjoint": paper, "pgd_surrogate": paper, "noise": 1.0}
-    for attack, settings in LADDER.items():
+    for attack, settings in SUITE.items():
         if attack == "pgd_surrogate" and where.get("tolerance", 0.1) is None:
             continue
         sizes = sizes_leaving(shares.get(attack, strongest), n, where.get("epsilon", 0.1))
@@ -350,7 +346,8 @@ def collect(folder: Path, seeds=(0,)) -> tuple[dict, list[Path]]:
                 if tolerance is None:
                     shown.append(attacks[-1])
                 trajectories.append(write_trajectory(folder, settings, success))
-    return tables_of(clean, attacks, trajectories, probes), shown
+    files = {"clean": clean, "attacks": attacks, "trajectories": trajectories, "probes": probes}
+    return tables_of(**files), shown
 
 
 def tiny_tables() -> dict:
@@ -368,42 +365,15 @@ def _copies(found: dict) -> dict:
     return {name: table.copy() for name, table in found.items()}
 
 
-def tables_of(
-    clean, attacks, trajectories=(), probes=(), audits=(), judged=(), randomised=(), detections=()
-) -> dict:
-    """All tables of an experiment."""
-    paper, trained = "bim_adjoint", {"OON": 0.01}
-    attacked = protocols.read_attacked(attacks)
-    items = comparisons.replicated(attacked)
-    checked = check_table(clean, attacked, audits, judged)
-    found = verdicts.verdict_table(items, checked, paper)
-    followed = tables_trajectories.image_table(trajectories)
-    return {
-        "training": evaluation.training_table([]),
-        "clean": evaluation.clean_table(clean),
-        "nfe": evaluation.nfe_table(clean),
-        "attacks": evaluation.attack_table(attacks),
-        "trajectories": tables_trajectories.trajectory_table(trajectories),
-        "trajectory_images": followed,
-        "trajectory_summary": trajectory_summary.summary_table(followed),
-        "trajectory_roc": trajectory_summary.roc_table(followed),
-        "probes": tables_trajectories.probe_table(probes),
-        "responsible": tables_trajectories.responsible_table(trajectories),
-        "examples": protocols.example_sizes(attacked, paper),
-        "budgets": protocols.budget_table(attacked),
-        "ladder": protocols.ladder_table(attacked),
-        "protocols": protocols.protocol_table(attacked, paper),
-        "curves": protocols.curve_table(attacked, paper),
-        "audit": audit.audit_table(audits),
-        "matrix": audit.matrix_table(judged),
-        "randomisation": audit.randomisation_table(randomised),
-        "detection": audit.detection_table(detections),
-        "roc": audit.roc_table(detections),
-        "checks": checked,
-        "comparisons": comparisons.comparison_table(items, paper, trained),
-        "verdicts": found,
-        "gains": gains.gain_table(items, found, paper, trained),
-    }
+FILES = (
+    *("histories", "clean", "attacks", "trajectories", "probes"),
+    *("audits", "judged", "randomised", "detections"),
+)
+
+
+def tables_of(**files: list[Path]) -> dict:
+    """All tables of an experiment, from these files of its cells."""
+    return of_experiment({kind: [] for kind in FILES} | files, "bim_adjoint", {"OON": 0.01})
 
 
 def masked_tables(n: int = 150, seeds=(0,)) -> dict:
@@ -426,7 +396,7 @@ def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, lis
         for (model, tolerance), (paper, strongest) in shares.items():
             where = {"model": model, "tolerance": tolerance, "seed": seed}
             files["clean"].append(write_evaluation(folder, n, **where))
-            files["attacks"] += write_ladder(folder, n, paper, strongest, **where)
+            files["attacks"] += write_suite(folder, n, paper, strongest, **where)
             astray = {"cosine": np.full((8, 3, 3), 0.3, np.float32)} if tolerance == 1.0 else {}
             files["audits"].append(write_audit(folder, changes=astray, **where))
             if tolerance is not None:
@@ -458,7 +428,7 @@ def pages_in(folder: Path) -> Pages:
 
 def draw(collected: dict, examples, pages: Pages | None = None, models=MODELS) -> dict:
     known = image_pages([]) if pages is None else pages
-    charts = of_experiment(collected, lambda: examples, lambda: known, models)
+    charts = experiment.of_experiment(collected, lambda: examples, lambda: known, models)
     return {name: make() for name, make in charts.items()}
 
 
@@ -521,7 +491,7 @@ def measured_report() -> tuple[dict, dict]:
         collected["costs"] = job_costs(write_benchmarks(folder / "benchmarks"), collected)
         examples = example_table([(path, data) for path in shown])
         charts = draw(collected, examples, pages_in(folder))
-    charts["costs"] = cost_figure(collected["costs"], MODELS)
+    charts["costs"] = costs.figure(collected["costs"], MODELS)
     return collected, {
         key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()
     }

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 
 FIGURES = [
     *("verdicts", "trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"),
-    *("protocols", "ladder", "curves", "audit", "matrix", "randomisation"),
+    *("protocols", "attack_suite", "curves", "audit", "matrix", "randomisation"),
     *("detection", "checks", "clean", "nfe", "success", "robust", "examples", "costs"),
 ]
 FLAGS = [
@@ -91,7 +91,7 @@ def test_the_verdict_is_on_the_first_screen(browser, report):
     [
         ("verdicts", "Because"),
         ("responsible", "Decision changed"),
-        ("ladder", "By this attack alone"),
+        ("attack_suite", "By this attack alone"),
         ("checks", "A failure means"),
     ],
 )

@@ -20,33 +20,11 @@ import psutil
 import yaml
 
 from node_robustness.files.atomic import sha256
+from node_robustness.tables.catalogue import TABLES as TABLES
 
 ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read_text())
 OON = "results/tiny/digits/OON/seed-0"
-TABLES = [
-    *(
-        "training",
-        "clean",
-        "nfe",
-        "attacks",
-        "trajectories",
-        "trajectory_images",
-        "trajectory_summary",
-    ),
-    *(
-        "trajectory_roc",
-        "probes",
-        "responsible",
-        "examples",
-        "budgets",
-        "ladder",
-        "protocols",
-        "curves",
-    ),
-    *("audit", "matrix", "randomisation", "detection", "roc"),
-    *("checks", "comparisons", "verdicts", "gains"),
-]
 IMAGES: int = TINY["datasets"]["digits"]["subset"]["test"]
 
 # Many times what any of them takes on two cores.

@@ -306,6 +306,8 @@ class TestCode:
             ("node_robustness/report/findings.py", {"report results/tiny"}),
             ("node_robustness/config/config.py", set()),
             ("node_robustness/import_me_not.py", set()),
+            # One figure draws the figures and the report again, and collects no table.
+            ("node_robustness/figures/curves.py", DRAWN),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

@@ -36,7 +36,7 @@ def test_a_run_ends_well_without_a_figure_and_the_pages(copied, tmp_path):
     shutil.copytree(ROOT / "workflow", project / "workflow")
     shutil.copy(ROOT / "Snakefile", project)
     before = drawings(copied / "results/tiny/figures", ".svg")
-    for module, function in (("clean", "nfe_figure"), ("image_pages", "_single_page")):
+    for module, function in (("nfe", "figure"), ("images", "_single_page")):
         path = project / f"workflow/scripts/node_robustness/figures/{module}.py"
         broken = f"\n\ndef {function}(*_):\n    raise ValueError('broken on purpose')\n"
         path.write_text(path.read_text() + broken)

@@ -71,54 +71,6 @@ TRAINED = "results/{experiment}/{dataset}/{model}/seed-{seed}"
 SOLVED = f"{TRAINED}/tau-{{tolerance}}"
 CELL = f"{SOLVED}/{{attack}}/{{norm}}/eps-{{epsilon}}"
 SHARD = f"{CELL}/attack-{{shard}}.h5"
-TABLES = [
-    "training",
-    "clean",
-    "nfe",
-    "attacks",
-    "trajectories",
-    "trajectory_images",
-    "trajectory_summary",
-    "trajectory_roc",
-    "probes",
-    "responsible",
-    "examples",
-    "budgets",
-    "ladder",
-    "protocols",
-    "curves",
-    "audit",
-    "matrix",
-    "randomisation",
-    "detection",
-    "roc",
-    "checks",
-    "comparisons",
-    "verdicts",
-    "gains",
-]
-FIGURES = [
-    "verdicts",
-    "protocols",
-    "ladder",
-    "curves",
-    "audit",
-    "matrix",
-    "randomisation",
-    "detection",
-    "checks",
-    "clean",
-    "nfe",
-    "success",
-    "robust",
-    "trajectories",
-    "growth",
-    "margins",
-    "responsible",
-    "adaptive_cost",
-    "images",
-    "examples",
-]
 # From the token in a file name back to the number.
 TOLERANCES = {grid.NO_TOLERANCE: None} | {
     token(tolerance): tolerance

@@ -1,7 +1,8 @@
 # Tables, figures, claim records and the report of an experiment.
 # Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json,
 # costs.csv; and, if asked for, docs/results/, a page in Markdown with what it is made from.
-from node_robustness.report import catalogue
+from node_robustness.figures import catalogue as figures_shown
+from node_robustness.tables import catalogue as tables_made
 
 COLLECTED = {
     "histories": of_experiment(stages.fitted, "history.csv"),
@@ -17,17 +18,27 @@ COLLECTED = {
 SHOWN = of_experiment(stages.shown, "attack.h5")
 
 
+def table_files(suffix, names=tables_made.TABLES):
+    """Tables of the experiment of the wildcards; all of them by default."""
+    return expand(f"results/{{{{experiment}}}}/tables/{{name}}.{suffix}", name=names)
+
+
+def figure_files(suffix, names=figures_shown.DRAWN):
+    """Figures of the experiment of the wildcards; all of them by default."""
+    return expand(f"results/{{{{experiment}}}}/figures/{{name}}.{suffix}", name=names)
+
+
 rule tables:
     input:
         **COLLECTED,
     output:
         report(
-            expand("results/{{experiment}}/tables/{table}.csv", table=TABLES),
+            table_files("csv"),
             caption="../report/tables.rst",
             category="{experiment}",
             subcategory="Tables",
         ),
-        expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
+        table_files("parquet"),
     log:
         logs("tables", "tables"),
     benchmark:
@@ -45,7 +56,7 @@ rule tables:
 
 rule figures:
     input:
-        tables=expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
+        tables=table_files("parquet"),
         attacks=SHOWN,
         data=lambda wildcards: [
             f"results/{cell.experiment}/{cell.dataset}/data.h5"
@@ -59,13 +70,13 @@ rule figures:
         ],
     output:
         report(
-            expand("results/{{experiment}}/figures/{figure}.svg", figure=FIGURES),
+            figure_files("svg"),
             caption="../report/figures.rst",
             category="{experiment}",
             subcategory="Figures",
         ),
-        expand("results/{{experiment}}/figures/{figure}.png", figure=FIGURES),
-        expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
+        figure_files("png"),
+        figure_files("json"),
         images=directory("results/{experiment}/figures/images"),
     log:
         logs("figures", "figures"),
@@ -83,10 +94,7 @@ rule figures:
 
 rule claim:
     input:
-        tables=expand(
-            "results/{{experiment}}/tables/{table}.parquet",
-            table=["budgets", "verdicts", "gains", "checks"],
-        ),
+        tables=table_files("parquet", ["budgets", "verdicts", "gains", "checks"]),
     output:
         claim="results/{experiment}/claims/{dataset}-{model}.json",
     log:
@@ -105,8 +113,8 @@ rule claim:
 rule report:
     input:
         clean=of_experiment(grid.solved, "clean.h5"),
-        tables=expand("results/{{experiment}}/tables/{table}.parquet", table=TABLES),
-        figures=expand("results/{{experiment}}/figures/{figure}.json", figure=FIGURES),
+        tables=table_files("parquet"),
+        figures=figure_files("json"),
     output:
         report=report(
             "results/{experiment}/report.html",
@@ -133,12 +141,8 @@ rule report:
 
 rule page:
     input:
-        tables=expand(
-            "results/{{experiment}}/tables/{table}.csv", table=catalogue.TABLES
-        ),
-        figures=expand(
-            "results/{{experiment}}/figures/{figure}.svg", figure=catalogue.FIGURES
-        ),
+        tables=table_files("csv", tables_made.ON_PAGE),
+        figures=figure_files("svg", figures_shown.ON_PAGE),
         manifest="results/{experiment}/manifest.json",
     output:
         page="docs/results/{experiment}.md",

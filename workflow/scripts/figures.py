@@ -7,7 +7,7 @@ import pandas as pd
 
 from node_robustness.figures.drawing import draw, draw_still, save_drawing, save_still
 from node_robustness.figures.experiment import of_experiment
-from node_robustness.figures.image_pages import single_pages
+from node_robustness.figures.images import single_pages
 from node_robustness.jobs.failures import attempt
 from node_robustness.jobs.log import bar, job
 from node_robustness.tables.examples import example_table

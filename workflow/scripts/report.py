@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from node_robustness.config import loading
-from node_robustness.figures.costs import cost_figure
+from node_robustness.figures import costs as costs_drawn
 from node_robustness.figures.drawing import draw
 from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.log import job
@@ -28,7 +28,7 @@ with job(snakemake.log[0]):
     }
     tables["costs"] = costs.job_costs(benchmarks, tables)
     charts["costs"] = draw(
-        "The figure costs", lambda: cost_figure(tables["costs"], snakemake.params.models)
+        "The figure costs", lambda: costs_drawn.figure(tables["costs"], snakemake.params.models)
     ).spec
     settings = loading.load(snakemake.config).model_dump(mode="json")
     device = provenance_manifest.devices(snakemake.input.clean)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from node_robustness.figures.attacks import robust_figure
+from node_robustness.figures import robust
 from node_robustness.figures.drawing import draw_still
 from node_robustness.figures.experiment import of_experiment
 from node_robustness.tables.examples import example_table
@@ -74,7 +74,7 @@ def other_norms(tables: Tables) -> Tables:
 def half_measured(tables: Tables) -> Tables:
     """A second dataset of which only accuracy is known, a second norm of one model alone."""
     alone = {name: tables[name].assign(dataset="other") for name in ("clean", "nfe")}
-    norms = ("verdicts", "attacks", "curves", "ladder", "protocols")
+    norms = ("verdicts", "attacks", "curves", "attack_suite", "protocols")
     l2 = {name: tables[name][tables[name].model == "OON"].assign(norm="l2") for name in norms}
     joined = dict(tables)
     for more in (alone, l2):
@@ -93,7 +93,7 @@ CASES: dict[str, Callable[[Tables], Tables]] = {
     "no trajectories": without(*FOLLOWED, "probes", "responsible"),
     "no probes": without("probes", "responsible", "trajectory_roc"),
     "no audit": without("audit", "matrix", "randomisation", "detection", "roc"),
-    "no attacks": without("attacks", "ladder", "verdicts", "gains", "comparisons", "curves"),
+    "no attacks": without("attacks", "attack_suite", "verdicts", "gains", "comparisons", "curves"),
     "no success": where("group", lambda group: group.isin(["failed", "noise", "clean"])),
     "successes only": where("group", lambda group: group == "success"),
     "attacks in other norms": other_norms,
@@ -114,6 +114,7 @@ def test_every_figure_is_drawn(case):
 
 def test_an_attack_that_has_no_rows_in_a_norm_has_no_panel_there():
     tables = other_norms(everything())
-    chart = robust_figure(tables["attacks"], tables["clean"], MODELS)
+    attacks, clean, suite = tables["attacks"], tables["clean"], tables["attack_suite"].iloc[:0]
+    chart = robust.figure(attacks, suite, clean, MODELS)
     titles = [row["title"] for row in chart.to_dict()["vconcat"]]
     assert titles == ["toy: L∞ norm, bim", "toy: L2 norm, fgsm"]

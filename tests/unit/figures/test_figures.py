@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from node_robustness.figures import examples as drawn_examples
+from node_robustness.figures import images as drawn_images
 from node_robustness.figures import verdicts as drawn_verdicts
-from node_robustness.figures.attacks import example_figure, published
 from node_robustness.figures.drawing import draw_still, render, save_drawing
-from node_robustness.figures.image_pages import image_figure, single_pages
+from node_robustness.figures.images import single_pages
+from node_robustness.figures.style import by_papers_method
 from node_robustness.report import answers
 from node_robustness.tables.examples import as_shown, example_table, picture
 from node_robustness.tables.image_pages import image_pages
@@ -38,7 +40,7 @@ def charts(request, tmp_path_factory):
 VERDICT = [
     "verdicts",
     "protocols",
-    "ladder",
+    "attack_suite",
     "curves",
     "audit",
     "matrix",
@@ -87,9 +89,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def test_only_the_papers_method_is_drawn_as_curves():
     collected = masked_tables(8)
-    chosen = published(collected["attacks"], collected["ladder"])
+    chosen = by_papers_method(collected["attacks"], collected["attack_suite"])
     assert set(chosen.attack) == {"bim_adjoint"}
-    nothing = published(collected["attacks"], collected["ladder"].iloc[:0])
+    nothing = by_papers_method(collected["attacks"], collected["attack_suite"].iloc[:0])
     assert len(nothing) == len(collected["attacks"])
 
 
@@ -194,8 +196,8 @@ def test_images_of_any_shape_are_drawn(channels, size, tmp_path):
     note = f"Images of {channels} channels: each in grey, side by side."
     ((_, page),) = single_pages(pages)
     for make in (
-        lambda: example_figure(examples, ["OON"]),
-        lambda: image_figure(pages, ["OON"]),
+        lambda: drawn_examples.figure(examples, ["OON"]),
+        lambda: drawn_images.figure(pages, ["OON"]),
         page,
     ):
         svg = draw_still("The figure", make)

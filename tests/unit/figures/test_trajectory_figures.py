@@ -7,13 +7,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from node_robustness.figures import image_pages as drawn_pages
+from node_robustness.figures import growth, images, margins, responsible, trajectories
 from node_robustness.figures.drawing import still
-from node_robustness.figures.growth import growth_figure
-from node_robustness.figures.image_pages import image_figure, single_pages
-from node_robustness.figures.margins import margin_figure
-from node_robustness.figures.responsible import responsible_figure
-from node_robustness.figures.trajectories import trajectory_figure
+from node_robustness.figures.images import single_pages
 from node_robustness.tables.examples import example_table
 from node_robustness.tables.image_pages import image_pages
 from node_robustness.tables.trajectories import (
@@ -57,7 +53,7 @@ def texts(chart) -> list[str]:
 
 
 def test_menus_begin_with_the_largest_epsilon_and_the_smallest_tolerance(cells):
-    chart = growth_figure(cells[0]["trajectories"], MODELS)
+    chart = growth.figure(cells[0]["trajectories"], MODELS)
     found = menus(chart)
     conditions = ["toy, bim, L∞ norm, ε = 0.1", "toy, bim, L∞ norm, ε = 0.3"]
     assert found["condition"]["bind"]["labels"] == conditions
@@ -68,14 +64,14 @@ def test_menus_begin_with_the_largest_epsilon_and_the_smallest_tolerance(cells):
 
 
 def test_all_groups_of_images_are_drawn_beside_a_model_without_an_ode(cells):
-    found = texts(trajectory_figure(cells[0]["trajectories"], MODELS))
+    found = texts(trajectories.figure(cells[0]["trajectories"], MODELS))
     assert {"attack succeeded", "attack failed", "random noise", "RES", "OON"} <= set(found)
     assert any("Relative L2 distance, toy" in text for text in found)
 
 
 def test_accepted_nodes_are_dots_on_the_curves(tmp_path):
     path = write_trajectory(tmp_path, cell(), [True])
-    chart = trajectory_figure(trajectory_table([path]), ["OON"])
+    chart = trajectories.figure(trajectory_table([path]), ["OON"])
     drawing = ET.fromstring(still(chart.to_dict()))
     groups = [e for e in drawing.iter(f"{SVG}g") if "mark-symbol role-mark" in e.get("class", "")]
     # Of attack and noise: steps that end at .25, .75, 1.25 (drawn at 1), and at .5 and 1.
@@ -83,7 +79,7 @@ def test_accepted_nodes_are_dots_on_the_curves(tmp_path):
 
 
 def test_stills_are_without_what_nobody_sees(cells):
-    chart = margin_figure(cells[0]["trajectories"], cells[0]["probes"], MODELS)
+    chart = margins.figure(cells[0]["trajectories"], cells[0]["probes"], MODELS)
     assert "mark-symbol role-mark" not in still(chart.to_dict())
     # The figure itself has it, for the tooltips.
     assert json.dumps(chart.to_dict()).count('"opacity": 0,') == 4
@@ -93,7 +89,7 @@ def test_margins_are_drawn_without_probes(tmp_path):
     nothing = np.full((2, 5), np.nan)
     changes = {f"{run}__margin__probe": nothing for run in ("clean", "attack", "noise")}
     path = write_trajectory(tmp_path, cell(), [True, False], **changes)
-    found = texts(margin_figure(trajectory_table([path]), probe_table([]), ["OON"]))
+    found = texts(margins.figure(trajectory_table([path]), probe_table([]), ["OON"]))
     assert "head" in found
     assert "probe" not in found
 
@@ -103,9 +99,9 @@ def test_the_map_of_intervals_tells_their_shares(tmp_path):
     repaired = np.zeros((8, len(INTERVALS)))
     repaired[:2, -1] = 1
     path = write_trajectory(tmp_path, cell(), [True] * 8, causal__repaired=repaired)
-    responsible = responsible_table([path])
-    chart = responsible_figure(
-        responsible, trajectory_table([path]), summary_table(image_table([path])), ["OON"]
+    table = responsible_table([path])
+    chart = responsible.figure(
+        table, trajectory_table([path]), summary_table(image_table([path])), ["OON"]
     )
     found = texts(chart)
     assert found.count("25%") >= 1
@@ -148,7 +144,7 @@ def test_a_page_tells_what_became_of_its_image(tmp_path):
 
 
 def test_menus_choose_a_page_by_model_tolerance_condition_and_image(cells):
-    chart = image_figure(cells[1], MODELS)
+    chart = images.figure(cells[1], MODELS)
     found = menus(chart)
     assert list(found) == ["model", "tau", "condition", "image"]
     assert found["model"]["bind"]["options"] == MODELS
@@ -162,8 +158,8 @@ def test_menus_choose_a_page_by_model_tolerance_condition_and_image(cells):
 
 
 def test_the_report_has_no_more_pages_than_it_can_hold(cells, monkeypatch):
-    monkeypatch.setattr(drawn_pages, "MOST", 8)
-    chart = image_figure(cells[1], MODELS)
+    monkeypatch.setattr(images, "MOST", 8)
+    chart = images.figure(cells[1], MODELS)
     assert "8 of 12 pages; figures/images/ has all of them." in texts(chart)
     # One of every cell, then the second of the first two.
     (page,) = [p["expr"] for p in chart.to_dict()["params"] if p["name"] == "page"]
@@ -193,7 +189,7 @@ def test_names_are_escaped_in_pages(cells):
 
 
 def test_no_pages_are_drawn_too(tmp_path):
-    chart = image_figure(image_pages([]), MODELS)
+    chart = images.figure(image_pages([]), MODELS)
     assert "Nothing was kept of this image here" in texts(chart)
 
 
@@ -203,7 +199,7 @@ def test_cells_without_adversarials_are_drawn(success, tmp_path):
         write_trajectory(tmp_path, settings, success)
         write_attack(tmp_path, settings, [True, True], [False, False])
     paths = sorted(tmp_path.glob("trajectory-*.h5"))
-    collected = tables_of([], [], paths)
+    collected = tables_of(trajectories=paths)
     charts = draw(collected, example_table([]), pages_in(tmp_path))
     for name in ("trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"):
         assert still(charts[name].to_dict()).startswith("<svg")

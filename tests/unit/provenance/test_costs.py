@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from node_robustness.figures.costs import cost_figure
+from node_robustness.figures import costs as drawn_costs
 from node_robustness.provenance import command_line, costs, manifest
 from samples import MODELS, masked_tables, tiny_tables, write_benchmark
 
@@ -160,9 +160,8 @@ def test_the_figure_has_a_bar_for_each_stage_and_model(tmp_path, tables):
         ATTACK.replace("eps-0.1", "eps-0.3"): ["7 1 1"],
         "tables/tables": ["2 1 1"],
     }
-    (data,) = (
-        cost_figure(of_jobs(tmp_path, tables, **places), MODELS).to_dict()["datasets"].values()
-    )
+    chart = drawn_costs.figure(of_jobs(tmp_path, tables, **places), MODELS)
+    (data,) = chart.to_dict()["datasets"].values()
     rows = [line.split(",") for line in data.splitlines()]
     seconds = {(rule, model): float(s) for rule, model, _, s, *_ in rows[1:]}
     assert seconds == {

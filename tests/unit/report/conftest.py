@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from node_robustness.figures import catalogue as figures
 from node_robustness.report import markdown
-from node_robustness.report.catalogue import FIGURES, TABLES
+from node_robustness.tables import catalogue as tables
 from node_robustness.tables import evaluation, frame
 from samples import masked_tables, tiny_tables
 
@@ -42,17 +43,17 @@ def folder(request, tmp_path) -> Path:
     history.parent.mkdir(parents=True)
     history.write_text(HISTORY)
     collected["training"] = evaluation.training_table([history])
-    for name in TABLES:
+    for name in tables.ON_PAGE:
         paths = (tmp_path / f"{name}.{suffix}" for suffix in ("csv", "parquet"))
         frame.write_table(collected[name], *paths, {})
-    for name in FIGURES:
+    for name in figures.ON_PAGE:
         (tmp_path / f"{name}.svg").write_text("<svg/>")
     (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
     target = tmp_path / "docs/tiny"
     target.mkdir(parents=True)
     markdown.gather(
-        [tmp_path / f"{name}.csv" for name in TABLES],
-        [tmp_path / f"{name}.svg" for name in FIGURES],
+        [tmp_path / f"{name}.csv" for name in tables.ON_PAGE],
+        [tmp_path / f"{name}.svg" for name in figures.ON_PAGE],
         tmp_path / "manifest.json",
         target,
     )

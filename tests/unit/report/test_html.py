@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from node_robustness.figures.catalogue import FIGURES
 from node_robustness.provenance.costs import job_costs
 from node_robustness.report import findings
 from node_robustness.report.answers import answers, by_network
@@ -16,8 +17,8 @@ from node_robustness.tables import evaluation
 from node_robustness.tables.examples import example_table
 from node_robustness.verdict.claims import claim
 from samples import (
-    LADDER,
     MANIFEST,
+    SUITE,
     cell,
     draw,
     masked_tables,
@@ -62,6 +63,10 @@ def test_the_page_needs_nothing_else(page):
     loaded = re.findall(r'<(?:img|script|link)[^>]*(?:src|href)="([^"]*)"', markup)
     assert loaded
     assert all(address.startswith("data:") for address in loaded)
+
+
+def test_every_figure_of_the_catalogue_is_shown_once_and_no_other(page):
+    assert sorted(re.findall(r'id="figure-([^"]*)"', page)) == sorted(FIGURES)
 
 
 def test_the_page_tells_what_ran(page):
@@ -165,7 +170,7 @@ def test_a_claim_travels_with_what_it_rests_on():
     record = claim(collected, place, "bim_adjoint")
     json.dumps(record, allow_nan=False)
     assert (record["dataset"], record["model"], record["images"]["n"]) == ("toy", "OON", 150)
-    assert {entry["attack"] for entry in record["attacks"]} == set(LADDER)
+    assert {entry["attack"] for entry in record["attacks"]} == set(SUITE)
     apgd = next(entry for entry in record["attacks"] if entry["attack"] == "apgd")
     assert apgd["parameters"] == {"gradient": "direct", "iterations": 100, "method": "apgd"}
     assert (apgd["norm"], apgd["epsilon"]) == ("linf", 0.1)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from node_robustness.figures import catalogue as figures
 from node_robustness.report import markdown
-from node_robustness.report.catalogue import FIGURES, TABLES
+from node_robustness.tables import catalogue as tables
 from samples import masked_tables
 
 
@@ -34,9 +35,17 @@ def test_of_trajectories_the_medians_travel(folder, tmp_path):
 
 def test_figures_travel_as_they_are(folder, tmp_path):
     """Also one that has the name of a table of which the medians alone travel."""
-    for name in FIGURES:
+    for name in figures.ON_PAGE:
         own, copy = (where / f"{name}.svg" for where in (tmp_path, folder))
         assert copy.read_bytes() == own.read_bytes()
+
+
+def test_every_figure_of_the_page_is_shown_once_and_no_other(folder):
+    collected = {name: pd.read_csv(folder / f"{name}.csv") for name in tables.ON_PAGE}
+    known = [name for name in figures.ON_PAGE if figures.has_rows(name, collected)]
+    assert len(known) > 3
+    page = markdown.render("tiny", folder)
+    assert sorted(re.findall(r"!\[.*\]\(tiny/(\w+)\.svg\)", page)) == sorted(known)
 
 
 def test_names_of_machines_stay_at_home(folder):
@@ -47,7 +56,7 @@ def test_names_of_machines_stay_at_home(folder):
 def test_every_link_leads_somewhere(folder):
     page = markdown.render("tiny", folder)
     links = set(re.findall(r"\]\((tiny/[^)]+\.\w+)\)", page))
-    assert {f"tiny/{name}.csv" for name in TABLES} | {"tiny/manifest.json"} <= links
+    assert {f"tiny/{name}.csv" for name in tables.ON_PAGE} | {"tiny/manifest.json"} <= links
     for link in links:
         assert (folder.parent / link).is_file()
 

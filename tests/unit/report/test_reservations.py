@@ -40,7 +40,7 @@ def run(folder, cells: dict, found=(True, False, False, False), skipped=None) ->
         won = [a and f for a, f in zip(attacked, found, strict=True)]
         left = [a and not s for a, s in zip(attacked, skipped or [False] * 4, strict=True)]
         attacks.append(write_attack(folder, cell(**where), left, won, skipped=skipped))
-    return tables_of(clean, attacks)
+    return tables_of(clean=clean, attacks=attacks)
 
 
 def said(tables: dict, datasets=THREE) -> list[str]:

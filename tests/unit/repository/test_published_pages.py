@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 import performance_page
+from node_robustness.figures import catalogue as figures
 from node_robustness.report import markdown
-from node_robustness.report.catalogue import FIGURES, TABLES
+from node_robustness.tables import catalogue as tables
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted((ROOT / "docs/results").glob("*.md"))
@@ -23,13 +24,14 @@ def test_mnist_is_among_them():
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 def test_made_again_from_its_files_a_page_is_the_same(page):
     folder = page.with_suffix("")
-    assert {path.stem for path in folder.glob("*.csv")} <= set(TABLES)
+    assert {path.stem for path in folder.glob("*.csv")} <= set(tables.ON_PAGE)
     assert markdown.render(page.stem, folder) == page.read_text(encoding="utf-8")
 
 
 def test_every_figure_is_published():
     published = {path.relative_to(ROOT / "docs").as_posix() for path in PICTURES}
-    assert published >= {f"results/{page.stem}/{name}.svg" for page in PAGES for name in FIGURES}
+    shown = {f"results/{page.stem}/{name}.svg" for page in PAGES for name in figures.ON_PAGE}
+    assert published >= shown
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=[path.stem for path in PICTURES])

@@ -5,7 +5,7 @@ import pytest
 
 from node_robustness.verdict import checks, protocols
 from samples import (
-    LADDER,
+    SUITE,
     cell,
     sizes_leaving,
     solved,
@@ -13,7 +13,7 @@ from samples import (
     write_attempt,
     write_audit,
     write_evaluation,
-    write_ladder,
+    write_suite,
 )
 
 N = 20
@@ -35,7 +35,7 @@ def failed(table) -> list[str]:
 
 
 def test_a_sound_evaluation_passes(tmp_path):
-    table = outcomes(tmp_path, write_ladder(tmp_path, N, 0.9, 0.5), write_audit(tmp_path))
+    table = outcomes(tmp_path, write_suite(tmp_path, N, 0.9, 0.5), write_audit(tmp_path))
     assert set(table.outcome[table.supports]) <= {"passed", "not measured"}
     # Nothing was judged again.
     assert table.index[table.outcome == "not measured"].tolist() == ["adversarials_confirmed"]
@@ -62,7 +62,7 @@ def test_an_audit_that_finds_a_fault(tmp_path, check, changes):
     if check.startswith("iterations"):
         changes = changes | {"iterations_success": np.repeat([[False, True]], 8, 0)}
     audit = write_audit(tmp_path, changes=changes)
-    table = outcomes(tmp_path, write_ladder(tmp_path, N, 0.9, 0.5), audit)
+    table = outcomes(tmp_path, write_suite(tmp_path, N, 0.9, 0.5), audit)
     expected = {check, "iterations_suffice"} if check.startswith("iterations") else {check}
     assert set(failed(table)) == expected
 
@@ -74,7 +74,7 @@ def test_an_attack_that_loses_with_epsilon(tmp_path):
     ]
     table = outcomes(tmp_path, paths)
     assert failed(table) == ["epsilon_monotone"]
-    assert table.figure["epsilon_monotone"] == pytest.approx(0.4)
+    assert table.value["epsilon_monotone"] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_an_attack_that_loses_with_epsilon(tmp_path):
 )
 def test_what_only_a_weak_attack_breaks(tmp_path, attack, check):
     paths = [
-        write_attempt(tmp_path, cell("apgd") | LADDER["apgd"], sizes_leaving(0.9, N)),
-        write_attempt(tmp_path, cell(attack) | LADDER[attack], sizes_leaving(0.5, N)),
+        write_attempt(tmp_path, cell("apgd") | SUITE["apgd"], sizes_leaving(0.9, N)),
+        write_attempt(tmp_path, cell(attack) | SUITE[attack], sizes_leaving(0.5, N)),
     ]
     table = outcomes(tmp_path, paths)
     assert failed(table) == [check]
-    assert table.figure[check] == pytest.approx(0.4)
+    assert table.value[check] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_adversarials_that_a_second_solve_does_not_confirm(tmp_path):
     judged = write(tmp_path / "judged.h5", "judged", cell(), arrays)
     table = outcomes(tmp_path, [attack], judged=[judged])
     assert failed(table) == ["adversarials_confirmed"]
-    assert table.figure["adversarials_confirmed"] == pytest.approx(0.1)
+    assert table.value["adversarials_confirmed"] == pytest.approx(0.1)
 
 
 def test_solves_that_fail(tmp_path):
@@ -139,13 +139,13 @@ def test_solves_that_fail(tmp_path):
     )
     table = outcomes(tmp_path, [path])
     assert failed(table) == ["solver_succeeds"]
-    assert table.figure["solver_succeeds"] == 0.5
+    assert table.value["solver_succeeds"] == 0.5
 
 
 def test_a_model_without_an_ode_has_no_solver_to_check(tmp_path):
     where = {"model": "RES", "tolerance": None}
     clean = write_evaluation(tmp_path, N, **where)
-    table = outcomes(tmp_path, write_ladder(tmp_path, N, 0.9, 0.5, **where), clean=clean)
+    table = outcomes(tmp_path, write_suite(tmp_path, N, 0.9, 0.5, **where), clean=clean)
     assert {check.name for check in checks.CHECKS if check.ode_only}.isdisjoint(table.index)
     assert not failed(table)
 

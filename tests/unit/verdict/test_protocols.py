@@ -68,8 +68,8 @@ def test_examples_are_the_smallest_over_all_attacks_and_epsilons(written):
     np.testing.assert_array_equal(table.noise_size, [INF, INF, INF, np.nan])
 
 
-def test_the_ladder_shows_a_minimal_attack_at_every_epsilon(written):
-    table = protocols.ladder_table(written)
+def test_the_suite_shows_a_minimal_attack_at_every_epsilon(written):
+    table = protocols.suite_table(written)
     found = {(row.attack, row.epsilon): (row.broken, row.alone) for row in table.itertuples()}
     assert found == {
         ("paper", 0.1): (1, 1),
@@ -213,12 +213,12 @@ def test_skipping_what_cheaper_attacks_broke_changes_no_verdict(correct, sizes):
     tables = [protocols.protocol_table([group], "bim") for group in (whole, spared)]
     pd.testing.assert_frame_equal(*tables)
     for check in ("white_box_stronger", "noise_weaker", "claims_agree"):
-        figure = next(c.figure for c in CHECKS if c.name == check)
-        before, after = (figure(Evidence([g], {}, None, [])) for g in (whole, spared))
+        measure = next(c.measure for c in CHECKS if c.name == check)
+        before, after = (measure(Evidence([g], {}, None, [])) for g in (whole, spared))
         assert before == after
 
 
-def test_the_ladder_of_an_attack_that_skips_is_cumulative(tmp_path):
+def test_the_suite_of_an_attack_that_skips_is_cumulative(tmp_path):
     correct = [True, True, True, False]
     dear = cell("apgd", epsilon=0.3) | {"skips": {"broken_by": {"bim": 0.1}, "within": 0.1}}
     paths = [
@@ -234,7 +234,7 @@ def test_the_ladder_of_an_attack_that_skips_is_cumulative(tmp_path):
     ]
     (group,) = protocols.read_attacked(paths)
     assert group.correct.tolist() == correct
-    table = protocols.ladder_table([group])
+    table = protocols.suite_table([group])
     found = {
         (row.attack, row.epsilon): (row.broken, row.alone, row.robust) for row in table.itertuples()
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from node_robustness.verdict import checks, comparisons, gains, protocols, verdicts
-from samples import cell, sizes_leaving, write_attempt, write_audit, write_evaluation, write_ladder
+from samples import cell, sizes_leaving, write_attempt, write_audit, write_evaluation, write_suite
 
 VANISHING = {"gradient_norm": np.zeros((8, 3))}
 
@@ -21,7 +21,7 @@ def judge(folder, attacks, n, audit=True, where=({},), paper="bim_adjoint", chan
 
 
 def one(folder, left_by_paper, left, n, **settings):
-    paths = write_ladder(folder, n, left_by_paper, left)
+    paths = write_suite(folder, n, left_by_paper, left)
     (row,) = judge(folder, paths, n, **settings)[0].itertuples()
     return row
 
@@ -60,7 +60,7 @@ def test_a_large_gap_along_sound_gradients_is_a_weak_attack(tmp_path):
 
 def with_another_gradient(folder, left, **changes):
     """The paper's attack leaves 90 of 100 images, the like of it along direct gradients others."""
-    paths = write_ladder(folder, 100, 0.9, 0.4)
+    paths = write_suite(folder, 100, 0.9, 0.4)
     like = cell("bim_direct", gradient="direct") | changes
     return [*paths, write_attempt(folder, like, sizes_leaving(left, 100))]
 
@@ -85,7 +85,7 @@ def test_the_adjoint_is_no_matter_to_an_attack_that_does_not_follow_it(tmp_path)
     assert (row.verdict, row.because) == ("undecided", "weak_attack")
 
 
-def test_no_gap_under_a_strong_ladder_holds(tmp_path):
+def test_no_gap_under_a_strong_suite_holds(tmp_path):
     row = one(tmp_path, 0.6, 0.6, 200)
     assert (row.verdict, row.because, row.gap) == ("holds", "gap", 0)
     assert row.p_holds == pytest.approx(0.9**200)
@@ -123,22 +123,22 @@ def test_where_nothing_is_robust_nothing_holds(tmp_path):
         ("square", "square or transfer"),
     ],
 )
-def test_a_weak_ladder_never_holds_and_says_what_to_add(tmp_path, left_out, named):
-    paths = [p for p in write_ladder(tmp_path, 300, 0.6, 0.6) if left_out not in p.name]
+def test_a_weak_suite_never_holds_and_says_what_to_add(tmp_path, left_out, named):
+    paths = [p for p in write_suite(tmp_path, 300, 0.6, 0.6) if left_out not in p.name]
     (row,) = judge(tmp_path, paths, 300)[0].itertuples()
-    assert (row.verdict, row.because) == ("undecided", "ladder")
+    assert (row.verdict, row.because) == ("undecided", "attack_suite")
     assert named in row.reason
 
 
 def test_the_papers_attack_alone_never_holds(tmp_path):
     paths = [write_attempt(tmp_path, cell("bim_adjoint", "adjoint"), sizes_leaving(0.9, 1000))]
     (row,) = judge(tmp_path, paths, 1000)[0].itertuples()
-    assert (row.verdict, row.because, row.gap) == ("undecided", "ladder", 0)
+    assert (row.verdict, row.because, row.gap) == ("undecided", "attack_suite", 0)
 
 
 def test_a_model_without_an_ode_needs_no_surrogate(tmp_path):
     where = {"model": "RES", "tolerance": None}
-    paths = write_ladder(tmp_path, 200, 0.6, 0.6, **where)
+    paths = write_suite(tmp_path, 200, 0.6, 0.6, **where)
     (row,) = judge(tmp_path, paths, 200, where=[where])[0].itertuples()
     assert row.verdict == "holds"
 
@@ -172,9 +172,9 @@ def test_many_cells_need_more_evidence_each(tmp_path):
     alone = one(tmp_path / "a", 0.78, 0.6, 100, changes=VANISHING)
     assert alone.verdict == "masked"
     taus = [float(t) for t in range(1, 9)]
-    paths = write_ladder(tmp_path, 100, 0.78, 0.6, tolerance=taus[0])
+    paths = write_suite(tmp_path, 100, 0.78, 0.6, tolerance=taus[0])
     for tau in taus[1:]:
-        paths += write_ladder(tmp_path, 100, 0.6, 0.6, tolerance=tau)
+        paths += write_suite(tmp_path, 100, 0.6, 0.6, tolerance=tau)
     where = [{"tolerance": tau} for tau in taus]
     found = judge(tmp_path, paths, 100, where=where, changes=VANISHING)[0]
     assert found.verdict.tolist() == ["undecided"] * 8
@@ -183,14 +183,14 @@ def test_many_cells_need_more_evidence_each(tmp_path):
 
 def test_seeds_count_together_and_each_check_of_each(tmp_path):
     where = [{"seed": 0}, {"seed": 1}]
-    paths = [p for w in where for p in write_ladder(tmp_path, 100, 0.9, 0.1, **w)]
+    paths = [p for w in where for p in write_suite(tmp_path, 100, 0.9, 0.1, **w)]
     (row,) = judge(tmp_path, paths, 100, where=where, changes=VANISHING)[0].itertuples()
     assert (row.seeds, row.n, row.verdict) == (2, 100, "masked")
 
 
 def two_seeds(folder, first, second, n=100):
     """The verdict over two seeds, each (paper's, strongest) robust accuracy."""
-    paths = write_ladder(folder, n, *first, seed=0) + write_ladder(folder, n, *second, seed=1)
+    paths = write_suite(folder, n, *first, seed=0) + write_suite(folder, n, *second, seed=1)
     (row,) = judge(folder, paths, n, where=[{"seed": 0}, {"seed": 1}])[0].itertuples()
     return row
 
@@ -218,8 +218,8 @@ def test_what_no_seed_leaves_is_no_matter_of_the_seeds(tmp_path, first, second):
 
 def gain(folder, before, after, n=200):
     """Verdict on the gain from tau 0.1 to 1; either end is (paper's, strongest) robust accuracy."""
-    paths = write_ladder(folder, n, *before, tolerance=0.1)
-    paths += write_ladder(folder, n, *after, tolerance=1.0)
+    paths = write_suite(folder, n, *before, tolerance=0.1)
+    paths += write_suite(folder, n, *after, tolerance=1.0)
     where = [{"tolerance": 0.1}, {"tolerance": 1.0}]
     (row,) = judge(folder, paths, n, where=where)[1].itertuples()
     return row
@@ -246,8 +246,8 @@ def test_gains_of_a_larger_tolerance(tmp_path, before, after, verdict):
 
 
 def test_models_are_compared_on_the_same_images(tmp_path):
-    paths = write_ladder(tmp_path, 100, 0.9, 0.4, tolerance=0.1)
-    paths += write_ladder(tmp_path, 100, 0.5, 0.4, model="RES", tolerance=None)
+    paths = write_suite(tmp_path, 100, 0.9, 0.4, tolerance=0.1)
+    paths += write_suite(tmp_path, 100, 0.5, 0.4, model="RES", tolerance=None)
     items = comparisons.replicated(protocols.read_attacked(paths))
     table = comparisons.comparison_table(items, "bim_adjoint", {"OON": 0.1})
     assert table.kind.tolist() == ["model", "model"]
@@ -262,7 +262,7 @@ def test_models_are_compared_on_the_same_images(tmp_path):
 
 def test_the_reference_is_the_training_tolerance_else_the_smallest(tmp_path):
     taus = (0.01, 0.1, 1.0)
-    paths = [p for tau in taus for p in write_ladder(tmp_path, 4, 0.5, 0.5, tolerance=tau)]
+    paths = [p for tau in taus for p in write_suite(tmp_path, 4, 0.5, 0.5, tolerance=tau)]
     items = comparisons.replicated(protocols.read_attacked(paths))
     assert comparisons.reference_tolerance(items, 0.1) == 0.1
     assert comparisons.reference_tolerance(items, 0.2) == 0.01
@@ -286,7 +286,7 @@ def test_what_was_not_measured_says_why(tmp_path):
     none_correct = one(tmp_path / "on", 0.6, 0.6, 200, changes={"correct": np.zeros(8, bool)})
     assert "(the audit had no image for them" in none_correct.reason
     assert "turn audit on" not in none_correct.reason
-    paths = [p for p in write_ladder(tmp_path, 200, 0.6, 0.6) if "noise" not in p.name]
+    paths = [p for p in write_suite(tmp_path, 200, 0.6, 0.6) if "noise" not in p.name]
     (without,) = judge(tmp_path, paths, 200)[0].itertuples()
     assert without.reason == (
         "These checks were not measured (there was no attack of method noise; add one to the "
@@ -306,7 +306,7 @@ def test_of_a_model_that_is_never_right_nothing_is_said(tmp_path):
 
 
 def test_the_papers_attack_in_another_norm_is_not_to_be_added(tmp_path):
-    paths = write_ladder(tmp_path, 100, 0.9, 0.1)
+    paths = write_suite(tmp_path, 100, 0.9, 0.1)
     (row,) = judge(tmp_path, paths, 100, paper="cw")[0].itertuples()
     assert row.because == "no_paper"
     assert row.reason.startswith("cw, the paper's attack here, has no cell of this norm")

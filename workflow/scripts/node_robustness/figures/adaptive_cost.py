@@ -35,7 +35,7 @@ _DASHES = [[1, 0], [5, 3]]
 _QUARTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}
 
 
-def adaptive_cost_figure(
+def figure(
     images: pd.DataFrame, trajectories: pd.DataFrame, roc: pd.DataFrame, models: Sequence[str]
 ) -> alt.VConcatChart:
     """Draw what clean and perturbed images cost the solver, and how well that gives them away.

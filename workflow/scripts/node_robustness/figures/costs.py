@@ -10,7 +10,7 @@ from node_robustness.figures.style import GREY, MODEL_COLOURS, PANEL, inline, st
 _SHARED = "shared"
 
 
-def cost_figure(costs: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
+def figure(costs: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """Draw where the time went.
 
     Args:

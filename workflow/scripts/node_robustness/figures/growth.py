@@ -30,7 +30,7 @@ _SHOWN = ("success", "noise")
 _STATISTICS = ["median", "q25", "q75"]
 
 
-def growth_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
+def figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """Draw the rate of growth of perturbations, and what it is made of.
 
     Args:

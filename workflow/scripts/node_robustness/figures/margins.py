@@ -24,7 +24,7 @@ _DASHES = [[1, 0], [5, 3]]
 _STATISTICS = ["median", "q25", "q75"]
 
 
-def margin_figure(
+def figure(
     trajectories: pd.DataFrame, probes: pd.DataFrame, models: Sequence[str]
 ) -> alt.VConcatChart:
     """Draw the margin of the clean decision along the ODE, and when decisions leave it.

@@ -37,7 +37,7 @@ _BY = ["condition", "model", "tolerance"]
 _MATRIX, _WIDEST = 150, 30
 
 
-def responsible_figure(
+def figure(
     responsible: pd.DataFrame,
     trajectories: pd.DataFrame,
     summary: pd.DataFrame,

@@ -9,20 +9,27 @@ import pandas as pd
 from node_robustness.numbers import label
 from node_robustness.statistics.intervals import across_seeds
 from node_robustness.tables.frame import natural
+from node_robustness.verdict.protocols import CONTROL
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, without its black and its yellow,
 # which vanish on a dark and on a light page.
 MODEL_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 GREY = "#8a8a8a"
+# Blue and vermilion differ for the colour-blind too, and every field has a symbol as well.
+GOOD, BAD, OPEN, PAPER = "#0072B2", "#D55E00", "#6b6b6b", "#E69F00"
 _DASHES = [[1, 0], [5, 3], [2, 2], [8, 3, 2, 3]]
 _SHAPES = ["circle", "square", "triangle-up", "diamond"]
 
 NORMS = {"linf": "L∞ norm", "l2": "L2 norm", "l2_rms": "L2 norm, root mean square"}
 """The names of the norms for people."""
 
+PROTOCOLS = {"strongest": "strongest attack", "paper": "paper's", CONTROL: "random noise"}
+"""The protocols of `protocols.curve_table`, and their names for people."""
+
 NO_ODE = "no ODE"
 
 PANEL = 200
+LEVEL = alt.Axis(labelAngle=0)
 
 _TEXT = {"labelColor": "currentColor", "titleColor": "currentColor"}
 _LOOK = {
@@ -302,3 +309,17 @@ def _field(channel: alt.X | alt.Y) -> str:
 def percent(field: str, title: str) -> alt.Tooltip:
     """A tooltip of a rate."""
     return alt.Tooltip(f"{field}:Q", title=title, format=".1%")
+
+
+def by_papers_method(attacks: pd.DataFrame, suite: pd.DataFrame) -> pd.DataFrame:
+    """Choose the attacks whose rates are drawn as curves.
+
+    Args:
+        attacks: Result of `evaluation.attack_table`.
+        suite: Result of `protocols.suite_table`, which has all of them.
+
+    Returns:
+        The rows of the basic iterative method with its various gradients; all rows if none is.
+    """
+    own = attacks[attacks.attack.isin(suite.attack[suite.method == "bim"])]
+    return own if len(own) else attacks

@@ -34,7 +34,7 @@ _DISTANCES = {
 _PARTS = ["median", "q25", "q75"]
 
 
-def trajectory_figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
+def figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """Draw the distance between clean and perturbed states along the ODE.
 
     Args:

@@ -15,7 +15,7 @@ _BECAUSE = {
     "no_paper": "the paper's attack did not run",
     "no_robustness": "the strongest attack leaves too little for robustness to hold",
     "weak_attack": "the paper's attack is weak, though its gradients are sound",
-    "ladder": "the attacks that ran are too weak to show that robustness holds",
+    "attack_suite": "the attacks that ran are too weak to show that robustness holds",
     "checks": "a check failed or was not measured",
     "images": "there are too few images",
     "seeds": "the seeds are too few for how much they differ",
@@ -173,7 +173,7 @@ def doubts(verdicts: pd.DataFrame) -> list[str]:
         return []
     reasons = [f"{_BECAUSE[str(reason)]} ({count})" for reason, count in because.items()]
     sentences = [f"Undecided because {'; '.join(reasons)}."]
-    weak = verdicts[verdicts.because == "ladder"]
+    weak = verdicts[verdicts.because == "attack_suite"]
     if len(weak):
         sentences.append(
             "Under all attacks of the preset standard, with the settings that they have there, "

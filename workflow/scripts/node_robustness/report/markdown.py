@@ -17,14 +17,15 @@ import pandas as pd
 
 from node_robustness.config.methods import BUILT_IN, METHODS
 from node_robustness.config.presets import PRESETS
+from node_robustness.figures.catalogue import FIGURES, has_rows
 from node_robustness.figures.drawing import why_not_drawn_still
 from node_robustness.jobs.failures import sentences
 from node_robustness.report import answers, dynamics, findings
 from node_robustness.report import tables as report_tables
-from node_robustness.report.catalogue import FIGURES, MEDIANS_ALONE, TABLES
 from node_robustness.report.paper import CITATION, CLAIMS, EPOCHS, SUCCESS_NOT_AT_HAND
 from node_robustness.report.reservations import reservations
 from node_robustness.report.tables import Table
+from node_robustness.tables.catalogue import ON_PAGE, TABLES
 from node_robustness.verdict.verdicts import UNDECIDED
 from node_robustness.words import listed, percent
 
@@ -50,7 +51,7 @@ def gather(tables: Iterable[Path], figures: Iterable[Path], manifest: Path, fold
         folder: Where copies go; it must exist.
     """
     for path in tables:
-        copy = _thin if path.stem in MEDIANS_ALONE else shutil.copyfile
+        copy = _thin if TABLES[path.stem].medians_alone else shutil.copyfile
         copy(path, folder / path.name)
     for path in figures:
         shutil.copyfile(path, folder / path.name)
@@ -69,7 +70,7 @@ def render(name: str, folder: Path) -> str:
     Returns:
         The page as Markdown (GitHub's).
     """
-    tables = {table: _read(folder / f"{table}.csv") for table in TABLES}
+    tables = {table: _read(folder / f"{table}.csv") for table in ON_PAGE}
     manifest = json.loads((folder / "manifest.json").read_text())
     paper = manifest["config"]["experiments"][name]["paper"]
     found = report_tables.of_experiment(tables)
@@ -77,10 +78,8 @@ def render(name: str, folder: Path) -> str:
         "In short": lambda: [
             *_list(reservations(tables, manifest["config"].get("datasets", {}))),
             *_answers(tables, paper),
-            _figure(name, folder, tables, "verdicts"),
-            "What this cannot say:",
-            *_list(_limits(tables, manifest, paper)),
         ],
+        "Limits of this run": lambda: _list(_limits(tables, manifest, paper)),
         "What ran": lambda: [
             _manifest(name, manifest),
             _table(report_tables.training(tables["training"])),
@@ -88,31 +87,19 @@ def render(name: str, folder: Path) -> str:
         "Clean images": lambda: [
             "" if paper is None else _table(report_tables.papers_accuracy(tables["clean"], paper)),
             _table(found["clean"]),
-            _figure(name, folder, tables, "nfe"),
         ],
         "Success of the attacks": lambda: [
             *_list(findings.sentences(tables["clean"], tables["attacks"])),
             "" if paper is None else SUCCESS_NOT_AT_HAND,
             _table(report_tables.success(tables["protocols"])),
-            _figure(name, folder, tables, "protocols"),
-            _figure(name, folder, tables, "ladder"),
-            _figure(name, folder, tables, "curves"),
         ],
-        "Verdicts": lambda: [
-            *(_table(found[key]) for key in ("verdicts", "gains", "comparisons")),
-            _figure(name, folder, tables, "checks"),
-        ],
+        "Verdicts": lambda: [_table(found[key]) for key in ("verdicts", "gains", "comparisons")],
         "Gradients": lambda: [
             *_list(findings.of_gradients(tables["audit"])),
             _table(report_tables.agreement(tables["audit"])),
-            _figure(name, folder, tables, "audit"),
-            _figure(name, folder, tables, "matrix"),
         ],
         "Defences by tolerance": lambda: [
-            _figure(name, folder, tables, "randomisation"),
-            _table(found["randomisation"]),
-            _figure(name, folder, tables, "detection"),
-            _table(found["detection"]),
+            _table(found[key]) for key in ("randomisation", "detection")
         ],
         "Along the ODE": lambda: [
             *_list(
@@ -121,15 +108,14 @@ def render(name: str, folder: Path) -> str:
                 )
             ),
             _table(found["trajectory_summary"]),
-            *(
-                _figure(name, folder, tables, key)
-                for key in ("trajectories", "growth", "responsible")
-            ),
         ],
         "Cost": lambda: [_table(report_tables.stages(manifest["stages"]))],
         "Tables": lambda: [
-            *_list(f"[{key}.csv]({name}/{key}.csv): {len(tables[key]):,} rows" for key in TABLES),
-            "Their columns are described in [files.md](../files.md).",
+            *_list(
+                f"[{key}.csv]({name}/{key}.csv): {TABLES[key].holds}, {len(tables[key]):,} rows"
+                for key in ON_PAGE
+            ),
+            "[files.md](../files.md) describes their columns.",
         ],
     }
     lines = [
@@ -138,7 +124,8 @@ def render(name: str, folder: Path) -> str:
         "number here was typed. Intervals are at 95 %.*",
     ]
     for title, make in sections.items():
-        own = [part for part in sentences(f"The section {title}", make) if part]
+        parts = [*sentences(f"The section {title}", make), *_figures(name, folder, tables, title)]
+        own = [part for part in parts if part]
         if own:
             lines += [f"## {title}", *own]
     return "\n\n".join([*lines, f"The paper: {CITATION}"]) + "\n"
@@ -244,11 +231,15 @@ def _manifest(name: str, manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _figure(name: str, folder: Path, tables: Mapping[str, pd.DataFrame], figure: str) -> str:
-    table, shown = FIGURES[figure]
-    if tables[table].empty:
-        return ""
-    return why_not_drawn_still(folder / f"{figure}.svg") or f"![{shown}]({name}/{figure}.svg)"
+def _figures(
+    name: str, folder: Path, tables: Mapping[str, pd.DataFrame], section: str
+) -> list[str]:
+    """The figures of a section, or why one could not be drawn."""
+    return [
+        why_not_drawn_still(folder / f"{figure}.svg") or f"![{entry.shows}]({name}/{figure}.svg)"
+        for figure, entry in FIGURES.items()
+        if entry.page_section == section and has_rows(figure, tables)
+    ]
 
 
 def _list(sentences: Iterable[str]) -> list[str]:

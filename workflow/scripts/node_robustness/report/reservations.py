@@ -50,7 +50,7 @@ def _none_correct(name: str, clean: pd.DataFrame, checks: pd.DataFrame) -> list[
     none = clean[clean.correct == 0]
     if none.empty:
         return []
-    failed = checks[(checks.check == SOLVER_SUCCEEDS) & (checks.figure == 1)]
+    failed = checks[(checks.check == SOLVER_SUCCEEDS) & (checks.value == 1)]
     keys = ["seed", "tolerance"]
     dead = none.merge(failed[keys], on=keys) if len(failed) else none.iloc[:0]
     sentence = (

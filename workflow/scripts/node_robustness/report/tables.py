@@ -127,7 +127,7 @@ _COMPARISONS: Columns = {
 _CHECKS: Columns = {
     **_SOLVED,
     "Check": lambda row: row.title,
-    "Figure": lambda row: "–" if pd.isna(row.figure) else f"{row.figure:.3g}",
+    "Value": lambda row: "–" if pd.isna(row.value) else f"{row.value:.3g}",
     "Passes if": lambda row: f"{row.bound} {row.threshold:g}",
     "Outcome": lambda row: row.outcome,
     "A failure means": lambda row: row.failure,

@@ -1,4 +1,4 @@
-"""Sanity checks of an evaluation: each a named row with its figure, threshold and outcome.
+"""Sanity checks of an evaluation: each a named row with its value, threshold and outcome.
 
 What robustness can be mistaken for: gradients that vanish or point nowhere, attacks too short or
 broken, predictions that depend on the batch. After Carlini et al., On Evaluating Adversarial
@@ -41,7 +41,7 @@ from node_robustness.verdict.protocols import Attacked
 PASSED, FAILED, NOT_MEASURED = "passed", "failed", "not measured"
 
 SOLVER_SUCCEEDS = "solver_succeeds"
-"""The check of failed solves; its figure is 1 where all fail."""
+"""The check of failed solves; its value is 1 where all fail."""
 
 AUDITED = "batch_invariant"
 """A check that every audit measures, whatever it finds."""
@@ -49,7 +49,7 @@ AUDITED = "batch_invariant"
 _CHECKS = {
     **SOLVED,
     **dict.fromkeys(["check", "title"], "str"),
-    **dict.fromkeys(["figure", "threshold"], "float64"),
+    **dict.fromkeys(["value", "threshold"], "float64"),
     "bound": "str",
     "outcome": "str",
     "supports": "bool",
@@ -64,7 +64,7 @@ class Check:
     Attributes:
         name: Its name in tables.
         title: Its name for people, a statement that is true where it passes.
-        figure: From the evidence to its figure; NaN where it was not measured.
+        measure: From the evidence to its value; NaN where it was not measured.
         bound: ``at most`` or ``at least``: on which side of the threshold it passes.
         threshold: The limit, which itself passes.
         failure: What a failure means, in one sentence.
@@ -75,7 +75,7 @@ class Check:
 
     name: str
     title: str
-    figure: Callable[[Evidence], float]
+    measure: Callable[[Evidence], float]
     bound: str
     threshold: float
     failure: str
@@ -263,7 +263,7 @@ def check_table(
 
     Returns:
         For every clean file one row a check (without those that need an ODE for a model that has
-        none): ``check``, ``title``, ``figure``, ``bound`` (at most, at least) and ``threshold``,
+        none): ``check``, ``title``, ``value``, ``bound`` (at most, at least) and ``threshold``,
         ``outcome`` (passed, failed, not measured), whether robustness can hold only where it
         passes (``supports``), and what a ``failure`` means.
 
@@ -307,21 +307,21 @@ def _files(paths: Iterable[Path | str], kind: str) -> Iterable[tuple[dict[str, A
 
 
 def _row(check: Check, evidence: Evidence) -> dict[str, Any]:
-    figure = check.figure(evidence)
+    value = check.measure(evidence)
     return {
         "check": check.name,
         "title": check.title,
-        "figure": figure,
+        "value": value,
         "bound": check.bound,
         "threshold": check.threshold,
-        "outcome": _outcome(check, figure),
+        "outcome": _outcome(check, value),
         "supports": check.supports,
         "failure": check.failure,
     }
 
 
-def _outcome(check: Check, figure: float) -> str:
-    if math.isnan(figure):
+def _outcome(check: Check, value: float) -> str:
+    if math.isnan(value):
         return NOT_MEASURED
-    good = figure <= check.threshold if check.bound == "at most" else figure >= check.threshold
+    good = value <= check.threshold if check.bound == "at most" else value >= check.threshold
     return PASSED if good else FAILED

@@ -18,7 +18,7 @@ from node_robustness.statistics.intervals import SIGNIFICANCE
 from node_robustness.verdict.causes import SMALL
 from node_robustness.verdict.verdicts import HOLDS, LEVEL, MARGIN
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _ESTIMATES = ("clean", "paper", "strongest", "gap", "hidden")
 _PLACE = ("experiment", "dataset", "model")
 _TABLES = ("budgets", "verdicts", "gains", "checks")
@@ -76,7 +76,7 @@ def claim(
     }
 
 
-_CHECKED = ("seed", "tolerance", "check", "figure", "bound", "threshold", "outcome", "supports")
+_CHECKED = ("seed", "tolerance", "check", "value", "bound", "threshold", "outcome", "supports")
 
 
 def _own(table: pd.DataFrame, place: Mapping[str, str]) -> pd.DataFrame:

@@ -37,7 +37,7 @@ _EXAMPLES = {
     "attack": "str",
     **dict.fromkeys(["paper_size", "noise_size"], "float64"),
 }
-_LADDER = {
+_SUITE = {
     **CELL,
     "method": "str",
     **dict.fromkeys(["n", "correct", "broken", "alone", "robust"], "int64"),
@@ -310,7 +310,7 @@ def budget_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
     return tabulate(rows, _BUDGETS)
 
 
-def ladder_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
+def suite_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
     """Tabulate what every attack achieves at every epsilon.
 
     Args:
@@ -324,10 +324,10 @@ def ladder_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
         it left out the image; ``alone`` of them by no other attack that ran on the image;
         ``robust`` are left, ``robust_accuracy`` = robust / n with 95 % Wilson bounds.
     """
-    return tabulate((row for group in attacked for row in _ladder_rows(group)), _LADDER)
+    return tabulate((row for group in attacked for row in _suite_rows(group)), _SUITE)
 
 
-def _ladder_rows(group: Attacked) -> list[dict[str, Any]]:
+def _suite_rows(group: Attacked) -> list[dict[str, Any]]:
     rows = []
     for attack in dict.fromkeys(attempt.attack for attempt in group.attempts):
         first = next(attempt for attempt in group.attempts if attempt.attack == attack)

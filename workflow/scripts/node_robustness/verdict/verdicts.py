@@ -60,7 +60,7 @@ _VERDICTS = {
 
 
 def missing_attacks(attempts: Iterable[Attempt], ode: bool) -> list[str]:
-    """Say what a ladder lacks for robustness under it to count as such.
+    """Say what an attack suite lacks for robustness under it to count as such.
 
     Args:
         attempts: The cells of a model, tolerance and norm.
@@ -132,8 +132,8 @@ def verdict_table(
         under both protocols and the ``gap``, with 95 % intervals over images and seeds; the
         Holm-adjusted p-values of "the gap is at most `MARGIN`" (``p_masked``) and of "it is at
         least that" (``p_holds``); the ``verdict`` (holds, masked, undecided), ``because`` of
-        which rule (gap; no_correct, no_paper, no_robustness, weak_attack, ladder, checks, images,
-        seeds), and the ``reason`` as a sentence.
+        which rule (gap; no_correct, no_paper, no_robustness, weak_attack, attack_suite, checks,
+        images, seeds), and the ``reason`` as a sentence.
     """
     cases = [_case(item, epsilon, checks, paper) for item in items for epsilon in item.epsilons]
     judged = [case for case in cases if case.gap is not None]
@@ -177,7 +177,7 @@ def _case(item: Replicated, epsilon: float, checks: pd.DataFrame, paper: str | N
         ),
         list(dict.fromkeys(own.title[own.supports & (own.outcome == FAILED)])),
         _unmeasured(own),
-        bool((own.figure[own.check == SOLVER_SUCCEEDS] == 1).all() and item.ode),
+        bool((own.value[own.check == SOLVER_SUCCEEDS] == 1).all() and item.ode),
         doubts(item, own, paper, epsilon),
     )
 
@@ -295,7 +295,7 @@ def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
         )
     if case.missing:
         yield (
-            "ladder",
+            "attack_suite",
             "The attacks that ran are too weak for robustness to hold: add "
             f"{listed(case.missing)}.",
         )

@@ -51,7 +51,7 @@ _READERS = {"head": [1, 0], "probe": [4, 3]}
 _FILTER = "toNumber(datum.page) === page"
 
 
-def image_figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
+def figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
     """Draw the pages of images, of which menus choose one.
 
     Args:

@@ -1,0 +1,245 @@
+"""All figures of a run: what each shows, what it is drawn from, and where it is shown.
+
+A figure is an entry here and a module of this folder with the entry's name, whose function `figure`
+draws it; `experiment` imports the module. The rules, the report and the page of results follow from
+the entries. The workflow reads this module while it is parsed, so it imports nothing heavy.
+"""
+
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass
+
+EXAMPLE_PICTURES, IMAGE_PAGES = "example pictures", "image pages"
+"""What figures are drawn from besides tables: the results of `examples.example_table` and
+`image_pages.image_pages`."""
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """One figure.
+
+    Attributes:
+        title: its heading in the report.
+        shows: what it shows, in one sentence that stands for the figure where it cannot be seen.
+        needs: what its function is called with, in order: names of tables, or the sources above.
+        explanation: what the report says below the figure after that sentence.
+        filled_by: the tables that must have rows for the figure to be shown, as far as they are at
+            hand; empty for all that it needs.
+        unmeasured: what the report says was not measured where the figure is not shown.
+        section: the section of the report that has it.
+        page_section: the section of the page of results that has it; empty if none has.
+        rule: the rule that draws it.
+    """
+
+    title: str
+    shows: str
+    needs: tuple[str, ...]
+    explanation: str = ""
+    filled_by: tuple[str, ...] = ()
+    unmeasured: str = ""
+    section: str = "figures"
+    page_section: str = ""
+    rule: str = "figures"
+
+    @property
+    def caption(self) -> str:
+        """What the report says below the figure."""
+        return f"{self.shows} {self.explanation}".strip()
+
+
+_ATTACKS, _VERDICTS, _GRADIENTS = "Success of the attacks", "Verdicts", "Gradients"
+_DEFENCES, _ALONG = "Defences by tolerance", "Along the ODE"
+
+FIGURES = {
+    "verdicts": FigureEntry(
+        "The verdict",
+        "The verdict in every setting: model, tolerance, norm and epsilon.",
+        ("verdicts",),
+        "Holds: the strongest attack leaves at most 10 points less than the paper's protocol, the "
+        "attacks are strong enough, and all required checks passed. Masked: the strongest attack "
+        "leaves more than 10 points less, and the checks do not show that the gradients of the "
+        "paper's attack are accurate. Undecided: neither is shown. Point at a field to read the "
+        "reason.",
+        section="verdict",
+        page_section="In short",
+    ),
+    "protocols": FigureEntry(
+        "The paper's protocol and the strongest attack",
+        "Robust accuracy under the paper's protocol and the strongest attack.",
+        ("verdicts",),
+        "The strongest attack is, for each image, the best of all attacks. The bar between the two "
+        "is robustness that the paper's protocol shows and the strongest attack breaks.",
+        page_section=_ATTACKS,
+    ),
+    "attack_suite": FigureEntry(
+        "What each attack leaves",
+        "Robust accuracy under each attack alone.",
+        ("attack_suite",),
+        "An image that an expensive attack skips because a cheaper attack breaks it counts as "
+        "broken. Random noise is a control: it does not search.",
+        page_section=_ATTACKS,
+    ),
+    "curves": FigureEntry(
+        "Robust accuracy at every epsilon",
+        "Robust accuracy against the size of the perturbation.",
+        ("curves",),
+        "It is the share of the images without a known adversarial example of size ε or smaller.",
+        filled_by=("curves", "verdicts"),
+        page_section=_ATTACKS,
+    ),
+    "audit": FigureEntry(
+        "Agreement of gradients",
+        "Agreement of the gradients that attacks follow, at each tolerance of the solver.",
+        ("audit",),
+        "Gradients are compared with each other and with finite differences of the network.",
+        unmeasured="the gradients (audit)",
+        page_section=_GRADIENTS,
+    ),
+    "matrix": FigureEntry(
+        "Attacked at one tolerance, evaluated at another",
+        "Adversarial examples made at one tolerance and evaluated at the others.",
+        ("matrix",),
+        "Rows: the tolerance of the attack. Columns: the tolerance of the evaluation. Where robust "
+        "accuracy stays low off the diagonal, a change of tolerance is no defence.",
+        unmeasured="adversarial examples at other tolerances (matrix)",
+        page_section=_GRADIENTS,
+    ),
+    "randomisation": FigureEntry(
+        "A tolerance drawn at random",
+        "Accuracy under attack of a network whose tolerance is drawn at random for every solve.",
+        ("randomisation",),
+        "The attacks know more about the defence from left to right.",
+        unmeasured="tolerances drawn at random (randomisation)",
+        page_section=_DEFENCES,
+    ),
+    "detection": FigureEntry(
+        "Detection by disagreement",
+        "Detection of adversarial examples by the disagreement of tolerances.",
+        ("roc",),
+        "The detector compares predictions at two tolerances. It is tested on an attack that does "
+        "not know it and on one that does.",
+        filled_by=("roc", "detection"),
+        unmeasured="detection by the disagreement of tolerances (detection)",
+        page_section=_DEFENCES,
+    ),
+    "checks": FigureEntry(
+        "Sanity checks",
+        "Outcome of every sanity check.",
+        ("checks",),
+        "The checks look for what can be mistaken for robustness. Point at a field to read its "
+        "value, its threshold and what a failure means.",
+        page_section=_VERDICTS,
+    ),
+    "clean": FigureEntry(
+        "Accuracy and cost on clean images",
+        "Test error (left) and evaluations of the ODE function per image (right) at each tolerance "
+        "of the solver.",
+        ("clean",),
+        "A model without an ODE has no tolerance: it is a horizontal line.",
+    ),
+    "nfe": FigureEntry(
+        "Cost by image",
+        "Evaluations of the ODE function for single clean images, at each tolerance.",
+        ("nfe",),
+        filled_by=("nfe", "clean"),
+        page_section="Clean images",
+    ),
+    "success": FigureEntry(
+        "Attack success",
+        "Success rate of the attacks, made and evaluated at the same tolerance.",
+        ("attacks", "attack_suite"),
+        "The rate is a share of the images that the model classifies correctly at that tolerance; "
+        "for an expensive attack, of those that no cheaper attack breaks within the smallest ε. A "
+        "model without an ODE is a horizontal line.",
+    ),
+    "robust": FigureEntry(
+        "Accuracy under attack",
+        "Accuracy under attack by the size of the perturbation.",
+        ("attacks", "attack_suite", "clean"),
+        "It is the share of all test images that the model classifies correctly with and without "
+        "the attack. At ε = 0 it is the clean accuracy.",
+    ),
+    "trajectories": FigureEntry(
+        "Distance from the clean state",
+        "Distance of perturbed from clean states along t.",
+        ("trajectories",),
+        "The state of a perturbed image is compared with that of its clean image while the ODE "
+        "runs from t = 0 to 1, or from block to block of a residual body: for adversarial "
+        "examples, for the last image of attacks that failed, and for random noise of the same "
+        "norm and size. At loose tolerances a solve may take only a few steps, and the curve "
+        "between them is the solver's interpolation.",
+        section="dynamics",
+        page_section=_ALONG,
+    ),
+    "growth": FigureEntry(
+        "Where perturbations grow",
+        "Rate at which perturbations grow along t.",
+        ("trajectories",),
+        "The rate is split into the part that the Jacobian at the clean state explains and a "
+        "nonlinear rest. The logarithmic norm bounds the first part for any perturbation.",
+        section="dynamics",
+        page_section=_ALONG,
+    ),
+    "margins": FigureEntry(
+        "When the decision changes",
+        "Margin of the clean decision along t.",
+        ("trajectories", "probes"),
+        "The state at each t is read by the head, which was trained on states at t = 1 alone, and "
+        "by linear probes that were trained at each t.",
+        filled_by=("trajectories",),
+        section="dynamics",
+    ),
+    "responsible": FigureEntry(
+        "Which interval is responsible",
+        "Intervals of t whose repair restores the decision.",
+        ("responsible", "trajectories", "trajectory_summary"),
+        "A repair undoes what one interval adds to the perturbation. The shortest interval that "
+        "restores the decision is compared with random intervals of the same length.",
+        filled_by=("responsible",),
+        section="dynamics",
+        page_section=_ALONG,
+    ),
+    "adaptive_cost": FigureEntry(
+        "Does the solver notice the attack?",
+        "Cost of images to an adaptive solver, and detection of adversarial examples by it.",
+        ("trajectory_images", "trajectories", "trajectory_roc"),
+        "From above: evaluations of the ODE function, the size of the steps along t, and ROC "
+        "curves. A model without an ODE has none.",
+        filled_by=("trajectory_roc",),
+        section="dynamics",
+    ),
+    "images": FigureEntry(
+        "Image by image",
+        "One image at a time: choose model, tolerance, attack and image.",
+        (IMAGE_PAGES,),
+        "The folder figures/images/ next to this report has a page for every image whose states "
+        "were kept.",
+        filled_by=("trajectory_images",),
+        section="dynamics",
+    ),
+    "examples": FigureEntry(
+        "Adversarial images",
+        "The first images on which the attack succeeded: clean image, perturbation and result.",
+        (EXAMPLE_PICTURES,),
+        filled_by=("attacks",),
+    ),
+    "costs": FigureEntry(
+        "Where the time went",
+        "Wall time of the jobs of each stage, added up, by model.",
+        ("costs",),
+        section="costs",
+        rule="report",
+    ),
+}
+"""By name, in the order in which the report shows them."""
+
+DRAWN = tuple(name for name, entry in FIGURES.items() if entry.rule == "figures")
+"""The figures that have files, drawn by the rule `figures`."""
+
+ON_PAGE = tuple(name for name, entry in FIGURES.items() if entry.page_section)
+"""The figures of the page of results."""
+
+
+def has_rows(name: str, tables: Mapping[str, Sized]) -> bool:
+    """Whether the tables that fill a figure have rows, as far as they are at hand."""
+    entry = FIGURES[name]
+    return all(len(tables[table]) for table in entry.filled_by or entry.needs if table in tables)

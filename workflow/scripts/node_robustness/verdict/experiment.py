@@ -1,0 +1,61 @@
+"""All tables of an experiment, from the files of its cells."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from node_robustness.tables import audit, evaluation, trajectories, trajectory_summary
+from node_robustness.verdict import comparisons, gains, protocols, verdicts
+from node_robustness.verdict.checks import check_table
+
+
+def of_experiment(
+    files: Mapping[str, Sequence[Path | str]],
+    paper: str | None,
+    training_tolerances: Mapping[str, float],
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of an experiment by name; `catalogue.TABLES` says what each holds.
+
+    Args:
+        files: By name: ``histories`` of training; files of the kinds "clean", "attack"
+            (``attacks``), "trajectory" (``trajectories``), "probe" (``probes``), "audit"
+            (``audits``), "judged", "randomised" and "detection" (``detections``).
+        paper: Name of the paper's attack, None without one.
+        training_tolerances: Tolerance in training, by model.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind, or cells that belong together
+            attack different images.
+    """
+    attacked = protocols.read_attacked(files["attacks"])
+    replicated = comparisons.replicated(attacked)
+    checks = check_table(files["clean"], attacked, files["audits"], files["judged"])
+    followed = trajectories.image_table(files["trajectories"])
+    verdict = verdicts.verdict_table(replicated, checks, paper)
+    return {
+        "training": evaluation.training_table(files["histories"]),
+        "clean": evaluation.clean_table(files["clean"]),
+        "nfe": evaluation.nfe_table(files["clean"]),
+        "attacks": evaluation.attack_table(files["attacks"]),
+        "trajectories": trajectories.trajectory_table(files["trajectories"]),
+        "trajectory_images": followed,
+        "trajectory_summary": trajectory_summary.summary_table(followed),
+        "trajectory_roc": trajectory_summary.roc_table(followed),
+        "probes": trajectories.probe_table(files["probes"]),
+        "responsible": trajectories.responsible_table(files["trajectories"]),
+        "examples": protocols.example_sizes(attacked, paper),
+        "budgets": protocols.budget_table(attacked),
+        "attack_suite": protocols.suite_table(attacked),
+        "protocols": protocols.protocol_table(attacked, paper),
+        "curves": protocols.curve_table(attacked, paper),
+        "audit": audit.audit_table(files["audits"]),
+        "matrix": audit.matrix_table(files["judged"]),
+        "randomisation": audit.randomisation_table(files["randomised"]),
+        "detection": audit.detection_table(files["detections"]),
+        "roc": audit.roc_table(files["detections"]),
+        "checks": checks,
+        "comparisons": comparisons.comparison_table(replicated, paper, training_tolerances),
+        "verdicts": verdict,
+        "gains": gains.gain_table(replicated, verdict, paper, training_tolerances),
+    }
