@@ -8,16 +8,13 @@ from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.trajectories import causal
 from node_robustness.trajectories.causal import (
     UNDETERMINED,
-    channels,
     everything,
     find_causes,
     intervals,
     nothing,
     patch_intervals,
-    places,
     responsible_intervals,
     restored_shares,
-    subspace,
     way_of,
 )
 from planted import cued, cued_blocks
@@ -111,30 +108,14 @@ def unbroken(model, way, clean, moved):
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])
-@pytest.mark.parametrize("tau", [1e-5, 0.1, 10.0])
-def test_patching_everything_restores_the_clean_run(body, tau):
-    model, (clean, moved) = network(body), pairs()
-    solved = model.at(tolerance=tau)
-    way = way_of(solved, 4)
-    before, after = unbroken(solved, way, clean, moved)
-    logits = patch_intervals(way, after, before, solved.head, mode="state")
-    with torch.no_grad():
-        whole = intervals(way.ends).index((0.0, 1.0))
-        torch.testing.assert_close(logits[whole], solved(clean), rtol=0, atol=1e-9)
-    if tau == 1e-5:  # elsewhere the solver starts anew
-        torch.testing.assert_close(logits, solved(clean).expand_as(logits), rtol=0, atol=1e-3)
-
-
-@pytest.mark.parametrize("body", ["ode", "residual"])
 def test_patching_nothing_leaves_the_run_as_it_is(body):
     model, (clean, moved) = network(body), pairs()
     solved = model.at(tolerance=1e-7)
     with torch.no_grad():
         way = way_of(solved, 3)
         before, after = unbroken(solved, way, clean, moved)
-        for mode in ("dynamics", "state"):
-            logits = patch_intervals(way, after, before, solved.head, part=nothing, mode=mode)
-            torch.testing.assert_close(logits, solved(moved).expand_as(logits), rtol=0, atol=1e-5)
+        logits = patch_intervals(way, after, before, solved.head, part=nothing)
+        torch.testing.assert_close(logits, solved(moved).expand_as(logits), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])
@@ -149,6 +130,10 @@ def test_what_the_dynamics_add_is_undone_and_what_has_entered_stays(body):
         torch.testing.assert_close(found[-1], before[-1] + after[0] - before[0], rtol=0, atol=1e-3)
 
 
+def only(mask):
+    return lambda difference, choice: difference * mask
+
+
 def test_a_part_is_patched_and_the_rest_is_not():
     """Against a solve by hand, with a fixed fine grid, of the system as it is written down."""
     model, (clean, moved) = network(), pairs(2)
@@ -159,8 +144,7 @@ def test_a_part_is_patched_and_the_rest_is_not():
         way = way_of(solved, 4)
         before, after = unbroken(solved, way, clean, moved)
         choice = torch.zeros(2, dtype=torch.int64)
-        part = channels([1, 5], (8, 4, 4))
-        found = way.patched(after[1], before[1], 1, part, choice)[1]
+        found = way.patched(after[1], before[1], 1, only(mask), choice)[1]
 
         def slopes(t, p, s):
             time = torch.tensor([t], dtype=torch.float64)
@@ -190,36 +174,13 @@ def test_each_channel_by_itself_is_that_channel():
         decided = solved(clean).argmax(1)
         base = solved(torch.cat([clean, moved]))
         own, misled = causal._margin(base, decided.repeat(2)).chunk(2)
-        for part, share in (
-            (channels([3], (8, 4, 4)), by_channel[:, 3]),
-            (places([(1, 2)], (8, 4, 4)), by_place[:, 1, 2]),
-        ):
-            logits = patch_intervals(way, after, before, solved.head, part=part)[0]
+        channel, place = torch.zeros(2, 8, 4, 4, dtype=torch.float64)
+        channel[3] = 1
+        place[:, 1, 2] = 1
+        for mask, share in ((channel, by_channel[:, 3]), (place, by_place[:, 1, 2])):
+            logits = patch_intervals(way, after, before, solved.head, part=only(mask))[0]
             expected = (causal._margin(logits, decided) - misled) / (own - misled)
             torch.testing.assert_close(share, expected.float(), rtol=1e-3, atol=1e-4)
-
-
-def test_a_subspace_is_a_projection():
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(2, 3, 2, 2, generator=generator)
-    project, none = subspace(vectors), torch.zeros(1, dtype=torch.int64)
-    inside = (1.5 * vectors[0] - vectors[1])[None]
-    torch.testing.assert_close(project(inside, none), inside)
-    some = torch.randn(1, 3, 2, 2, generator=generator)
-    once = project(some, none)
-    torch.testing.assert_close(project(once, none), once)
-    torch.testing.assert_close(
-        ((some - once) * vectors).flatten(1).sum(1), torch.zeros(2), rtol=0, atol=1e-5
-    )
-
-
-def test_channels_and_places_that_do_not_exist():
-    with pytest.raises(ValueError, match="no channel 8: the state has 0 to 7"):
-        channels([0, 8], (8, 4, 4))
-    with pytest.raises(ValueError, match="no channel -1"):
-        channels([-1], (8, 4, 4))
-    with pytest.raises(ValueError, match=r"no place \(4, 0\): the state has 4 x 4"):
-        places([(4, 0)], (8, 4, 4))
 
 
 def test_a_run_that_an_empty_patch_changes_is_undetermined(monkeypatch):

@@ -13,9 +13,6 @@ run from the perturbed one: is it taken away? (Activation patching of networks, 
 al., Investigating Gender Bias in Language Models Using Causal Mediation Analysis, 2020, and Meng et
 al., Locating and Editing Factual Associations in GPT, 2022, made continuous in depth.)
 
-In the mode `state` the difference in P that has entered the interval is removed as well: there P p
-equals P s, and with all of the state and the whole of [0, 1] p equals s.
-
 The runs start on the interval from where their own unbroken solves were. The solver starts anew at
 a and at b, which at a loose tolerance alone may change the result: with an empty patch, P = 0, a
 run must come to its own decision, or the interval is undetermined.
@@ -26,7 +23,7 @@ The blocks of a residual body add g(h): there p moves by g(p) + P (g(s) - g(p)).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -41,8 +38,6 @@ from node_robustness.trajectories.runs import block_states, body_of
 
 Projection = Callable[[Tensor, Tensor], Tensor]
 """Differences [m, C, H, W] and the choice of each, int64 [m], to the part that is patched."""
-
-Mode = Literal["dynamics", "state"]
 
 UNDETERMINED = -1
 
@@ -71,48 +66,6 @@ def each_place(difference: Tensor, choice: Tensor) -> Tensor:
     """The one place, numbered row by row, that each sample has chosen."""
     places = torch.arange(difference[0, 0].numel(), device=difference.device)
     return difference * (places == choice[:, None]).view(-1, 1, *difference.shape[2:])
-
-
-def channels(numbers: Sequence[int], shape: Sequence[int]) -> Projection:
-    """Some channels of states of the shape [C, H, W].
-
-    Raises:
-        ValueError: there is no such channel.
-    """
-    for number in numbers:
-        if not 0 <= number < shape[0]:
-            raise ValueError(f"there is no channel {number}: the state has 0 to {shape[0] - 1}")
-    mask = torch.zeros(shape[0], 1, 1)
-    mask[list(numbers)] = 1
-    return lambda difference, choice: difference * mask.to(difference)
-
-
-def places(positions: Sequence[tuple[int, int]], shape: Sequence[int]) -> Projection:
-    """Some places (row, column) of states of the shape [C, H, W].
-
-    Raises:
-        ValueError: there is no such place.
-    """
-    mask = torch.zeros(shape[1], shape[2])
-    for row, column in positions:
-        if not (0 <= row < shape[1] and 0 <= column < shape[2]):
-            raise ValueError(
-                f"there is no place ({row}, {column}): the state has {shape[1]} x {shape[2]}"
-            )
-        mask[row, column] = 1
-    return lambda difference, choice: difference * mask.to(difference)
-
-
-def subspace(vectors: Tensor) -> Projection:
-    """The span of vectors [k, C, H, W], linearly independent."""
-    basis = torch.linalg.qr(vectors.flatten(1).double().T).Q  # [D, k]
-
-    def project(difference: Tensor, choice: Tensor) -> Tensor:
-        own = basis.to(difference)
-        projected: Tensor = difference.flatten(1) @ own @ own.T
-        return projected.view_as(difference)
-
-    return project
 
 
 class Way(Protocol):
@@ -268,8 +221,7 @@ def patch_intervals(
     sources: Tensor,
     read: Callable[[Tensor], Tensor],
     *,
-    part: Projection = everything,
-    mode: Mode = "dynamics",
+    part: Projection,
 ) -> Tensor:
     """The logits after a patch over each of the intervals, [I, n, K].
 
@@ -279,16 +231,12 @@ def patch_intervals(
         sources: of the others, likewise.
         read: h(1) to logits.
         part: what is patched.
-        mode: `dynamics`, or `state` to remove the difference that enters the interval, too.
     """
     last = len(way.ends) - 1
     choice = torch.zeros(states.shape[1], dtype=torch.int64, device=states.device)
     arrived: list[list[Tensor]] = [[] for _ in way.ends]
     for first in range(last):
-        state = states[first]
-        if mode == "state":
-            state = state + part(sources[first] - state, choice)
-        leg = way.patched(state, sources[first], first, part, choice)
+        leg = way.patched(states[first], sources[first], first, part, choice)
         for end in range(first + 1, last + 1):
             arrived[end].append(leg[end - first])
     logits: dict[tuple[int, int], Tensor] = {}
