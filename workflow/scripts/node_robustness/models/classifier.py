@@ -5,7 +5,6 @@ beside a readable JSON spec; the authors' own checkpoints can be imported.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -304,8 +303,3 @@ def frozen(model: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, required in zip(model.parameters(), asked, strict=True):
             parameter.requires_grad_(required)
-
-
-def parameter_count(model: nn.Module) -> int:
-    """How many numbers training may change."""
-    return sum(math.prod(parameter.shape) for parameter in model.parameters())

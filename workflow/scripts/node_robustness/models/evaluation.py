@@ -1,11 +1,9 @@
 """Clean evaluation: predictions, and what the solver spends on each image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +11,9 @@ from torch import Tensor
 from node_robustness.data.splits import Split, load_split
 from node_robustness.errors import UserError
 from node_robustness.files.hdf5 import put, write_hdf5
+from node_robustness.files.records import CLASS, STATUS, Array, as_array, put_images, put_optional
 from node_robustness.models.classifier import Classifier
 from node_robustness.models.predictions import classes
-
-# Types alone: a change of one stage's code is none of the other stages' business.
-if TYPE_CHECKING:
-    pass
-from node_robustness.files.records import CLASS, STATUS, Array, as_array, put_images, put_optional
 
 _ASKED = 64  # images whose answers are compared
 _SAME = 1e-6  # by which share of the largest logit those of a constant network may differ
