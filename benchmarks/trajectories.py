@@ -24,10 +24,10 @@ import nets
 from node_robustness.models import classifier
 from node_robustness.perturbations.norms import Norm
 from node_robustness.trajectories import writer
-from node_robustness.trajectories.causal import find_causes, intervals, way_of
+from node_robustness.trajectories.causal import find_causes, flow_of, intervals
 from node_robustness.trajectories.decision import margins
 from node_robustness.trajectories.distances import distances
-from node_robustness.trajectories.measure import Choice, Images, Instrument
+from node_robustness.trajectories.measure import FollowedImages, Measurement, Selection
 from node_robustness.trajectories.runs import follow, grid
 
 TIMES = grid(51)
@@ -69,11 +69,11 @@ def whole(model: classifier.Classifier, clean: Tensor, moved: Tensor, growth: in
     success = np.ones(n, bool)
     zeros = np.zeros(n, np.int64)
     shape = (clean.shape[1], clean.shape[2], clean.shape[3])
-    images = Images(
+    images = FollowedImages(
         np.arange(n), zeros, success, zeros, shape, lambda r: (clean.numpy()[r], moved.numpy()[r])
     )
-    choice = Choice.of(success, states=4, growth=growth, causal=0)
-    tool = Instrument(model, TIMES, 10, Norm("linf"), 0, 1e-5)
+    choice = Selection.of(success, states=4, growth=growth, causal=0)
+    tool = Measurement(model, TIMES, 10, Norm("linf"), 0, 1e-5)
     sizes = tool.sizes(n, 4, shape, "float16")
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -128,9 +128,9 @@ def main() -> None:
             row(what, partial(whole, model, clean, moved, growth))
         some = clean[:CAUSAL_IMAGES], moved[:CAUSAL_IMAGES]
         for parts in (6, 20):
-            way = way_of(model, parts)
-            what = f"causal test of {len(intervals(way.ends))} intervals, {len(some[0])} images"
-            row(what, partial(find_causes, model, way, *some))
+            flow = flow_of(model, parts)
+            what = f"causal test of {len(intervals(flow.ends))} intervals, {len(some[0])} images"
+            row(what, partial(find_causes, model, flow, *some))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\npeak memory of the process: {peak:.0f} MB")
 

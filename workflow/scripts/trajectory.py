@@ -13,7 +13,7 @@ from node_robustness.jobs.log import bar, job
 from node_robustness.models import checkpoints
 from node_robustness.perturbations.norms import Norm
 from node_robustness.trajectories import probes, writer
-from node_robustness.trajectories.measure import Array, Choice, Images, Instrument
+from node_robustness.trajectories.measure import Array, FollowedImages, Measurement, Selection
 from node_robustness.trajectories.runs import grid
 
 with job(snakemake.log[0]):
@@ -29,14 +29,16 @@ with job(snakemake.log[0]):
         return clean, found.images(rows)
 
     shape = load_rows(data, found.index[:0]).shape[1:]
-    images = Images(found.index, found.labels, found.success, found.clean_predictions, shape, load)
-    choice = Choice.of(
+    images = FollowedImages(
+        found.index, found.labels, found.success, found.clean_predictions, shape, load
+    )
+    choice = Selection.of(
         found.success, **{key: settings[key] for key in ("states", "growth", "causal")}
     )
     readers = probes.read(Path(snakemake.input.probe)) if snakemake.input.probe else None
     model = model.at(tolerance=coordinates["tolerance"])
     started = time.perf_counter()
-    instrument = Instrument(
+    measurement = Measurement(
         model,
         grid(settings["times"]),
         settings["intervals"],
@@ -45,7 +47,7 @@ with job(snakemake.log[0]):
         settings["tight_tolerance"],
         readers if readers and len(readers.times) else None,
     )
-    sizes = instrument.sizes(len(found.index), len(choice.kept), shape, settings["precision"])
+    sizes = measurement.sizes(len(found.index), len(choice.kept), shape, settings["precision"])
     logging.info(
         "%d images of %.1f kB each and the states of %d more of %.1f kB: %.1f MB at most",
         sizes.images,
@@ -59,12 +61,12 @@ with job(snakemake.log[0]):
             Path(snakemake.output.trajectory),
             {**found.settings, **settings},
             sizes,
-            instrument.axis,
-            instrument.grid,
-            instrument.intervals,
+            measurement.axis,
+            measurement.grid,
+            measurement.intervals,
             device=devices.describe(device),
         ) as written,
         bar(len(found.index), "followed") as progress,
     ):
-        instrument.record(images, choice, written, progress=progress.update)
+        measurement.record(images, choice, written, progress=progress.update)
         written.file.attrs["seconds"] = time.perf_counter() - started

@@ -16,7 +16,7 @@ from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from node_robustness.shapes.datasets import Size, size_of
 from node_robustness.trajectories import disk_space
-from node_robustness.trajectories.measure import Instrument
+from node_robustness.trajectories.measure import Measurement
 from node_robustness.trajectories.runs import grid
 
 ROOT = Path(__file__).parents[3]
@@ -49,7 +49,7 @@ def test_sizes_are_those_of_the_instrument(source, model, times):
     dataset = size_of(loaded.datasets["mnist"])
     assert dataset is not None
     spec = Spec(dataset.channels, 10, (0.0,), (1.0,), net.downsampling, net.body, 64, net.blocks)
-    measured = Instrument(Classifier(spec).eval(), grid(times), 4, Norm("linf"), 0, 1e-5)
+    measured = Measurement(Classifier(spec).eval(), grid(times), 4, Norm("linf"), 0, 1e-5)
     shape = (dataset.channels, SIZES[source], SIZES[source])
     expected = measured.sizes(20, 3, shape, "float16")
     assert disk_space.sizes_of(loaded, cell(loaded, model)) == expected

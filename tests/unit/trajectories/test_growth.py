@@ -89,7 +89,7 @@ class TestLinearField:
     def test_exponents(self, case):
         matrix, model, batch, runs = case
         flow_matrix = torch.linalg.matrix_exp(matrix)
-        flow = growth.Flow(model.ode, runs.states["clean"][0], runs.costs["clean"])
+        flow = growth.LinearisedFlow(model.ode, runs.states["clean"][0], runs.costs["clean"])
         d = (batch["attack"] - batch["clean"]).flatten(1)
         expected = ((d @ flow_matrix.T).norm(dim=1) / d.norm(dim=1)).log()
         found = flow.exponents_along(batch["attack"] - batch["clean"])
@@ -153,7 +153,7 @@ def test_the_flow_is_the_derivative_of_the_solution_with_its_steps_held(body, ta
     solved = model.at(tolerance=tau)
     runs = followed(solved, images(3, (1, 6, 6)))
     h, cost = runs.states["clean"][0], runs.costs.get("clean")
-    flow = growth.Flow(body_of(solved), h, cost)
+    flow = growth.LinearisedFlow(body_of(solved), h, cost)
     v, w = start(3, h.shape[1:]), start(3, h.shape[1:]).flip(0)
 
     @torch.no_grad()
@@ -175,7 +175,7 @@ def test_the_largest_exponent_is_that_of_the_whole_derivative(body):
     with frozen(model):
         runs = followed(model, images(1, (1, 4, 4)))
         h = runs.states["clean"][0]
-        flow = growth.Flow(body_of(model), h, runs.costs.get("clean"))
+        flow = growth.LinearisedFlow(body_of(model), h, runs.costs.get("clean"))
         columns = torch.eye(h[0].numel(), dtype=h.dtype).view(-1, *h.shape)
         derivative = torch.stack([flow.push(column).flatten() for column in columns], dim=1)
         expected = torch.linalg.svdvals(derivative)[0].log()
@@ -201,7 +201,9 @@ def test_no_perturbation_has_no_rate(body, size):
     batch["attack"] = clean.clone() if size == "none" else torch.nextafter(clean, other)
     with OtherRounding():
         runs = followed(model, batch)
-        flow = growth.Flow(body_of(model), runs.states["clean"][0], runs.costs.get("clean"))
+        flow = growth.LinearisedFlow(
+            body_of(model), runs.states["clean"][0], runs.costs.get("clean")
+        )
         rates = growth.rates(body_of(model), runs)
         assert rates["attack"].isnan().all()
         assert rates["noise"][:, 1:].isfinite().all()
@@ -220,7 +222,7 @@ def test_a_failed_solve_has_no_exponent():
     model, batch = network(), images(3, (1, 6, 6))
     solved = model.at(tolerance=1e-9, max_steps=3)
     runs = followed(solved, batch)
-    flow = growth.Flow(solved.ode, runs.states["clean"][0], runs.costs["clean"])
+    flow = growth.LinearisedFlow(solved.ode, runs.states["clean"][0], runs.costs["clean"])
     with frozen(solved):
         assert flow.largest_exponents(start(3, runs.states["clean"].shape[2:])).isnan().all()
 

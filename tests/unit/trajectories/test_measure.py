@@ -16,7 +16,7 @@ from node_robustness.perturbations.noise import noise_like
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from node_robustness.trajectories import layout, measure, writer
-from node_robustness.trajectories.measure import Choice, Images, Instrument
+from node_robustness.trajectories.measure import FollowedImages, Measurement, Selection
 from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.reader import open_trajectory
 from node_robustness.trajectories.runs import grid
@@ -48,8 +48,8 @@ def probes(model, n):
 
 
 @dataclass(frozen=True)
-class Drawn(Images):
-    """Images that lie in memory."""
+class Drawn(FollowedImages):
+    """Images in memory."""
 
     clean: torch.Tensor
     attacked: torch.Tensor
@@ -78,9 +78,9 @@ def measured(path, body="ode", n=N, tolerance=1e-2, precision="float32", **setti
     model = network(body)
     solved = model.at(tolerance=tolerance)
     images = attacked(solved, n)
-    choice = Choice.of(images.success, **CHOICE)
+    choice = Selection.of(images.success, **CHOICE)
     read = probes(solved, 4 if body == "residual" else TIMES)
-    tool = Instrument(solved, grid(TIMES), 3, Norm("linf"), 5, 1e-5, read, **settings)
+    tool = Measurement(solved, grid(TIMES), 3, Norm("linf"), 5, 1e-5, read, **settings)
     sizes = tool.sizes(n, len(choice.kept), SHAPE, precision)
     with writer.writing(
         path, {"seed": 5}, sizes, tool.axis, tool.grid, tool.intervals, device="cpu"
@@ -91,7 +91,7 @@ def measured(path, body="ode", n=N, tolerance=1e-2, precision="float32", **setti
 
 @pytest.fixture(scope="module", params=["ode", "residual"])
 def case(request, tmp_path_factory):
-    path = tmp_path_factory.mktemp("dump") / "trajectory.h5"
+    path = tmp_path_factory.mktemp("trajectory") / "trajectory.h5"
     return path, request.param, *measured(path, request.param)
 
 
@@ -309,8 +309,8 @@ def test_a_tolerance_or_none(tmp_path):
     model = network()
     model = model.at(method="rk4", steps=5)
     images = attacked(model)
-    choice = Choice.of(images.success, **CHOICE)
-    tool = Instrument(model, grid(TIMES), 3, Norm("l2"), 5, 1e-5)
+    choice = Selection.of(images.success, **CHOICE)
+    tool = Measurement(model, grid(TIMES), 3, Norm("l2"), 5, 1e-5)
     sizes = tool.sizes(N, len(choice.kept), SHAPE, "float16")
     with writer.writing(
         tmp_path / "a.h5", {}, sizes, tool.axis, tool.grid, tool.intervals, device="cpu"

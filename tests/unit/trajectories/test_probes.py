@@ -59,7 +59,7 @@ def test_the_temperature_is_in_the_weights_and_the_quality_is_theirs():
         assert probe_fitting._temperature(logits[time, 120:160], labels[120:160]) == pytest.approx(
             1, rel=1e-3
         )
-        quality = probe_fitting._quality(logits[time, 160:], labels[160:])
+        quality = probe_fitting._accuracy_and_ece(logits[time, 160:], labels[160:])
         np.testing.assert_allclose(
             (found.accuracy[time], found.ece[time]), quality, rtol=1e-4, atol=1e-5
         )
@@ -90,7 +90,7 @@ def test_the_temperature_maximises_the_likelihood():
 
 def test_calibration_error_by_hand():
     logits = np.log(np.array([[0.85, 0.15], [0.85, 0.15], [0.65, 0.35], [0.35, 0.65]]))
-    accuracy, ece = probe_fitting._quality(logits, np.array([0, 1, 0, 0]))
+    accuracy, ece = probe_fitting._accuracy_and_ece(logits, np.array([0, 1, 0, 0]))
     assert accuracy == 0.5
     # One of two right at 0.85; one of two right at 0.65.
     assert ece == pytest.approx((abs(1 - 1.7) + abs(1 - 1.3)) / 4)

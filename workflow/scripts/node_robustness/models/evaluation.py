@@ -49,15 +49,15 @@ def test_images(
     Returns:
         The split, its images as float32 [n, C, H, W] in [0, 1], and its labels, int64 [n].
     """
-    return _on(load_split(data, "test", count), device)
+    return _tensors(load_split(data, "test", count), device)
 
 
 def measured_images(data: Path, most: int, device: torch.device) -> tuple[Split, Tensor, Tensor]:
     """The same, of a measurement that takes so many images or, where there are fewer, all."""
-    return _on(load_split(data, "test", most, or_fewer=True), device)
+    return _tensors(load_split(data, "test", most, or_fewer=True), device)
 
 
-def _on(split: Split, device: torch.device) -> tuple[Split, Tensor, Tensor]:
+def _tensors(split: Split, device: torch.device) -> tuple[Split, Tensor, Tensor]:
     images = torch.from_numpy(split.images).to(device) / 255
     return split, images, torch.from_numpy(split.labels).to(device)
 

@@ -66,8 +66,8 @@ class ODEFunction(nn.Module):
 
     def bind(self, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The function for states of the size of `like`, its maps of time computed once."""
-        state1, time1 = _split(self.conv1, like)
-        state2, time2 = _split(self.conv2, like)
+        state1, time1 = _split_time(self.conv1, like)
+        state2, time2 = _split_time(self.conv2, like)
 
         def function(t: Tensor, h: Tensor) -> Tensor:
             return at_least_some_rows(some_rows, t.expand(len(h)), h)
@@ -99,8 +99,8 @@ class ODEFunction(nn.Module):
         """
         n = len(h)
         t, h = filled_up(t), filled_up(h)
-        state1, time1 = _split(self.conv1, h)
-        state2, time2 = _split(self.conv2, h)
+        state1, time1 = _split_time(self.conv1, h)
+        state2, time2 = _split_time(self.conv2, h)
         time = t.view(-1, 1, 1, 1)
         unit1 = _Standardised(h, self.norm1)
         pre1 = _affine(unit1.value, self.norm1)
@@ -148,8 +148,8 @@ class ODEFunction(nn.Module):
         n = len(h)
         t, h, cotangent = filled_up(t), filled_up(h), filled_up(cotangent)
         groups = self.norm1.num_groups
-        state1, time1 = _split(self.conv1, h)
-        state2, time2 = _split(self.conv2, h)
+        state1, time1 = _split_time(self.conv1, h)
+        state2, time2 = _split_time(self.conv2, h)
         time = t.view(-1, 1, 1, 1)
         with torch.enable_grad():
             h = h.detach().requires_grad_()
@@ -180,7 +180,7 @@ class ODEFunction(nn.Module):
         return value.detach()[:n], tuple(product[:n] for product in products)
 
 
-def _split(convolution: nn.Conv2d, like: Tensor) -> tuple[Tensor, Tensor]:
+def _split_time(convolution: nn.Conv2d, like: Tensor) -> tuple[Tensor, Tensor]:
     """The weights for the state, and the response [1, C, H, W] to a time of one."""
     ones = like.new_ones(1, 1, *like.shape[-2:])
     response = F.conv2d(ones, convolution.weight[:, :1], padding=1)

@@ -34,7 +34,7 @@ def choose(mask: Tensor, yes: Parts, no: Parts) -> Parts:
     if not bool(mask.any()):
         return no
     return tuple(
-        torch.where(_spread(mask.to(a.device, non_blocking=True), a), a, b)
+        torch.where(spread(mask.to(a.device, non_blocking=True), a), a, b)
         for a, b in zip(yes, no, strict=True)
     )
 
@@ -56,16 +56,17 @@ def combine(base: Parts | None, weights: Tensor, terms: Sequence[Parts]) -> Part
     )
 
 
-def _spread(weight: Tensor, like: Tensor) -> Tensor:
-    return weight.view(-1, *[1] * (like.ndim - 1))
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """Values [N] as [N, 1, ...], with as many dimensions as `like`."""
+    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def _combination(base: Tensor | None, weights: Tensor, *terms: Tensor) -> Tensor:
     first, *others = zip(terms, weights.unbind(0), strict=True)
-    scale = _spread(first[1], first[0])
+    scale = spread(first[1], first[0])
     total = first[0] * scale if base is None else torch.addcmul(base, first[0], scale)
     for term, weight in others:
-        total.addcmul_(term, _spread(weight, term))
+        total.addcmul_(term, spread(weight, term))
     return total
 
 
@@ -81,5 +82,5 @@ class _Combination(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weights,) = ctx.saved_tensors
         needed = zip(ctx.needs_input_grad[2:], weights.unbind(0), strict=True)
-        products = (gradient * _spread(w, gradient) if need else None for need, w in needed)
+        products = (gradient * spread(w, gradient) if need else None for need, w in needed)
         return gradient if ctx.needs_input_grad[0] else None, None, *products

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from node_robustness.ode.dense_output import linear, quartic
 from node_robustness.ode.parts import Parts, choose, combine, rows
-from node_robustness.ode.step_control import Adaptive, Attempt, Given, StepControl
+from node_robustness.ode.step_control import Adaptive, Given, StepAttempt, StepControl
 from node_robustness.ode.tableaus import TABLEAUS, Tableau
 
 Dynamics = Callable[[Tensor, Parts], Parts]
@@ -389,8 +389,12 @@ class _Integration:
             accepted=count[1].to(device),
             rejected=count[0].to(device),
             status=status.to(device),
-            nodes=_split(visited, self.direction * torch.cat(times), samples) if keep_nodes else [],
-            node_states=_split(visited, torch.cat(at_nodes), samples) if keep_node_states else [],
+            nodes=_by_sample(visited, self.direction * torch.cat(times), samples)
+            if keep_nodes
+            else [],
+            node_states=_by_sample(visited, torch.cat(at_nodes), samples)
+            if keep_node_states
+            else [],
         )
 
     def _evaluations(self, attempts: Tensor) -> Tensor:
@@ -428,7 +432,7 @@ class _Integration:
                 )
         return slope
 
-    def _attempt(self, active: _Active, end: Tensor) -> tuple[Attempt, list[Parts]]:
+    def _attempt(self, active: _Active, end: Tensor) -> tuple[StepAttempt, list[Parts]]:
         """One step for every sample, and the slopes at its stages."""
         dtype, device = active.state[0].dtype, active.state[0].device
         time, step = active.time.to(dtype), active.step.to(dtype)
@@ -447,7 +451,7 @@ class _Integration:
             )
         stages, new = take(active, numbers[len(products) :], weights)
         errors = [stages[stage] for stage in self.rows.used[-1]]
-        return Attempt(active.index, active.state, new, weights[-1], errors), stages
+        return StepAttempt(active.index, active.state, new, weights[-1], errors), stages
 
     def _stages(
         self, active: _Active, times: Tensor, weights: Sequence[Tensor]
@@ -530,7 +534,7 @@ class _Integration:
                 outputs.add(missing * samples + active.index[row], values)
 
 
-def _split(visited: list[Tensor], values: Tensor, samples: int) -> list[Tensor]:
+def _by_sample(visited: list[Tensor], values: Tensor, samples: int) -> list[Tensor]:
     """Values in the order in which the nodes of the samples were visited, one tensor a sample."""
     index = torch.cat(visited)
     order = torch.argsort(index, stable=True).to(values.device)

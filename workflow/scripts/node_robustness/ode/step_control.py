@@ -10,13 +10,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from node_robustness.ode.parts import Parts, combine, norm
+from node_robustness.ode.parts import Parts, combine, norm, spread
 
 _SAFETY, _LARGEST_GROWTH, _LARGEST_SHRINKAGE = 0.9, 10.0, 0.2
 
 
 @dataclass(frozen=True)
-class Attempt:
+class StepAttempt:
     """A step of m samples that may be accepted.
 
     Attributes:
@@ -65,7 +65,7 @@ class StepControl(Protocol):
         """
         ...
 
-    def error_ratio(self, attempt: Attempt) -> Tensor:
+    def error_ratio(self, attempt: StepAttempt) -> Tensor:
         """The estimated error over the tolerated one, [m] on the state's device.
 
         A step is accepted where this is at most one; it is not finite where the state is not.
@@ -129,7 +129,7 @@ class Adaptive:
         return time + step, step
 
     @torch.no_grad()
-    def error_ratio(self, attempt: Attempt) -> Tensor:
+    def error_ratio(self, attempt: StepAttempt) -> Tensor:
         """RMS of the estimated error over tau (1 + the larger of the states), in its dtype."""
         error = combine(None, attempt.error_weights, attempt.error_stages)
         relative = []
@@ -149,7 +149,7 @@ class Adaptive:
         """Of these samples; numbers of their own are spread over a part of the state."""
         if not isinstance(self.tolerance, Tensor):
             return self.tolerance
-        chosen = self.tolerance[samples].view(-1, *[1] * (like.ndim - 1))
+        chosen = spread(self.tolerance[samples], like)
         return chosen.to(like.dtype).to(like.device, non_blocking=True)
 
 
@@ -179,7 +179,7 @@ class Given:
         return end, end - time
 
     @torch.no_grad()
-    def error_ratio(self, attempt: Attempt) -> Tensor:
+    def error_ratio(self, attempt: StepAttempt) -> Tensor:
         """Zero: there is nothing to reject but what is not finite."""
         return 0 * norm(attempt.after)
 

@@ -250,7 +250,7 @@ def _fit(
     model = _as_trained(state.model.train(), settings)
     with _global_seed(dropout_seed, device):
         for step, rows in enumerate(torch.split(order, settings.batch_size), start=1):
-            batch = augment(_on(device, images[rows]), settings.augmentation, generator)
+            batch = augment(_to_unit_range(device, images[rows]), settings.augmentation, generator)
             target = labels[rows].to(device)
             state.optimiser.zero_grad()
             where = f"training loss is not finite at epoch {epoch}, step {step}"
@@ -258,12 +258,12 @@ def _fit(
                 logits = model(batch)
                 nfe = getattr(model, "nfe", None)
                 loss = F.cross_entropy(logits, target)
-                tally.add(_finite(loss), logits, target, nfe)
+                tally.add(_finite_loss(loss), logits, target, nfe)
                 torch.autograd.backward(loss)
             state.optimiser.step()
             if not isinstance(state.schedule, ReduceLROnPlateau):
                 state.schedule.step()
-            bar.set_postfix(_shown(tally, state.history), refresh=False)
+            bar.set_postfix(_progress_fields(tally, state.history), refresh=False)
             bar.update()
     return tally
 
@@ -279,16 +279,16 @@ def _validate(
         batches = (torch.split(part, settings.batch_size) for part in data)
         for images, labels in zip(*batches, strict=True):
             target = labels.to(device)
-            logits = model(_on(device, images))
-            tally.add(_finite(F.cross_entropy(logits, target)), logits, target, None)
+            logits = model(_to_unit_range(device, images))
+            tally.add(_finite_loss(F.cross_entropy(logits, target)), logits, target, None)
     return tally
 
 
-def _on(device: torch.device, images: Tensor) -> Tensor:
+def _to_unit_range(device: torch.device, images: Tensor) -> Tensor:
     return images.to(device).float() / 255
 
 
-def _finite(loss: Tensor) -> float:
+def _finite_loss(loss: Tensor) -> float:
     value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError
@@ -387,7 +387,7 @@ def _bar(total: int, done: int, progress: bool) -> "tqdm[Any]":
     )
 
 
-def _shown(tally: _Tally, history: list[Row]) -> dict[str, str]:
+def _progress_fields(tally: _Tally, history: list[Row]) -> dict[str, str]:
     """What stands beside the progress bar: this epoch so far, and the last validation."""
     shown = {"loss": f"{tally.loss:.3f}", "accuracy": f"{tally.accuracy:.3f}"}
     if tally.nfe is not None:
@@ -434,7 +434,7 @@ class _State:
                 "param_groups": optimiser["param_groups"],
             }
         )
-        metadata = {"state": state, "sha256": _digest(tensors, state)}
+        metadata = {"state": state, "sha256": _checksum(tensors, state)}
         with atomic_path(checkpoint) as temporary:
             save_file(tensors, temporary, metadata)
 
@@ -443,7 +443,7 @@ class _State:
         if not checkpoint.exists():
             return
         try:
-            tensors, state = _read(checkpoint)
+            tensors, state = _read_checkpoint(checkpoint)
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             logger.warning("%s: damaged (%r): training starts again", checkpoint, error)
             return
@@ -477,12 +477,12 @@ class _State:
         logger.info("%s: resuming after epoch %d", checkpoint, len(self.history))
 
 
-def _read(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_checkpoint(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(checkpoint, framework="pt") as file:
         # Copies, because the file is mapped into memory and will be replaced.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
-    if metadata["sha256"] != _digest(tensors, metadata["state"]):
+    if metadata["sha256"] != _checksum(tensors, metadata["state"]):
         raise ValueError("the checksum is wrong")
     return tensors, json.loads(metadata["state"])
 
@@ -496,10 +496,10 @@ def _fingerprint(
         "software": SOFTWARE,
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
-        "training images": _digest(dict(zip(("images", "labels"), training, strict=True))),
-        "validation images": _digest(dict(zip(("images", "labels"), validation, strict=True))),
+        "training images": _checksum(dict(zip(("images", "labels"), training, strict=True))),
+        "validation images": _checksum(dict(zip(("images", "labels"), validation, strict=True))),
         "model": f"{model!r} {getattr(model, 'solver', None)!r}",
-        "initial weights": _digest(weights),
+        "initial weights": _checksum(weights),
     }
 
 
@@ -507,7 +507,7 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def _digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+def _checksum(tensors: Mapping[str, Tensor], text: str = "") -> str:
     """SHA-256 of names, types, shapes and contents."""
     digest = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):

@@ -68,7 +68,7 @@ def each_place(difference: Tensor, choice: Tensor) -> Tensor:
     return difference * (places == choice[:, None]).view(-1, 1, *difference.shape[2:])
 
 
-class Way(Protocol):
+class Flow(Protocol):
     """From h(0) to h(1), cut at some ends, T of them, the first 0 and the last 1."""
 
     @property
@@ -103,20 +103,20 @@ class Way(Protocol):
 
 
 @dataclass(frozen=True)
-class Solved:
+class ODEFlow:
     """The way through an ODE, at the settings of its body: solved anew from each end."""
 
     body: ODEBody
     ends: tuple[float, ...]
 
     def unbroken(self, start: Tensor) -> Tensor:
-        """See `Way`."""
+        """See `Flow`."""
         return _from_finite(lambda h: self.body.solve(h, self.ends).states, len(self.ends), start)
 
     def patched(
         self, state: Tensor, source: Tensor, first: int, part: Projection, choice: Tensor
     ) -> Tensor:
-        """See `Way`."""
+        """See `Flow`."""
         function, settings = self.body.function.bind(state), self.body.settings
 
         def dynamics(t: Tensor, parts: Parts) -> Parts:
@@ -141,7 +141,7 @@ class Solved:
         return _from_finite(solve, len(self.ends) - first, state, source, chosen)
 
     def finish(self, state: Tensor, last: int) -> Tensor:
-        """See `Way`."""
+        """See `Flow`."""
         if last == len(self.ends) - 1:
             return state
         times = (self.ends[last], 1.0)
@@ -168,24 +168,24 @@ def _from_finite(solve: Callable[..., Tensor], times: int, *parts: Tensor) -> Te
 
 
 @dataclass(frozen=True)
-class Blocks:
+class ResidualFlow:
     """The way through the blocks of a residual body, cut between all of them."""
 
     body: ResidualBody
 
     @property
     def ends(self) -> tuple[float, ...]:
-        """See `Way`."""
+        """See `Flow`."""
         return tuple(number / len(self.body) for number in range(len(self.body) + 1))
 
     def unbroken(self, start: Tensor) -> Tensor:
-        """See `Way`."""
+        """See `Flow`."""
         return block_states(self.body, start)
 
     def patched(
         self, state: Tensor, source: Tensor, first: int, part: Projection, choice: Tensor
     ) -> Tensor:
-        """See `Way`."""
+        """See `Flow`."""
         states = [state]
         for number in range(first, len(self.body)):
             moved, source_moved = self.body.block(number, state), self.body.block(number, source)
@@ -195,18 +195,18 @@ class Blocks:
         return torch.stack(states)
 
     def finish(self, state: Tensor, last: int) -> Tensor:
-        """See `Way`."""
+        """See `Flow`."""
         for number in range(last, len(self.body)):
             state = self.body.block(number, state)
         return state
 
 
-def way_of(model: Classifier, parts: int) -> Way:
+def flow_of(model: Classifier, parts: int) -> Flow:
     """The way through a model's body: an ODE in so many equal parts, else its blocks."""
     body = body_of(model)
     if isinstance(body, ResidualBody):
-        return Blocks(body)
-    return Solved(body, tuple(number / parts for number in range(parts + 1)))
+        return ResidualFlow(body)
+    return ODEFlow(body, tuple(number / parts for number in range(parts + 1)))
 
 
 def intervals(ends: Sequence[float]) -> list[tuple[float, float]]:
@@ -216,7 +216,7 @@ def intervals(ends: Sequence[float]) -> list[tuple[float, float]]:
 
 @torch.no_grad()
 def patch_intervals(
-    way: Way,
+    flow: Flow,
     states: Tensor,
     sources: Tensor,
     read: Callable[[Tensor], Tensor],
@@ -226,22 +226,22 @@ def patch_intervals(
     """The logits after a patch over each of the intervals, [I, n, K].
 
     Args:
-        way: on whose ends the intervals begin and end.
+        flow: on whose ends the intervals begin and end.
         states: of the runs that are patched, at all ends, [T, n, C, H, W].
         sources: of the others, likewise.
         read: h(1) to logits.
         part: what is patched.
     """
-    last = len(way.ends) - 1
+    last = len(flow.ends) - 1
     choice = torch.zeros(states.shape[1], dtype=torch.int64, device=states.device)
-    arrived: list[list[Tensor]] = [[] for _ in way.ends]
+    arrived: list[list[Tensor]] = [[] for _ in flow.ends]
     for first in range(last):
-        leg = way.patched(states[first], sources[first], first, part, choice)
+        leg = flow.patched(states[first], sources[first], first, part, choice)
         for end in range(first + 1, last + 1):
             arrived[end].append(leg[end - first])
     logits: dict[tuple[int, int], Tensor] = {}
     for end in range(1, last + 1):
-        finals = way.finish(torch.cat(arrived[end]), end)
+        finals = flow.finish(torch.cat(arrived[end]), end)
         arrived[end] = []
         for first, final in enumerate(finals.split(states.shape[1])):
             logits[first, end] = read(final)
@@ -271,23 +271,23 @@ class Causes:
 
 
 @torch.no_grad()
-def find_causes(model: Classifier, way: Way, clean: Tensor, perturbed: Tensor) -> Causes:
+def find_causes(model: Classifier, flow: Flow, clean: Tensor, perturbed: Tensor) -> Causes:
     """Repair and insert every interval, for images that the perturbation misleads.
 
     Args:
         model: in evaluation mode, at the settings in question.
-        way: through its body.
+        flow: through its body.
         clean: images [n, C, H, W], n >= 1.
         perturbed: likewise, which are decided otherwise.
     """
     starts = model.embed(torch.cat([clean, perturbed]))
-    both = way.unbroken(starts)
+    both = flow.unbroken(starts)
     before, after = both[:, : len(clean)], both[:, len(clean) :]
     decided = model.head(before[-1]).argmax(1)
     misled = model.head(after[-1]).argmax(1)
 
     def decisions(states: Tensor, sources: Tensor, part: Projection) -> Tensor:
-        logits = patch_intervals(way, states, sources, model.head, part=part)
+        logits = patch_intervals(flow, states, sources, model.head, part=part)
         return torch.where(torch.isfinite(logits).all(2), logits.argmax(2), UNDETERMINED)
 
     def outcome(patched: Tensor, empty: Tensor, own: Tensor, wanted: Tensor) -> Tensor:
@@ -298,14 +298,14 @@ def find_causes(model: Classifier, way: Way, clean: Tensor, perturbed: Tensor) -
     insertion = decisions(before, after, everything)
     repaired = outcome(repair, decisions(after, before, nothing), misled, repair == decided)
     inserted = outcome(insertion, decisions(before, after, nothing), decided, insertion != decided)
-    return Causes(repaired, inserted, *responsible_intervals(way.ends, repaired))
+    return Causes(repaired, inserted, *responsible_intervals(flow.ends, repaired))
 
 
 def responsible_intervals(ends: Sequence[float], repaired: Tensor) -> tuple[Tensor, Tensor]:
     """The shortest intervals whose repair restores the decision, and the control.
 
     Args:
-        ends: of the way.
+        ends: of the flow.
         repaired: int8 [n, I], see `Causes`.
 
     Returns:
@@ -330,7 +330,7 @@ def responsible_intervals(ends: Sequence[float], repaired: Tensor) -> tuple[Tens
 
 @torch.no_grad()
 def restored_shares(
-    model: Classifier, way: Way, clean: Tensor, perturbed: Tensor
+    model: Classifier, flow: Flow, clean: Tensor, perturbed: Tensor
 ) -> tuple[Tensor, Tensor]:
     """How much of the margin the repair of each channel and each place alone gives back.
 
@@ -340,7 +340,7 @@ def restored_shares(
 
     Args:
         model: see `find_causes`.
-        way: see `find_causes`.
+        flow: see `find_causes`.
         clean: see `find_causes`.
         perturbed: likewise, however decided.
 
@@ -349,9 +349,9 @@ def restored_shares(
     """
     n = len(clean)
     starts = model.embed(torch.cat([clean, perturbed]))
-    final_logits = model.head(way.finish(starts, 0))
+    final_logits = model.head(flow.finish(starts, 0))
     decided = final_logits[:n].argmax(1)
-    own, misled = _margin(final_logits, decided.repeat(2)).chunk(2)
+    own, misled = _final_margins(final_logits, decided.repeat(2)).chunk(2)
     lost = own - misled
     scale = final_logits.abs().amax(1).view(2, n).amax(0)
     none = (clean == perturbed).flatten(1).all(1) | ~above_rounding(lost.abs(), scale)
@@ -361,8 +361,8 @@ def restored_shares(
     def shares(part: Projection, choices: int) -> Tensor:
         choice = torch.arange(choices, device=before.device).repeat(n)
         state, source = (h.repeat_interleave(choices, dim=0) for h in (after, before))
-        logits = model.head(way.patched(state, source, 0, part, choice)[-1])
-        patched = _margin(logits, decided.repeat_interleave(choices)).view(n, choices)
+        logits = model.head(flow.patched(state, source, 0, part, choice)[-1])
+        patched = _final_margins(logits, decided.repeat_interleave(choices)).view(n, choices)
         return (patched - misled[:, None]) / lost[:, None]
 
     size = starts.shape[1:]
@@ -372,5 +372,5 @@ def restored_shares(
     )
 
 
-def _margin(logits: Tensor, classes: Tensor) -> Tensor:
+def _final_margins(logits: Tensor, classes: Tensor) -> Tensor:
     return margins(logits[None], classes)[:, 0]

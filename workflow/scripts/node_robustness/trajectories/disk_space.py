@@ -15,10 +15,10 @@ from node_robustness.errors import UserError
 from node_robustness.grid.cells import Cell
 from node_robustness.shapes.datasets import Size, images_to_test, size_of
 from node_robustness.shapes.networks import state_size
-from node_robustness.trajectories.layout import Sizes
+from node_robustness.trajectories.layout import TrajectorySizes
 
 
-def sizes_of(config: Config, cell: Cell) -> Sizes | None:
+def sizes_of(config: Config, cell: Cell) -> TrajectorySizes | None:
     """The largest that the trajectory file of a cell can become; None if its dataset is unknown.
 
     Data of one's own are counted only once they are prepared. Images that the model gets wrong
@@ -33,7 +33,7 @@ def sizes_of(config: Config, cell: Cell) -> Sizes | None:
     ode = model.body == "ode"
     times = follow.times if isinstance(follow.times, int) else len(follow.times)
     images = min(tested, follow.images or tested)
-    return Sizes(
+    return TrajectorySizes(
         images=images,
         kept=min(follow.states, images),
         times=times if ode else model.blocks + 1,
@@ -64,7 +64,7 @@ def check_room(config: Config, cells: Iterable[Cell], results: Path) -> list[str
     Raises:
         UserError: more than there is, with what is there now of the same files.
     """
-    counted: Counter[tuple[str, str, Sizes | None]] = Counter()
+    counted: Counter[tuple[str, str, TrajectorySizes | None]] = Counter()
     keys: dict[str, None] = {}
     freed = 0
     for cell in cells:
@@ -91,7 +91,7 @@ def check_room(config: Config, cells: Iterable[Cell], results: Path) -> list[str
     return [*lines, f"Trajectories of this run: {verdict}"]
 
 
-def _words(sizes: Sizes) -> str:
+def _words(sizes: TrajectorySizes) -> str:
     each, kept = sizes.bytes_an_image / 1e3, sizes.bytes_a_kept_image / 1e3
     return (
         f"up to {sizes.images:,} images of {each:,.1f} kB each, {sizes.kept:,} of them with "

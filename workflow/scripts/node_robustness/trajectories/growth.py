@@ -22,7 +22,7 @@ from torch import Tensor
 
 from node_robustness.models.classifier import ResidualBody
 from node_robustness.models.ode_body import ODEBody
-from node_robustness.ode.parts import Parts
+from node_robustness.ode.parts import Parts, spread
 from node_robustness.ode.solve import Status, solve_parts
 from node_robustness.statistics.rounding import above_rounding
 from node_robustness.trajectories.linearisation import Linearisation, Map, by_autograd, linearise
@@ -51,7 +51,7 @@ def rates(body: ODEBody | ResidualBody, runs: Runs) -> dict[str, Tensor]:
         for name, collected in found.items():
             moved = runs.states[name][k]
             d = moved - clean[k]
-            collected.append(_quotient(d, function(t, moved) - slope, clean[k]))
+            collected.append(_rayleigh_quotient(d, function(t, moved) - slope, clean[k]))
     return {name: torch.stack(collected, dim=1) for name, collected in found.items()}
 
 
@@ -74,7 +74,7 @@ def jacobian_quotients(body: ODEBody, runs: Runs) -> dict[str, Tensor]:
         push = linearise(body.function, _at(time, clean), clean[k]).push
         for name, collected in found.items():
             d = runs.states[name][k] - clean[k]
-            collected.append(_quotient(d, push(d), clean[k]))
+            collected.append(_rayleigh_quotient(d, push(d), clean[k]))
     return {name: torch.stack(collected, dim=1) for name, collected in found.items()}
 
 
@@ -120,7 +120,7 @@ def extreme_eigenvalues(
         steps: largest dimension of the space.
     """
     steps = min(steps, start[0].numel())
-    vector = start / _spread(_norm(start), start)
+    vector = start / spread(_norm(start), start)
     space, diagonal, beside = [vector], [], []
     for step in range(steps):
         image = symmetric(space[-1])
@@ -129,15 +129,15 @@ def extreme_eigenvalues(
             break
         for _ in range(2):  # twice is enough (Parlett, The Symmetric Eigenvalue Problem, 6.9)
             for known in space:
-                image = image - known * _spread(_inner(image, known), image)
+                image = image - known * spread(_inner(image, known), image)
         length = _norm(image)
         # A space that the map does not leave is complete: nothing but rounding is left.
         scale = torch.stack(diagonal).abs().amax(0)
         done = length <= 1e3 * torch.finfo(image.dtype).eps * scale
         length = torch.where(done, torch.zeros_like(length), length)
         beside.append(length)
-        unit = image / _spread(torch.where(done, torch.ones_like(length), length), image)
-        space.append(torch.where(_spread(done, image), torch.zeros_like(image), unit))
+        unit = image / spread(torch.where(done, torch.ones_like(length), length), image)
+        space.append(torch.where(spread(done, image), torch.zeros_like(image), unit))
     return _ritz(diagonal, beside)
 
 
@@ -159,7 +159,7 @@ def _ritz(diagonal: Sequence[Tensor], beside: Sequence[Tensor]) -> tuple[Tensor,
     return values[:, 0], values[:, -1]
 
 
-class Flow:
+class LinearisedFlow:
     """The linearised flow M = dh(1)/dh(0) of n images, as products with vectors.
 
     Args:
@@ -216,9 +216,9 @@ class Flow:
         """
         size = _norm(v)
         size = torch.where(above_rounding(size, _norm(self.start)), size, torch.nan)
-        unit = v / _spread(size, v)
+        unit = v / spread(size, v)
         known = torch.isfinite(unit).flatten(1).all(1)
-        pushed = self.push(torch.where(_spread(known, unit), unit, torch.zeros_like(unit)))
+        pushed = self.push(torch.where(spread(known, unit), unit, torch.zeros_like(unit)))
         return self._where_known(torch.where(known, _norm(pushed).log(), torch.nan))
 
     def largest_exponents(self, start: Tensor, iterations: int = POWER_ITERATIONS) -> Tensor:
@@ -228,10 +228,10 @@ class Flow:
             start: where it begins, [n, C, H, W], not zero, best random.
             iterations: at least one.
         """
-        v = start / _spread(_norm(start), start)
+        v = start / spread(_norm(start), start)
         for _ in range(iterations - 1):
             pulled = self.pull(self.push(v))
-            v = pulled / _spread(_norm(pulled), pulled)
+            v = pulled / spread(_norm(pulled), pulled)
         return self._where_known(_norm(self.push(v)).log())
 
     def _where_known(self, values: Tensor) -> Tensor:
@@ -243,12 +243,12 @@ def _at(time: Tensor, states: Tensor) -> Tensor:
     return time.to(states.dtype).to(states.device).expand(states.shape[1])
 
 
-def _quotient(d: Tensor, image: Tensor, state: Tensor) -> Tensor:
+def _rayleigh_quotient(d: Tensor, image: Tensor, state: Tensor) -> Tensor:
     """<d, image> / <d, d>, [n]; NaN where the difference d of states is no more than rounding."""
     # The norms themselves may be too small for their squares.
     size = _norm(d)
     size = torch.where(above_rounding(size, _norm(state)), size, torch.nan)
-    unit = d / _spread(size, d)
+    unit = d / spread(size, d)
     return _inner(unit, image) / size
 
 
@@ -259,7 +259,3 @@ def _norm(v: Tensor) -> Tensor:
 
 def _inner(u: Tensor, v: Tensor) -> Tensor:
     return (u * v).flatten(1).sum(1)
-
-
-def _spread(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.ndim - 1))

@@ -19,7 +19,7 @@ _FIXED_BYTES = 2**21  # of HDF5's own structures, and of what does not grow with
 
 
 @dataclass(frozen=True)
-class Sizes:
+class TrajectorySizes:
     """What fixes the size of a dump.
 
     Attributes:
@@ -94,7 +94,7 @@ class Entry:
     description: str
 
 
-def entries(sizes: Sizes) -> Iterator[Entry]:
+def entries(sizes: TrajectorySizes) -> Iterator[Entry]:
     """All datasets with a row for each image, in their order in the file."""
     yield Entry("index", "n", "int64", "1", "row of test/* in data.h5")
     yield Entry("labels", "n", "int64", "1", "index into class_names")
@@ -110,7 +110,7 @@ def entries(sizes: Sizes) -> Iterator[Entry]:
         yield Entry(
             f"{pair}/distance/cosine", "nt", "float32", "1", f"cosine of the angle {distance}"
         )
-        yield from _growth(pair, sizes.ode)
+        yield from _growth_entries(pair, sizes.ode)
     for end in ("upper", "lower"):
         description = f"{end} bound of growth/jacobian at the clean state, by Lanczos"
         yield Entry(f"growth/log_norm_{end}", "nt", "float32", "1 / t", description)
@@ -143,7 +143,7 @@ def entries(sizes: Sizes) -> Iterator[Entry]:
         yield Entry(f"states/{run}", "mtchw", sizes.precision, "1", "h(t) of the kept images")
 
 
-def _growth(pair: str, ode: bool) -> Iterator[Entry]:
+def _growth_entries(pair: str, ode: bool) -> Iterator[Entry]:
     rate = "d/dt log |d|, d the difference of the states"
     yield Entry(f"{pair}/growth/rate", "nt", "float32", "1 / t", rate)
     jacobian = "<d, J d> / <d, d>, J the Jacobian at the clean state"

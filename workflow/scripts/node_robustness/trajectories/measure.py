@@ -17,18 +17,18 @@ from node_robustness.perturbations.streams import Streams
 from node_robustness.trajectories import growth
 from node_robustness.trajectories.causal import (
     UNDETERMINED,
-    Way,
+    Flow,
     find_causes,
+    flow_of,
     intervals,
     restored_shares,
-    way_of,
 )
 from node_robustness.trajectories.decision import flip_times, margins
 from node_robustness.trajectories.distances import distances
-from node_robustness.trajectories.layout import DISTANCES, PAIRS, RUNS, Sizes
+from node_robustness.trajectories.layout import DISTANCES, PAIRS, RUNS, TrajectorySizes
 from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs, body_of, ends, follow
-from node_robustness.trajectories.writer import Dump
+from node_robustness.trajectories.writer import TrajectoryWriter
 
 Array = npt.NDArray[Any]
 
@@ -40,7 +40,7 @@ _GRADIENT_MAPS = 10  # of the size of a state, that an evaluation keeps for its 
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """Which of N images, in their order, get what is dear.
 
     Attributes:
@@ -55,7 +55,7 @@ class Choice:
     causal: Array
 
     @classmethod
-    def of(cls, success: Array, *, states: int, growth: int, causal: int) -> "Choice":
+    def of(cls, success: Array, *, states: int, growth: int, causal: int) -> "Selection":
         """The first ones.
 
         Args:
@@ -73,7 +73,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Images:
+class FollowedImages:
     """N images to be followed.
 
     Attributes:
@@ -95,7 +95,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Instrument:
+class Measurement:
     """What is measured of the images of a cell.
 
     Attributes:
@@ -115,10 +115,10 @@ class Instrument:
     seed: int
     tight: float
     probes: Probes | None = None
-    way: Way = field(init=False)
+    flow: Flow = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "way", way_of(self.model, self.parts))
+        object.__setattr__(self, "flow", flow_of(self.model, self.parts))
 
     @property
     def axis(self) -> str:
@@ -133,11 +133,13 @@ class Instrument:
     @property
     def intervals(self) -> list[tuple[float, float]]:
         """Those of the causal test."""
-        return intervals(self.way.ends)
+        return intervals(self.flow.ends)
 
-    def sizes(self, images: int, kept: int, shape: Sequence[int], precision: str) -> Sizes:
+    def sizes(
+        self, images: int, kept: int, shape: Sequence[int], precision: str
+    ) -> TrajectorySizes:
         """The sizes of the dump of so many images of the shape [C, H, W]."""
-        return Sizes(
+        return TrajectorySizes(
             images,
             kept,
             len(self.grid),
@@ -155,9 +157,9 @@ class Instrument:
 
     def record(
         self,
-        images: Images,
-        choice: Choice,
-        dump: Dump,
+        images: FollowedImages,
+        choice: Selection,
+        dump: TrajectoryWriter,
         progress: Callable[[int], object] | None = None,
     ) -> None:
         """Measure images, as many at a time as memory allows, and append them to a dump.
@@ -181,7 +183,7 @@ class Instrument:
                     progress(len(rows))
 
     def _measure(
-        self, images: Images, choice: Choice, rows: Array
+        self, images: FollowedImages, choice: Selection, rows: Array
     ) -> tuple[dict[str, Array], dict[str, list[Array]]]:
         device = next(self.model.parameters()).device
         clean, attacked = (torch.from_numpy(side).to(device) for side in images.load(rows))
@@ -195,9 +197,9 @@ class Instrument:
         decided = torch.from_numpy(images.decided[rows]).to(device)
         kept = torch.from_numpy(np.flatnonzero(np.isin(rows, choice.kept)))
         found: dict[str, Tensor] = {
-            **_distances(runs, "distance", DISTANCES),
+            **_named_distances(runs, "distance", DISTANCES),
             **self._decisions(runs, decided),
-            **_costs(runs.costs),
+            **_solver_counts(runs.costs),
             **{f"states/{run}": runs.states[run][:, kept].transpose(0, 1) for run in RUNS[:2]},
         }
         with torch.no_grad():
@@ -284,7 +286,7 @@ class Instrument:
         body, clean = body_of(self.model), runs.states[CLEAN]
         found: dict[str, Tensor] = {}
         with torch.no_grad():
-            flow = growth.Flow(body, clean[0], runs.costs.get(CLEAN))
+            flow = growth.LinearisedFlow(body, clean[0], runs.costs.get(CLEAN))
             along = {p: flow.exponents_along(runs.states[p][0] - clean[0]) for p in PAIRS}
             largest = flow.largest_exponents(start)
             for pair, values in along.items():
@@ -304,7 +306,7 @@ class Instrument:
     def _tight(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The distances as good as exactly solved."""
         model = self.model.at(method="dopri5", steps=None, tolerance=self.tight)
-        return _distances(follow(model, batch, self.times), "tight", DISTANCES[:2])
+        return _named_distances(follow(model, batch, self.times), "tight", DISTANCES[:2])
 
     def _causes(
         self, clean: Tensor, attacked: Tensor, chosen: Array, kept: Tensor
@@ -318,18 +320,18 @@ class Instrument:
         }
         rows = torch.from_numpy(np.flatnonzero(chosen))
         if len(rows):
-            causes = find_causes(self.model, self.way, clean[rows], attacked[rows])
+            causes = find_causes(self.model, self.flow, clean[rows], attacked[rows])
             for name, values in vars(causes).items():
                 found[f"causal/{name}"][rows] = values.cpu()
         shape = self._state(clean.shape[1:])
         channels, places = clean.new_empty(0, shape[0]), clean.new_empty(0, *shape[1:])
         if len(kept):
-            whole = way_of(self.model, 1)
+            whole = flow_of(self.model, 1)
             channels, places = restored_shares(self.model, whole, clean[kept], attacked[kept])
         return {**found, "causal/channels": channels, "causal/places": places}
 
 
-def _distances(runs: Runs, group: str, names: Sequence[str]) -> dict[str, Tensor]:
+def _named_distances(runs: Runs, group: str, names: Sequence[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for pair in PAIRS:
         own = distances(runs.states[CLEAN], runs.states[pair])
@@ -337,6 +339,6 @@ def _distances(runs: Runs, group: str, names: Sequence[str]) -> dict[str, Tensor
     return found
 
 
-def _costs(costs: Mapping[str, Cost]) -> dict[str, Tensor]:
+def _solver_counts(costs: Mapping[str, Cost]) -> dict[str, Tensor]:
     counts = ("nfe", "accepted", "rejected")
     return {f"{run}/{name}": getattr(cost, name) for run, cost in costs.items() for name in counts}

@@ -43,7 +43,7 @@ def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
     features, head, labels = features[:, known], head[:, known], labels[known]
     fitted, calibrated = (int(share * len(labels)) for share in _SHARES)
     if len(labels) < FEWEST_TO_PROBE:
-        raise TooFewError(_too_few(images, len(labels)))
+        raise TooFewError(_too_few_message(images, len(labels)))
     if len(set(labels[:fitted].tolist())) == 1:
         raise TooFewError(
             f"trajectories.probe: the first {fitted} of {len(labels)} validation images are of one "
@@ -58,15 +58,15 @@ def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
         temperature = _temperature(logits[between], labels[between])
         weights, bias = weights / temperature, bias / temperature
         quality = [
-            *_quality(logits[test] / temperature, labels[test]),
-            *_quality(of_head[test], labels[test]),
+            *_accuracy_and_ece(logits[test] / temperature, labels[test]),
+            *_accuracy_and_ece(of_head[test], labels[test]),
         ]
         rows.append((weights, bias, temperature, *quality))
     columns = (np.array(column, np.float32) for column in zip(*rows, strict=True))
     return Probes(times, *columns)
 
 
-def _too_few(images: int, solved: int) -> str:
+def _too_few_message(images: int, solved: int) -> str:
     """What to tell a user of whose validation images too few were solved."""
     if images < FEWEST_TO_PROBE:
         return (
@@ -105,7 +105,7 @@ def _temperature(logits: Array, labels: Array) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x))
 
 
-def _quality(logits: Array, labels: Array) -> tuple[float, float]:
+def _accuracy_and_ece(logits: Array, labels: Array) -> tuple[float, float]:
     """Accuracy, and expected calibration error in bins of equal width."""
     probability = np.exp(log_softmax(logits.astype(np.float64), axis=1))
     right, confidence = probability.argmax(1) == labels, probability.max(1)

@@ -102,7 +102,7 @@ def features_along(
 
 
 _LAYOUT = {
-    "t": ("times", "where on the way, T"),
+    "t": ("times", "place along the body, T"),
     "weights": ("weights", "of the head's features, the temperature included, T K F"),
     "bias": ("bias", "likewise, T K"),
     "temperature": ("temperature", "by which the fitted logits were divided, T"),

@@ -4,7 +4,7 @@ The state h is that of the ODE block itself, before the head (the published figu
 after the head's normalisation). Between the accepted nodes of a solve the states are those of its
 quartic dense output, which at a large tolerance may be two quartics for the whole interval: what
 the solver accepted is kept so that this can be seen. The blocks of a residual body are a discrete
-way: its i-th of B blocks ends at i / B.
+flow: its i-th of B blocks ends at i / B.
 """
 
 from collections.abc import Mapping, Sequence

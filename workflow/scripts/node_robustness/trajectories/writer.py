@@ -13,16 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from node_robustness.files.hdf5 import Rows, put, stream_hdf5
-from node_robustness.trajectories.layout import DISTANCES, KIND, PAIRS, RUNS, Sizes, entries
+from node_robustness.trajectories.layout import (
+    DISTANCES,
+    KIND,
+    PAIRS,
+    RUNS,
+    TrajectorySizes,
+    entries,
+)
 
 Array = npt.NDArray[Any]
 
 
-class Dump:
+class TrajectoryWriter:
     """A trajectory.h5 that is being written; rows are appended in the order of the images."""
 
     def __init__(
-        self, file: h5py.File, sizes: Sizes, times: Array, intervals: Sequence[Sequence[float]]
+        self,
+        file: h5py.File,
+        sizes: TrajectorySizes,
+        times: Array,
+        intervals: Sequence[Sequence[float]],
     ) -> None:
         self.file = file
         put(file, "t", times, units="1", description=f"{file.attrs['axis']} along the body")
@@ -65,7 +76,7 @@ class Dump:
                     self.file, path, (), dtype, None, units=units, description=description
                 )
 
-    def _scale(self, sizes: Sizes) -> None:
+    def _scale(self, sizes: TrajectorySizes) -> None:
         """Make `index` and `t` the scales of the axes that they number."""
         scales = {"n": self.file["index"], "t": self.file["t"]}
         for scale, name in (("n", "index"), ("t", "t")):
@@ -112,13 +123,13 @@ class Dump:
 def writing(
     path: Path,
     settings: Mapping[str, Any],
-    sizes: Sizes,
+    sizes: TrajectorySizes,
     axis: str,
     times: Array,
     intervals: Sequence[Sequence[float]],
     *,
     device: str,
-) -> Iterator[Dump]:
+) -> Iterator[TrajectoryWriter]:
     """Yield a dump that appears at `path` once the block ends without an exception.
 
     Args:
@@ -136,6 +147,6 @@ def writing(
     with stream_hdf5(
         path, KIND, settings, size=sizes.total_bytes, axis=axis, device=device
     ) as file:
-        dump = Dump(file, sizes, times, intervals)
+        dump = TrajectoryWriter(file, sizes, times, intervals)
         yield dump
         dump.close()
