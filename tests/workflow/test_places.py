@@ -19,7 +19,7 @@ from snakemake.settings.types import (
     ResourceSettings,
 )
 
-from harness import ROOT, TINY, attempt, complaint, files, noise, own_dataset, plan, snakemake, tiny
+from harness import ROOT, TINY, attempt, files, noise, own_dataset, plan, snakemake, tiny
 
 # What a shell, a URL, a pattern or a format could take for something else.
 ODD = "a b'c\"d&e;$HOME(f)#%41é{g}{seed}[h]*?`i`\\n~!<j>|k:\tl\nm"
@@ -292,12 +292,14 @@ class TestModule:
         run = plan(tmp_path / "run", target, config=None, snakefile=snakefile)
         assert run.jobs == {"their_fetch": 1, "their_prepare": 1, "their_import_weights": 1}
 
-    def test_room_is_asked_for_before_the_run(self, tmp_path):
-        config = tiny(experiments__tiny__trajectories__times=10**9)
-        snakefile = self.write(tmp_path, config)
+    def test_places_are_checked_before_the_run(self, tmp_path):
+        snakefile = self.write(tmp_path, tiny())
+        (tmp_path / "run/theirs").mkdir(parents=True)
+        (tmp_path / "run/theirs/results").symlink_to(tmp_path / "nowhere")
         run = attempt(tmp_path / "run", "their_all", config=None, snakefile=snakefile)
-        assert "free on the disk of theirs/results" in complaint(run)
-        assert files(tmp_path / "run") == set()
+        assert run.returncode != 0
+        assert "\ntheirs/results is a link to " in run.output
+        assert "Traceback" not in run.output
 
 
 def test_python_without_docstrings(tmp_path):

@@ -28,7 +28,6 @@ from node_robustness.numbers import token
 from node_robustness.provenance import command_line
 from node_robustness.scheduling import code_digest, places, snakemake_fixes, unrecorded
 from node_robustness.shapes.datasets import images_to_test
-from node_robustness.trajectories.disk_space import check_room
 
 command_line.remember()
 places.quote_python()

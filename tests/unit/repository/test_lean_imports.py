@@ -30,7 +30,7 @@ def parsed(snakefile: Path) -> set[str]:
 
 def test_modules_of_the_configuration_and_the_grid():
     package = SCRIPTS / "node_robustness"
-    names = ["provenance.command_line", "trajectories.disk_space", "errors", "numbers"]
+    names = ["provenance.command_line", "errors", "numbers"]
     names += ["tables.catalogue", "figures.catalogue", "data.enough_images"]
     for room in ("config", "grid", "scheduling", "shapes"):
         names += [f"{room}.{path.stem}" for path in package.joinpath(room).glob("[a-z]*.py")]

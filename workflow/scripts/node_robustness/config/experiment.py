@@ -59,6 +59,7 @@ class Trajectories(Section):
     )
     intervals: Count = Field(
         10,
+        le=100,
         description="equal parts of [0, 1]: every run of neighbouring ones is repaired by itself; "
         "a model without an ODE has its blocks",
     )

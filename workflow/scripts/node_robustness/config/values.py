@@ -159,7 +159,7 @@ def _a_grid(times: list[float]) -> list[float]:
 
 _Moment = Annotated[float, Field(ge=0, le=1), BeforeValidator(parse_number)]
 Times = Annotated[
-    Annotated[Annotated[int, Field(ge=2), BeforeValidator(parse_whole)], Tag(ONE)]
+    Annotated[Annotated[int, Field(ge=2, le=10_000), BeforeValidator(parse_whole)], Tag(ONE)]
     | Annotated[Annotated[list[_Moment], Field(min_length=2), AfterValidator(_a_grid)], Tag(MAP)],
     Discriminator(_one_or_many),
 ]

@@ -1,7 +1,6 @@
 """What is in trajectory.h5, and how much space it takes.
 
-docs/files.md describes it for readers. Like `config`, this module must import quickly: the size of
-a file is known, and the disk looked at, before a run starts.
+docs/files.md describes the datasets, docs/trajectories.md gives the size as a formula.
 """
 
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ _FIXED_BYTES = 2**21  # of HDF5's own structures, and of what does not grow with
 
 @dataclass(frozen=True)
 class TrajectorySizes:
-    """What fixes the size of a dump.
+    """What fixes the size of a trajectory file.
 
     Attributes:
         images: N.
