@@ -7,7 +7,7 @@ tests/unit/repository/test_architecture.py checks this.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,8 +104,11 @@ def render() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _rows(paths: Iterator[Path] | list[Path]) -> list[str]:
-    rows = [f"| [`{path.name}`]({path.relative_to(ROOT)}) | {summary(path)} |" for path in paths]
+def _rows(paths: Iterable[Path]) -> list[str]:
+    rows = []
+    for path in paths:
+        name = path.relative_to(PACKAGE).as_posix().removeprefix(f"{room(path)}/")
+        rows.append(f"| [`{name}`]({path.relative_to(ROOT)}) | {summary(path)} |")
     return ["| module | what it holds |", "|---|---|", *rows]
 
 

@@ -1,8 +1,10 @@
 """Read a trajectory.h5 without knowing its layout by heart.
 
-with reader.open_trajectory("results/.../trajectory.h5") as trajectory:
-    print(trajectory.images())
-    print(trajectory.curves("attack/distance/l2"))
+Example::
+
+    with reader.open_trajectory("results/.../trajectory.h5") as trajectory:
+        print(trajectory.images())
+        print(trajectory.curves("attack/distance/l2"))
 """
 
 from collections.abc import Iterator
