@@ -3,13 +3,14 @@ import http.server
 import logging
 import re
 import socket
+import ssl
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
 
-from node_robustness.data import downloads
 from node_robustness.data.downloads import RemoteFile, check, fetch
 from node_robustness.data.sources import find_source
 from node_robustness.errors import UserError
@@ -29,6 +30,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
         elif how == "busy" or (how == "flaky" and tries == 1):
             self.send_error(503)
+        elif how == "throttled" and tries == 1:
+            self.send_response(429)
+            self.send_header("Retry-After", self.path.split("/")[2])
+            self.end_headers()
+        elif how == "stalls-once" and tries == 1:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(BODY)))
+            self.end_headers()
+            self.wfile.write(BODY[:1000])
+            self.server.released.wait(5)
         elif how == "moved":
             self.send_response(302)
             self.send_header("Location", "/good/data.bin")
@@ -75,7 +86,7 @@ def down():
 def pauses(monkeypatch):
     """Do not wait between attempts, but note for how long one would have."""
     noted = []
-    monkeypatch.setattr(downloads.time, "sleep", noted.append)
+    monkeypatch.setattr("urllib3.util.retry.time", SimpleNamespace(sleep=noted.append))
     return noted
 
 
@@ -148,15 +159,36 @@ def test_falls_back_to_the_next_mirror(server, tmp_path, how, tries):
 def test_a_mirror_that_is_down(server, down, tmp_path, pauses):
     fetch(remote(down, f"{server.url}/good/data.bin"), tmp_path)
     assert only_file(tmp_path) == BODY
-    assert pauses == [1.0, 2.0]
+    assert pauses == [2.0]  # the first time at once
 
 
-@pytest.mark.parametrize("how", ["flaky", "breaks-once"])
+@pytest.mark.parametrize("how", ["flaky", "breaks-once", "stalls-once"])
 def test_what_passes_is_tried_again(server, tmp_path, how, caplog):
-    fetch(remote(f"{server.url}/{how}/data.bin"), tmp_path)
+    with caplog.at_level(logging.DEBUG):
+        fetch(remote(f"{server.url}/{how}/data.bin"), tmp_path, timeout=0.5)
     assert only_file(tmp_path) == BODY
     assert len(server.seen) == 2
-    assert "trying again in 1 s" in caplog.text
+    assert re.search(r"trying again|Retry: ", caplog.text)
+
+
+@pytest.mark.parametrize(("asked", "waited"), [("7", 7), ("86400", 60)])
+def test_a_server_says_when_it_may_be_asked_again(server, tmp_path, pauses, asked, waited):
+    fetch(remote(f"{server.url}/throttled/{asked}/data.bin"), tmp_path)
+    assert only_file(tmp_path) == BODY
+    assert pauses == [waited]
+
+
+def test_a_certificate_that_is_not_trusted_is_refused_at_once(tmp_path, monkeypatch):
+    asked = []
+
+    def connect(self):
+        asked.append(self.host)
+        raise ssl.SSLCertVerificationError("self-signed certificate")
+
+    monkeypatch.setattr("urllib3.connection.HTTPSConnection.connect", connect)
+    with pytest.raises(UserError, match="no trusted secure connection"):
+        fetch(remote("https://localhost:1/data.bin"), tmp_path)
+    assert asked == ["localhost"]
 
 
 def test_time_out(server, tmp_path):
@@ -257,14 +289,14 @@ def test_odd_names_on_a_server(server, tmp_path, name):
 
 
 def test_full_disk_is_not_blamed_on_the_mirror(server, tmp_path, monkeypatch):
-    class Full:
-        def __init__(self, **_):
-            pass
+    class Full(nullcontext):
+        def __enter__(self):
+            return self
 
-        def __call__(self, url, out, pooch):
+        def write(self, piece):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pooch.HTTPDownloader", Full)
+    monkeypatch.setattr("node_robustness.data.downloads._shown", lambda *_: Full())
     with pytest.raises(UserError, match=r"data\.bin: no space left"):
         fetch(remote(f"{server.url}/good/data.bin"), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "workflow/scripts"
 TENSORS = {"torch", "torchdiffeq", "safetensors"}
 TABLES = {"pandas", "pyarrow", "sklearn", "scipy", "statsmodels", "altair", "vl_convert"}
-HEAVY = TENSORS | TABLES | {"numpy", "h5py", "PIL", "matplotlib", "pooch", "requests", "tqdm"}
+HEAVY = TENSORS | TABLES | {"numpy", "h5py", "PIL", "matplotlib", "requests", "tqdm"}
 
 
 def imported(program: str) -> set[str]:

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,15 @@ from node_robustness.errors import UserError
 from node_robustness.files.atomic import atomic_path, sha256
 
 if TYPE_CHECKING:
+    import requests
     from _typeshed import SupportsWrite
 
 _LOG = logging.getLogger(__name__)
 
-# Seconds before the second attempt; doubles with every further one.
-_PAUSE = 1.0
+# A server that asks for a longer pause than these seconds is asked again after them.
+_LONGEST_PAUSE = 60
 
-# Answers that another attempt may better: time-outs, throttling and gateway errors.
+# Statuses after which another attempt may succeed: time-outs, throttling and gateway errors.
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -58,8 +58,8 @@ class _ChecksumError(_MirrorError):
     """A file that is whole, as far as can be told, and not the one that was asked for."""
 
 
-class _TransientError(_MirrorError):
-    """A failure that another attempt at the same mirror may fix."""
+class _BrokenOffError(_MirrorError):
+    """A body that ended too early."""
 
 
 def fetch(
@@ -75,8 +75,9 @@ def fetch(
 
     A file in the folder that has the right checksum is used without a network; one that has not
     is replaced. The mirrors are tried in turn: failures that may pass (no connection, a body that
-    breaks off, server errors) are tried again after 1, 2, 4... seconds, others lead to the next
-    mirror at once. The download gets its name only when its checksum is right.
+    breaks off, server errors) are tried again, the first time at once, then after 2, 4... seconds
+    or when the server says; others lead to the next mirror. The download gets its name only when
+    its checksum is right.
 
     Args:
         remote: The file.
@@ -97,10 +98,11 @@ def fetch(
         if sha256(path) == remote.sha256:
             return path
         log.warning("%s has another checksum than expected: downloading it again", path)
+    session = _session(attempts)
     reasons, remedies = [], ""
     for url in remote.urls:
         try:
-            _fetch_from(url, remote, path, attempts, timeout, progress, log)
+            _fetch_from(url, remote, path, session, attempts, timeout, progress, log)
         except _MirrorError as error:
             log.warning("%s: %s", url, error)
             reasons.append(f"{url} ({error})")
@@ -130,31 +132,52 @@ def check(remote: RemoteFile, folder: Path | str) -> None:
         raise UserError(f"{path}: has another SHA-256 than {remote.sha256}; {remedy}")
 
 
+def _session(attempts: int) -> "requests.Session":
+    """A session that repeats requests to which there was no answer, or one that may pass."""
+    # Imported here because most of the workflow's processes download nothing.
+    import requests
+    from urllib3 import Retry
+
+    retry = Retry(
+        attempts - 1,
+        other=0,  # a certificate that is not trusted stays so
+        status_forcelist=_TRANSIENT_STATUS,
+        raise_on_status=False,
+        backoff_factor=1,
+        retry_after_max=_LONGEST_PAUSE,
+    )
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
+    # Else some servers label .gz files as a transfer encoding, which would be taken off on the way.
+    session.headers["Accept-Encoding"] = "identity"
+    return session
+
+
 def _fetch_from(
     url: str,
     remote: RemoteFile,
     path: Path,
+    session: "requests.Session",
     attempts: int,
     timeout: float,
     progress: bool,
     log: logging.Logger,
 ) -> None:
-    """Download one URL to ``path``, with retries, or raise a _MirrorError."""
-    for attempt in range(1, attempts + 1):
+    """Download one URL to ``path``, or raise a _MirrorError."""
+    for left in reversed(range(attempts)):
         try:
             with atomic_path(path) as temporary:
                 with temporary.open("wb") as stream, _shown(stream, remote, progress) as out:
-                    _download(url, out, timeout)
+                    _download(url, out, session, timeout)
                 found = sha256(temporary)
                 if found != remote.sha256:
                     raise _ChecksumError(f"wrong checksum {found}")
             return
-        except _TransientError as error:
-            if attempt == attempts:
+        except _BrokenOffError as error:  # which a session does not repeat
+            if not left:
                 raise
-            pause = _PAUSE * 2 ** (attempt - 1)
-            log.warning("%s: %s; trying again in %g s", url, error, pause)
-            time.sleep(pause)
+            log.warning("%s: %s; trying again", url, error)
 
 
 def _shown(
@@ -172,11 +195,13 @@ def _shown(
     )
 
 
-def _download(url: str, out: "SupportsWrite[bytes]", timeout: float) -> None:
+def _download(
+    url: str, out: "SupportsWrite[bytes]", session: "requests.Session", timeout: float
+) -> None:
     """Copy what a URL names into a stream, or raise a _MirrorError."""
     parts = urlsplit(url)
     if parts.scheme in ("http", "https"):
-        _download_http(url, out, timeout)
+        _download_http(url, out, session, timeout)
     elif parts.scheme == "file" and parts.netloc in ("", "localhost"):
         # A file has neither a query nor a fragment: `?` and `#` are of its name.
         path = Path(url2pathname(parts._replace(scheme="", netloc="").geturl()))
@@ -188,30 +213,30 @@ def _download(url: str, out: "SupportsWrite[bytes]", timeout: float) -> None:
         raise _MirrorError("neither an http, https nor file URL")
 
 
-def _download_http(url: str, out: "SupportsWrite[bytes]", timeout: float) -> None:
+def _download_http(
+    url: str, out: "SupportsWrite[bytes]", session: "requests.Session", timeout: float
+) -> None:
     """Copy the body of an HTTP answer into a stream, or raise a _MirrorError."""
-    # Imported here because most of the workflow's processes download nothing.
-    import pooch
     import requests
+    from urllib3.exceptions import ReadTimeoutError
 
-    # Unless told otherwise, some servers label .gz files as a transfer encoding, which would be
-    # taken off on the way.
-    download = pooch.HTTPDownloader(
-        chunk_size=2**16, timeout=timeout, headers={"Accept-Encoding": "identity"}
-    )
     try:
-        download(url, out, None)
+        with session.get(url, timeout=timeout, stream=True) as answer:
+            answer.raise_for_status()
+            for piece in answer.iter_content(2**16):
+                out.write(piece)
     except requests.HTTPError as error:
-        status = None if error.response is None else error.response.status_code
-        kind = _TransientError if status in _TRANSIENT_STATUS else _MirrorError
-        raise kind(f"HTTP status {status}") from error
+        raise _MirrorError(f"HTTP status {error.response.status_code}") from error
     except requests.exceptions.SSLError as error:
         raise _MirrorError("no trusted secure connection") from error
-    except requests.Timeout as error:
-        raise _TransientError(f"no answer within {timeout:g} s") from error
-    except requests.ConnectionError as error:
-        raise _TransientError("connection failed") from error
     except requests.exceptions.ChunkedEncodingError as error:
-        raise _TransientError("the download broke off") from error
+        raise _BrokenOffError("the download broke off") from error
+    except requests.ConnectionError as error:
+        # A session that gave up says why in `reason`; without it the body broke off.
+        cause = error.args[0]
+        reason = getattr(cause, "reason", cause)
+        slow = isinstance(error, requests.Timeout) or isinstance(reason, ReadTimeoutError)
+        message = f"no answer within {timeout:g} s" if slow else "connection failed"
+        raise (_BrokenOffError if reason is cause else _MirrorError)(message) from error
     except requests.RequestException as error:
         raise _MirrorError(type(error).__name__) from error

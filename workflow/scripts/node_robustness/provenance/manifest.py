@@ -32,7 +32,7 @@ _DISTRIBUTIONS = (
     "altair",
     "vl-convert-python",
     "pydantic",
-    "pooch",
+    "requests",
 )
 
 

@@ -27,8 +27,8 @@ NEUTRAL = {
     "node_robustness.data.enough_images": "it refuses, and changes nothing",
     "node_robustness.jobs.log": "the log, the progress bar and the messages of a job",
     "node_robustness.data.downloads": "what it brings counts only with the right SHA-256",
-    "pooch": "downloads",
     "requests": "downloads",
+    "urllib3": "downloads",
     "tqdm": "progress bars",
 }
 """Modules and libraries that stages import and that change no result, each with the reason."""
