@@ -96,81 +96,56 @@ def test_the_base_is_right():
     assert config.models["M"].solver.tolerance == 1e-3
 
 
-# The key, the wrong value, and the line after `config: ` (with the key where it ends on a colon).
+# The key, the wrong value, and the line after `config: `. One that begins with a colon, a bracket or
+# a dot follows the key; one that ends on ", " is only the beginning of the line.
 WRONG: list[tuple[str, object, str]] = [
     # unknown keys, at every level
     (
         "extra",
         {},
-        "extra: unknown key; known keys: experiments, datasets, models, attacks, training, compute",
+        ": unknown key; known keys: experiments, datasets, models, attacks, training, compute",
     ),
-    ("dataset", {}, "dataset: unknown key; did you mean 'datasets'?"),
-    ("[key]", {}, "[key]: unknown key; known keys: experiments, datasets, models, attacks, "),
-    (
-        "experiments.e.tolerance",
-        [1],
-        "experiments.e.tolerance: unknown key; did you mean 'tolerances'?",
-    ),
+    ("dataset", {}, ": unknown key; did you mean 'datasets'?"),
+    ("[key]", {}, ": unknown key; known keys: experiments, datasets, models, attacks, "),
+    ("experiments.e.tolerance", [1], ": unknown key; did you mean 'tolerances'?"),
     (
         "experiments.e.foo bar",
         1,
-        "experiments.e.foo bar: unknown key; known keys: datasets, models, seeds, tolerances, "
+        ": unknown key; known keys: datasets, models, seeds, tolerances, "
         "attacks, norms, epsilons, skip_broken, trajectories, audit, matrix, randomisation, "
         "detection, paper, paper_attack",
     ),
-    (
-        "experiments.e.trajectories.time",
-        5,
-        "experiments.e.trajectories.time: unknown key; did you mean 'times'?",
-    ),
-    ("datasets.d.sauce", "x", "datasets.d.sauce: unknown key; did you mean 'source'?"),
-    ("datasets.d.subset.tests", 5, "datasets.d.subset.tests: unknown key; did you mean 'test'?"),
-    (
-        "datasets.own.files.train_images.sha",
-        "",
-        "datasets.own.files.train_images.sha: unknown key; did you mean 'sha256'?",
-    ),
-    ("models.M.filter", 64, "models.M.filter: unknown key; did you mean 'filters'?"),
+    ("experiments.e.trajectories.time", 5, ": unknown key; did you mean 'times'?"),
+    ("datasets.d.sauce", "x", ": unknown key; did you mean 'source'?"),
+    ("datasets.d.subset.tests", 5, ": unknown key; did you mean 'test'?"),
+    ("datasets.own.files.train_images.sha", "", ": unknown key; did you mean 'sha256'?"),
+    ("models.M.filter", 64, ": unknown key; did you mean 'filters'?"),
     (
         "models.M.solver.tau",
         1,
-        "models.M.solver.tau: unknown key; known keys: backend, method, tolerance, max_steps, "
-        "steps, batch_size",
+        ": unknown key; known keys: backend, method, tolerance, max_steps, steps, batch_size",
     ),
-    ("models.M.training.epoch", 5, "models.M.training.epoch: unknown key; did you mean 'epochs'?"),
-    (
-        "models.M.training.augmentation.hues",
-        0,
-        "models.M.training.augmentation.hues: unknown key; did you mean 'hue'?",
-    ),
-    ("attacks.bim.steps", 0.1, "attacks.bim.steps: unknown key; did you mean 'step'?"),
-    (
-        "training.lr",
-        0.1,
-        "training.lr: unknown key; known keys: epochs, batch_size, learning_rate, ",
-    ),
+    ("models.M.training.epoch", 5, ": unknown key; did you mean 'epochs'?"),
+    ("models.M.training.augmentation.hues", 0, ": unknown key; did you mean 'hue'?"),
+    ("attacks.bim.steps", 0.1, ": unknown key; did you mean 'step'?"),
+    ("training.lr", 0.1, ": unknown key; known keys: epochs, batch_size, learning_rate, "),
     (
         "training.augmentation.flip",
         True,
-        "training.augmentation.flip: unknown key; known keys: crop_padding, horizontal_flip, hue, "
-        "saturation",
+        ": unknown key; known keys: crop_padding, horizontal_flip, hue, saturation",
     ),
-    ("compute.devices", "cpu", "compute.devices: unknown key; did you mean 'device'?"),
+    ("compute.devices", "cpu", ": unknown key; did you mean 'device'?"),
     # names that nothing defines
     (
         "experiments.e.datasets",
         ["x"],
-        "experiments.e.datasets: 'x' is not defined under datasets (there is: d, own, tiles)",
+        ": 'x' is not defined under datasets (there is: d, own, tiles)",
     ),
-    (
-        "experiments.e.models",
-        ["X"],
-        "experiments.e.models: 'X' is not defined under models (there is: M, R)",
-    ),
+    ("experiments.e.models", ["X"], ": 'X' is not defined under models (there is: M, R)"),
     (
         "experiments.e.attacks",
         ["gpd"],
-        "experiments.e.attacks: 'gpd' is not defined under attacks or presets (there is: "
+        ": 'gpd' is not defined under attacks or presets (there is: "
         f"{', '.join([*BUILT_IN, 'bim', *PRESETS])})",
     ),
     (
@@ -179,278 +154,176 @@ WRONG: list[tuple[str, object, str]] = [
         "experiments.e.datasets: 'd' is not defined under datasets (there is: nothing)",
     ),
     # numbers out of range
-    ("experiments.e.epsilons", [0], "experiments.e.epsilons: 0 must be greater than 0"),
-    ("experiments.e.epsilons", [0.1, -0.1], "experiments.e.epsilons: -0.1 must be greater than 0"),
-    (
-        "experiments.e.epsilons",
-        {"linf": [0], "l2_rms": [1]},
-        "experiments.e.epsilons.linf: 0 must be greater than 0",
-    ),
-    ("experiments.e.tolerances", [0.0], "experiments.e.tolerances: 0.0 must be greater than 0"),
-    (
-        "experiments.e.tolerances",
-        ["-1e-3"],
-        "experiments.e.tolerances: '-1e-3' must be greater than 0",
-    ),
-    ("experiments.e.seeds", [-1], "experiments.e.seeds[0]: -1 must be 0 or more"),
+    ("experiments.e.epsilons", [0], ": 0 must be greater than 0"),
+    ("experiments.e.epsilons", [0.1, -0.1], ": -0.1 must be greater than 0"),
+    ("experiments.e.epsilons", {"linf": [0], "l2_rms": [1]}, ".linf: 0 must be greater than 0"),
+    ("experiments.e.tolerances", [0.0], ": 0.0 must be greater than 0"),
+    ("experiments.e.tolerances", ["-1e-3"], ": '-1e-3' must be greater than 0"),
+    ("experiments.e.seeds", [-1], "[0]: -1 must be 0 or more"),
     (
         "experiments.e.seeds",
         [2**63],
-        "experiments.e.seeds[0]: 9223372036854775808 is too large for a seed: write a whole number "
-        "below 2**63",
+        "[0]: 9223372036854775808 is too large for a seed: write a whole number below 2**63",
     ),
-    (
-        "experiments.e.trajectories.times",
-        1,
-        "experiments.e.trajectories.times: 1 must be 2 or more",
-    ),
-    (
-        "experiments.e.trajectories.times",
-        [0, 0.5, 1.5],
-        "experiments.e.trajectories.times[2]: 1.5 must be 1 or less",
-    ),
-    (
-        "experiments.e.trajectories.times",
-        [-0.1, 1],
-        "experiments.e.trajectories.times[0]: -0.1 must be 0 or more",
-    ),
+    ("experiments.e.trajectories.times", 1, ": 1 must be 2 or more"),
+    ("experiments.e.trajectories.times", [0, 0.5, 1.5], "[2]: 1.5 must be 1 or less"),
+    ("experiments.e.trajectories.times", [-0.1, 1], "[0]: -0.1 must be 0 or more"),
     (
         "experiments.e.trajectories.times",
         [0, 0.7, 0.5, 1],
-        "experiments.e.trajectories.times: must rise from 0 to 1, both included "
-        "(given: [0.0, 0.7, 0.5, 1.0])",
+        ": must rise from 0 to 1, both included (given: [0.0, 0.7, 0.5, 1.0])",
     ),
     (
         "experiments.e.trajectories.times",
         [0, 0.5],
-        "experiments.e.trajectories.times: must rise from 0 to 1, both included "
-        "(given: [0.0, 0.5])",
+        ": must rise from 0 to 1, both included (given: [0.0, 0.5])",
     ),
-    (
-        "experiments.e.trajectories.states",
-        -1,
-        "experiments.e.trajectories.states: -1 must be 0 or more",
-    ),
-    ("datasets.d.split_seed", -1, "datasets.d.split_seed: -1 must be 0 or more"),
-    ("datasets.d.subset.test", 0, "datasets.d.subset.test: 0 must be 1 or more"),
-    ("datasets.tiles.label_bytes", 3, "datasets.tiles.label_bytes: 3 must be 2 or less"),
-    ("datasets.tiles.image_shape", [3, 0, 8], "datasets.tiles.image_shape[1]: 0 must be 1 or more"),
-    ("models.M.filters", 0, "models.M.filters: 0 must be 1 or more"),
+    ("experiments.e.trajectories.states", -1, ": -1 must be 0 or more"),
+    ("datasets.d.split_seed", -1, ": -1 must be 0 or more"),
+    ("datasets.d.subset.test", 0, ": 0 must be 1 or more"),
+    ("datasets.tiles.label_bytes", 3, ": 3 must be 2 or less"),
+    ("datasets.tiles.image_shape", [3, 0, 8], "[1]: 0 must be 1 or more"),
+    ("models.M.filters", 0, ": 0 must be 1 or more"),
     (
         "models.M.filters",
         48,
         "models.M: filters: 48 must be at most 32, or a multiple of 32 (for GroupNorm)",
     ),
-    ("models.M.dropout", 1, "models.M.dropout: 1 must be less than 1"),
-    ("models.M.dropout", -0.5, "models.M.dropout: -0.5 must be 0 or more"),
-    ("models.M.solver.tolerance", 0, "models.M.solver.tolerance: 0 must be greater than 0"),
-    ("models.M.solver.max_steps", 0, "models.M.solver.max_steps: 0 must be 1 or more"),
-    ("attacks.bim.step", 0, "attacks.bim.step: 0 must be greater than 0"),
-    ("attacks.bim.step", {"linf": -1}, "attacks.bim.step.linf: -1 must be greater than 0"),
-    ("attacks.bim.iterations", 0, "attacks.bim.iterations: 0 must be 1 or more"),
-    ("training.epochs", 0, "training.epochs: 0 must be 1 or more"),
-    ("training.learning_rate", 0, "training.learning_rate: 0 must be greater than 0"),
-    ("training.momentum", 1, "training.momentum: 1 must be less than 1"),
-    ("training.patience", -1, "training.patience: -1 must be 0 or more"),
-    ("training.early_stopping", 0, "training.early_stopping: 0 must be 1 or more"),
-    ("training.augmentation.hue", 0.6, "training.augmentation.hue: 0.6 must be 0.5 or less"),
-    ("compute.threads", 0, "compute.threads: 0 must be 1 or more"),
+    ("models.M.dropout", 1, ": 1 must be less than 1"),
+    ("models.M.dropout", -0.5, ": -0.5 must be 0 or more"),
+    ("models.M.solver.tolerance", 0, ": 0 must be greater than 0"),
+    ("models.M.solver.max_steps", 0, ": 0 must be 1 or more"),
+    ("attacks.bim.step", 0, ": 0 must be greater than 0"),
+    ("attacks.bim.step", {"linf": -1}, ".linf: -1 must be greater than 0"),
+    ("attacks.bim.iterations", 0, ": 0 must be 1 or more"),
+    ("training.epochs", 0, ": 0 must be 1 or more"),
+    ("training.learning_rate", 0, ": 0 must be greater than 0"),
+    ("training.momentum", 1, ": 1 must be less than 1"),
+    ("training.patience", -1, ": -1 must be 0 or more"),
+    ("training.early_stopping", 0, ": 0 must be 1 or more"),
+    ("training.augmentation.hue", 0.6, ": 0.6 must be 0.5 or less"),
+    ("compute.threads", 0, ": 0 must be 1 or more"),
     # empty lists and maps
-    ("experiments", {}, "experiments: is empty: list at least one"),
+    ("experiments", {}, ": is empty: list at least one"),
     *(
-        (f"experiments.e.{key}", [], f"experiments.e.{key}: is empty: list at least one")
+        (f"experiments.e.{key}", [], ": is empty: list at least one")
         for key in ("datasets", "models", "seeds", "tolerances", "attacks", "norms", "epsilons")
     ),
     *(
-        (
-            f"experiments.e.trajectories.{key}",
-            [],
-            f"experiments.e.trajectories.{key}: is empty: list at least one",
-        )
+        (f"experiments.e.trajectories.{key}", [], ": is empty: list at least one")
         for key in ("attacks", "norms", "tolerances", "epsilons")
     ),
-    (
-        "experiments.e.epsilons",
-        {"linf": [], "l2_rms": [1]},
-        "experiments.e.epsilons.linf: is empty: list at least one",
-    ),
+    ("experiments.e.epsilons", {"linf": [], "l2_rms": [1]}, ".linf: is empty: list at least one"),
     ("experiments.e.epsilons", {}, "experiments.e: epsilons has no list for norm linf: add one"),
     ("attacks.bim.step", {}, "attacks.bim.step has no entry for norm linf: add one"),
     # listed twice
     (
         "experiments.e.tolerances",
         ["1e-3", 0.001],
-        "experiments.e.tolerances: 0.001 is listed twice (as 1e-3 and as 0.001): remove one",
+        ": 0.001 is listed twice (as 1e-3 and as 0.001): remove one",
     ),
-    (
-        "experiments.e.tolerances",
-        [10, 10],
-        "experiments.e.tolerances: 10 is listed twice (as 10 and as 10): remove one",
-    ),
+    ("experiments.e.tolerances", [10, 10], ": 10 is listed twice (as 10 and as 10): remove one"),
     (
         "experiments.e.epsilons",
         ["8/255", "16/510"],
-        "experiments.e.epsilons: 8/255 is listed twice (as 8/255 and as 16/510): remove one",
+        ": 8/255 is listed twice (as 8/255 and as 16/510): remove one",
     ),
-    ("experiments.e.seeds", [0, "0"], "experiments.e.seeds: 0 is listed twice: remove one"),
-    (
-        "experiments.e.datasets",
-        ["d", "d"],
-        "experiments.e.datasets: 'd' is listed twice: remove one",
-    ),
-    (
-        "experiments.e.norms",
-        ["linf", "linf"],
-        "experiments.e.norms: 'linf' is listed twice: remove one",
-    ),
+    ("experiments.e.seeds", [0, "0"], ": 0 is listed twice: remove one"),
+    ("experiments.e.datasets", ["d", "d"], ": 'd' is listed twice: remove one"),
+    ("experiments.e.norms", ["linf", "linf"], ": 'linf' is listed twice: remove one"),
     # wrong names
-    ("experiments.my exp", BASE["experiments"]["e"], f"experiments.my exp: 'my exp' {NOT_A_NAME}"),
-    ("datasets.7", {"source": "digits"}, f"datasets.7: '7' {NOT_A_NAME}"),
-    ("models.a/x", BASE["models"]["R"], f"models.a/x: 'a/x' {NOT_A_NAME}"),
-    ("attacks.bim-2", {"method": "bim", "step": 1}, f"attacks.bim-2: 'bim-2' {NOT_A_NAME}"),
-    ("attacks.", {"method": "bim", "step": 1}, f"attacks.: '' {NOT_A_NAME}"),
-    ("experiments.e.models", ["M", "R "], f"experiments.e.models[1]: 'R ' {NOT_A_NAME}"),
+    ("experiments.my exp", BASE["experiments"]["e"], f": 'my exp' {NOT_A_NAME}"),
+    ("datasets.7", {"source": "digits"}, f": '7' {NOT_A_NAME}"),
+    ("models.a/x", BASE["models"]["R"], f": 'a/x' {NOT_A_NAME}"),
+    ("attacks.bim-2", {"method": "bim", "step": 1}, f": 'bim-2' {NOT_A_NAME}"),
+    ("attacks.", {"method": "bim", "step": 1}, f": '' {NOT_A_NAME}"),
+    ("experiments.e.models", ["M", "R "], f"[1]: 'R ' {NOT_A_NAME}"),
     (
         "datasets.own.files.train_images.name",
         "a/b",
-        "datasets.own.files.train_images.name: 'a/b' does not fit: "
-        "write a plain file name, without folders",
+        ": 'a/b' does not fit: write a plain file name, without folders",
     ),
     (
         "datasets.own.files.train_images.sha256",
         "abc",
-        "datasets.own.files.train_images.sha256: 'abc' does not fit: "
-        "write 64 hexadecimal digits in lower case",
+        ": 'abc' does not fit: write 64 hexadecimal digits in lower case",
     ),
     (
         "datasets.d.mirrors",
         ["/data"],
-        "datasets.d.mirrors[0]: '/data' does not fit: write https://..., http://... or file:///folder",
+        "[0]: '/data' does not fit: write https://..., http://... or file:///folder",
     ),
     (
         "models.M.weights",
         "oon.pt",
-        "models.M.weights: 'oon.pt' does not fit: write the path of a .pth or .safetensors file",
+        ": 'oon.pt' does not fit: write the path of a .pth or .safetensors file",
     ),
     # choices
-    (
-        "datasets.d.source",
-        "imagenet",
-        f"datasets.d.source: 'imagenet' is not known; choose from {SOURCES}",
-    ),
-    ("experiments.e.norms", ["l1"], f"experiments.e.norms[0]: 'l1' is not known; {NORMS}"),
-    ("experiments.e.norms", [["linf"]], f"experiments.e.norms[0]: ['linf'] is not known; {NORMS}"),
-    (
-        "experiments.e.epsilons",
-        {"l1": [1]},
-        f"experiments.e.epsilons.l1: 'l1' is not known; {NORMS}",
-    ),
+    ("datasets.d.source", "imagenet", f": 'imagenet' is not known; choose from {SOURCES}"),
+    ("experiments.e.norms", ["l1"], f"[0]: 'l1' is not known; {NORMS}"),
+    ("experiments.e.norms", [["linf"]], f"[0]: ['linf'] is not known; {NORMS}"),
+    ("experiments.e.epsilons", {"l1": [1]}, f".l1: 'l1' is not known; {NORMS}"),
     (
         "experiments.e.paper",
         "imagenet",
-        "experiments.e.paper: 'imagenet' is not known; choose from 'mnist' or 'cifar10'",
+        ": 'imagenet' is not known; choose from 'mnist' or 'cifar10'",
     ),
     (
         "experiments.e.trajectories.precision",
         16,
-        "experiments.e.trajectories.precision: 16 is not known; choose from 'float16' or 'float32'",
+        ": 16 is not known; choose from 'float16' or 'float32'",
     ),
-    (
-        "models.M.body",
-        "resnet",
-        "models.M.body: 'resnet' is not known; choose from 'residual' or 'ode'",
-    ),
+    ("models.M.body", "resnet", ": 'resnet' is not known; choose from 'residual' or 'ode'"),
     (
         "models.M.solver.method",
         "euler9",
-        "models.M.solver.method: 'euler9' is not known; choose from 'dopri5', 'bosh3', "
+        ": 'euler9' is not known; choose from 'dopri5', 'bosh3', "
         "'adaptive_heun', 'fehlberg2', 'euler', 'midpoint', 'rk4', 'dopri8', 'heun2', 'heun3', "
         "'explicit_adams' or 'implicit_adams'",
     ),
-    ("attacks.bim.method", "mim", f"attacks.bim.method: 'mim' is not known; {METHODS}"),
-    ("attacks.bim.method", 5, f"attacks.bim.method: 5 is not known; {METHODS}"),
+    ("attacks.bim.method", "mim", f": 'mim' is not known; {METHODS}"),
+    ("attacks.bim.method", 5, f": 5 is not known; {METHODS}"),
     (
         "attacks.bim.gradient",
         None,
-        "attacks.bim.gradient: nothing is not known; choose from 'direct', 'adjoint' or "
-        "'surrogate'",
+        ": nothing is not known; choose from 'direct', 'adjoint' or 'surrogate'",
     ),
-    (
-        "compute.device",
-        "gpu",
-        "compute.device: 'gpu' is not known; choose from 'auto', 'cpu', 'cuda' or 'mps'",
-    ),
-    (
-        "compute.device",
-        0,
-        "compute.device: 0 is not known; choose from 'auto', 'cpu', 'cuda' or 'mps'",
-    ),
+    ("compute.device", "gpu", ": 'gpu' is not known; choose from 'auto', 'cpu', 'cuda' or 'mps'"),
+    ("compute.device", 0, ": 0 is not known; choose from 'auto', 'cpu', 'cuda' or 'mps'"),
     # wrong types
-    ("experiments.e.datasets", "d", f"experiments.e.datasets: {A_LIST} (given: 'd')"),
-    (
-        "experiments.e.datasets",
-        [1],
-        "experiments.e.datasets[0]: must be text, in quotes if need be (given: 1)",
-    ),
-    ("experiments.e.seeds", 0, f"experiments.e.seeds: {A_LIST} (given: 0)"),
-    ("experiments.e.seeds", [0.5], f"experiments.e.seeds[0]: 0.5 {NOT_WHOLE}"),
-    ("experiments.e.seeds", [True], f"experiments.e.seeds[0]: True {NOT_WHOLE}"),
-    ("experiments.e.epsilons", 0.1, f"experiments.e.epsilons: {A_LIST} (given: 0.1)"),
-    ("experiments.e.epsilons", ["a"], f"experiments.e.epsilons: 'a' {NOT_A_NUMBER}"),
-    ("experiments.e.epsilons", ["1/0"], f"experiments.e.epsilons: '1/0' {NOT_A_NUMBER}"),
-    ("experiments.e.epsilons", [True], f"experiments.e.epsilons: True {NOT_A_NUMBER}"),
-    ("experiments.e.epsilons", [None], f"experiments.e.epsilons: None {NOT_A_NUMBER}"),
-    ("experiments.e.epsilons", [[0.1]], f"experiments.e.epsilons: [0.1] {NOT_A_NUMBER}"),
-    ("experiments.e.epsilons", [math.nan], f"experiments.e.epsilons: nan {NOT_FINITE}"),
-    (
-        "experiments.e.epsilons",
-        ["1e999999999"],
-        f"experiments.e.epsilons: '1e999999999' {NOT_FINITE}",
-    ),
-    (
-        "experiments.e.trajectories",
-        [],
-        "experiments.e.trajectories: must be a map of keys (given: [])",
-    ),
-    (
-        "experiments.e.trajectories",
-        True,
-        "experiments.e.trajectories: must be a map of keys (given: True)",
-    ),
-    ("datasets.d.mirrors", "http://x", f"datasets.d.mirrors: {A_LIST} (given: 'http://x')"),
-    ("datasets.d.subset", 100, "datasets.d.subset: must be a map of keys (given: 100)"),
-    ("datasets.d.subset.test", "all", f"datasets.d.subset.test: 'all' {NOT_WHOLE}"),
-    (
-        "datasets.own.class_names",
-        [0, "b"],
-        "datasets.own.class_names[0]: must be text, in quotes if need be (given: 0)",
-    ),
-    ("datasets.own.files", ["a"], "datasets.own.files: must be a map of keys (given: ['a'])"),
-    ("datasets.tiles.image_shape", 3, f"datasets.tiles.image_shape: {A_LIST} (given: 3)"),
-    (
-        "datasets.tiles.image_shape",
-        [3, 8],
-        "datasets.tiles.image_shape[2]: is missing: the list is too short",
-    ),
-    (
-        "datasets.tiles.image_shape",
-        [3, 8, 8, 8],
-        "datasets.tiles.image_shape: must have 3 entries (given: [3, 8, 8, 8])",
-    ),
-    ("models", [], "models: must be a map of keys (given: [])"),
-    ("models.M.solver", "dopri5", "models.M.solver: must be a map of keys (given: 'dopri5')"),
-    ("models.M.weights", 5, "models.M.weights: must be text, in quotes if need be (given: 5)"),
-    ("attacks.bim.step", [0.1], f"attacks.bim.step: [0.1] {NOT_A_NUMBER}"),
-    (
-        "attacks.bim.early_stop",
-        "maybe",
-        "attacks.bim.early_stop: must be true or false (given: 'maybe')",
-    ),
-    ("attacks.bim.early_stop", 2, "attacks.bim.early_stop: must be true or false (given: 2)"),
-    ("attacks.bim.early_stop", [], "attacks.bim.early_stop: must be true or false (given: [])"),
-    ("training.epochs", True, f"training.epochs: True {NOT_WHOLE}"),
-    ("training.learning_rate", "fast", f"training.learning_rate: 'fast' {NOT_A_NUMBER}"),
-    ("compute.batch_size", "all", f"compute.batch_size: 'all' {NOT_WHOLE}"),
+    ("experiments.e.datasets", "d", f": {A_LIST} (given: 'd')"),
+    ("experiments.e.datasets", [1], "[0]: must be text, in quotes if need be (given: 1)"),
+    ("experiments.e.seeds", 0, f": {A_LIST} (given: 0)"),
+    ("experiments.e.seeds", [0.5], f"[0]: 0.5 {NOT_WHOLE}"),
+    ("experiments.e.seeds", [True], f"[0]: True {NOT_WHOLE}"),
+    ("experiments.e.epsilons", 0.1, f": {A_LIST} (given: 0.1)"),
+    ("experiments.e.epsilons", ["a"], f": 'a' {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", ["1/0"], f": '1/0' {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", [True], f": True {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", [None], f": None {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", [[0.1]], f": [0.1] {NOT_A_NUMBER}"),
+    ("experiments.e.epsilons", [math.nan], f": nan {NOT_FINITE}"),
+    ("experiments.e.epsilons", ["1e999999999"], f": '1e999999999' {NOT_FINITE}"),
+    ("experiments.e.trajectories", [], ": must be a map of keys (given: [])"),
+    ("experiments.e.trajectories", True, ": must be a map of keys (given: True)"),
+    ("datasets.d.mirrors", "http://x", f": {A_LIST} (given: 'http://x')"),
+    ("datasets.d.subset", 100, ": must be a map of keys (given: 100)"),
+    ("datasets.d.subset.test", "all", f": 'all' {NOT_WHOLE}"),
+    ("datasets.own.class_names", [0, "b"], "[0]: must be text, in quotes if need be (given: 0)"),
+    ("datasets.own.files", ["a"], ": must be a map of keys (given: ['a'])"),
+    ("datasets.tiles.image_shape", 3, f": {A_LIST} (given: 3)"),
+    ("datasets.tiles.image_shape", [3, 8], "[2]: is missing: the list is too short"),
+    ("datasets.tiles.image_shape", [3, 8, 8, 8], ": must have 3 entries (given: [3, 8, 8, 8])"),
+    ("models", [], ": must be a map of keys (given: [])"),
+    ("models.M.solver", "dopri5", ": must be a map of keys (given: 'dopri5')"),
+    ("models.M.weights", 5, ": must be text, in quotes if need be (given: 5)"),
+    ("attacks.bim.step", [0.1], f": [0.1] {NOT_A_NUMBER}"),
+    ("attacks.bim.early_stop", "maybe", ": must be true or false (given: 'maybe')"),
+    ("attacks.bim.early_stop", 2, ": must be true or false (given: 2)"),
+    ("attacks.bim.early_stop", [], ": must be true or false (given: [])"),
+    ("training.epochs", True, f": True {NOT_WHOLE}"),
+    ("training.learning_rate", "fast", f": 'fast' {NOT_A_NUMBER}"),
+    ("compute.batch_size", "all", f": 'all' {NOT_WHOLE}"),
     # sections without content, as an indentation slip leaves them
     *(
         (path, None, f"{path}: must be a map of keys (given: nothing)")
@@ -472,23 +345,19 @@ WRONG: list[tuple[str, object, str]] = [
             "compute",
         )
     ),
-    ("experiments.e.datasets", None, f"experiments.e.datasets: {A_LIST} (given: nothing)"),
-    ("experiments.e.epsilons", None, f"experiments.e.epsilons: {A_LIST} (given: nothing)"),
+    ("experiments.e.datasets", None, f": {A_LIST} (given: nothing)"),
+    ("experiments.e.epsilons", None, f": {A_LIST} (given: nothing)"),
     # missing keys
-    (
-        "datasets.d",
-        {},
-        "datasets.d.source: this key is missing; see docs/reference/configuration.md",
-    ),
+    ("datasets.d", {}, ".source: this key is missing; see docs/reference/configuration.md"),
     (
         "attacks.bim",
         {"step": 1},
-        "attacks.bim.method: this key is missing; see docs/reference/configuration.md",
+        ".method: this key is missing; see docs/reference/configuration.md",
     ),
     (
         "models.M",
         {"body": "ode"},
-        "models.M.downsampling: this key is missing; see docs/reference/configuration.md",
+        ".downsampling: this key is missing; see docs/reference/configuration.md",
     ),
     # keys that must agree
     (
@@ -502,28 +371,28 @@ WRONG: list[tuple[str, object, str]] = [
         "experiments.e: epsilons has a list for l2: remove it, or add l2 to norms",
     ),
     ("attacks.bim.step", {"linf": 0.1}, "attacks.bim.step has no entry for norm l2_rms: add one"),
-    ("attacks.bim", {"method": "bim"}, "attacks.bim: give one of step and relative_step"),
+    ("attacks.bim", {"method": "bim"}, ": give one of step and relative_step"),
     ("attacks.bim.relative_step", 0.1, "attacks.bim: give one of step and relative_step"),
     (
         "attacks.bim",
         {"method": "bim", "step": 1, "adjoint_tolerance": 1e-3},
-        "attacks.bim: gradient direct takes no adjoint_tolerance: remove it",
+        ": gradient direct takes no adjoint_tolerance: remove it",
     ),
     (
         "attacks.bim",
         {"method": "fab", "surrogate": {"tolerance": 1e-4}},
-        "attacks.bim: gradient direct takes no surrogate: remove it",
+        ": gradient direct takes no surrogate: remove it",
     ),
     (
         "attacks.bim",
         {"method": "fgsm", "gradient": "surrogate"},
-        "attacks.bim: gradient surrogate needs the key surrogate, for example {tolerance: 1e-4}",
+        ": gradient surrogate needs the key surrogate, for example {tolerance: 1e-4}",
     ),
     *(
         (
             "attacks.bim",
             {"method": "cw", "gradient": "surrogate", "surrogate": surrogate},
-            f"attacks.bim.surrogate: {told}",
+            f".surrogate: {told}",
         )
         for surrogate, told in (
             ({"method": "rk4"}, "method rk4 needs steps, and takes no tolerance"),
@@ -538,103 +407,81 @@ WRONG: list[tuple[str, object, str]] = [
     (
         "attacks.bim.surrogate",
         {"tau": 1},
-        "attacks.bim.surrogate.tau: unknown key; known keys: method, tolerance, steps",
+        ".tau: unknown key; known keys: method, tolerance, steps",
     ),
-    (
-        "attacks.bim",
-        {"method": "apgd", "loss": "ce", "targets": 9},
-        "attacks.bim: targets needs loss: dlr",
-    ),
+    ("attacks.bim", {"method": "apgd", "loss": "ce", "targets": 9}, ": targets needs loss: dlr"),
     (
         "attacks.bim",
         {"method": "square", "query": 9},
-        "attacks.bim.query: unknown key; did you mean 'queries'?",
+        ".query: unknown key; did you mean 'queries'?",
     ),
-    (
-        "attacks.quick",
-        {"method": "fgsm"},
-        "attacks.quick: 'quick' is a preset: choose another name",
-    ),
+    ("attacks.quick", {"method": "fgsm"}, ": 'quick' is a preset: choose another name"),
     (
         "attacks.bim",
         {"method": "eot_pgd", "relative_step": 0.1, "gradient": "surrogate"}
         | {"surrogate": {"tolerance": 1}},
-        "attacks.bim: method eot_pgd draws the tolerances of its gradients and takes no surrogate: "
+        ": method eot_pgd draws the tolerances of its gradients and takes no surrogate: "
         "give gradient direct or adjoint",
     ),
     (
         "attacks.bim",
         {"method": "transfer", "by": "gpd"},
-        "attacks.bim.by: 'gpd' is not defined under attacks (there is: "
-        f"{', '.join([*BUILT_IN, 'bim'])})",
+        f".by: 'gpd' is not defined under attacks (there is: {', '.join([*BUILT_IN, 'bim'])})",
     ),
     (
         "attacks.bim",
         {"method": "transfer", "by": "noise"},
-        "attacks.bim.by: noise has method noise: name an attack of method bim, fgsm or pgd",
+        ".by: noise has method noise: name an attack of method bim, fgsm or pgd",
     ),
     (
         "attacks.bim",
         {"method": "transfer", "by": "pgd", "source": "RES"},
-        "attacks.bim.source: 'RES' is not defined under experiments.e.models (there is: M, R)",
+        ".source: 'RES' is not defined under experiments.e.models (there is: M, R)",
     ),
-    (
-        "models.M.solver",
-        {"method": "rk4"},
-        "models.M.solver: method rk4 needs steps, for example 20",
-    ),
+    ("models.M.solver", {"method": "rk4"}, ": method rk4 needs steps, for example 20"),
     (
         "models.M.solver",
         {"method": "dopri5", "steps": 20},
-        "models.M.solver: method dopri5 chooses its steps itself: remove steps",
+        ": method dopri5 chooses its steps itself: remove steps",
     ),
-    (
-        "models.M.solver",
-        {"method": "dopri8"},
-        "models.M.solver: method dopri8 needs backend: torchdiffeq",
-    ),
+    ("models.M.solver", {"method": "dopri8"}, ": method dopri8 needs backend: torchdiffeq"),
     (
         "models.M.solver",
         {"batch_size": 16},
-        "models.M.solver: batch_size is for backend: torchdiffeq; batched gives every image its "
+        ": batch_size is for backend: torchdiffeq; batched gives every image its "
         "own steps: remove batch_size",
     ),
     (
         "models.M.solver",
         {"method": "heun3", "backend": "torchdiffeq"},
-        "models.M.solver: method heun3 needs steps, for example 20",
+        ": method heun3 needs steps, for example 20",
     ),
     (
         "models.M.solver",
         {"method": "dopri8", "backend": "torchdiffeq"},
         "training, for model M: method dopri8 needs solver: torchdiffeq",
     ),
-    ("experiments.e.audit", {"images": 0}, "experiments.e.audit.images: 0 must be 1 or more"),
-    (
-        "experiments.e.audit",
-        {"image": 4},
-        "experiments.e.audit.image: unknown key; did you mean 'images'?",
-    ),
+    ("experiments.e.audit", {"images": 0}, ".images: 0 must be 1 or more"),
+    ("experiments.e.audit", {"image": 4}, ".image: unknown key; did you mean 'images'?"),
     (
         "experiments.e.matrix",
         {"attacks": ["pgd"]},
-        "experiments.e.matrix.attacks: pgd is not in experiments.e.attacks (bim)",
+        ".attacks: pgd is not in experiments.e.attacks (bim)",
     ),
     (
         "experiments.e.matrix",
         {"epsilons": ["9/255"]},
-        "experiments.e.matrix.epsilons: 9/255 is not in experiments.e.epsilons (0.1, 8/255)",
+        ".epsilons: 9/255 is not in experiments.e.epsilons (0.1, 8/255)",
     ),
     (
         "experiments.e.randomisation",
         {"norms": ["l2"]},
-        "experiments.e.randomisation.norms: l2 is not in experiments.e.norms (linf, l2_rms)",
+        ".norms: l2 is not in experiments.e.norms (linf, l2_rms)",
     ),
     (
         "experiments.e.randomisation",
         {"distribution": "normal"},
-        "experiments.e.randomisation.distribution: 'normal' is not known; choose from "
-        "'log_uniform'",
+        ".distribution: 'normal' is not known; choose from 'log_uniform'",
     ),
     (
         "experiments.e.randomisation",
@@ -649,32 +496,24 @@ WRONG: list[tuple[str, object, str]] = [
     (
         "experiments.e.detection",
         {"tolerances": [0.5]},
-        "experiments.e.detection.tolerances: 0.5 is not in experiments.e.tolerances (0.001, 1)",
+        ".tolerances: 0.5 is not in experiments.e.tolerances (0.001, 1)",
     ),
-    (
-        "experiments.e.detection",
-        {"penalty": -1},
-        "experiments.e.detection.penalty: -1 must be 0 or more",
-    ),
+    ("experiments.e.detection", {"penalty": -1}, ".penalty: -1 must be 0 or more"),
     (
         "experiments.e.trajectories.tolerances",
         [0.5],
-        "experiments.e.trajectories.tolerances: 0.5 is not in experiments.e.tolerances (0.001, 1)",
+        ": 0.5 is not in experiments.e.tolerances (0.001, 1)",
     ),
     (
         "experiments.e.trajectories.epsilons",
         ["9/255"],
-        "experiments.e.trajectories.epsilons: 9/255 is not in experiments.e.epsilons (0.1, 8/255)",
+        ": 9/255 is not in experiments.e.epsilons (0.1, 8/255)",
     ),
-    (
-        "experiments.e.trajectories.attacks",
-        ["pgd"],
-        "experiments.e.trajectories.attacks: pgd is not in experiments.e.attacks (bim)",
-    ),
+    ("experiments.e.trajectories.attacks", ["pgd"], ": pgd is not in experiments.e.attacks (bim)"),
     (
         "experiments.e.trajectories.norms",
         ["l2"],
-        "experiments.e.trajectories.norms: l2 is not in experiments.e.norms (linf, l2_rms)",
+        ": l2 is not in experiments.e.norms (linf, l2_rms)",
     ),
     (
         "models.M.training.gradient",
@@ -689,9 +528,9 @@ WRONG: list[tuple[str, object, str]] = [
     # validation
     ("datasets.d.validation", 0, f"datasets.d: {NO_VALIDATION}"),
     ("datasets.d.validation", 1.5, f"datasets.d: {NO_VALIDATION}"),
-    ("datasets.d.validation", -1, "datasets.d.validation: -1 must be 0 or more"),
-    ("datasets.d.validation", "10%", f"datasets.d.validation: '10%' {NOT_A_NUMBER}"),
-    ("datasets.d.validation", None, f"datasets.d.validation: None {NOT_A_NUMBER}"),
+    ("datasets.d.validation", -1, ": -1 must be 0 or more"),
+    ("datasets.d.validation", "10%", f": '10%' {NOT_A_NUMBER}"),
+    ("datasets.d.validation", None, f": None {NOT_A_NUMBER}"),
     # datasets of one's own
     ("datasets.d.class_names", ["a"], "datasets.d: source digits takes no class_names: remove it"),
     ("datasets.d.label_bytes", 2, "datasets.d: source digits takes no label_bytes: remove it"),
@@ -748,62 +587,41 @@ WRONG += [
         (
             "datasets.d.mirrors",
             [mirror],
-            f"datasets.d.mirrors[0]: {mirror!r} does not fit: write https://..., http://... or "
-            "file:///folder",
+            f"[0]: {mirror!r} does not fit: write https://..., http://... or file:///folder",
         )
         for mirror in ("file://data/mnist", "file://./data", "https:///data", "ftp://x", "")
     ),
     # the scale of images
-    ("experiments.e.epsilons", [8], f"experiments.e.epsilons: {too_far(8, 'linf', 1, 8)}"),
-    ("experiments.e.epsilons", [1.5], f"experiments.e.epsilons: {too_far(1.5, 'linf', 1, 8)}"),
-    (
-        "experiments.e.epsilons",
-        ["256/255"],
-        "experiments.e.epsilons: 256/255 in linf is more than 1, ",
-    ),
+    ("experiments.e.epsilons", [8], f": {too_far(8, 'linf', 1, 8)}"),
+    ("experiments.e.epsilons", [1.5], f": {too_far(1.5, 'linf', 1, 8)}"),
+    ("experiments.e.epsilons", ["256/255"], ": 256/255 in linf is more than 1, "),
     (
         "experiments.e.epsilons",
         {"linf": ["8/255"], "l2_rms": [0.1, 16]},
-        f"experiments.e.epsilons: {too_far(16, 'l2_rms', 1, 16)}",
+        f": {too_far(16, 'l2_rms', 1, 16)}",
     ),
-    ("attacks.bim.step", 2, f"attacks.bim.step: {too_far(2, 'linf', 1, 2)}"),
-    ("experiments.e.epsilons", ["1e-12"], f"experiments.e.epsilons: 1e-12 {UNSEEN}"),
-    ("experiments.e.epsilons", [0.1, 5e-324], f"experiments.e.epsilons: 5e-324 {UNSEEN}"),
-    ("attacks.bim.step", 9e-10, f"attacks.bim.step: 9e-10 {UNSEEN}"),
-    (
-        "attacks.bim.step",
-        {"linf": 0.1, "l2_rms": 2},
-        f"attacks.bim.step: {too_far(2, 'l2_rms', 1, 2)}",
-    ),
-    (
-        "attacks.bim",
-        {"method": "pgd", "relative_step": 25},
-        "attacks.bim.relative_step: 25 must be 2 or less",
-    ),
-    (
-        "experiments.e.detection",
-        {"relative_step": 2.5},
-        "experiments.e.detection.relative_step: 2.5 must be 2 or less",
-    ),
+    ("attacks.bim.step", 2, f": {too_far(2, 'linf', 1, 2)}"),
+    ("experiments.e.epsilons", ["1e-12"], f": 1e-12 {UNSEEN}"),
+    ("experiments.e.epsilons", [0.1, 5e-324], f": 5e-324 {UNSEEN}"),
+    ("attacks.bim.step", 9e-10, f": 9e-10 {UNSEEN}"),
+    ("attacks.bim.step", {"linf": 0.1, "l2_rms": 2}, f": {too_far(2, 'l2_rms', 1, 2)}"),
+    ("attacks.bim", {"method": "pgd", "relative_step": 25}, ".relative_step: 25 must be 2 or less"),
+    ("experiments.e.detection", {"relative_step": 2.5}, ".relative_step: 2.5 must be 2 or less"),
     # tolerances
-    ("experiments.e.tolerances", ["1e3"], f"experiments.e.tolerances[0]: 1000 {RANGE}"),
-    ("experiments.e.tolerances", [1, "1e-30"], f"experiments.e.tolerances[1]: 1e-30 {RANGE}"),
-    ("models.M.solver.tolerance", 1e4, f"models.M.solver.tolerance: 10000 {RANGE}"),
+    ("experiments.e.tolerances", ["1e3"], f"[0]: 1000 {RANGE}"),
+    ("experiments.e.tolerances", [1, "1e-30"], f"[1]: 1e-30 {RANGE}"),
+    ("models.M.solver.tolerance", 1e4, f": 10000 {RANGE}"),
     (
         "attacks.bim",
         {"method": "fgsm", "gradient": "surrogate", "surrogate": {"tolerance": "1e4"}},
-        f"attacks.bim.surrogate.tolerance: 10000 {RANGE}",
+        f".surrogate.tolerance: 10000 {RANGE}",
     ),
     (
         "attacks.bim",
         {"method": "fgsm", "gradient": "adjoint", "adjoint_tolerance": "1e-12"},
-        f"attacks.bim.adjoint_tolerance: 1e-12 {RANGE}",
+        f".adjoint_tolerance: 1e-12 {RANGE}",
     ),
-    (
-        "experiments.e.randomisation",
-        {"high": "1e5"},
-        f"experiments.e.randomisation.high: 100000 {RANGE}",
-    ),
+    ("experiments.e.randomisation", {"high": "1e5"}, f".high: 100000 {RANGE}"),
     # classes
     (
         "datasets.own.class_names",
@@ -846,7 +664,7 @@ WRONG += [
 @pytest.mark.parametrize(("path", "value", "line"), WRONG)
 def test_a_mistake_is_one_line(path, value, line):
     (found,) = mistakes(changed(path, value))
-    expected = f"config: {line}"
+    expected = f"config: {path if line.startswith((':', '[', '.')) else ''}{line}"
     assert found.startswith(expected) if line.endswith(", ") else found == expected
 
 
@@ -1090,21 +908,10 @@ def test_the_full_base_is_right():
     assert load(FULL)
 
 
-@pytest.mark.parametrize("name", ["tables", "figures", "claims", "logs", "benchmarks"])
-def test_a_dataset_is_not_called_like_a_folder_of_results(name):
-    raw = deepcopy(BASE)
-    raw["datasets"][name] = {"source": "digits"}
-    with pytest.raises(UserError) as caught:
-        load(raw)
-    assert str(caught.value) == (
-        f"config: datasets.{name}: the folder of that name holds other files of a run: choose "
-        "another name"
-    )
-
-
 @pytest.mark.parametrize(
     ("section", "name"),
     [
+        *(("datasets", name) for name in ("tables", "figures", "claims", "logs", "benchmarks")),
         ("datasets", "Tables"),
         ("datasets", "LOGS"),
         ("models", "benchmarks"),
@@ -1128,30 +935,22 @@ class TestEnoughImages:
     @pytest.mark.parametrize(
         ("path", "value", "line"),
         [
-            ("datasets.d.validation", 1438, "datasets.d.validation: 1438 holds 1438 of 1438"),
-            ("datasets.d.validation", 5000, "datasets.d.validation: 5000 holds 5000 of 1438"),
-            ("datasets.d.validation", 0.0003, "datasets.d.validation: 0.0003 holds 0 of 1438"),
-            ("datasets.d.validation", 0.9999, "datasets.d.validation: 0.9999 holds 1438 of 1438"),
-            (
-                "datasets.d.subset.train",
-                1295,
-                "datasets.d.subset.train: 1295 .* 1294 are available",
-            ),
-            ("datasets.d.subset.validation", 145, r"datasets.d.subset.validation: 145 .* 144 are"),
-            ("datasets.d.subset.test", 360, "datasets.d.subset.test: 360 .* 359 are available"),
+            ("datasets.d.validation", 1438, "1438 holds 1438 of 1438"),
+            ("datasets.d.validation", 5000, "5000 holds 5000 of 1438"),
+            ("datasets.d.validation", 0.0003, "0.0003 holds 0 of 1438"),
+            ("datasets.d.validation", 0.9999, "0.9999 holds 1438 of 1438"),
+            ("datasets.d.subset.train", 1295, "1295 .* 1294 are available"),
+            ("datasets.d.subset.validation", 145, "145 .* 144 are"),
+            ("datasets.d.subset.test", 360, "360 .* 359 are available"),
             *(
-                (
-                    f"experiments.e.{section}.images",
-                    360,
-                    f"experiments.e.{section}.images: 360 images are asked for, d has 359 to test",
-                )
+                (f"experiments.e.{section}.images", 360, "360 .* asked for, d has 359 to test")
                 for section in ("trajectories", "audit", "randomisation", "detection")
             ),
         ],
     )
     def test_what_is_written_is_refused(self, path, value, line):
         (found,) = mistakes(changed(path, value))
-        assert re.match(f"config: {line}", found)
+        assert re.match(f"config: {re.escape(path)}: {line}", found)
         assert re.search(": (lower it or leave it out|choose it so that both .*)$", found)
 
     @pytest.mark.parametrize(
@@ -1325,11 +1124,9 @@ def test_a_removed_section_is_refused_with_what_replaces_it():
 
 def test_shards_to_keep():
     raw = deepcopy(BASE) | {"compute": {"keep_shards": True}}
-    with pytest.raises(UserError) as caught:
-        load(raw)
-    assert str(caught.value) == (
+    assert mistakes(raw) == [
         "config: compute: keep_shards needs shard_size: say how many images a shard holds"
-    )
+    ]
     raw["compute"]["shard_size"] = 100
     assert load(raw).compute.keep_shards
 
@@ -1338,11 +1135,9 @@ def test_shards_of_images_that_are_not_counted():
     raw = deepcopy(BASE) | {"compute": {"shard_size": 100}}
     assert load(raw).compute.shard_size == 100
     raw["experiments"]["e"]["datasets"] = ["d", "own"]
-    with pytest.raises(UserError) as caught:
-        load(raw)
-    assert str(caught.value) == (
+    assert mistakes(raw) == [
         "config: compute.shard_size: how many test images own has is known only once it is "
         "prepared: set datasets.own.subset.test to their number, or remove shard_size"
-    )
+    ]
     raw["datasets"]["own"]["subset"] = {"test": 1000}
     assert load(raw).compute.shard_size == 100
