@@ -96,8 +96,8 @@ def test_the_base_is_right():
     assert config.models["M"].solver.tolerance == 1e-3
 
 
-# The key, the wrong value, and the line after `config: `. One that begins with a colon, a bracket or
-# a dot follows the key; one that ends on ", " is only the beginning of the line.
+# The key, the wrong value, and the line after `config: `. One that begins with a colon, a bracket
+# or a dot follows the key; one that ends on ", " is only the beginning of the line.
 WRONG: list[tuple[str, object, str]] = [
     # unknown keys, at every level
     (
