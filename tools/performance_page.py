@@ -2,7 +2,7 @@
 
     python tools/performance_page.py
 
-`benchmarks/speed.py --output` and `benchmarks/scale.py --output` write the JSON files.
+The JSON files are copies of what `benchmarks/speed.py` and `benchmarks/scale.py` write.
 """
 
 import json
@@ -28,7 +28,8 @@ def render() -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"short": short, "span": span, "scaled": scaled, "by_model": by_model}
+    for function in (short, span, scaled, by_model, reworded):
+        environment.filters[function.__name__] = function
     environment.globals |= {"table": table}
     measured = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
     return environment.get_template("page.md.j2").render(measured)
@@ -66,6 +67,17 @@ def by_model(rows: Iterable[Row], key: str, value: str) -> list[Row]:
     for row in rows:
         found.setdefault(row[key], {key: row[key]})[row["model"]] = row[value]
     return list(found.values())
+
+
+def reworded(rows: Iterable[Row], words: Mapping[str, str]) -> list[Row]:
+    """Rows with other words for some of their texts."""
+    return [
+        {
+            key: words.get(value, value) if isinstance(value, str) else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def table(rows: Iterable[Row], columns: Mapping[str, str]) -> str:
