@@ -7,22 +7,16 @@
 rule attack:
     input:
         data=DATA,
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
-        source=source_model,
-        cheaper=cheaper_attacks,
+        weights=WEIGHTS,
+        spec=SPEC,
+        source=of_job(inputs.source_model),
+        cheaper=of_job(inputs.cheaper_attacks),
     output:
-        attack=f"{CELL}/attack.h5",
+        attack=ATTACK,
     log:
-        logs(
-            "attack",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
-        ),
+        paths.log("attack", CELL),
     benchmark:
-        benchmarks(
-            "attack",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
-        )
+        paths.benchmark("attack", CELL)
     wildcard_constraints:
         dataset=one_of(CONFIG.datasets.keys() - SPLIT),
     threads: CONFIG.compute.threads
@@ -31,10 +25,10 @@ rule attack:
         mem_mb=megabytes(attack_work),
         runtime=minutes(attack_work),
     params:
-        code=code_of("attack", "merge", modules=methods),
-        coordinates=coordinates,
-        settings=attack_settings,
-        images=tested_images,
+        code=code_of("attack", "merge", modules=of_job(params.methods)),
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.attack),
+        images=of_job(params.tested_images),
     message:
         "Attacking {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} "
         "by {wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"
@@ -45,22 +39,16 @@ rule attack:
 rule attack_shard:
     input:
         data=DATA,
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
-        source=source_model,
-        cheaper=cheaper_attacks,
+        weights=WEIGHTS,
+        spec=SPEC,
+        source=of_job(inputs.source_model),
+        cheaper=of_job(inputs.cheaper_attacks),
     output:
-        attack=SHARD if CONFIG.compute.keep_shards else temp(SHARD),
+        attack=SHARD_FILE if CONFIG.compute.keep_shards else temp(SHARD_FILE),
     log:
-        logs(
-            "attack_shard",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}/{shard}",
-        ),
+        paths.log("attack_shard", SHARD),
     benchmark:
-        benchmarks(
-            "attack_shard",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}/{shard}",
-        )
+        paths.benchmark("attack_shard", SHARD)
     wildcard_constraints:
         dataset=one_of(SPLIT),
     threads: CONFIG.compute.threads
@@ -69,11 +57,11 @@ rule attack_shard:
         mem_mb=megabytes(shard_work),
         runtime=minutes(shard_work),
     params:
-        code=code_of("attack", modules=methods),
-        coordinates=coordinates,
-        settings=attack_settings,
-        images=images_of_part,
-        part=part,
+        code=code_of("attack", modules=of_job(params.methods)),
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.attack),
+        images=of_job(params.images_of_part),
+        part=of_job(params.part),
     message:
         "Attacking {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} "
         "by {wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}, images {wildcards.shard}"
@@ -84,28 +72,22 @@ rule attack_shard:
 rule merge:
     input:
         data=DATA,
-        shards=shards,
+        shards=of_job(inputs.shards_of),
     output:
-        attack=f"{CELL}/attack.h5",
+        attack=ATTACK,
     log:
-        logs(
-            "merge",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
-        ),
+        paths.log("merge", CELL),
     benchmark:
-        benchmarks(
-            "merge",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
-        )
+        paths.benchmark("merge", CELL)
     wildcard_constraints:
         dataset=one_of(SPLIT),
     localrule: True
     params:
         # Those of `attack`, so that the file counts as made by either.
-        code=code_of("attack", "merge", modules=methods),
-        coordinates=coordinates,
-        settings=attack_settings,
-        images=tested_images,
+        code=code_of("attack", "merge", modules=of_job(params.methods)),
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.attack),
+        images=of_job(params.tested_images),
     message:
         "Merging the shards of {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} "
         "by {wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"

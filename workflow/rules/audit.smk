@@ -6,14 +6,14 @@
 rule audit:
     input:
         data=DATA,
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
+        weights=WEIGHTS,
+        spec=SPEC,
     output:
-        audit=f"{SOLVED}/audit.h5",
+        audit=result(SOLVED, "audit.h5"),
     log:
-        logs("audit", "{dataset}/{model}/seed-{seed}/tau-{tolerance}"),
+        paths.log("audit", SOLVED),
     benchmark:
-        benchmarks("audit", "{dataset}/{model}/seed-{seed}/tau-{tolerance}")
+        paths.benchmark("audit", SOLVED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -21,8 +21,8 @@ rule audit:
         runtime=minutes(audit_work),
     params:
         code=code_of("audit"),
-        coordinates=coordinates,
-        settings=audit_settings,
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.audit),
     message:
         "Auditing the gradients of {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}"
     script:
@@ -32,21 +32,15 @@ rule audit:
 rule judge:
     input:
         data=DATA,
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
-        attack=f"{CELL}/attack.h5",
+        weights=WEIGHTS,
+        spec=SPEC,
+        attack=ATTACK,
     output:
-        judged=f"{CELL}/judged.h5",
+        judged=result(CELL, "judged.h5"),
     log:
-        logs(
-            "judge",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
-        ),
+        paths.log("judge", CELL),
     benchmark:
-        benchmarks(
-            "judge",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
-        )
+        paths.benchmark("judge", CELL)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -54,8 +48,8 @@ rule judge:
         runtime=minutes(judge_work),
     params:
         code=code_of("judge"),
-        coordinates=coordinates,
-        tolerances=judging_tolerances,
+        coordinates=of_job(params.coordinates),
+        tolerances=of_job(params.matrix_tolerances),
     message:
         "Judging at every tolerance the adversarials of {wildcards.model} (seed {wildcards.seed}) "
         "from tau {wildcards.tolerance}: {wildcards.attack}, {wildcards.norm} "
@@ -67,14 +61,14 @@ rule judge:
 rule randomise:
     input:
         data=DATA,
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
+        weights=WEIGHTS,
+        spec=SPEC,
     output:
-        randomised=f"{TRAINED}/randomised/{{norm}}/eps-{{epsilon}}/randomised.h5",
+        randomised=result(RANDOMISED, "randomised.h5"),
     log:
-        logs("randomise", "{dataset}/{model}/seed-{seed}/{norm}/eps-{epsilon}"),
+        paths.log("randomise", RANDOMISED),
     benchmark:
-        benchmarks("randomise", "{dataset}/{model}/seed-{seed}/{norm}/eps-{epsilon}")
+        paths.benchmark("randomise", RANDOMISED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -82,8 +76,8 @@ rule randomise:
         runtime=minutes(randomise_work),
     params:
         code=code_of("randomise"),
-        coordinates=coordinates,
-        settings=randomisation_settings,
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.randomisation),
     message:
         "Attacking {wildcards.model} (seed {wildcards.seed}) while its tolerance is drawn: "
         "{wildcards.norm} epsilon {wildcards.epsilon}"
@@ -94,20 +88,14 @@ rule randomise:
 rule detect:
     input:
         data=DATA,
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
+        weights=WEIGHTS,
+        spec=SPEC,
     output:
-        detection=f"{SOLVED}/detection/{{norm}}/eps-{{epsilon}}/detection.h5",
+        detection=result(DETECTED, "detection.h5"),
     log:
-        logs(
-            "detect",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{norm}/eps-{epsilon}",
-        ),
+        paths.log("detect", DETECTED),
     benchmark:
-        benchmarks(
-            "detect",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{norm}/eps-{epsilon}",
-        )
+        paths.benchmark("detect", DETECTED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -115,8 +103,8 @@ rule detect:
         runtime=minutes(detect_work),
     params:
         code=code_of("detect"),
-        coordinates=coordinates,
-        settings=detection_settings,
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.detection),
     message:
         "Detecting adversarials of {wildcards.model} (seed {wildcards.seed}) at tau "
         "{wildcards.tolerance} by other tolerances: {wildcards.norm} epsilon {wildcards.epsilon}"

@@ -10,7 +10,7 @@ rule fetch:
     output:
         # Only the record is declared: Snakemake deletes declared outputs before a job, and files
         # that lie in the folder already, with the right checksums, are to be used as they are.
-        record="resources/{folder}/verified.json",
+        record=paths.RECORD,
     log:
         "resources/logs/fetch/{folder}.log",
     benchmark:
@@ -19,7 +19,7 @@ rule fetch:
     localrule: True
     params:
         code=code_of("fetch"),
-        source=lambda wildcards: source_of(wildcards.folder),
+        source=of_job(params.source_in_folder),
     message:
         "Fetching the files of {wildcards.folder}"
     script:
@@ -28,21 +28,19 @@ rule fetch:
 
 rule prepare:
     input:
-        record=lambda wildcards: f"resources/{sources.resource_folder(CONFIG, wildcards.dataset)}/verified.json",
+        record=of_job(inputs.record),
     output:
         data=DATA,
     log:
-        logs("prepare", "{dataset}"),
+        paths.log("prepare", PREPARED),
     benchmark:
-        benchmarks("prepare", "{dataset}")
+        paths.benchmark("prepare", PREPARED)
     priority: BEFORE_TRAINING
     params:
         code=code_of("prepare"),
-        source=lambda wildcards: source_of(
-            sources.resource_folder(CONFIG, wildcards.dataset)
-        ),
-        validation=lambda wildcards: CONFIG.datasets[wildcards.dataset].validation,
-        split_seed=lambda wildcards: CONFIG.datasets[wildcards.dataset].split_seed,
+        source=of_job(params.source),
+        validation=of_job(params.validation),
+        split_seed=of_job(params.split_seed),
     message:
         "Preparing {wildcards.dataset}: images, labels, splits"
     script:

@@ -5,14 +5,14 @@
 rule evaluate:
     input:
         data=DATA,
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
+        weights=WEIGHTS,
+        spec=SPEC,
     output:
-        clean=f"{SOLVED}/clean.h5",
+        clean=result(SOLVED, "clean.h5"),
     log:
-        logs("evaluate", "{dataset}/{model}/seed-{seed}/tau-{tolerance}"),
+        paths.log("evaluate", SOLVED),
     benchmark:
-        benchmarks("evaluate", "{dataset}/{model}/seed-{seed}/tau-{tolerance}")
+        paths.benchmark("evaluate", SOLVED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -20,8 +20,8 @@ rule evaluate:
         runtime=minutes(evaluation_work),
     params:
         code=code_of("evaluate"),
-        coordinates=coordinates,
-        images=tested_images,
+        coordinates=of_job(params.coordinates),
+        images=of_job(params.tested_images),
     message:
         "Evaluating {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}"
     script:

@@ -9,7 +9,7 @@ COLLECTED = {
     "clean": of_experiment(grid.solved, "clean.h5"),
     "attacks": of_experiment(grid.cells, "attack.h5"),
     "trajectories": of_experiment(stages.followed, "trajectory.h5"),
-    "probes": probes,
+    "probes": of_job(inputs.probes),
     "audits": of_experiment(stages.audited, "audit.h5"),
     "judged": of_experiment(stages.judged, "judged.h5"),
     "randomised": of_experiment(stages.randomised, "randomised.h5"),
@@ -40,14 +40,14 @@ rule tables:
         ),
         table_files("parquet"),
     log:
-        logs("tables", "tables"),
+        paths.log("tables", "tables"),
     benchmark:
-        benchmarks("tables", "tables")
+        paths.benchmark("tables", "tables")
     params:
         code=code_of("tables"),
         inputs=set_of(*COLLECTED.values()),
-        paper=papers_attack,
-        training_tolerances=training_tolerances,
+        paper=of_job(params.papers_attack),
+        training_tolerances=of_job(params.training_tolerances),
     message:
         "Collecting the tables of {wildcards.experiment}"
     script:
@@ -58,16 +58,10 @@ rule figures:
     input:
         tables=table_files("parquet"),
         attacks=SHOWN,
-        data=lambda wildcards: [
-            f"results/{cell.experiment}/{cell.dataset}/data.h5"
-            for cell in stages.shown(CONFIG, wildcards.experiment)
-        ],
+        data=of_experiment(stages.shown, "data.h5", PREPARED),
         trajectories=COLLECTED["trajectories"],
         followed_attacks=of_experiment(stages.followed, "attack.h5"),
-        followed_data=lambda wildcards: [
-            f"results/{cell.experiment}/{cell.dataset}/data.h5"
-            for cell in stages.followed(CONFIG, wildcards.experiment)
-        ],
+        followed_data=of_experiment(stages.followed, "data.h5", PREPARED),
     output:
         report(
             figure_files("svg"),
@@ -79,13 +73,13 @@ rule figures:
         figure_files("json"),
         images=directory("results/{experiment}/figures/images"),
     log:
-        logs("figures", "figures"),
+        paths.log("figures", "figures"),
     benchmark:
-        benchmarks("figures", "figures")
+        paths.benchmark("figures", "figures")
     params:
         code=code_of("figures"),
         inputs=set_of(SHOWN, COLLECTED["trajectories"]),
-        models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
+        models=of_job(params.models),
     message:
         "Drawing the figures of {wildcards.experiment}"
     script:
@@ -98,12 +92,12 @@ rule claim:
     output:
         claim="results/{experiment}/claims/{dataset}-{model}.json",
     log:
-        logs("claim", "{dataset}-{model}"),
+        paths.log("claim", "{dataset}-{model}"),
     benchmark:
-        benchmarks("claim", "{dataset}-{model}")
+        paths.benchmark("claim", "{dataset}-{model}")
     params:
         code=code_of("claim"),
-        paper=papers_attack,
+        paper=of_job(params.papers_attack),
     message:
         "Recording what is claimed of {wildcards.model} on {wildcards.dataset}"
     script:
@@ -125,14 +119,14 @@ rule report:
         manifest="results/{experiment}/manifest.json",
         costs="results/{experiment}/costs.csv",
     log:
-        logs("report", "report"),
+        paths.log("report", "report"),
     benchmark:
-        benchmarks("report", "report")
+        paths.benchmark("report", "report")
     params:
         code=code_of("report"),
         resources=str(RESOURCES),
-        paper=lambda wildcards: CONFIG.experiments[wildcards.experiment].paper,
-        models=lambda wildcards: CONFIG.experiments[wildcards.experiment].models,
+        paper=of_job(params.paper),
+        models=of_job(params.models),
     message:
         "Writing the report of {wildcards.experiment}"
     script:
@@ -148,9 +142,9 @@ rule page:
         page="docs/results/{experiment}.md",
         folder=directory("docs/results/{experiment}"),
     log:
-        logs("page", "page"),
+        paths.log("page", "page"),
     benchmark:
-        benchmarks("page", "page")
+        paths.benchmark("page", "page")
     params:
         code=code_of("page"),
     message:

@@ -30,7 +30,7 @@ def attack_work(wildcards):
 def shard_work(wildcards):
     """The work of an attack on the images of one shard."""
     steps = job_sizes.attack_steps(CONFIG, wildcards.attack)
-    images = grid_shards.Shard.named(wildcards.shard).images
+    images = Shard.named(wildcards.shard).images
     return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps, images)
 
 

@@ -6,13 +6,13 @@ rule train:
     input:
         data=DATA,
     output:
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
-        history=f"{TRAINED}/history.csv",
+        weights=WEIGHTS,
+        spec=SPEC,
+        history=result(TRAINED, "history.csv"),
     log:
-        logs("train", "{dataset}/{model}/seed-{seed}"),
+        paths.log("train", TRAINED),
     benchmark:
-        benchmarks("train", "{dataset}/{model}/seed-{seed}")
+        paths.benchmark("train", TRAINED)
     wildcard_constraints:
         model=one_of(name for name, m in CONFIG.models.items() if m.weights is None),
     threads: CONFIG.compute.training_threads
@@ -22,11 +22,9 @@ rule train:
         runtime=minutes(training_work),
     params:
         code=code_of("train"),
-        architecture=architecture,
-        training=training,
-        subset=lambda wildcards: CONFIG.datasets[wildcards.dataset].subset.model_dump(
-            exclude={"test"}
-        ),
+        architecture=of_job(params.architecture),
+        training=of_job(params.training),
+        subset=of_job(params.training_subset),
         # Not an output: it must outlive a killed job for the next one to resume from.
         checkpoint=subpath(output.weights, parent=True),
     message:
@@ -39,20 +37,20 @@ rule import_weights:
     input:
         data=DATA,
         # The user's own file: to a workflow with this one as a module it has no prefix.
-        checkpoint=lambda wildcards: local(imported(wildcards)),
+        checkpoint=lambda wildcards: local(of_job(params.checkpoint)(wildcards)),
     output:
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
+        weights=WEIGHTS,
+        spec=SPEC,
     log:
-        logs("import_weights", "{dataset}/{model}/seed-{seed}"),
+        paths.log("import_weights", TRAINED),
     benchmark:
-        benchmarks("import_weights", "{dataset}/{model}/seed-{seed}")
+        paths.benchmark("import_weights", TRAINED)
     wildcard_constraints:
         model=one_of(name for name, m in CONFIG.models.items() if m.weights is not None),
     params:
         code=code_of("import_weights"),
-        checkpoint=imported,
-        architecture=architecture,
+        checkpoint=of_job(params.checkpoint),
+        architecture=of_job(params.architecture),
     message:
         "Importing the weights of {wildcards.model} from {input.checkpoint}"
     script:

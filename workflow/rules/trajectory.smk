@@ -5,14 +5,14 @@
 rule probe:
     input:
         data=DATA,
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
+        weights=WEIGHTS,
+        spec=SPEC,
     output:
-        probe=f"{SOLVED}/probe.h5",
+        probe=result(SOLVED, "probe.h5"),
     log:
-        logs("probe", "{dataset}/{model}/seed-{seed}/tau-{tolerance}"),
+        paths.log("probe", SOLVED),
     benchmark:
-        benchmarks("probe", "{dataset}/{model}/seed-{seed}/tau-{tolerance}")
+        paths.benchmark("probe", SOLVED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -20,8 +20,8 @@ rule probe:
         runtime=minutes(evaluation_work),
     params:
         code=code_of("probe"),
-        coordinates=coordinates,
-        settings=probe_settings,
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.probe),
     message:
         "Fitting probes of h(t) of {wildcards.model} (seed {wildcards.seed}) at tau "
         "{wildcards.tolerance}"
@@ -32,22 +32,16 @@ rule probe:
 rule trajectory:
     input:
         data=DATA,
-        weights=f"{TRAINED}/model.safetensors",
-        spec=f"{TRAINED}/model.json",
-        attack=f"{CELL}/attack.h5",
-        probe=probe,
+        weights=WEIGHTS,
+        spec=SPEC,
+        attack=ATTACK,
+        probe=of_job(inputs.probe),
     output:
-        trajectory=f"{CELL}/trajectory.h5",
+        trajectory=result(CELL, "trajectory.h5"),
     log:
-        logs(
-            "trajectory",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
-        ),
+        paths.log("trajectory", CELL),
     benchmark:
-        benchmarks(
-            "trajectory",
-            "{dataset}/{model}/seed-{seed}/tau-{tolerance}/{attack}/{norm}/eps-{epsilon}",
-        )
+        paths.benchmark("trajectory", CELL)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -55,8 +49,8 @@ rule trajectory:
         runtime=minutes(trajectory_work),
     params:
         code=code_of("trajectory"),
-        coordinates=coordinates,
-        follow=follow_settings,
+        coordinates=of_job(params.coordinates),
+        follow=of_job(params.follow),
     message:
         "Following h(t) of {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}: "
         "{wildcards.attack}, {wildcards.norm} epsilon {wildcards.epsilon}"

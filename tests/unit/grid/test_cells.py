@@ -10,6 +10,7 @@ from node_robustness.config.loading import load
 from node_robustness.errors import UserError
 from node_robustness.grid import attack_settings, shards, sources, stages
 from node_robustness.grid import cells as grid_cells
+from node_robustness.grid.paths import TRAINED
 
 TOLERANCES = ["1e-3", 1]
 
@@ -209,7 +210,7 @@ def test_the_source_of_a_transfer():
     # Without a tolerance of the target, that of the source's training.
     trained_at = grid_cells.source(asked, cell(asked, attack="transfer", model="R"))
     assert (trained_at.model, trained_at.tolerance) == ("M", 1e-3)
-    assert trained_at.weights_folder == "e/d/M/seed-0"
+    assert trained_at.result("model.json", TRAINED) == "results/e/d/M/seed-0/model.json"
     steps = config(attacks=["transfer"], model_keys={"solver": {"method": "rk4", "steps": 9}})
     assert grid_cells.source(steps, cell(steps, model="R")).tolerance is None
 

@@ -287,4 +287,4 @@ def test_no_import_is_hidden_from_the_digests():
 @pytest.mark.parametrize(("name", "text"), rules(), ids=lambda value: value.split("\n")[0])
 def test_rules_that_make_attacks_have_the_digests_of_their_methods(name, text):
     makes = any(MAKE in of_script(SCRIPTS / f"{script}.py") for script in digested(text))
-    assert makes == ("modules=methods" in text)
+    assert makes == ("modules=of_job(params.methods)" in text)

@@ -1,13 +1,14 @@
-"""The grid: which cells a configuration asks for, and where each file of a run lies.
+"""The grid: which cells a configuration asks for.
 
-Everything that Snakemake needs to know while it parses the workflow is here; like `config`, this
-module must import quickly (no torch).
+Snakemake reads it while it parses the workflow: like `config`, this module must import quickly (no
+torch).
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import ClassVar
 
 from node_robustness.config.attack import AnyAttack, SteppedAttack
 from node_robustness.config.colours import check_colours
@@ -16,12 +17,9 @@ from node_robustness.config.experiment import Experiment
 from node_robustness.config.models import Model
 from node_robustness.config.values import check_distance
 from node_robustness.errors import UserError
-from node_robustness.numbers import token
+from node_robustness.grid import paths
 from node_robustness.shapes import networks
 from node_robustness.shapes.datasets import image_shape
-
-NO_TOLERANCE = "none"
-"""The tolerance token of a model that takes no adaptive steps."""
 
 TIGHT_TOLERANCE = 1e-5
 """A tolerance at which a solve in single precision is as good as exact."""
@@ -34,52 +32,41 @@ RK4_STEPS = 20
 class Trained:
     """One set of weights: a model trained on a dataset from a seed."""
 
+    PLACE: ClassVar[str] = paths.TRAINED
+
     experiment: str
     dataset: str
     model: str
     seed: int
 
     @property
-    def weights_folder(self) -> str:
-        """The folder of its weights under `results/`."""
-        return f"{self.experiment}/{self.dataset}/{self.model}/seed-{self.seed}"
-
-    @property
     def folder(self) -> str:
         """Its folder under `results/`."""
-        return self.weights_folder
+        return paths.fill(paths.folder(self.PLACE), vars(self))
+
+    def result(self, name: str, place: str | None = None) -> str:
+        """The path of a file with its results, or with those of a place that it belongs to."""
+        return paths.fill(paths.result(place or self.PLACE, name), vars(self))
 
 
 @dataclass(frozen=True)
 class Solved(Trained):
     """A model solved at a tolerance; None for a model without an ODE or with fixed steps."""
 
-    tolerance: float | None
+    PLACE: ClassVar[str] = paths.SOLVED
 
-    @property
-    def folder(self) -> str:
-        """Its folder under `results/`."""
-        tau = NO_TOLERANCE if self.tolerance is None else token(self.tolerance)
-        return f"{super().folder}/tau-{tau}"
+    tolerance: float | None
 
 
 @dataclass(frozen=True)
 class Cell(Solved):
     """A model at a tolerance under an attack of a norm and an epsilon."""
 
+    PLACE: ClassVar[str] = paths.CELL
+
     attack: str
     norm: str
     epsilon: float
-
-    @property
-    def solved_folder(self) -> str:
-        """The folder of its model at its tolerance under `results/`."""
-        return super().folder
-
-    @property
-    def folder(self) -> str:
-        """Its folder under `results/`."""
-        return f"{super().folder}/{self.attack}/{self.norm}/eps-{token(self.epsilon)}"
 
 
 def seeds(model: Model, experiment: Experiment) -> list[int]:

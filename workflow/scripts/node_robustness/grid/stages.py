@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from node_robustness.config.attack import GradientAttack
 from node_robustness.config.config import Config
 from node_robustness.config.experiment import Detection, Experiment, Randomisation
+from node_robustness.grid import paths
 from node_robustness.grid.cells import (
     Cell,
     Solved,
@@ -17,33 +19,26 @@ from node_robustness.grid.cells import (
     stepped_alone,
     trained,
 )
-from node_robustness.numbers import token
 
 
 @dataclass(frozen=True)
 class Randomised(Trained):
     """A model whose tolerance is drawn, under attacks of a norm and an epsilon."""
 
+    PLACE: ClassVar[str] = paths.RANDOMISED
+
     norm: str
     epsilon: float
-
-    @property
-    def folder(self) -> str:
-        """Its folder under `results/`."""
-        return f"{super().folder}/randomised/{self.norm}/eps-{token(self.epsilon)}"
 
 
 @dataclass(frozen=True)
 class Detected(Solved):
     """A model at a tolerance, with a detector, under attacks of a norm and an epsilon."""
 
+    PLACE: ClassVar[str] = paths.DETECTED
+
     norm: str
     epsilon: float
-
-    @property
-    def folder(self) -> str:
-        """Its folder under `results/`."""
-        return f"{super().folder}/detection/{self.norm}/eps-{token(self.epsilon)}"
 
 
 def fitted(config: Config, name: str) -> Iterator[Trained]:

@@ -6,15 +6,14 @@ run to run, so they are no tables: they lie beside the manifest, and nothing dep
 
 import csv
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from node_robustness.grid import paths
 from node_robustness.jobs.log import start_and_host
-from node_robustness.numbers import from_token, token
 
 _KEYS = {
     **dict.fromkeys(["dataset", "model"], "str"),
@@ -31,20 +30,9 @@ COLUMNS = {
 }
 """The columns of `job_costs` and their types."""
 
-# Of a job on a model; the names of other jobs say nothing that the rule does not.
-_NAME = re.compile(
-    r"(?P<dataset>[^/]+)/(?P<model>[^/]+)/seed-(?P<seed>\d+)"
-    r"(/tau-(?P<tolerance>[^/]+))?"
-    r"((/(?P<attack>[^/]+))?/(?P<norm>[^/]+)/eps-(?P<epsilon>[^/]+))?"
-    r"(/(?P<images>\d+-\d+))?"
-)
 # The rules whose files the tables have evaluations of.
 _SOLVED = ("evaluate", "attack", "merge")
-_NO_TOLERANCE = "none"
 _NOT_MEASURED = ("NA", "-")
-
-Place = tuple[str | None, ...]
-"""Where a job is in the grid: the values of `_KEYS` as a path spells them, or None."""
 
 
 def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -69,15 +57,15 @@ def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) ->
     nfe = _nfe_by_place(tables)
     rows = []
     for path in benchmarks:
-        rule, name = _rule_and_name(path)
-        found = _NAME.fullmatch(name)
-        if found is None:
-            rows.append({"rule": rule, **_cost(path)})
-            continue
-        place = tuple(found[key] for key in _KEYS)
-        if place in nfe:
-            row = {"rule": rule, **_numbers(place), "images": found["images"], **_cost(path)}
-            rows.append(row | ({"nfe_mean": nfe[place]} if rule in _SOLVED else {}))
+        rule, place = paths.rule_and_place(path)
+        # The places of other jobs say nothing that the rule does not.
+        found = paths.read_place(place) or {}
+        images = found.pop("shard", None)
+        place = place.removesuffix(f"/{images}")
+        if not found or place in nfe:
+            evaluations = nfe.get(place) if rule in _SOLVED else None
+            row = {"rule": rule, **found, "images": images, "nfe_mean": evaluations}
+            rows.append(row | _cost(path))
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values(["rule", *_KEYS, "images"], ignore_index=True)
 
@@ -106,48 +94,22 @@ def stages(costs: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _nfe_by_place(tables: Mapping[str, pd.DataFrame]) -> dict[Place, float]:
+def _nfe_by_place(tables: Mapping[str, pd.DataFrame]) -> dict[str, float | None]:
     """Every place in the grid at which an experiment has jobs; evaluations where they are known."""
-    clean = {_place(row): float(row["nfe_mean"]) for row in _rows(tables["clean"])}
-    attacked = {_place(row): float(row["nfe_adversarial_mean"]) for row in _rows(tables["attacks"])}
-    defences = ("randomisation", "detection")
-    defended = [_place(row) for name in defences for row in _rows(tables[name])]
-    trained = [(*place[:3], *[None] * (len(_KEYS) - 3)) for place in clean]
-    return dict.fromkeys([*trained, *defended], math.nan) | clean | attacked
-
-
-def _rows(table: pd.DataFrame) -> Iterator[Mapping[Any, Any]]:
-    yield from table.to_dict("records")
-
-
-def _place(row: Mapping[Any, Any]) -> Place:
-    """The place of a row of a table."""
-    texts = {key: str(row[key]) if key in row else None for key in _KEYS}
-    if "tolerance" in row:
-        missing = pd.isna(row["tolerance"])
-        texts["tolerance"] = _NO_TOLERANCE if missing else token(row["tolerance"])
-    if "epsilon" in row:
-        texts["epsilon"] = token(row["epsilon"])
-    return tuple(texts.values())
-
-
-def _numbers(place: Place) -> dict[str, Any]:
-    """The coordinates of a place, its tolerance and epsilon as numbers."""
-    values: dict[str, Any] = dict(zip(_KEYS, place, strict=True))
-    for key in ("tolerance", "epsilon"):
-        text = values[key]
-        values[key] = None if text in (None, _NO_TOLERANCE) else from_token(text)
-    return values | {"seed": int(values["seed"])}
-
-
-def _rule_and_name(path: Path) -> tuple[str, str]:
-    # The last such folder: an experiment, or a folder above it, may bear the name too.
-    below = path.parts[_index(path) + 1 :]
-    return below[0], "/".join(below[1:]).removesuffix(".tsv")
-
-
-def _index(path: Path) -> int:
-    return len(path.parts) - 1 - path.parts[::-1].index("benchmarks")
+    clean, attacks, randomised, detected = (
+        [
+            {key: None if pd.isna(value) else value for key, value in row.items()}
+            for row in tables[name].to_dict("records")
+        ]
+        for name in ("clean", "attacks", "randomisation", "detection")
+    )
+    return {
+        **{paths.fill(paths.TRAINED, row): math.nan for row in clean},
+        **{paths.fill(paths.SOLVED, row): row["nfe_mean"] for row in clean},
+        **{paths.fill(paths.CELL, row): row["nfe_adversarial_mean"] for row in attacks},
+        **{paths.fill(paths.RANDOMISED, row): math.nan for row in randomised},
+        **{paths.fill(paths.DETECTED, row): math.nan for row in detected},
+    }
 
 
 def _cost(path: Path) -> dict[str, Any]:
@@ -158,9 +120,7 @@ def _cost(path: Path) -> dict[str, Any]:
         [float(row[column]) for row in rows if row.get(column, "NA") not in _NOT_MEASURED]
         for column in ("cpu_time", "max_rss")
     )
-    parts = list(path.with_suffix(".log").parts)
-    parts[_index(path)] = "logs"
-    started, host = start_and_host(Path(*parts)) or (None, None)
+    started, host = start_and_host(paths.log_of(path)) or (None, None)
     return {
         "started_utc": started,
         "host": host,

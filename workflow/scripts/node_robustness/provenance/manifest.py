@@ -16,6 +16,7 @@ import pandas as pd
 
 from node_robustness.files.atomic import SOFTWARE
 from node_robustness.files.hdf5 import open_hdf5
+from node_robustness.grid import paths
 from node_robustness.provenance import costs
 from node_robustness.provenance.command_line import recall
 
@@ -79,8 +80,8 @@ def manifest(
 def _checkpoints(budgets: pd.DataFrame) -> dict[str, str]:
     found = budgets[["dataset", "model", "seed", "weights_sha256"]].drop_duplicates()
     return {
-        f"{row.dataset}/{row.model}/seed-{row.seed}": str(row.weights_sha256)
-        for row in found.itertuples()
+        paths.fill(paths.TRAINED, row): str(row["weights_sha256"])
+        for row in found.to_dict("records")
     }
 
 

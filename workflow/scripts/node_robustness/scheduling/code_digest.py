@@ -23,7 +23,10 @@ NEUTRAL = {
         for name in _SETTINGS
     },
     "node_robustness.config.enough_images": "it refuses, and changes nothing",
-    "node_robustness.grid": "it says which jobs there are and what is in their params",
+    **{
+        f"node_robustness.grid.{name}": "it says which jobs there are"
+        for name in ("cells", "sources")
+    },
     "node_robustness.data.enough_images": "it refuses, and changes nothing",
     "node_robustness.jobs.log": "the log, the progress bar and the messages of a job",
     "node_robustness.data.downloads": "what it brings counts only with the right SHA-256",

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from node_robustness.grid.paths import TRAINED, read, result
 from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, natural, rate, tabulate
 
 _CLEAN = {
@@ -82,9 +83,8 @@ def training_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         # Of equals the first, as in training.
         ranked = history.sort_values("validation_accuracy", ascending=False, kind="stable")
         best = ranked.iloc[0].to_dict()
-        experiment, dataset, model, seed = path.parts[-5:-1]
-        where = {"experiment": experiment, "dataset": dataset, "model": model}
-        row = where | {"seed": int(seed.removeprefix("seed-")), "epochs": len(history)}
+        where = read(result(TRAINED, "history.csv"), path)
+        row: dict[Any, Any] = where | {"epochs": len(history)}
         rows.append(row | {"best_epoch": best["epoch"]} | best)
     rows.sort(
         key=lambda row: [natural(row[name]) for name in ("experiment", "dataset", "model", "seed")]

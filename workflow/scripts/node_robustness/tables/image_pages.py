@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from node_robustness.files.hdf5 import open_hdf5, read_settings
-from node_robustness.grid.cells import Cell
+from node_robustness.grid import paths
 from node_robustness.tables.examples import as_shown, diverging, layout_note, picture
 from node_robustness.tables.frame import CELL
 
@@ -37,7 +37,7 @@ class Pages:
     """Pages of images, numbered by `page` from 1.
 
     Attributes:
-        images: one row a page: coordinates of its cell, ``name`` (the cell's folder and the image),
+        images: one row a page: coordinates of its cell, ``name`` (the cell's place and the image),
             ``index`` in the test set, ``group``
             (``success`` or ``failed``), ``headline``; times from which the decision differs and the
             responsible interval (NaN: none); ``states``: a picture of how far the adversarial state
@@ -90,12 +90,11 @@ def image_pages(files: Iterable[tuple[Path | str, Path | str, Path | str]]) -> P
         ):
             settings = read_settings(file)
             where = {name: settings[name] for name in CELL}
-            place = {field.name: settings[field.name] for field in fields(Cell)}
-            folder = Cell(**place).folder.removeprefix(f"{where['experiment']}/")
+            place = paths.fill(paths.CELL, settings)
             for kept, i in enumerate(file["kept"][:]):
                 page = len(images) + 1
                 image, own = _image(file, attack, data, kept, i)
-                name = f"{folder}/image-{image['index']}"
+                name = f"{place}/image-{image['index']}"
                 images.append(where | {"page": page, "name": name} | image)
                 pictures += [{"page": page} | row for row in own]
                 parts.append(

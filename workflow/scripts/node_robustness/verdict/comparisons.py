@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from node_robustness.errors import UserError
+from node_robustness.grid import paths
 from node_robustness.perturbations.sizes import Bools
 from node_robustness.statistics.crossed import Difference, difference, holm, proportion
 from node_robustness.statistics.intervals import SIGNIFICANCE, Estimate
@@ -104,8 +105,7 @@ def replicated(attacked: Iterable[Attacked]) -> list[Replicated]:
 
 
 def _place(group: Attacked) -> str:
-    where = group.where
-    return f"{where['experiment']}/{where['dataset']}/{where['model']}/seed-{where['seed']}"
+    return paths.fill(paths.folder(paths.TRAINED), group.where)
 
 
 def reference_tolerance(items: Iterable[Replicated], trained: float | None) -> float | None:
