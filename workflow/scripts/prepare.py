@@ -38,7 +38,11 @@ with job(snakemake.log[0]):
     prepare(
         *images,
         source.class_names,
-        validation=held_out(configuration.datasets[w.dataset], sizes[0]),
+        validation=held_out(
+            snakemake.params.validation,
+            sizes[0],
+            written="validation" in configuration.datasets[w.dataset].model_fields_set,
+        ),
         seed=snakemake.params.split_seed,
         path=snakemake.output.data,
         settings=settings,

@@ -4,7 +4,7 @@ import pytest
 
 from node_robustness.config.datasets import Dataset
 from node_robustness.data.sources import find_source
-from node_robustness.shapes.datasets import Size, held_out, images_to_test, size_of
+from node_robustness.shapes.datasets import Size, held_out, size_of
 
 
 def own(**keys):
@@ -21,21 +21,25 @@ def own(**keys):
 
 def test_the_size_is_that_of_the_images(tmp_path):
     images = find_source("digits").read(tmp_path)
-    assert size_of(Dataset(source="digits")) == Size(
-        len(images.train_images), len(images.test_images), 1, 8 * 8
-    )
+    assert size_of("digits") == Size(len(images.train_images), len(images.test_images), 1, 8 * 8)
 
 
 @pytest.mark.parametrize("source", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
 def test_test_sets_of_ten_thousand(source):
-    assert images_to_test(Dataset(source=source)) == 10_000
-    assert images_to_test(Dataset(source=source, subset={"test": 30})) == 30
+    assert Dataset(source=source).images_to_test == 10_000
+    assert Dataset(source=source, subset={"test": 30}).images_to_test == 30
 
 
-def test_images_of_ones_own_are_not_counted():
-    assert size_of(own()) is None
-    assert images_to_test(own()) is None
-    assert images_to_test(own(subset={"test": 30})) == 30
+def test_images_of_your_own_are_not_counted():
+    assert own().size is None
+    assert own().known_shape is None
+    assert own().images_to_test is None
+    assert own(subset={"test": 30}).images_to_test == 30
+
+
+def test_the_shape_of_images():
+    assert Dataset(source="digits").known_shape == (1, 8, 8)
+    assert Dataset(source="cifar10").known_shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -50,4 +54,5 @@ def test_images_of_ones_own_are_not_counted():
     ],
 )
 def test_validation_images(keys, train, count):
-    assert held_out(own(**keys), train) == count
+    written = "validation" in keys
+    assert held_out(own(**keys).validation, train, written=written) == count

@@ -30,7 +30,6 @@ from node_robustness.config.models import TORCHDIFFEQ_ONLY, Model, Training
 from node_robustness.config.presets import PRESETS, from_preset
 from node_robustness.config.values import Count, Name, Section, check_distance
 from node_robustness.numbers import label
-from node_robustness.shapes.datasets import size_of
 from node_robustness.words import listed
 
 _IN_STEPS = listed([name for name, method in METHODS.items() if method.IN_STEPS], "or")
@@ -162,9 +161,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _there_are_enough_images(self) -> Self:
         for name, dataset in self.datasets.items():
-            size = size_of(dataset)
-            if size is not None:
-                for line in shortages(self, name, size.train, size.test):
+            if dataset.size is not None:
+                for line in shortages(self, name, dataset.size.train, dataset.size.test):
                     raise ValueError(line)
         return self
 

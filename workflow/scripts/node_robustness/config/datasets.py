@@ -20,7 +20,7 @@ from node_robustness.config.values import (
     Section,
     Seed,
 )
-from node_robustness.shapes.datasets import check_order
+from node_robustness.shapes.datasets import Size, check_order, size_of
 
 
 class Subset(Section):
@@ -158,6 +158,21 @@ class Dataset(Section):
     )
     split_seed: Seed = Field(0, description="seed of the split and of the order of the images")
     subset: Subset = Field(Subset(), description="run on fewer images")
+
+    @property
+    def size(self) -> Size | None:
+        """The size of all its images; None of your own data, which are counted when prepared."""
+        return size_of(self.source)
+
+    @property
+    def known_shape(self) -> tuple[int, int, int] | None:
+        """Channels, height and width of its images; None of your own data that do not say."""
+        return self.image_shape or (None if self.size is None else self.size.image_shape)
+
+    @property
+    def images_to_test(self) -> int | None:
+        """How many test images are used; None where all are, and their number is not known yet."""
+        return self.subset.test or (None if self.size is None else self.size.test)
 
     @model_validator(mode="after")
     def _own_data_is_described(self) -> Self:

@@ -33,7 +33,8 @@ def shortages(
         experiments: whose sections are looked at; those of all that name the dataset if None.
     """
     dataset = config.datasets[name]
-    validation = held_out(dataset, train)
+    written = "validation" in dataset.model_fields_set
+    validation = held_out(dataset.validation, train, written=written)
     if not 0 < validation < train:
         yield (
             f"datasets.{name}.validation: {dataset.validation:g} holds {validation} of {train} "

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node_robustness.errors import UserError
-from node_robustness.shapes.datasets import size_of
 
 if TYPE_CHECKING:
     from node_robustness.config.config import Config
@@ -25,7 +24,7 @@ def check_prepared(config: "Config", prepared: Iterable[tuple[str, str]], result
     """
     for experiment, name in prepared:
         path = results / experiment / name / "data.h5"
-        if size_of(config.datasets[name]) is None and path.is_file():
+        if config.datasets[name].size is None and path.is_file():
             # Imported here because it takes a while and few runs need it.
             from node_robustness.data.splits import count_images
 

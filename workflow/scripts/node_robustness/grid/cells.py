@@ -19,7 +19,6 @@ from node_robustness.config.values import check_distance
 from node_robustness.errors import UserError
 from node_robustness.grid import paths
 from node_robustness.shapes import networks
-from node_robustness.shapes.datasets import image_shape
 
 TIGHT_TOLERANCE = 1e-5
 """A tolerance at which a solve in single precision is as good as exact."""
@@ -84,7 +83,7 @@ def check_images(config: Config) -> None:
     """
     for name, experiment in config.experiments.items():
         for dataset in experiment.datasets:
-            shape = image_shape(config.datasets[dataset])
+            shape = config.datasets[dataset].known_shape
             if shape is not None:
                 check_images_of(config, name, dataset, shape, "config: ")
 

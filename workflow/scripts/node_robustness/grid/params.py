@@ -16,7 +16,6 @@ from node_robustness.grid import attack_settings, sources
 from node_robustness.grid.cells import RK4_STEPS, TIGHT_TOLERANCE, Cell, adaptive
 from node_robustness.grid.shards import Shard
 from node_robustness.grid.stages import middle
-from node_robustness.shapes.datasets import images_to_test
 
 Coordinates = Mapping[str, Any]
 
@@ -117,7 +116,7 @@ def images_of(config: Config, at: Coordinates, section: Audit | Randomisation | 
 
     Before data are prepared it may be more than there are.
     """
-    attacked = images_to_test(config.datasets[at["dataset"]])
+    attacked = config.datasets[at["dataset"]].images_to_test
     return section.images if attacked is None else min(section.images, attacked)
 
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from node_robustness.config.config import Config
 from node_robustness.grid.cells import Cell, source, stepped_alone
-from node_robustness.shapes.datasets import images_to_test
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def is_split(config: Config, dataset: str) -> bool:
     They are if it has more test images than one holds, and where shards are kept even if it has
     not, as it may have later.
     """
-    size, images = config.compute.shard_size, images_to_test(config.datasets[dataset])
+    size, images = config.compute.shard_size, config.datasets[dataset].images_to_test
     if size is None or images is None:
         return False
     return config.compute.keep_shards or images > size
@@ -48,7 +47,7 @@ def shards(config: Config, cell: Cell) -> list[Shard]:
     Images that are solved as one equation stay together, as their results depend on each other:
     there a shard holds as many whole batches as `shard_size` begins.
     """
-    size, images = config.compute.shard_size, images_to_test(config.datasets[cell.dataset])
+    size, images = config.compute.shard_size, config.datasets[cell.dataset].images_to_test
     assert size is not None  # see is_split
     assert images is not None
     joint = _joint_images(config, cell)

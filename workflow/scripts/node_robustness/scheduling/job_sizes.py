@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from node_robustness.config.config import Config
 from node_robustness.config.experiment import Trajectories
-from node_robustness.shapes.datasets import Size, size_of
+from node_robustness.shapes.datasets import Size
 
 # A dataset of one's own is counted only once it is prepared.
 _UNKNOWN_SIZE = Size(60_000, 10_000, 3, 32 * 32)
@@ -119,4 +119,4 @@ def _grown(first: int, attempt: int) -> int:
 
 
 def _size(config: Config, dataset: str) -> Size:
-    return size_of(config.datasets[dataset]) or _UNKNOWN_SIZE
+    return config.datasets[dataset].size or _UNKNOWN_SIZE

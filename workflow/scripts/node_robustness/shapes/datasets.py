@@ -6,10 +6,6 @@ Read whenever Snakemake parses the workflow: like `config`, this module must imp
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from node_robustness.config.datasets import Dataset
 
 # Grey, colours, colours with transparency; and a width at which these are no channels.
 _CHANNELS, _NARROWEST = (1, 3, 4), 8
@@ -27,6 +23,11 @@ class Size:
     channels: int
     pixels: int
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, isqrt(self.pixels), isqrt(self.pixels)
+
 
 _SIZES = {
     "digits": Size(1438, 359, 1, 8 * 8),
@@ -37,17 +38,9 @@ _SIZES = {
 }
 
 
-def size_of(dataset: "Dataset") -> Size | None:
-    """The size of all its images; None of your own data, which are counted when prepared."""
-    return _SIZES.get(dataset.source)
-
-
-def image_shape(dataset: "Dataset") -> tuple[int, int, int] | None:
-    """Channels, height and width of its images; None of your own data that do not say."""
-    if dataset.image_shape is not None:
-        return dataset.image_shape
-    size = size_of(dataset)
-    return None if size is None else (size.channels, isqrt(size.pixels), isqrt(size.pixels))
+def size_of(source: str) -> Size | None:
+    """The size of a known dataset; None of your own data, which are counted when prepared."""
+    return _SIZES.get(source)
 
 
 def check_order(where: str, shape: Sequence[int]) -> None:
@@ -68,20 +61,18 @@ def check_order(where: str, shape: Sequence[int]) -> None:
         )
 
 
-def images_to_test(dataset: "Dataset") -> int | None:
-    """How many test images are used; None where all are, and their number is not known yet."""
-    if dataset.subset.test is not None:
-        return dataset.subset.test
-    size = size_of(dataset)
-    return None if size is None else size.test
-
-
 def validation_images(validation: float, train: int) -> int:
     """How many of so many training images are validation images: a share (below 1) or a number."""
     return round(validation * train if validation < 1 else validation)
 
 
-def held_out(dataset: "Dataset", train: int) -> int:
-    """How many of so many training images a dataset holds out: one at least unless it says how."""
-    count = validation_images(dataset.validation, train)
-    return count if "validation" in dataset.model_fields_set else max(count, 1)
+def held_out(validation: float, train: int, *, written: bool) -> int:
+    """How many of so many training images are held out to choose a model.
+
+    Args:
+        validation: a share (below 1) or a number.
+        train: how many training images there are.
+        written: whether the configuration says so; at least one image if not.
+    """
+    count = validation_images(validation, train)
+    return count if written else max(count, 1)
