@@ -110,7 +110,7 @@ def test_the_report_goes_on(tmp_path, monkeypatch):
     report_page.render_report("tiny", tables, {**charts, "clean": failed}, MANIFEST, None, path)
     page = path.read_text()
     for what in (
-        *("The answer", "What single attacks found", "What the paths of states say"),
+        *("The answer", "What single attacks found", "What the trajectories show"),
         *("The table changes", "The tables of costs", "The figure clean"),
     ):
         assert f"{what} {WHY}" in page
@@ -131,7 +131,7 @@ def test_the_page_of_results_goes_on(folder, monkeypatch):
     whole = markdown.render("tiny", folder)
     assert "could not be made" not in whole
     save_still(draw("The figure nfe", broken).svg, folder / "nfe.svg")
-    monkeypatch.setattr(answers, "doubts", broken)
+    monkeypatch.setattr(answers, "undecided", broken)
     page = markdown.render("tiny", folder)
     assert f"\n\nThe figure nfe {WHY}" in page
     assert f"\n\nThe section In short {WHY}" in page

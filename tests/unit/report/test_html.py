@@ -10,7 +10,7 @@ import pytest
 from node_robustness.figures.catalogue import FIGURES
 from node_robustness.provenance.costs import job_costs
 from node_robustness.report import findings
-from node_robustness.report.answers import answers, by_network
+from node_robustness.report.answers import answers, by_network, of_models
 from node_robustness.report.html import render_report
 from node_robustness.report.paper import ACCURACY
 from node_robustness.tables import evaluation
@@ -79,7 +79,7 @@ def test_the_page_tells_what_ran(page):
 
 def test_the_page_tells_what_it_cost(page):
     assert 'id="figure-costs"' in page
-    caption = "The jobs of 5, the longest first; costs.csv beside this page has them all."
+    caption = "The jobs of 5, the longest first; costs.csv has all of them."
     rows = page[page.rindex(caption) :]
     cells = re.findall(r"<tr><td>(.*)</td></tr>", rows)[:5]
     assert [row.split("</td><td>")[0] for row in cells] == [
@@ -98,8 +98,11 @@ def test_the_answer_comes_first(page):
     assert (
         page.index('id="answer"') < page.index('id="figure-verdicts"') < page.index('id="findings"')
     )
-    assert "OON on toy: the robustness that the paper's protocol shows" in html.unescape(page)
-    assert "at τ\u00a0=\u00a01, L∞ ε\u00a0=\u00a00.1 that protocol leaves 90.0\u00a0%" in page
+    assert "The robustness of OON on toy under the paper's protocol" in html.unescape(page)
+    assert (
+        "at τ\u00a0=\u00a01, L∞ ε\u00a0=\u00a00.1: the paper's protocol leaves 90.0\u00a0% "
+        in html.unescape(page)
+    )
     assert "<td>masked</td>" in page
 
 
@@ -125,18 +128,24 @@ def test_what_was_not_measured_is_said(tmp_path):
 def test_answers_of_masked_robustness():
     collected = masked_tables()
     text = "\n".join(answers(*(collected[key] for key in ("verdicts", "gains", "comparisons"))))
-    assert (
-        "RES on toy: the robustness that the paper's protocol shows holds in 1 of 1 setting" in text
-    )
-    assert "is masked gradients in 1 and is undecided in 1 of 2 settings; at τ = 1" in text
-    assert "seem to protect OON on toy in 1 of 1 setting" in text
-    assert "this gain is masked gradients in 1." in text
+    assert "The robustness of RES on toy under the paper's protocol holds in 1 of 1 " in text
+    assert "is masked gradients in 1 and is undecided in 1 of 2 settings. The largest" in text
+    assert "increase the robust accuracy of OON on toy in 1 of 1 setting. The gain is" in text
     assert "+50.0 points under the paper's protocol, +0.0 points under the strongest" in text
-    assert (
-        "OON against RES on toy: under the paper's protocol it is clearly more robust in 2" in text
+    assert "Under the paper's protocol, OON on toy is clearly more robust than RES in 2" in text
+    assert "Under the strongest attack, OON on toy is clearly more robust than RES in 2 of" in text
+    assert "The largest difference is at τ = 1, L∞ ε = 0.1: 34.7 % against 30.0 %." in text
+    assert "1 setting is undecided: there are too few images (1)." in text
+
+
+def test_answers_of_models_that_do_not_differ():
+    comparisons = masked_tables()["comparisons"].assign(direction=0)
+    paper, strongest = of_models(comparisons)
+    than = (
+        "OON on toy is neither clearly more nor clearly less robust than RES in any of 2 settings."
     )
-    assert "there they are farthest apart at τ = 1, L∞ ε = 0.1, " in text
-    assert "Undecided because there are too few images (1)." in text
+    assert paper == f"Under the paper's protocol, {than}"
+    assert strongest.startswith(f"Under the strongest attack, {than} The largest difference is at")
 
 
 def test_of_several_seeds_each_network_is_told_of():
@@ -144,7 +153,7 @@ def test_of_several_seeds_each_network_is_told_of():
     protocols = masked_tables(150, seeds=(0, 1))["protocols"]
     told = by_network(protocols)
     own = protocols[protocols.model == "OON"]
-    (sentence,) = [sentence for sentence in told if sentence.startswith("OON on toy")]
+    (sentence,) = [sentence for sentence in told if "networks OON on toy" in sentence]
     for seed in (0, 1):
         gaps = own[own.seed == seed].gap_low
         assert f"{(gaps > 0.1).sum()} of {len(gaps)} (seed {seed})" in sentence
@@ -153,7 +162,7 @@ def test_of_several_seeds_each_network_is_told_of():
     assert f"{100 * largest.strongest:.1f} % under the strongest attack" in sentence
     level = by_network(own.assign(gap_low=0.1))
     assert level == [
-        "OON on toy, network by network: the gap between the protocols is clearly above "
+        "The gap between the protocols of single networks OON on toy is clearly above "
         f"10.0 points in none of {len(own)} settings."
     ]
 
@@ -247,12 +256,12 @@ def test_findings_compare_models_tolerances_and_gradients(tmp_path):
     ]
     text = said(tmp_path, rows)
     assert "2 clean test images of toy: OON 100.0 % at τ = 0.01 and 50.0 % at τ = 1." in text
-    assert "compared with RES, attacks with direct gradients succeeded on OON clearly less" in text
-    assert "adjoint gradients on OON fell clearly in 1 of 1 setting." in text
-    assert "direct gradients on OON did not change clearly in 1 of 1 setting." in text
-    assert "adjoint gradients in 1 of 1 comparison, clearly less often in 0." in text
+    assert "gradients succeed on OON clearly more often than on RES in none of 1 setting" in text
+    assert "adjoint gradients on OON falls clearly in 1 of 1 setting and rises clearly" in text
+    assert "direct gradients on OON falls clearly in none of 1 setting and rises clearly" in text
+    assert "adjoint gradients in 1 of 1 comparison and clearly less often in none." in text
     assert "masked" in text
-    assert "not yet evidence of robustness" in text
+    assert "no evidence of robustness" in text
 
 
 def test_findings_say_where_gradients_agree():
@@ -270,9 +279,9 @@ def test_findings_say_where_gradients_agree():
         ],
     ).assign(dataset="toy")
     assert findings.of_gradients(audit) == [
-        "OON on toy: adjoint gradients are closest to those through the solver's own steps at "
-        "τ = 0.001 (median cosine 0.99, 95.0 % of the pixels of the same sign) and farthest from "
-        "them at τ = 10 (median cosine 0.25, 50.0 % of the pixels of the same sign)."
+        "OON on toy: adjoint gradients agree best with direct ones at τ = 0.001 (median cosine "
+        "0.99, 95.0 % of the pixels with the same sign) and worst at τ = 10 (median cosine 0.25, "
+        "50.0 % of the pixels with the same sign)."
     ]
     assert findings.of_gradients(audit[:0]) == []
 
@@ -285,8 +294,8 @@ def test_findings_warn_where_only_adjoint_gradients_attacked(tmp_path):
 def test_findings_name_attacks_without_gradients(tmp_path):
     rows = [("RES", None, "none", 0, 9), ("OON", 0.01, "none", 0, 30), ("OON", 1.0, "none", 0, 1)]
     text = said(tmp_path, rows)
-    assert "attacks without gradients succeeded on OON clearly more often in 1 of 1" in text
-    assert "the success rate of attacks without gradients on OON fell clearly in 1 of 1" in text
+    assert "attacks without gradients succeed on OON clearly more often than on RES in 1" in text
+    assert "the success rate of attacks without gradients on OON falls clearly in 1 of 1" in text
 
 
 def test_findings_do_not_warn_without_a_fall(tmp_path):

@@ -54,8 +54,8 @@ def test_nothing_is_said_of_models_that_learned_and_attacks_that_found(tmp_path)
 
 def test_no_image_is_right(tmp_path):
     assert said(run(tmp_path, {(0.1, 0): WRONG})) == [
-        "OON on toy classifies no image correctly: there was nothing to attack, and a robust "
-        "accuracy of 0 % there says nothing of robustness."
+        "OON on toy classifies no image correctly: nothing was attacked, and a robust accuracy of "
+        "0 % does not measure robustness."
     ]
 
 
@@ -68,7 +68,7 @@ def test_it_is_said_of_which_tolerance_and_seed(tmp_path):
 def test_every_solve_failed(tmp_path):
     (sentence,) = said(run(tmp_path, {(0.1, 0): RIGHT, (1.0, 0): FAILED}))
     assert sentence.startswith("OON on toy classifies no image correctly at τ = 1: ")
-    assert "the solver fails on every clean image (`status` in clean.h5 says how)." in sentence
+    assert "The solver fails on every clean image there; `status` in clean.h5" in sentence
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,10 @@ def test_guesses(tmp_path, predictions, guess):
     told = said(tables)
     assert bool(told) == guess
     if guess:
-        assert "is not clearly better than guessing one of 3 classes (at most " in told[0]
+        assert (
+            "is not clearly better than guessing one of 3 classes: its accuracy is at most "
+            in told[0]
+        )
     assert said(tables, {}) == []  # of how many classes is not known
 
 
@@ -91,14 +94,14 @@ def test_no_attack_ran(tmp_path):
 
 def test_no_attack_found_anything(tmp_path):
     (sentence,) = said(run(tmp_path, {(0.1, 0): RIGHT}, found=[False] * 4))
-    assert sentence.startswith("No attack found an adversarial of OON on toy: ")
+    assert sentence.startswith("No attack found an adversarial example of OON on toy. ")
 
 
 def test_every_image_was_left_out(tmp_path):
     tables = run(tmp_path, {(0.1, 0): RIGHT}, found=[False] * 4, skipped=[True] * 4)
     assert said(tables) == [
         "bim had no image of OON on toy left to attack in 1 setting: cheaper attacks had broken "
-        "them all."
+        "all of them."
     ]
 
 
@@ -108,7 +111,7 @@ def test_it_is_the_first_sentence_of_the_report(tmp_path):
     render_report("tiny", tables, {}, MANIFEST, None, tmp_path / "report.html")
     page = html.unescape((tmp_path / "report.html").read_text())
     first = re.search(r"<li>(?!<a)(.*?)</li>", page)[1].replace("\u00a0", " ")
-    assert first.startswith("OON on toy classifies no image correctly: there was nothing to attack")
+    assert first.startswith("OON on toy classifies no image correctly: nothing was attacked")
     verdicts = tables["verdicts"]
     assert set(verdicts.because) == {"no_correct"}
     assert "because the solver fails on every one" in verdicts.reason.iloc[0]

@@ -1,11 +1,11 @@
-"""What the paths of hidden states say, in plain sentences computed from their tables.
+"""What the trajectories of hidden states show, in plain sentences computed from their tables.
 
 As in `findings`, a difference is called clear only where its 95 % interval leaves out its absence.
 """
 
 import pandas as pd
 
-from node_robustness.numbers import label
+from node_robustness.report.phrases import among, attack_setting, tau
 from node_robustness.tables.frame import CELL
 from node_robustness.tables.trajectory_summary import SCORES
 from node_robustness.words import listed, percent
@@ -21,8 +21,8 @@ def sentences(summary: pd.DataFrame, trajectories: pd.DataFrame, probes: pd.Data
 
     Args:
         summary: Result of `trajectory_summary.summary_table`.
-        trajectories: Result of `trajectory_tables.trajectory_table`.
-        probes: Result of `trajectory_tables.probe_table`.
+        trajectories: Result of `trajectories.trajectory_table`.
+        probes: Result of `trajectories.probe_table`.
 
     Returns:
         Plain sentences with numbers and with the limits of what was measured; none if nothing was
@@ -66,14 +66,14 @@ def _growth(name: str, success: pd.DataFrame, noise: pd.DataFrame) -> list[str]:
     if known.empty:
         return []
     row = _largest(known)
-    beside = noise.merge(row[list(CELL)].to_frame().T.astype(noise[list(CELL)].dtypes))
-    more, less = (known.over_noise_low > 1).sum(), (known.over_noise_high < 1).sum()
+    same = noise.merge(row[list(CELL)].to_frame().T.astype(noise[list(CELL)].dtypes))
+    more, less = int((known.over_noise_low > 1).sum()), int((known.over_noise_high < 1).sum())
     return [
-        f"{name}: from t = 0 to 1 the perturbations that fool it grow by a factor of "
-        f"{_median(row, 'amplification')}, random noise of the same size by "
-        f"{_median(beside.iloc[0], 'amplification')} (medians at {_where(row)}); over all, they "
-        f"grow clearly more than the noise in {more} of {_settings(len(known))}, clearly less in "
-        f"{less}. They grow fastest at t = {_median(row, 'peak_t')}."
+        f"{name}: from t = 0 to 1, adversarial perturbations grow by a factor of "
+        f"{_median(row, 'amplification')} and random noise of the same size by "
+        f"{_median(same.iloc[0], 'amplification')} (medians at {attack_setting(row)}). They grow "
+        f"clearly more than the noise in {among(more, len(known))} and clearly less in "
+        f"{less or 'none'}. They grow fastest at t = {_median(row, 'peak_t')}."
     ]
 
 
@@ -82,13 +82,16 @@ def _flips(name: str, success: pd.DataFrame) -> list[str]:
     if known.empty:
         return []
     row = _largest(known)
-    sentence = (
-        f"{name}: the decision on adversarials leaves that on the clean image for good at "
-        f"t = {_median(row, 'flip_head')} as the head reads it"
+    probes = (
+        ""
+        if pd.isna(row.flip_probe)
+        else f" and at t = {_median(row, 'flip_probe')} as linear probes read it"
     )
-    if not pd.isna(row.flip_probe):
-        sentence += f", at t = {_median(row, 'flip_probe')} as a probe of each t does"
-    return [f"{sentence} (medians at {_where(row)})."]
+    return [
+        f"{name}: the decision on adversarial examples changes for good at "
+        f"t = {_median(row, 'flip_head')} as the head reads it{probes} (medians at "
+        f"{attack_setting(row)})."
+    ]
 
 
 def _responsible(name: str, success: pd.DataFrame) -> list[str]:
@@ -96,35 +99,35 @@ def _responsible(name: str, success: pd.DataFrame) -> list[str]:
     if tried.empty:
         return []
     row = _largest(tried, "tried")
-    sentence = (
-        f"{name}: undoing what one interval of t adds to the perturbation restores the decision on "
-        f"{row.repaired} of {row.tried} adversarials, {_rate(row, 'repaired')}, at {_where(row)}"
-    )
+    said = [
+        f"{name}: the repair of one interval of t restores the decision on {row.repaired} of "
+        f"{row.tried} adversarial examples, {_rate(row, 'repaired')}, at {attack_setting(row)}."
+    ]
     if row.repaired:
-        sentence += (
-            f"; the shortest such interval lasts {_median(row, 'responsible_length')} and starts "
-            f"at t = {_median(row, 'responsible_start')} (medians)"
+        said.append(
+            f"The shortest such interval lasts {_median(row, 'responsible_length')} and starts at "
+            f"t = {_median(row, 'responsible_start')} (medians)."
         )
     if row.random_tried:
-        sentence += (
-            f"; another interval of that length, at random, restores {_rate(row, 'random')} of the "
-            f"{row.random_tried} that have others"
+        said.append(
+            f"A random other interval of that length restores {_rate(row, 'random')} of the "
+            f"{row.random_tried} for which there are others."
         )
-    return [f"{sentence}.{_over_all(tried[tried.random_tried > 0])}"]
+    return [" ".join(said + _over_all(tried[tried.random_tried > 0]))]
 
 
-def _over_all(compared: pd.DataFrame) -> str:
+def _over_all(compared: pd.DataFrame) -> list[str]:
     """How special the responsible intervals are, over tolerances, epsilons and seeds."""
     if compared.empty:
-        return ""
-    fewer = (compared.random_high < compared.repaired_low).sum()
+        return []
+    fewer = int((compared.random_high < compared.repaired_low).sum())
     rates, lengths = compared.random_rate, compared.responsible_length
-    return (
-        f" Over all, random intervals restore clearly fewer than the shortest that does in {fewer} "
-        f"of {_settings(len(compared))}: {_range(percent(rates.min()), percent(rates.max()))}, "
-        f"where the shortest lasts {_range(f'{lengths.min():.2g}', f'{lengths.max():.2g}')} "
-        "(medians)."
-    )
+    restored = _range(percent(rates.min()), percent(rates.max()))
+    return [
+        f"Over all settings, random intervals restore {restored}, clearly fewer than the shortest "
+        f"interval in {among(fewer, len(compared))}; the shortest lasts "
+        f"{_range(f'{lengths.min():.2g}', f'{lengths.max():.2g}')} (medians)."
+    ]
 
 
 def _range(least: str, most: str) -> str:
@@ -140,12 +143,12 @@ def _detected(name: str, success: pd.DataFrame) -> list[str]:
         above = int((known[f"{score}_auc_low"] > 0.5).sum())
         best = _largest(known, f"{score}_auc")
         parts.append(
-            f"by {_DETECTORS[score]} in {above} of {_settings(len(known))} (area under the ROC "
-            f"curve at most {_median(best, f'{score}_auc')}, at {_where(best)})"
+            f"by {_DETECTORS[score]} in {among(above, len(known))} (area under the ROC curve at "
+            f"most {_median(best, f'{score}_auc')}, at {attack_setting(best)})"
         )
     if not parts:
         return []
-    return [f"{name}: the solver gives adversarials away better than chance {listed(parts)}."]
+    return [f"{name}: adversarial examples are detected better than chance {listed(parts)}."]
 
 
 def _limits(
@@ -158,23 +161,25 @@ def _limits(
     cells = trajectories[trajectories.group == "success"].drop_duplicates(list(CELL))
     empty = cells[cells.n == 0]
     if len(empty):
-        named = [f"{row.model} at {_where(row)}" for _, row in empty.head(_NAMED).iterrows()]
+        named = [
+            f"{row.model} at {attack_setting(row)}" for _, row in empty.head(_NAMED).iterrows()
+        ]
         if len(empty) > _NAMED:
             named.append(f"and {len(empty) - _NAMED} more")
         found.append(
-            f"In {len(empty)} of {len(cells):,} followed settings no adversarial was found, and "
-            f"nothing is said of them here: {'; '.join(named)}."
+            f"No adversarial example was found in {len(empty)} of {len(cells):,} followed "
+            f"settings, which these sentences leave out: {'; '.join(named)}."
         )
     if success.empty:
         return found
     found.append(
-        "The head was trained on states of t = 1 alone: what it reads before is not a decision of "
-        f"the network{_readers(probes)}."
+        "The head was trained on states at t = 1 alone: what it reads earlier is not a decision of "
+        f"the network. {_readers(probes)}"
     )
     if (success.tried > 0).any():
         found.append(
-            "The responsible interval is chosen because its repair works, so only the comparison "
-            "with random intervals of its length says that this part of t is special."
+            "The responsible interval is chosen because its repair works. Only the comparison with "
+            "random intervals of its length shows whether that part of t is special."
         )
     return found + _short(summary[(summary.group == "noise") & (summary.accepted < _FEW_STEPS)])
 
@@ -184,19 +189,16 @@ def _short(few: pd.DataFrame) -> list[str]:
     found = []
     steps = few.groupby("tolerance", as_index=False).accepted.min()
     if len(steps):
-        told = [
-            f"{row.accepted:.2g} at τ = {label(float(row.tolerance))}"
-            for _, row in steps.iterrows()
-        ]
+        medians = [f"{row.accepted:.2g} at {tau(row.tolerance)}" for _, row in steps.iterrows()]
         found.append(
-            f"Solves are short at loose tolerances (a median of {listed(told)} accepted steps): "
-            "between these the curves are the solver's interpolation."
+            f"Solves at loose tolerances have few steps (a median of {listed(medians)} accepted "
+            "steps). Between them the curves are the solver's interpolation."
         )
     equal = few[few.tolerance.isna()]
     if len(equal):
         found.append(
-            f"Where solves take equal steps these are few ({equal.accepted.min():.0f} at least): "
-            "between them the curves are the solver's interpolation."
+            f"Solves with equal steps have few of them ({equal.accepted.min():.0f} at least). "
+            "Between them the curves are the solver's interpolation."
         )
     return found
 
@@ -204,15 +206,15 @@ def _short(few: pd.DataFrame) -> list[str]:
 def _readers(probes: pd.DataFrame) -> str:
     """How well head and probes read the states of t = 0, over models and tolerances."""
     if probes.empty:
-        return ", and no probes were fitted to compare it with"
+        return "No probes were fitted to compare it with."
     start = probes[probes.t == probes.t.min()]
-    told = [
+    head, probe = (
         f"{percent(values.min())} to {percent(values.max())}"
         for values in (start.head_accuracy, start.accuracy)
-    ]
+    )
     return (
-        f"; read at t = 0 it is right on {told[0]} of held-out validation images, linear probes "
-        f"fitted to states of t = 0 on {told[1]}"
+        f"At t = 0 its accuracy on held-out validation images is {head}; that of linear probes "
+        f"fitted to states at t = 0 is {probe}."
     )
 
 
@@ -230,12 +232,3 @@ def _median(row: pd.Series, name: str) -> str:
 def _rate(row: pd.Series, name: str) -> str:
     value, low, high = (row[f"{name}_{part}"] for part in ("rate", "low", "high"))
     return f"{percent(value)} ({percent(low)} to {percent(high)})"
-
-
-def _where(row: pd.Series) -> str:
-    tau = "" if pd.isna(row.tolerance) else f"τ = {label(float(row.tolerance))}, "
-    return f"{tau}{row.attack}, ε = {label(float(row.epsilon))}"
-
-
-def _settings(n: int) -> str:
-    return f"{n:,} setting" + ("s" if n != 1 else "")

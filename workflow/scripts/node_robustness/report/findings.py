@@ -1,16 +1,16 @@
-"""What a run found, in numbers and plain sentences computed from its tables.
+"""What single attacks found, in plain sentences computed from the tables.
 
 Nothing here goes beyond the tables: a difference is called one only where its 95 % interval
 leaves out zero, and low success of an attack is never called robustness.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from node_robustness.numbers import label
+from node_robustness.report.phrases import among, counted, tau
 from node_robustness.statistics.intervals import Estimate, across_seeds, rate_change
 from node_robustness.words import percent
 
@@ -18,7 +18,7 @@ _CONDITION = ["dataset", "attack", "gradient", "norm", "epsilon"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RateChange:
     """The success rates of one attack in two places, with the same seeds in both."""
 
     condition: tuple[Any, ...]
@@ -50,11 +50,11 @@ def _on_all(attacks: pd.DataFrame) -> pd.DataFrame:
     return attacks[~attacks.attack.isin(attacks.attack[attacks.skipped > 0])]
 
 
-def tolerance_changes(attacks: pd.DataFrame) -> list[Comparison]:
+def tolerance_changes(attacks: pd.DataFrame) -> list[RateChange]:
     """Compare the success at the largest tolerance with that at the smallest.
 
     Args:
-        attacks: Result of `tables.attack_table`.
+        attacks: Result of `evaluation.attack_table`.
 
     Returns:
         One comparison for every condition and model with an ODE, in the order of the table; here
@@ -76,11 +76,11 @@ def tolerance_changes(attacks: pd.DataFrame) -> list[Comparison]:
     ]
 
 
-def native_changes(attacks: pd.DataFrame) -> list[tuple[str, Comparison]]:
+def native_changes(attacks: pd.DataFrame) -> list[tuple[str, RateChange]]:
     """Compare models with an ODE, at the smallest tolerance, with models without.
 
     Args:
-        attacks: Result of `tables.attack_table`.
+        attacks: Result of `evaluation.attack_table`.
 
     Returns:
         Pairs of the model without an ODE and the comparison with it, for every condition.
@@ -98,11 +98,11 @@ def native_changes(attacks: pd.DataFrame) -> list[tuple[str, Comparison]]:
     return found
 
 
-def gradient_changes(attacks: pd.DataFrame) -> list[Comparison]:
+def gradient_changes(attacks: pd.DataFrame) -> list[RateChange]:
     """Compare attacks with direct gradients, at the largest tolerance, with adjoint ones.
 
     Args:
-        attacks: Result of `tables.attack_table`.
+        attacks: Result of `evaluation.attack_table`.
 
     Returns:
         One comparison for every pair of an adjoint and a direct attack, norm, epsilon and model.
@@ -120,7 +120,7 @@ def gradient_changes(attacks: pd.DataFrame) -> list[Comparison]:
     return found
 
 
-def _compare(key: tuple[Any, ...], before: pd.DataFrame, after: pd.DataFrame) -> Comparison | None:
+def _compare(key: tuple[Any, ...], before: pd.DataFrame, after: pd.DataFrame) -> RateChange | None:
     """Compare the rows of two places, one row a seed; None where a rate is missing."""
     seeds = sorted(set(before.seed) & set(after.seed))
     sides = [side.set_index("seed").loc[seeds] for side in (before, after)]
@@ -129,7 +129,7 @@ def _compare(key: tuple[Any, ...], before: pd.DataFrame, after: pd.DataFrame) ->
     if change is None:
         return None
     rates = [_rate(side.reset_index()) for side in sides]
-    return Comparison(key[:-1], str(key[-1]), rates[0], rates[1], change)
+    return RateChange(key[:-1], str(key[-1]), rates[0], rates[1], change)
 
 
 def _rate(rows: pd.DataFrame) -> Estimate:
@@ -142,33 +142,43 @@ def sentences(clean: pd.DataFrame, attacks: pd.DataFrame) -> list[str]:
     """Say what a run found.
 
     Args:
-        clean: Result of `tables.clean_table`.
-        attacks: Result of `tables.attack_table`.
+        clean: Result of `evaluation.clean_table`.
+        attacks: Result of `evaluation.attack_table`.
 
     Returns:
         Plain sentences, cautions included.
     """
     found = [_on_clean(clean[clean.dataset == dataset]) for dataset in dict.fromkeys(clean.dataset)]
-    natively = native_changes(attacks)
-    for reference in dict.fromkeys(reference for reference, _ in natively):
-        own = [comparison for other, comparison in natively if other == reference]
-        found += _tallies(
-            own,
-            f"At the smallest tolerance, τ = {label(float(attacks.tolerance.min()))}, and compared "
-            f"with {reference}, attacks "
-            "{gradients} succeeded on {model} {tally}.",
-            ("clearly less often", "clearly more often", "without a clear difference"),
-        )
+    native = native_changes(attacks)
+    for reference in dict.fromkeys(reference for reference, _ in native):
+        own = [change for other, change in native if other == reference]
+        for (gradients, model), directions in _directions(own).items():
+            found.append(
+                f"At {tau(attacks.tolerance.min())}, the smallest tolerance, attacks {gradients} "
+                f"succeed on {model} clearly more often than on {reference} in "
+                f"{among(directions.count(1), len(directions))} and clearly less often in "
+                f"{directions.count(-1) or 'none'}."
+            )
     changes = tolerance_changes(attacks)
-    ends = extremes(attacks)
-    if ends:
-        found += _tallies(
-            changes,
-            f"From τ = {label(ends[0])} to {label(ends[1])}, the success rate of attacks "
-            "{gradients} on {model} {tally}.",
-            ("fell clearly", "rose clearly", "did not change clearly"),
+    for (gradients, model), directions in _directions(changes).items():
+        smallest, largest = attacks.tolerance.min(), attacks.tolerance.max()
+        found.append(
+            f"From {tau(smallest)} to {tau(largest)}, the success rate of attacks {gradients} on "
+            f"{model} falls clearly in {among(directions.count(-1), len(directions))} and rises "
+            f"clearly in {directions.count(1) or 'none'}."
         )
     return found + _cautions(attacks, changes)
+
+
+def _directions(changes: Sequence[RateChange]) -> Mapping[tuple[str, str], list[int]]:
+    """The directions of change by the kind of gradient, in words, and the model."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    for change in changes:
+        # How tables and files call that an attack uses none.
+        without = change.gradient in ("", "none")
+        gradients = "without gradients" if without else f"with {change.gradient} gradients"
+        groups.setdefault((gradients, change.model), []).append(change.direction)
+    return groups
 
 
 def _on_clean(clean: pd.DataFrame) -> str:
@@ -180,40 +190,18 @@ def _on_clean(clean: pd.DataFrame) -> str:
         parts.append(
             f"{model} {values[0]}"
             if len(group) == 1
-            else f"{model} {values[0]} at τ = {label(float(group.tolerance.iloc[0]))} and "
-            f"{values[-1]} at τ = {label(float(group.tolerance.iloc[-1]))}"
+            else f"{model} {values[0]} at {tau(group.tolerance.iloc[0])} and {values[-1]} at "
+            f"{tau(group.tolerance.iloc[-1])}"
         )
-    images = _counted(int(clean.n.max()), "clean test image")
+    images = counted(int(clean.n.max()), "clean test image")
     return f"Accuracy on {images} of {clean.dataset.iloc[0]}: {'; '.join(parts)}."
 
 
-def _tallies(
-    comparisons: Sequence[Comparison], pattern: str, words: tuple[str, str, str]
-) -> list[str]:
-    """One sentence for each kind of gradient and model: how often which direction."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for comparison in comparisons:
-        key = (comparison.gradient, comparison.model)
-        groups.setdefault(key, []).append(comparison.direction)
-    found = []
-    for (gradient, model), directions in groups.items():
-        counts = [directions.count(-1), directions.count(1), directions.count(0)]
-        tally = " and ".join(f"{word} in {n}" for n, word in zip(counts, words, strict=True) if n)
-        settings = _counted(len(directions), "setting")
-        # How tables and files call that an attack uses none.
-        without = gradient in ("", "none")
-        gradients = "without gradients" if without else f"with {gradient} gradients"
-        found.append(
-            pattern.format(gradients=gradients, model=model, tally=f"{tally} of {settings}")
-        )
-    return found
-
-
 def of_gradients(audit: pd.DataFrame) -> list[str]:
-    """Say where the gradients of the paper's attack point as those of the solver's own steps.
+    """Say where adjoint gradients, the paper's, agree with those through the solver's steps.
 
     Args:
-        audit: Result of `audit_tables.audit_table`.
+        audit: Result of `audit.audit_table`.
 
     Returns:
         One sentence for every dataset and model with an ODE that was audited.
@@ -224,47 +212,42 @@ def of_gradients(audit: pd.DataFrame) -> list[str]:
         ranked = own.dropna(subset="cosine_median").sort_values("cosine_median")
         if len(ranked):
             found.append(
-                f"{model} on {dataset}: adjoint gradients are closest to those through the "
-                f"solver's own steps at {_closeness(ranked.iloc[-1])} and farthest from them at "
-                f"{_closeness(ranked.iloc[0])}."
+                f"{model} on {dataset}: adjoint gradients agree best with direct ones at "
+                f"{_agreement(ranked.iloc[-1])} and worst at {_agreement(ranked.iloc[0])}."
             )
     return found
 
 
-def _closeness(row: pd.Series) -> str:
+def _agreement(row: pd.Series) -> str:
     return (
-        f"τ = {label(float(row.tolerance))} (median cosine {row.cosine_median:.2f}, "
-        f"{percent(row.sign_agreement_median)} of the pixels of the same sign)"
+        f"{tau(row.tolerance)} (median cosine {row.cosine_median:.2f}, "
+        f"{percent(row.sign_agreement_median)} of the pixels with the same sign)"
     )
 
 
-def _cautions(attacks: pd.DataFrame, changes: Sequence[Comparison]) -> list[str]:
+def _cautions(attacks: pd.DataFrame, changes: Sequence[RateChange]) -> list[str]:
     found = []
-    fell = [comparison for comparison in changes if comparison.direction < 0]
-    stronger = [comparison.direction for comparison in gradient_changes(attacks)]
+    fell = [change for change in changes if change.direction < 0]
+    stronger = [change.direction for change in gradient_changes(attacks)]
     if stronger:
         found.append(
-            f"At τ = {label(float(attacks.tolerance.max()))}, attacks with direct gradients "
-            "succeeded clearly more often than those with adjoint gradients in "
-            f"{stronger.count(1)} of {_counted(len(stronger), 'comparison')}, clearly less often "
-            f"in {stronger.count(-1)}."
+            f"At {tau(attacks.tolerance.max())}, attacks with direct gradients succeed clearly "
+            "more often than those with adjoint gradients in "
+            f"{among(stronger.count(1), len(stronger), 'comparison')} and clearly less often in "
+            f"{stronger.count(-1) or 'none'}."
         )
-    if any(comparison.gradient == "adjoint" for comparison in fell):
+    if any(change.gradient == "adjoint" for change in fell):
         found.append(
-            "Caution: adjoint gradients that are solved at the same loose tolerance can point far "
-            "from the true gradient. An attack then fails because its gradients are masked, not "
-            "because the model is harder to mislead; a lower success rate of these attacks is not "
-            "yet evidence of robustness."
+            "Caution: adjoint gradients that are solved at a loose tolerance can be far from the "
+            "true gradient. An attack can then fail because its gradients are masked, not because "
+            "the model is robust. A lower success rate of such attacks is no evidence of "
+            "robustness."
         )
         if "direct" not in set(attacks.gradient):
             found.append("This run has no attack with direct gradients to compare them with.")
     elif fell:
         found.append(
-            "Caution: a lower success rate shows that these attacks fail more often, not that no "
-            "attack would succeed; it is not yet evidence of robustness."
+            "Caution: a lower success rate shows that these attacks fail more often. It is no "
+            "evidence that other attacks would fail."
         )
     return found
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + ("s" if n != 1 else "")

@@ -38,10 +38,10 @@ def render_report(
         experiment: Name of the experiment.
         tables: All tables of the experiment by name, docs/files.md lists them; and as ``costs`` the
             result of `costs.job_costs`.
-        charts: Vega-Lite specifications as `figures.save_drawing` writes them, by name, or some of
-            them; ``costs`` is that of `figures.costs.cost_figure`.
+        charts: Vega-Lite specifications as `drawing.save_drawing` writes them, by name, or some of
+            them; ``costs`` is that of `figures.costs.figure`.
         manifest: Result of `provenance.manifest`.
-        paper: Dataset of the paper whose figures stand beside ours; None leaves them out.
+        paper: Dataset of the paper whose results are shown with ours; None leaves them out.
         path: Where the page goes.
     """
     environment = jinja2.Environment(
@@ -75,7 +75,7 @@ def render_report(
         ),
         figures=figures,
         dynamics_sentences=sentences(
-            "What the paths of states say",
+            "What the trajectories show",
             lambda: dynamics.sentences(
                 *(tables[name] for name in ("trajectory_summary", "trajectories", "probes"))
             ),
@@ -89,7 +89,7 @@ def render_report(
         paper=None
         if paper is None
         else attempt(
-            "The paper's figures",
+            "The paper's results",
             lambda: report_tables.papers_accuracy(clean, paper),
             lambda why: Table(why, [], []),
         ),

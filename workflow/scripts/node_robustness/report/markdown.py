@@ -22,7 +22,7 @@ from node_robustness.figures.drawing import why_not_drawn_still
 from node_robustness.jobs.failures import sentences
 from node_robustness.report import answers, dynamics, findings
 from node_robustness.report import tables as report_tables
-from node_robustness.report.paper import CITATION, CLAIMS, EPOCHS, SUCCESS_NOT_AT_HAND
+from node_robustness.report.paper import CITATION, CLAIMS, EPOCHS, NO_SUCCESS_RATES
 from node_robustness.report.reservations import reservations
 from node_robustness.report.tables import Table
 from node_robustness.tables.catalogue import ON_PAGE, TABLES
@@ -90,7 +90,7 @@ def render(name: str, folder: Path) -> str:
         ],
         "Success of the attacks": lambda: [
             *_list(findings.sentences(tables["clean"], tables["attacks"])),
-            "" if paper is None else SUCCESS_NOT_AT_HAND,
+            "" if paper is None else NO_SUCCESS_RATES,
             _table(report_tables.success(tables["protocols"])),
         ],
         "Verdicts": lambda: [_table(found[key]) for key in ("verdicts", "gains", "comparisons")],
@@ -158,7 +158,7 @@ def _answers(tables: Mapping[str, pd.DataFrame], paper: str | None) -> list[str]
             [
                 *answers.of_robustness(verdicts),
                 *answers.by_network(tables["protocols"]),
-                *answers.doubts(verdicts),
+                *answers.undecided(verdicts),
             ],
         ),
         "Which part of the dynamics is to blame?": (

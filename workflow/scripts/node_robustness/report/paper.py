@@ -1,4 +1,4 @@
-"""What the paper reports, to stand beside what a run measured.
+"""What the paper reports, to be compared with what a run measures.
 
 Source: F. Carrara, R. Caldelli, F. Falchi, G. Amato, "On the robustness to adversarial examples
 of neural ODE image classifiers", IEEE International Workshop on Information Forensics and
@@ -25,13 +25,13 @@ CLAIMS = {
     "dynamics": "the part of the dynamics most responsible for a misclassification can be "
     "pinpointed.",
 }
-"""What the paper says, in our words."""
+"""What the paper claims, in our words."""
 
-SUCCESS_NOT_AT_HAND = (
-    "The success rates that the paper reports were not at hand in numbers when this was written; "
-    "what it says of them stands at the head of this page."
+NO_SUCCESS_RATES = (
+    "The paper's success rates were not available as numbers when this was written. Its claims "
+    "about them are at the top of this page."
 )
-"""Why of the paper only accuracies stand beside ours."""
+"""Why only accuracies of the paper are compared with ours."""
 
 EPOCHS = {"mnist": 25, "cifar10": 250}
 """Of training, by dataset."""

@@ -1,7 +1,7 @@
-"""What must be said before any number of a run: where there is nothing behind it.
+"""Warnings before the numbers of a run: where they do not measure robustness.
 
-A robust accuracy of 0 % means nothing where no image was classified correctly in the first place,
-and one of 100 % little where no attack found anything.
+A robust accuracy of 0 % means nothing where no image is classified correctly without an attack, and
+one of 100 % means little where no attack found anything.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from node_robustness.numbers import label
+from node_robustness.report.phrases import counted
 from node_robustness.verdict.checks import SOLVER_SUCCEEDS
 from node_robustness.words import listed, percent
 
@@ -20,15 +21,15 @@ _BUILT_IN_CLASSES = 10
 def reservations(
     tables: Mapping[str, pd.DataFrame], datasets: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Say where the numbers of a run have nothing behind them.
+    """Say where the numbers of a run do not measure robustness.
 
     Args:
         tables: ``clean``, ``attacks`` and ``checks`` of the experiment.
         datasets: The settings of the data sets by name, as in the manifest.
 
     Returns:
-        One sentence for each model and kind of emptiness, which names the tolerances; none where
-        every model learned something and some attack found something.
+        For each model and reason one warning, which names the tolerances; none where every model
+        learned something and some attack found something.
     """
     clean, attacks, checks = (tables[name] for name in ("clean", "attacks", "checks"))
     found = []
@@ -54,15 +55,15 @@ def _none_correct(name: str, clean: pd.DataFrame, checks: pd.DataFrame) -> list[
     keys = ["seed", "tolerance"]
     dead = none.merge(failed[keys], on=keys) if len(failed) else none.iloc[:0]
     sentence = (
-        f"{name} classifies no image correctly{_where(none, clean)}: there was nothing to attack, "
-        "and a robust accuracy of 0 % there says nothing of robustness"
+        f"{name} classifies no image correctly{_where(none, clean)}: nothing was attacked, and a "
+        "robust accuracy of 0 % does not measure robustness."
     )
     if len(dead):
         sentence += (
-            f"; the solver fails on every clean image{_where(dead, none)} (`status` in clean.h5 "
-            "says how)"
+            f" The solver fails on every clean image{_where(dead, none) or ' there'}; "
+            "`status` in clean.h5 says how."
         )
-    return [f"{sentence}."]
+    return [sentence]
 
 
 def _guesses(name: str, clean: pd.DataFrame, settings: Mapping[str, Any] | None) -> list[str]:
@@ -75,8 +76,9 @@ def _guesses(name: str, clean: pd.DataFrame, settings: Mapping[str, Any] | None)
         return []
     return [
         f"{name} is not clearly better than guessing one of {classes} classes"
-        f"{_where(poor, clean)} (at most {percent(poor.accuracy.max())} right, of "
-        f"{poor.n.max():,}): what attacks do to guesses says nothing of robustness."
+        f"{_where(poor, clean)}: its accuracy is at most {percent(poor.accuracy.max())} on "
+        f"{poor.n.max():,} images. "
+        "Attacks on guesses do not measure robustness."
     ]
 
 
@@ -84,8 +86,8 @@ def _no_attack(name: str, attacks: pd.DataFrame) -> list[str]:
     if len(attacks):
         return []
     return [
-        f"No attack ran on {name}: none of the experiment's attacks knows such a model, or its "
-        "norms, and nothing can be said of its robustness."
+        f"No attack ran on {name}: none of the experiment's attacks supports such a model or its "
+        "norms. Nothing is known of its robustness."
     ]
 
 
@@ -96,7 +98,8 @@ def _nothing_attacked(name: str, attacks: pd.DataFrame) -> list[str]:
         return []
     return [
         f"{listed(list(dict.fromkeys(empty.attack)))} had no image of {name} left to attack"
-        f"{_where(empty, attacks)} in {_counted(len(empty))}: cheaper attacks had broken them all."
+        f"{_where(empty, attacks)} in {counted(len(empty), 'setting')}: cheaper attacks had broken "
+        "all of them."
     ]
 
 
@@ -107,22 +110,17 @@ def _nothing_found(name: str, attacks: pd.DataFrame) -> list[str]:
     if none.empty:
         return []
     return [
-        f"No attack found an adversarial of {name}{_where(none, attacks)}: what is said of "
-        "adversarials has none behind it there, and whether the model or the attacks are the "
-        "reason the checks alone can tell."
+        f"No attack found an adversarial example of {name}{_where(none, attacks)}. Only the checks "
+        "show whether the model or the attacks are the reason."
     ]
 
 
 def _where(rows: pd.DataFrame, every: pd.DataFrame) -> str:
     """The tolerances and seeds of the rows, as far as they are not all there are."""
-    told = []
+    parts = []
     if len(taus := rows.tolerance.dropna().unique()) and every.tolerance.nunique() > 1:
-        told.append(f" at τ = {listed([label(float(tau)) for tau in sorted(taus)])}")
+        parts.append(f" at τ = {listed([label(float(tau)) for tau in sorted(taus)])}")
     seeds = sorted(set(rows.seed))
     if len(seeds) < every.seed.nunique():
-        told.append(f" (seed {listed(list(map(str, seeds)))})")
-    return "".join(told)
-
-
-def _counted(n: int) -> str:
-    return f"{n:,} setting" + ("s" if n != 1 else "")
+        parts.append(f" (seed {listed(list(map(str, seeds)))})")
+    return "".join(parts)

@@ -34,9 +34,9 @@ _CLEAN: Columns = {
     "Accuracy": lambda row: _percent((row.accuracy, row.accuracy_low, row.accuracy_high)),
     "Evaluations, mean": lambda row: _mean(row.nfe_mean),
     "SD": lambda row: _mean(row.nfe_sd),
-    "Least": lambda row: _mean(row.nfe_min, 0),
+    "Minimum": lambda row: _mean(row.nfe_min, 0),
     "Median": lambda row: _mean(row.nfe_median, 0),
-    "Most": lambda row: _mean(row.nfe_max, 0),
+    "Maximum": lambda row: _mean(row.nfe_max, 0),
 }
 _ATTACKS: Columns = {
     **_SOLVED,
@@ -60,12 +60,10 @@ _TRAJECTORIES: Columns = {
     "Norm": lambda row: NORMS[row.norm],
     "ε": lambda row: label(row.epsilon),
     "Images": lambda row: f"{row.n:,} ({GROUPS[row.group]})",
-    "Grew by a factor of": lambda row: _number(_estimate(row, "amplification")),
-    "Over noise’s": lambda row: _number(_estimate(row, "over_noise")),
+    "Growth factor": lambda row: _number(_estimate(row, "amplification")),
+    "Over noise": lambda row: _number(_estimate(row, "over_noise")),
     "Fastest at t": lambda row: _number(_estimate(row, "peak_t")),
-    "Left the decision": lambda row: _percent(
-        (row.flipped_rate, row.flipped_low, row.flipped_high)
-    ),
+    "Decision changed": lambda row: _percent((row.flipped_rate, row.flipped_low, row.flipped_high)),
     "At t, head": lambda row: _number(_estimate(row, "flip_head")),
     "At t, probe": lambda row: _number(_estimate(row, "flip_probe")),
     "Repaired": lambda row: _percent((row.repaired_rate, row.repaired_low, row.repaired_high)),
@@ -229,18 +227,17 @@ def of_experiment(tables: Mapping[str, pd.DataFrame]) -> dict[str, Table]:
             _CLEAN,
         ),
         "trajectory_summary": lambda: _table(
-            "Along the ODE: what became of adversarials, of images on which the attack failed, "
-            "and of random noise of the same size; medians with 95 % intervals, shares with "
-            "95 % Wilson intervals.",
+            "Perturbations along t: adversarial examples, images on which the attack failed, and "
+            "random noise of the same size. Medians and shares with 95 % intervals.",
             tables["trajectory_summary"].itertuples(),
             _TRAJECTORIES,
         ),
         "attacks": lambda: _table(
-            "Attacks: success rate among the attacked images (those classified correctly, but "
-            "for those skipped by a dear attack because a cheaper one had broken them within "
-            "the smallest ε, on which no verdict depends) and robust accuracy among all, with "
-            "95 % Wilson intervals; iterations, perturbations "
-            "(plain norms) and evaluations are means over the successes.",
+            "Attacks: success rate among the attacked images and robust accuracy among all, with "
+            "95 % Wilson intervals. The attacked images are those classified correctly. An "
+            "expensive attack skips those that a cheaper attack broke within the smallest ε; no "
+            "verdict depends on this. Iterations, perturbations (plain norms) and evaluations are "
+            "means over the successes.",
             attacks.itertuples(),
             _ATTACKS,
         ),
@@ -255,7 +252,7 @@ def training(table: pd.DataFrame) -> Table:
     """How training ended.
 
     Args:
-        table: Result of `tables.training_table`.
+        table: Result of `evaluation.training_table`.
     """
     return _table(
         "Training: accuracy of the epoch whose weights were kept, chosen on validation images.",
@@ -279,8 +276,8 @@ def success(protocols: pd.DataFrame) -> Table:
         low, high = wilson(broken[known], protocols.correct[known])
         rows.loc[known, f"{name}_low"], rows.loc[known, f"{name}_high"] = low, high
     return _table(
-        "Success rate among the images that are classified correctly, under the paper's attack and "
-        "under the strongest one image by image, with 95 % Wilson intervals.",
+        "Success rate among the images that are classified correctly, under the paper's protocol "
+        "and under the strongest attack, with 95 % Wilson intervals.",
         rows.itertuples(),
         _SUCCESS,
     )
@@ -290,11 +287,11 @@ def agreement(audit: pd.DataFrame) -> Table:
     """How gradients from different sources agree.
 
     Args:
-        audit: Result of `audit_tables.audit_table`.
+        audit: Result of `audit.audit_table`.
     """
     return _table(
-        "Gradients of each source against a reference, medians over n images and, in brackets, "
-        "quartiles: cosine, and share of pixels of the same sign.",
+        "Agreement of gradients with a reference: cosine, and share of pixels with the same sign; "
+        "medians over n images, quartiles in brackets.",
         audit[audit.cosine_mean.notna()].itertuples(),
         _AGREEMENT,
     )
@@ -330,9 +327,8 @@ def _longest(costs: pd.DataFrame) -> Table:
     shown = costs.nlargest(_LONGEST, "seconds")
     which = "The jobs" if len(shown) == len(costs) else f"The {len(shown)} longest jobs"
     return _table(
-        f"{which} of {len(costs):,}, the longest first; costs.csv beside this page has them all. "
-        "Evaluations of the ODE function are means over images, for attacks over the adversarials "
-        "found.",
+        f"{which} of {len(costs):,}, the longest first; costs.csv has all of them. Evaluations of "
+        "the ODE function are means over images, for attacks over the successes.",
         shown.itertuples(),
         _JOBS,
     )
@@ -347,30 +343,29 @@ def _verdict_tables(tables: Mapping[str, pd.DataFrame]) -> dict[str, Callable[[]
             _VERDICTS,
         ),
         "gains": lambda: _table(
-            "The gain in robust accuracy from a larger tolerance, in percentage points, and how "
-            "much of the paper’s gain the strongest attack does not show (hidden).",
+            "Gains in robust accuracy from a larger tolerance, in percentage points. Hidden: how "
+            "much of the gain under the paper’s protocol the strongest attack does not show.",
             tables["gains"].itertuples(),
             _GAINS,
         ),
         "comparisons": lambda: _table(
-            "Robust accuracy compared on the same images: models with an ODE with those without, "
-            "and tolerances with the one of training; p-values by McNemar’s exact test, adjusted "
-            "by Holm.",
+            "Robust accuracy on the same images: models with an ODE against models without, and "
+            "tolerances against that of training. p-values are McNemar’s, exact, adjusted by Holm.",
             tables["comparisons"].itertuples(),
             _COMPARISONS,
         ),
         "checks": lambda: _table("Sanity checks.", tables["checks"].itertuples(), _CHECKS),
         "randomisation": lambda: _table(
-            "Accuracy of a network whose tolerance is drawn for every solve. Clean: no attack; "
-            "fixed: gradients at one tolerance; fresh: a new draw at every step; eot: gradients "
-            "averaged over draws.",
+            "Accuracy of a network whose tolerance is drawn for every solve. Attackers: none "
+            "(clean), gradients at one tolerance (fixed), at a new draw in every step (fresh), "
+            "averaged over draws (eot).",
             tables["randomisation"].itertuples(),
             _RANDOMISATION,
         ),
         "detection": lambda: _table(
-            "Detection of adversarials by the disagreement of tolerances: by plain attacks, and by "
-            "adaptive ones, which know of it. Intervals of what is detected are for the threshold "
-            "that these clean images set.",
+            "Detection of adversarial examples by the disagreement of tolerances. Plain attacks do "
+            "not know the detector, adaptive attacks do. Intervals of the share detected are for "
+            "the threshold that these clean images set.",
             tables["detection"].itertuples(),
             _DETECTION,
         ),
@@ -405,7 +400,7 @@ def _changes(attacks: pd.DataFrame) -> Table:
 
 
 def papers_accuracy(clean: pd.DataFrame, dataset: str) -> Table:
-    """The paper's accuracy on a dataset beside ours."""
+    """The paper's accuracy on a dataset and ours."""
     by = ["dataset", "model", "tolerance"]
     ours = across_seeds(clean, by, "accuracy", "accuracy")
     images = clean.groupby(by, as_index=False, dropna=False).n.max()

@@ -1,0 +1,36 @@
+"""Phrases that the sentences of the report share: settings, and how many of them."""
+
+import pandas as pd
+
+from node_robustness.numbers import label
+
+_NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "root-mean-square L2"}
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things, such as `1 setting` or `1,234 settings`."""
+    return f"{n:,} {noun}" + ("s" if n != 1 else "")
+
+
+def among(count: int, n: int, noun: str = "setting") -> str:
+    """How many of n things, such as `none of 36 settings` or `2 of 36 settings`."""
+    return f"{count or 'none'} of {counted(n, noun)}"
+
+
+def tau(tolerance: float) -> str:
+    """A tolerance, such as `τ = 0.1`."""
+    return f"τ = {label(float(tolerance))}"
+
+
+def setting(row: pd.Series) -> str:
+    """Tolerance, norm and epsilon of a row; without an ODE there is no tolerance."""
+    return f"{_tau_first(row)}{_NORMS[row.norm]} ε = {label(float(row.epsilon))}"
+
+
+def attack_setting(row: pd.Series) -> str:
+    """Tolerance, attack and epsilon of a row; without an ODE there is no tolerance."""
+    return f"{_tau_first(row)}{row.attack}, ε = {label(float(row.epsilon))}"
+
+
+def _tau_first(row: pd.Series) -> str:
+    return "" if pd.isna(row.tolerance) else f"{tau(row.tolerance)}, "
