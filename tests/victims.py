@@ -10,6 +10,8 @@ from scipy.optimize import brentq, linprog
 from sklearn.datasets import load_digits
 from torch import nn
 
+from node_robustness.models.classifier import Classifier, Spec
+
 
 class Linear(nn.Module):
     """Linear in the pixels; every image is summed by itself, so that no batch changes a bit."""
@@ -95,6 +97,20 @@ def edge_images(count, side=4, dtype=torch.float64):
     generator = torch.Generator().manual_seed(8)
     noise = torch.rand(count, 1, side, side, generator=generator, dtype=torch.float64)
     return (0.5 + 5 * (noise - 0.5)).clamp(0, 1).to(dtype)
+
+
+def random_images(count):
+    generator = torch.Generator().manual_seed(5)
+    return torch.rand(count, 1, 8, 8, generator=generator)
+
+
+def small_ode(classes=4, dtype=torch.float32):
+    """A small network with an ODE that takes `random_images` for every class."""
+    torch.manual_seed(3)
+    model = Classifier(Spec(1, classes, (0.4,), (0.3,), "convolution", "ode", 8)).eval()
+    with torch.no_grad():
+        model.head.linear.bias -= model(random_images(16)).mean(0)
+    return model.requires_grad_(False).to(dtype)
 
 
 def predicted(model, x):

@@ -13,27 +13,14 @@ from node_robustness.attacks.eot_pgd import ExpectationOverTolerances
 from node_robustness.attacks.expectation import expected_gradient, log_uniform
 from node_robustness.attacks.gradients import gradient_settings
 from node_robustness.attacks.pgd import ProjectedGradientDescent
-from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
+from victims import random_images, small_ode
 
 pytestmark = pytest.mark.numerical
 
 LINF = Norm("linf")
 LOW, HIGH = 1e-3, 10.0
-
-
-def images(count):
-    generator = torch.Generator().manual_seed(5)
-    return torch.rand(count, 1, 8, 8, generator=generator)
-
-
-def network(classes=4, dtype=torch.float32):
-    torch.manual_seed(3)
-    model = Classifier(Spec(1, classes, (0.4,), (0.3,), "convolution", "ode", 8)).eval()
-    with torch.no_grad():
-        model.head.linear.bias -= model(images(16)).mean(0)
-    return model.requires_grad_(False).to(dtype)
 
 
 def test_draws_are_log_uniform():
@@ -48,7 +35,7 @@ def test_draws_are_log_uniform():
 
 
 def test_the_expected_gradient_is_the_mean_of_single_ones():
-    model, x = network(dtype=torch.float64), images(3).double()
+    model, x = small_ode(dtype=torch.float64), random_images(3).double()
     y, taus = torch.arange(3), log_uniform(LOW, HIGH)(Streams.of(1, range(3)), 4)
     losses, gradients = expected_gradient(model, x, y, taus)
     for image in range(3):
@@ -65,7 +52,7 @@ def test_the_expected_gradient_is_the_mean_of_single_ones():
 
 
 def test_a_failed_draw_has_no_gradient_and_the_largest_loss():
-    model, x, y = network(), images(2), torch.arange(2)
+    model, x, y = small_ode(), random_images(2), torch.arange(2)
     taus = torch.tensor([[1e-6, 10.0], [10.0, 10.0]], dtype=torch.float64)
     hasty = model.at(max_steps=6)
     losses, gradients = expected_gradient(hasty, x, y, taus)
@@ -79,7 +66,7 @@ def test_a_failed_draw_has_no_gradient_and_the_largest_loss():
 @pytest.mark.parametrize(("norm", "loss"), [("linf", "ce"), ("l2", "margin")])
 def test_every_step_is_that_of_a_plain_loop(norm, loss):
     """Image by image and draw by draw, in words; success is judged at one tolerance, 0.1."""
-    model, x = network(dtype=torch.float64), images(4).double()
+    model, x = small_ode(dtype=torch.float64), random_images(4).double()
     epsilon = {"linf": 0.006, "l2": 0.04}[norm]
     solved = model.at(tolerance=0.1)
     y = solved(x).argmax(1)
@@ -165,7 +152,7 @@ class Shaken(nn.Module):
 
 
 def test_the_mean_gradient_breaks_what_a_single_one_does_not():
-    model, x = Shaken(), 0.5 + 0.1 * images(6)
+    model, x = Shaken(), 0.5 + 0.1 * random_images(6)
     y = model(x).argmax(1)
     epsilon = 1.3 * model.distances(x).max().item()
     plain = ProjectedGradientDescent(LINF, epsilon, epsilon / 8, 20, loss="margin")
@@ -185,7 +172,7 @@ def test_the_mean_gradient_breaks_what_a_single_one_does_not():
 
 
 def test_what_cannot_be_broken_stands():
-    model, x = Shaken(), 0.5 + 0.1 * images(6)
+    model, x = Shaken(), 0.5 + 0.1 * random_images(6)
     y = model(x).argmax(1)
     epsilon = 0.95 * model.distances(x).min().item()
     how = ExpectationOverTolerances(
@@ -197,7 +184,7 @@ def test_what_cannot_be_broken_stands():
 
 
 def test_neither_batches_nor_order_matter_and_progress_ends_where_the_search_does():
-    inner, x, rows = network(), images(7), [4, 9, 2, 30, 11, 5, 8]
+    inner, x, rows = small_ode(), random_images(7), [4, 9, 2, 30, 11, 5, 8]
     model = inner.at(tolerance=0.1)
     y = model(x).argmax(1)
     y[2] = (y[2] + 1) % 4
@@ -223,7 +210,7 @@ def test_neither_batches_nor_order_matter_and_progress_ends_where_the_search_doe
 
 
 def test_without_a_tolerance_it_is_pgd():
-    model, x = network(), images(5)
+    model, x = small_ode(), random_images(5)
     y = model(x).argmax(1)
     keys = {"step": 0.005, "iterations": 4, "restarts": 2, "loss": "margin"}
     expected = attack(model, x, y, ProjectedGradientDescent(LINF, 0.02, **keys))
@@ -233,7 +220,7 @@ def test_without_a_tolerance_it_is_pgd():
 
 
 def test_adjoint_gradients_are_drawn_at_their_own_tolerances():
-    model, x = network(dtype=torch.float64), images(2).double()
+    model, x = small_ode(dtype=torch.float64), random_images(2).double()
     y, taus = torch.arange(2), torch.tensor([[0.1, 1.0], [1.0, 0.01]], dtype=torch.float64)
     settings = {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "full"}
     _, found = expected_gradient(model.at(**gradient_settings(settings)), x, y, taus)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.audit.detection import detect, disagreement
-from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
+from victims import random_images, small_ode
 
 pytestmark = pytest.mark.numerical
 
@@ -17,23 +17,16 @@ TAUS = [1e-3, 0.1, 10.0]
 METHOD = BasicIterativeMethod(Norm("linf"), 0.04, 0.01, 6)
 
 
-def images(count):
-    generator = torch.Generator().manual_seed(5)
-    return torch.rand(count, 1, 8, 8, generator=generator)
-
-
-def network():
-    torch.manual_seed(3)
-    model = Classifier(Spec(1, 4, (0.4,), (0.3,), "convolution", "ode", 8)).eval()
-    with torch.no_grad():
-        model.head.linear.bias -= model(images(16)).mean(0)
-        model.head.linear.weight *= 5
-        model.head.linear.bias *= 5
-    return model
+def sure_network():
+    """Whose logits are five times as far apart."""
+    model = small_ode()
+    model.head.linear.weight *= 5
+    model.head.linear.bias *= 5
+    return model.requires_grad_()
 
 
 def detected(model, count=12, tau=0.1, **changes):
-    x = images(count)
+    x = random_images(count)
     with torch.no_grad():
         y = model.at(tolerance=tau)(x).argmax(1)
     settings = {"tolerance": tau, "tolerances": TAUS, "penalty": 1.0, "batch_size": 128}
@@ -58,7 +51,7 @@ def test_scores_treat_all_tolerances_alike(seed, order):
 
 
 def test_clean_and_plain_scores_are_those_of_the_images():
-    model = network()
+    model = sure_network()
     x, y, found = detected(model)
     plain = attack(model.at(tolerance=0.1), x, y, METHOD)
     assert torch.equal(found.success["adversarial"], plain.success)
@@ -74,7 +67,7 @@ def test_clean_and_plain_scores_are_those_of_the_images():
 
 
 def test_knowing_the_detector_never_harms_and_helps():
-    _, _, found = detected(network())
+    _, _, found = detected(sure_network())
     plain, adaptive = found.success["adversarial"], found.success["adaptive"]
     assert (adaptive | ~plain).all()
     before, after = found.scores["adversarial"][plain], found.scores["adaptive"][plain]
@@ -83,7 +76,7 @@ def test_knowing_the_detector_never_harms_and_helps():
 
 
 def test_a_penalty_lowers_the_score_of_what_is_found():
-    model = network()
+    model = sure_network()
     *_, free = detected(model, penalty=0.0)
     *_, bound = detected(model, penalty=3.0)
     both = free.success["adaptive"] & bound.success["adaptive"]
@@ -91,7 +84,7 @@ def test_a_penalty_lowers_the_score_of_what_is_found():
 
 
 def test_only_correct_images_are_attacked_and_batches_change_nothing():
-    model, done = network(), []
+    model, done = sure_network(), []
     x, y, whole = detected(model)
     wrong = y.clone()
     wrong[::3] = (wrong[::3] + 1) % 4

@@ -7,32 +7,14 @@ from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.expectation import log_uniform
 from node_robustness.audit.randomisation import Ascent, attack_randomised, climb, misclassified
-from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from rounding import rows_round_alike
+from victims import predicted, random_images, small_ode
 
 pytestmark = pytest.mark.numerical
 
 ASCENT = Ascent(Norm("linf"), 0.03, 0.01, 4)
-
-
-def images(count):
-    generator = torch.Generator().manual_seed(5)
-    return torch.rand(count, 1, 8, 8, generator=generator)
-
-
-def network(classes=4, dtype=torch.float32):
-    torch.manual_seed(3)
-    model = Classifier(Spec(1, classes, (0.4,), (0.3,), "convolution", "ode", 8)).eval()
-    with torch.no_grad():
-        model.head.linear.bias -= model(images(16)).mean(0)
-    return model.requires_grad_(False).to(dtype)
-
-
-def labels(model, x):
-    with torch.no_grad():
-        return model(x).argmax(1)
 
 
 def randomised(model, x, y, rows, **changes):
@@ -50,11 +32,11 @@ def randomised(model, x, y, rows, **changes):
 
 def test_one_known_tolerance_is_the_basic_iterative_method():
     """With two classes the iterate of the largest loss is adversarial where any is."""
-    model, x = network(classes=2), images(8)
-    y, tau = labels(model, x), 0.1
+    model, x = small_ode(classes=2), random_images(8)
+    y, tau = predicted(model, x), 0.1
     made = climb(model, x, y, ASCENT, lambda: torch.full((8, 1), tau, dtype=torch.float64))
     solved = model.at(tolerance=tau)
-    y_there = labels(solved, x)
+    y_there = predicted(solved, x)
     method = BasicIterativeMethod(Norm("linf"), 0.03, 0.01, 4, early_stop=False)
     found = attack(solved, x, y, method)
     rows = found.success & (y_there == y)
@@ -65,19 +47,19 @@ def test_one_known_tolerance_is_the_basic_iterative_method():
 
 
 def test_misclassified_at_tolerances_of_ones_own():
-    model, x = network(), images(6)
-    y, taus = labels(model, x), log_uniform(1e-3, 10.0)(Streams.of(2, range(6)), 5)
+    model, x = small_ode(), random_images(6)
+    y, taus = predicted(model, x), log_uniform(1e-3, 10.0)(Streams.of(2, range(6)), 5)
     found = misclassified(model, x, y, taus)
     for image in range(6):
         for draw in range(5):
             solved = model.at(tolerance=taus[image, draw].item())
-            expected = labels(solved, x[image : image + 1]) != y[image]
+            expected = predicted(solved, x[image : image + 1]) != y[image]
             assert found[image, draw] == expected
 
 
 def test_attackers_beat_chance_and_results_depend_on_the_image_alone():
-    model, x, rows = network(), images(10), list(range(40, 50))
-    y = labels(model, x)
+    model, x, rows = small_ode(), random_images(10), list(range(40, 50))
+    y = predicted(model, x)
     whole, done = randomised(model, x, y, rows), []
     assert list(whole.wrong) == ["clean", "fixed", "fresh", "eot"]
     for attacker in ("fixed", "fresh", "eot"):
