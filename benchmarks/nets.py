@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from node_robustness.config.models import Training
+from node_robustness.data.prepared import load_split
 from node_robustness.data.sources import find_source
-from node_robustness.data.splits import load_split, prepare
+from node_robustness.data.splits import prepare
 from node_robustness.models import checkpoints, classifier
 from node_robustness.training.train import train
 

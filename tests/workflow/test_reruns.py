@@ -300,6 +300,7 @@ class TestCode:
             ),
             ("node_robustness/audit/gradients.py", jobs("audit") | SUMMARY),
             ("node_robustness/audit/tolerance_matrix.py", jobs("judge") | SUMMARY),
+            ("node_robustness/audit/detection.py", jobs("detect") | SUMMARY),
             ("node_robustness/trajectories/distances.py", jobs("probe", "trajectory") | SUMMARY),
             ("node_robustness/files/hdf5.py", DATA | EVERY_MODEL_AND_AFTER),
             ("node_robustness/figures/style.py", DRAWN),

@@ -6,9 +6,8 @@ from pathlib import Path
 import torch
 
 from node_robustness.attacks.files import read_adversarials
-from node_robustness.audit.files import write_judged
-from node_robustness.audit.tolerance_matrix import judge
-from node_robustness.data.splits import load_rows
+from node_robustness.audit.tolerance_matrix import judge, write_judged
+from node_robustness.data.prepared import load_rows
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
 from node_robustness.models import checkpoints

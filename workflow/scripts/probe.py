@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from node_robustness.data.splits import load_split
+from node_robustness.data.prepared import load_split
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from node_robustness.config import models
-from node_robustness.data.splits import load_split
+from node_robustness.data.prepared import load_split
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import job
 from node_robustness.models import checkpoints, classifier

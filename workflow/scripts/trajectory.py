@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from node_robustness.attacks.files import read_attacked
-from node_robustness.data.splits import load_rows
+from node_robustness.data.prepared import load_rows
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
 from node_robustness.models import checkpoints

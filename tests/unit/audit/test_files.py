@@ -17,11 +17,11 @@ from node_robustness.attacks.files import (
     write_attack,
 )
 from node_robustness.audit.attack_checks import AttackChecks, BatchInvariance
-from node_robustness.audit.detection import Detection
-from node_robustness.audit.files import write_audit, write_detection, write_judged, write_randomised
+from node_robustness.audit.detection import Detection, write_detection
+from node_robustness.audit.files import write_audit
 from node_robustness.audit.gradients import GradientAudit
-from node_robustness.audit.randomisation import Randomised
-from node_robustness.audit.tolerance_matrix import Judged
+from node_robustness.audit.randomisation import Randomised, write_randomised
+from node_robustness.audit.tolerance_matrix import Judged, write_judged
 from node_robustness.errors import UserError
 from node_robustness.files import records
 from node_robustness.files.hdf5 import schema_version

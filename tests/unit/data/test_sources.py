@@ -21,8 +21,9 @@ from hypothesis.extra import numpy as hnp
 from node_robustness.data import formats
 from node_robustness.data.downloads import RemoteFile, fetch
 from node_robustness.data.formats import read_cifar_binary, read_idx
+from node_robustness.data.prepared import count_images, load_split
 from node_robustness.data.sources import find_source
-from node_robustness.data.splits import count_images, load_split, prepare, stratified
+from node_robustness.data.splits import prepare, stratified
 from node_robustness.errors import UserError
 from node_robustness.files.atomic import sha256
 from node_robustness.files.hdf5 import open_hdf5, read_settings

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from authors import KINDS, authors_net
 from node_robustness.errors import UserError
-from node_robustness.models.checkpoints import import_weights, load, save
+from node_robustness.models.checkpoints import load, save
 from node_robustness.models.classifier import (
     Classifier,
     Spec,
     backward_solves,
 )
+from node_robustness.models.state_dicts import import_weights
 from node_robustness.ode.solve import Status
 
 pytestmark = pytest.mark.numerical

@@ -17,8 +17,8 @@ from authors import KINDS, authors_net
 from node_robustness.config import loading
 from node_robustness.errors import UserError
 from node_robustness.grid import sources
-from node_robustness.models.checkpoints import import_weights
 from node_robustness.models.classifier import Classifier, Spec
+from node_robustness.models.state_dicts import import_weights
 
 COPY = "copy it again from where it comes from"
 SAVE = "save its state dict alone: torch.save({'model': model.state_dict()}, file)"

@@ -10,6 +10,7 @@ import pytest
 
 from node_robustness.figures import costs as drawn_costs
 from node_robustness.provenance import command_line, costs, manifest
+from node_robustness.provenance.software import git_commit
 from samples import MODELS, masked_tables, tiny_tables, write_benchmark
 
 ATTACK = "attack/toy/OON/seed-0/tau-0.01/bim/linf/eps-0.1"
@@ -203,7 +204,7 @@ def test_the_command_line_is_that_of_the_first_snakemake(monkeypatch):
 
 
 def test_the_commit_and_whether_files_differ_from_it(tmp_path, monkeypatch):
-    assert manifest.git_commit(tmp_path) is None
+    assert git_commit(tmp_path) is None
 
     def git(*arguments: str) -> str:
         identity = ("-c", "user.name=a", "-c", "user.email=a@b")
@@ -215,8 +216,8 @@ def test_the_commit_and_whether_files_differ_from_it(tmp_path, monkeypatch):
     git("add", "file")
     git("commit", "--message", "a")
     commit = git("rev-parse", "HEAD")
-    assert manifest.git_commit(tmp_path) == commit
+    assert git_commit(tmp_path) == commit
     (tmp_path / "file").write_text("two")
-    assert manifest.git_commit(tmp_path) == f"{commit}-dirty"
+    assert git_commit(tmp_path) == f"{commit}-dirty"
     monkeypatch.setenv("PATH", "")
-    assert manifest.git_commit(tmp_path) is None
+    assert git_commit(tmp_path) is None

@@ -248,6 +248,31 @@ def test_every_rule_has_the_digest_of_its_script(name, text):
         assert not re.search(r"^ +(run|shell|notebook|wrapper):", text, re.M)
 
 
+@pytest.mark.parametrize(
+    ("module", "scripts"),
+    [
+        ("data/formats", {"fetch", "prepare"}),
+        ("data/splits", {"fetch", "prepare"}),
+        ("models/state_dicts", {"import_weights"}),
+        ("attacks/files", {"attack", "judge", "trajectory"}),
+        ("audit/files", {"audit"}),
+        ("audit/gradients", {"audit"}),
+        ("audit/attack_checks", {"audit"}),
+        ("audit/tolerance_matrix", {"judge"}),
+        ("audit/randomisation", {"randomise"}),
+        ("audit/detection", {"detect"}),
+        ("trajectories/writer", {"trajectory"}),
+        ("provenance/costs", {"report"}),
+        ("provenance/manifest", {"report"}),
+        ("jobs/gpus", set()),
+    ],
+)
+def test_a_module_reruns_the_stages_that_use_it(module, scripts):
+    name = f"node_robustness/{module}.py"
+    assert (SCRIPTS / name).is_file()
+    assert {path.stem for path in SCRIPTS.glob("*.py") if name in of_script(path)} == scripts
+
+
 def test_every_script_has_a_rule():
     used = {script for _, text in rules() for script in digested(text)}
     assert used == {path.stem for path in SCRIPTS.glob("*.py")}

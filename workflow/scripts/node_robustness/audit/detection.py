@@ -5,8 +5,10 @@ optimises against classifier and detector at once (Carlini and Wagner, Adversari
 Easily Detected, 2017; Tramer, Carlini, Brendel and Madry, On Adaptive Attacks, 2020).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
+from node_robustness.files.hdf5 import put, write_hdf5
+from node_robustness.files.records import Array, as_array, put_images
 from node_robustness.models.classifier import Classifier, frozen
 from node_robustness.models.predictions import classes
 
@@ -164,3 +168,26 @@ class _Evasion:
         better = fooled & (~self.success | (score < self.score))
         self.score = torch.where(better, score, self.score)
         self.success = self.success | fooled
+
+
+def write_detection(
+    path: Path,
+    settings: Mapping[str, Any],
+    index: Array,
+    labels: Array,
+    found: Detection,
+    *,
+    seconds: float,
+    device: str,
+) -> None:
+    """Write a detector's scores of the test images `index`, [n], and of their adversarials."""
+    with write_hdf5(path, "detection", settings, seconds=seconds, device=device) as file:
+        put_images(file, index, labels)
+        attacked = "clean prediction is right; only those are attacked"
+        put(file, "correct", as_array(found.correct), units="1", description=attacked)
+        for name, values in found.scores.items():
+            description = "largest total variation distance between two tolerances"
+            put(file, f"score/{name}", as_array(values), units="1", description=description)
+        for name, values in found.success.items():
+            description = "fools the classifier at tau"
+            put(file, f"success/{name}", as_array(values), units="1", description=description)

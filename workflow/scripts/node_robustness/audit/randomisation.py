@@ -4,14 +4,18 @@ Randomness makes a gradient noisy, and attackers who take it for exact fail. Tho
 over what is random do not (`attacks.expectation`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from node_robustness.attacks.expectation import Draw, expected_gradient
+from node_robustness.files.hdf5 import put, write_hdf5
+from node_robustness.files.records import Array, as_array, put_images
 from node_robustness.models.classifier import Classifier, frozen
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.norms import Norm
@@ -147,3 +151,26 @@ def misclassified(model: Classifier, images: Tensor, labels: Tensor, tolerances:
         classes(model.at(tolerance=column)(images)) != labels for column in tolerances.unbind(1)
     ]
     return torch.stack(found, dim=1)
+
+
+def write_randomised(
+    path: Path,
+    settings: Mapping[str, Any],
+    index: Array,
+    labels: Array,
+    found: Randomised,
+    *,
+    seconds: float,
+    device: str,
+) -> None:
+    """Write what a randomised tolerance was worth on the test images `index`, [n]."""
+    with write_hdf5(path, "randomised", settings, seconds=seconds, device=device) as file:
+        put_images(file, index, labels)
+        for name, wrong in found.wrong.items():
+            description = "share of draws at which the image is misclassified"
+            put(file, f"wrong/{name}", as_array(wrong), units="1", description=description)
+        for name, values, description in (
+            ("fixed_tolerance", found.fixed_tolerance, "the draw that the attacker `fixed` knows"),
+            ("fixed_wrong", found.fixed_wrong, "his image is misclassified at that draw"),
+        ):
+            put(file, name, as_array(values), units="1", description=description)

@@ -6,12 +6,18 @@ find at a loose tolerance are found at a tight one and hold at the loose one, th
 not the model (transfer as a sign of masking: Athalye, Carlini and Wagner, 2018, section 3).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from node_robustness.attacks.files import Adversarials
+from node_robustness.files.hdf5 import put, write_hdf5
+from node_robustness.files.records import CLASS, as_array, put_images
 from node_robustness.models.classifier import Classifier
 from node_robustness.models.evaluation import evaluate
 
@@ -57,3 +63,27 @@ def judge(
         logits=torch.stack([one.logits for one in found], dim=1),
         nfe=torch.stack([one.nfe for one in found if one.nfe is not None], dim=1),
     )
+
+
+def write_judged(
+    path: Path,
+    settings: Mapping[str, Any],
+    attacked: Adversarials,
+    tolerances: Sequence[float],
+    clean: Judged,
+    adversarial: Judged,
+    *,
+    seconds: float,
+    device: str,
+) -> None:
+    """Write what a model says of clean and adversarial images at E tolerances."""
+    with write_hdf5(path, "judged", settings, seconds=seconds, device=device) as file:
+        put_images(file, attacked.index, attacked.labels)
+        put(file, "success", attacked.success, units="1", description="an adversarial was found")
+        put(file, "tolerances", np.array(tolerances), units="1", description="tau, E")
+        for side, found in (("clean", clean), ("adversarial", adversarial)):
+            predictions, logits = as_array(found.predictions), as_array(found.logits)
+            put(file, f"{side}_predictions", predictions, units="1", description=f"{CLASS}; n E")
+            put(file, f"{side}_logits", logits, units="1", description="logits, n E K")
+        nfe = "function evaluations of `adversarials`, n E"
+        put(file, "nfe", as_array(adversarial.nfe), units="1", description=nfe)

@@ -26,7 +26,7 @@ def check_prepared(config: "Config", prepared: Iterable[tuple[str, str]], result
         path = results / experiment / name / "data.h5"
         if config.datasets[name].size is None and path.is_file():
             # Imported here because it takes a while and few runs need it.
-            from node_robustness.data.splits import count_images
+            from node_robustness.data.prepared import count_images
 
             for line in shortages(config, name, *count_images(path), [experiment]):
                 raise UserError(f"config: {line}")

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from node_robustness.data.arrays import ImageArray, LabelArray
 from node_robustness.errors import UserError
 from node_robustness.shapes.datasets import check_order
-
-ImageArray = npt.NDArray[np.uint8]
-LabelArray = npt.NDArray[np.int64]
 
 # Data sets are held in memory, so that a file that claims to unpack to more is damaged, hostile
 # or out of this workflow's reach.

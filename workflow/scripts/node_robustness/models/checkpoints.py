@@ -1,4 +1,4 @@
-"""Weights on disk: saved, loaded, and imported from a state dict made elsewhere."""
+"""Weights on disk: saved and loaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,6 @@ from torch import Tensor
 from node_robustness.errors import UserError
 from node_robustness.files.atomic import atomic_path
 from node_robustness.models.classifier import _AGAIN, Classifier, Spec
-from node_robustness.models.state_dicts import read_state
 
 
 def save(model: Classifier, weights: Path, spec: Path) -> None:
@@ -37,22 +36,11 @@ def load(weights: Path, spec: Path) -> Classifier:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{weights}: cannot be read ({error}): {_AGAIN}") from None
-    _fill(model, state, weights, _AGAIN)
+    fill(model, state, weights, _AGAIN)
     return model.eval()
 
 
-def import_weights(spec: Spec, path: Path) -> Classifier:
-    """A model with weights from elsewhere: see `checkpoints.read_state`.
-
-    Raises:
-        UserError: the file is missing, damaged, or fits another architecture.
-    """
-    model = Classifier(spec)
-    _fill(model, read_state(path), path)
-    return model.eval()
-
-
-def _fill(
+def fill(
     model: Classifier, state: Mapping[str, Tensor], path: Path, remedy: str | None = None
 ) -> None:
     """Give a model its weights; a remedy stands for those of weights made elsewhere.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from node_robustness.data.splits import Split, load_split
+from node_robustness.data.prepared import Split, load_split
 from node_robustness.errors import UserError
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import CLASS, STATUS, Array, as_array, put_images, put_optional

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from node_robustness.errors import UserError
+from node_robustness.models.checkpoints import fill
+from node_robustness.models.classifier import Classifier, Spec
 
 _ZIP = b"PK\x03\x04"
 _BEFORE_ZIP = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # PyTorch's own mark
@@ -33,6 +35,17 @@ _AUTHORS_NAMES = (
     (r"classifier\.module\.0\.", "head.norm."),
     (r"classifier\.module\.[45]\.", "head.linear."),
 )
+
+
+def import_weights(spec: Spec, path: Path) -> Classifier:
+    """A model with weights from elsewhere: see `read_state`.
+
+    Raises:
+        UserError: the file is missing, damaged, or fits another architecture.
+    """
+    model = Classifier(spec)
+    fill(model, read_state(path), path)
+    return model.eval()
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -3,10 +3,8 @@
 Tables hold only what the configuration determines; all that differs from run to run is here.
 """
 
-import importlib.metadata
 import os
 import platform
-import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,22 +17,7 @@ from node_robustness.files.hdf5 import open_hdf5
 from node_robustness.grid import paths
 from node_robustness.provenance import costs
 from node_robustness.provenance.command_line import recall
-
-_DISTRIBUTIONS = (
-    "snakemake",
-    "torch",
-    "torchdiffeq",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "h5py",
-    "safetensors",
-    "statsmodels",
-    "altair",
-    "vl-convert-python",
-    "pydantic",
-    "requests",
-)
+from node_robustness.provenance.software import git_commit, versions
 
 
 def manifest(
@@ -92,31 +75,3 @@ def devices(clean: Iterable[Path | str]) -> str:
         with open_hdf5(path, "clean") as file:
             found.add(str(file.attrs["device"]))
     return ", ".join(sorted(found))
-
-
-def versions() -> dict[str, str]:
-    """Return the installed versions of the distributions that a result depends on."""
-    found = {}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit(folder: Path) -> str | None:
-    """Return the commit that a folder is checked out at, or None where there is none to ask.
-
-    Args:
-        folder: A folder of the code.
-
-    Returns:
-        The full hash, with ``-dirty`` where tracked files differ from it.
-    """
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()

@@ -28,6 +28,7 @@ NEUTRAL = {
         for name in ("cells", "sources")
     },
     "node_robustness.data.enough_images": "it refuses, and changes nothing",
+    "node_robustness.jobs.gpus": "it says which of several GPUs a job takes",
     "node_robustness.jobs.log": "the log, the progress bar and the messages of a job",
     "node_robustness.data.downloads": "what it brings counts only with the right SHA-256",
     "requests": "downloads",

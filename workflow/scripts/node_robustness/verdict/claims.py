@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from node_robustness.files.atomic import SOFTWARE
-from node_robustness.provenance import manifest
+from node_robustness.provenance.software import versions
 from node_robustness.statistics.intervals import SIGNIFICANCE
 from node_robustness.verdict.causes import SMALL
 from node_robustness.verdict.verdicts import HOLDS, LEVEL, MARGIN
@@ -72,7 +72,7 @@ def claim(
             for row in own["checks"].to_dict("records")
         ],
         "software": SOFTWARE,
-        "versions": manifest.versions(),
+        "versions": versions(),
     }
 
 
