@@ -30,6 +30,7 @@ _SHORT: dict[str, dict[str, int]] = {
     "square": {"queries": 8},
     "transfer": {},
     "noise": {"draws": 2},
+    "torchattacks": {},
 }
 _ATTACKS = {name: attack | _SHORT[attack["method"]] for name, attack in BUILT_IN.items()}
 _SIDE = st.sampled_from([8, 12, 16]) | st.integers(1, 40)
@@ -182,7 +183,9 @@ def _attack(draw: st.DrawFn, norms: list[str]) -> dict[str, Any]:
         attack |= draw(_maybe(early_stop=st.booleans()))
     if method == "apgd":
         attack |= draw(st.sampled_from([{}, {"loss": "dlr"}, {"loss": "dlr", "targets": 2}]))
-    if method not in ("square", "noise"):
+    if method == "torchattacks":
+        attack["name"] = draw(st.sampled_from(["FGSM", "PGD", "CW", "FAB", "TIFGSM", "SPSA"]))
+    if method not in ("square", "noise") and attack.get("name") != "SPSA":
         kinds = ["direct", "adjoint", "surrogate"]
         attack["gradient"] = draw(st.sampled_from(kinds[:2] if method == "eot_pgd" else kinds))
     if attack.get("gradient") == "surrogate":

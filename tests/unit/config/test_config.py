@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from node_robustness.config import torchattacks_classes
 from node_robustness.config.config import Config
 from node_robustness.config.enough_images import shortages
 from node_robustness.config.loading import load
@@ -24,8 +25,9 @@ NOT_A_NAME = "does not fit: write letters, digits and underscores, beginning wit
 NORMS = "choose from 'linf', 'l2' or 'l2_rms'"
 METHODS = (
     "choose from 'apgd', 'bim', 'bisection', 'cw', 'eot_pgd', 'fab', 'fgsm', 'noise', 'pgd', "
-    "'square' or 'transfer'"
+    "'square', 'torchattacks' or 'transfer'"
 )
+CLASSES = f"choose from {', '.join(torchattacks_classes.CLASSES)}"
 SOURCES = "'digits', 'mnist', 'fashion_mnist', 'cifar10', 'cifar100', 'idx' or 'cifar_binary'"
 A_LIST = "must be a list, such as [a, b]"
 NO_VALIDATION = "validation must be a share between 0 and 1 or a whole number of images"
@@ -423,6 +425,57 @@ WRONG: list[tuple[str, object, str]] = [
         ": method eot_pgd draws the tolerances of its gradients and takes no surrogate: "
         "give gradient direct or adjoint",
     ),
+    *(
+        ("attacks.bim", {"method": "torchattacks", **keys}, f"attacks.bim{told}")
+        for keys, told in (
+            ({}, ".name: this key is missing; see docs/reference/configuration.md"),
+            ({"name": "PDG"}, f".name: PDG is not a class of torchattacks: {CLASSES}"),
+            ({"name": "JSMA"}, f".name: JSMA measures in L0: {CLASSES}"),
+            (
+                {"name": "PGD", "parameters": {"eps": 0.1}},
+                ".parameters: eps is set by the workflow, which takes epsilons and norms from the "
+                "experiment: remove it",
+            ),
+            (
+                {"name": "PGD", "parameters": {"step": 3}},
+                ".parameters: step is not a parameter of this attack (there is: alpha, steps, "
+                "random_start)",
+            ),
+            (
+                {"name": "PGD", "parameters": {"steps": 0.5}},
+                f".parameters: steps: 0.5 {NOT_WHOLE}",
+            ),
+            (
+                {"name": "PGD", "parameters": {"steps": 0}},
+                ".parameters: steps: 0 must be 1 or more",
+            ),
+            (
+                {"name": "PGD", "parameters": {"alpha": -1}},
+                ".parameters: alpha: -1 must be 0 or more",
+            ),
+            (
+                {"name": "PGD", "parameters": {"random_start": 1}},
+                ".parameters: random_start: must be true or false (given: 1)",
+            ),
+            (
+                {"name": "APGD", "parameters": {"loss": "dl"}},
+                ".parameters: loss: 'dl' is not one of ce, dlr",
+            ),
+            ({"name": "PGD", "parameters": [1]}, ".parameters: must be a map of keys (given: [1])"),
+            (
+                {"name": "Square", "gradient": "adjoint"},
+                ": Square uses no gradient: remove gradient",
+            ),
+            (
+                {"name": "FGSM", "relative_step": 0.1},
+                ": FGSM takes no alpha: remove relative_step",
+            ),
+            (
+                {"name": "BIM", "relative_step": 0.1, "parameters": {"alpha": 0.1}},
+                ": give one of relative_step and the parameter alpha",
+            ),
+        )
+    ),
     (
         "attacks.bim",
         {"method": "transfer", "by": "gpd"},
@@ -719,6 +772,15 @@ def test_an_attack_of_a_preset_may_know_none_of_the_norms_but_one_that_is_named_
     line = "experiments.e.attacks: cw knows none of the norms linf: remove it, or add l2 or l2_rms"
     told = mistakes(with_attacks(["bim", "cw"], norms=["linf"]))
     assert told == [f"config: {line} to norms"]
+
+
+def test_an_attack_of_a_library_knows_the_norms_of_its_class():
+    own = {"nearest": {"method": "torchattacks", "name": "DeepFool"}}
+    assert mistakes(with_attacks(["nearest"], own, norms=["linf"])) == [
+        "config: experiments.e.attacks: nearest knows none of the norms linf: remove it, or add l2 "
+        "or l2_rms to norms"
+    ]
+    assert load(with_attacks(["nearest"], own)).attacks["nearest"].minimal
 
 
 def test_a_transfer_that_is_named_needs_two_models_but_one_of_a_preset_does_not():

@@ -586,6 +586,18 @@ class TestDistancesInL2:
             grid_cells.check_images_of(asked, "e", "d", (1, 10, 10))
 
 
+def test_an_attack_that_needs_three_colours():
+    own = {"t": {"method": "torchattacks", "name": "TIFGSM"}}
+    asked = config(attacks=["t"], own=own)
+    grid_cells.check_images_of(asked, "e", "d", (3, 8, 8))
+    with pytest.raises(UserError) as caught:
+        grid_cells.check_images_of(asked, "e", "d", (1, 8, 8), "config: ")
+    assert str(caught.value) == (
+        "config: attacks.t: takes images of 3 channels, and those of d have 1: remove t from "
+        "experiments.e.attacks"
+    )
+
+
 @pytest.mark.parametrize("name", ["{g}", "<j>", "a{b", "a>b"])
 def test_a_path_of_weights_that_is_a_pattern_to_snakemake(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from node_robustness.attacks.method import MadeOnAnother, Method, Pass, StartsAtImages
+from node_robustness.attacks.method import (
+    BoundsBatches,
+    MadeOnAnother,
+    Method,
+    Pass,
+    StartsAtImages,
+)
 from node_robustness.attacks.progress import told_by_passes
 from node_robustness.models.classifier import frozen
 from node_robustness.models.predictions import classes
@@ -81,6 +87,8 @@ def attack(
     )
     # A source of gradients is a view of the model and shares its hooks.
     asked = [model, method.source] if isinstance(method, MadeOnAnother) else [model]
+    if isinstance(method, BoundsBatches):
+        batch_size = min(batch_size, method.largest_batch)
     results = []
     with frozen(model):
         for first in range(0, len(images), batch_size):

@@ -110,6 +110,15 @@ class StartsAtImages(Method, Protocol):
 
 
 @runtime_checkable
+class BoundsBatches(Method, Protocol):
+    """A method for which the engine makes the batches no larger than so many images."""
+
+    @property
+    def largest_batch(self) -> int:
+        """Images at a time, at most."""
+
+
+@runtime_checkable
 class MadeOnAnother(Method, Protocol):
     """A method that makes its adversarial examples on another model."""
 

@@ -34,6 +34,11 @@ class AnyAttack(Section):
         return False
 
     @property
+    def channels(self) -> int | None:
+        """The only number of channels that its images may have; None for any."""
+        return None
+
+    @property
     def by_gradient(self) -> bool:
         """Whether it follows gradients of the model that it attacks."""
         return False

@@ -33,6 +33,15 @@ PRESETS: dict[str, list[str]] = {
         "transfer",
         "noise",
     ],
+    # Another implementation, to compare with: where both have an attack, the results must agree.
+    "torchattacks": [
+        "torchattacks_fgsm",
+        "torchattacks_bim",
+        "torchattacks_pgd",
+        "torchattacks_pgdl2",
+        "torchattacks_apgd",
+        "torchattacks_square",
+    ],
 }
 
 

@@ -105,6 +105,13 @@ def check_images_of(
     """
     channels, height, width = shape
     _check_distances(config, experiment, dataset, math.sqrt(math.prod(shape)), before)
+    for name in config.experiments[experiment].attacks:
+        needed = config.attacks[name].channels
+        if needed not in (None, channels):
+            raise UserError(
+                f"{before}attacks.{name}: takes images of {needed} channels, and those of "
+                f"{dataset} have {channels}: remove {name} from experiments.{experiment}.attacks"
+            )
     for name in config.experiments[experiment].models:
         model = config.models[name]
         networks.check_images(

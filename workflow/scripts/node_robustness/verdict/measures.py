@@ -12,9 +12,6 @@ from node_robustness.perturbations.sizes import within
 from node_robustness.tables.audit import Arrays, _source, derivative_errors
 from node_robustness.verdict.protocols import CONTROL, Attacked, Attempt
 
-BLACK_BOX = ("square", "transfer")
-"""Methods that use no gradient of the model under attack."""
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -96,7 +93,7 @@ def _alone(evidence: Evidence, own: Callable[[Attempt], bool]) -> float:
 
 
 def _black_box_alone(evidence: Evidence) -> float:
-    return _alone(evidence, lambda attempt: attempt.method in BLACK_BOX)
+    return _alone(evidence, lambda attempt: attempt.black_box)
 
 
 def _noise_alone(evidence: Evidence) -> float:

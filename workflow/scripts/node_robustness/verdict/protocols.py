@@ -108,6 +108,11 @@ class Attempt:
         return str(self.settings.get("gradient") or "")
 
     @property
+    def black_box(self) -> bool:
+        """Whether it uses no gradient of the attacked model, and is not the control."""
+        return self.gradient in ("", "none") and self.method != CONTROL
+
+    @property
     def cumulative(self) -> Floats:
         """The sizes with those of the cheaper attacks where it left out the image, [n].
 

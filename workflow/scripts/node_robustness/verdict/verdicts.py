@@ -18,7 +18,6 @@ from node_robustness.tables.frame import tabulate
 from node_robustness.verdict.causes import Doubts, doubts
 from node_robustness.verdict.checks import AUDITED, CHECKS, FAILED, NOT_MEASURED, SOLVER_SUCCEEDS
 from node_robustness.verdict.comparisons import Replicated, columns
-from node_robustness.verdict.measures import BLACK_BOX
 from node_robustness.verdict.protocols import Attempt
 from node_robustness.words import listed, percent, points
 
@@ -85,7 +84,7 @@ def missing_attacks(attempts: Iterable[Attempt], ode: bool) -> list[str]:
             "an attack with surrogate gradients",
         ),
         (
-            any(attempt.method in BLACK_BOX for attempt in ran),
+            any(attempt.black_box for attempt in ran),
             "an attack without gradients of the model (square or transfer)",
         ),
     ]
