@@ -279,7 +279,7 @@ class TestImportedWeights:
         run = attempt(fresh, target, config=tiny(models__OON__weights="oon.pth"))
         assert complaint(run) == (
             "error: oon.pth: cannot be read as a checkpoint of weights: it also holds "
-            "argparse.Namespace, and to read that could run any code: save its state dict "
+            "argparse.Namespace, and reading that could run any code: save its state dict "
             "alone: torch.save({'model': model.state_dict()}, file)"
         )
         assert "weights_only" not in run.output

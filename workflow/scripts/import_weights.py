@@ -1,4 +1,4 @@
-"""Take a model's weights from a checkpoint made elsewhere."""
+"""Import the weights of a model from a checkpoint of another program."""
 
 from pathlib import Path
 
@@ -18,6 +18,6 @@ with job(snakemake.log[0]):
     checkpoint = Path(snakemake.input.checkpoint)
     model = import_weights(spec, checkpoint)
     images = torch.from_numpy(load_split(data, "validation").images)
-    remedy = "take the weights of a network that was trained"
+    remedy = "use the weights of a trained network"
     check_that_answers_differ(model, images, str(checkpoint), remedy)
     checkpoints.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))

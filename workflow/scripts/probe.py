@@ -1,4 +1,4 @@
-"""Fit linear probes of h(t) to the validation images of one model at one tolerance."""
+"""Fit linear probes of h(t) on validation images, for one model at one tolerance."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ with job(snakemake.log[0]):
         classifier.frozen(model),
         bar(len(images), "read") as progress,
     ):
-        # Every image has a state at each time. Of fewer than ROWS the layers would make copies.
+        # Each image has a state at each time. Fewer than ROWS images would be padded.
         batch_size = max(ROWS, images_at_a_time(compute, model, images) // len(times))
         at, features, head = probes.features_along(
             model, images, times, batch_size=batch_size, progress=progress.update
@@ -38,7 +38,7 @@ with job(snakemake.log[0]):
     try:
         found = fit(at, features, head, split.labels)
     except TooFewError as error:
-        # They are made unless the configuration says otherwise, and nothing else needs them.
+        # Probes are on by default, and nothing depends on them.
         logging.warning("there are no probes: %s", error)
         found = probes.Probes.none(features.shape[2], head.shape[2])
     probes.write(

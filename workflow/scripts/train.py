@@ -1,4 +1,4 @@
-"""Train a model from its seed; a killed job resumes at its last complete epoch."""
+"""Train a model from its seed; an interrupted job resumes after its last complete epoch."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ with job(snakemake.log[0]):
         model,
         images["validation"][0],
         f"models.{snakemake.wildcards.model}, seed {seed}",
-        "it has learned nothing: change its training (such as learning_rate), or take another seed",
+        "it has learned nothing: change its training (such as learning_rate), or use another seed",
     )
     train.write_history(history, Path(snakemake.output.history))
     checkpoints.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))

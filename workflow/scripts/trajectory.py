@@ -1,4 +1,4 @@
-"""Follow clean, attacked and noisy images of one cell along the body, and find what is to blame."""
+"""Follow clean, attacked and noisy images of one cell through the body, and test causes."""
 
 import logging
 import time
@@ -24,7 +24,7 @@ with job(snakemake.log[0]):
     found = read_attacked(Path(snakemake.input.attack), settings["images"])
 
     def load(rows: Array) -> tuple[Array, Array]:
-        """The clean and the attacked images, read when they are needed."""
+        """Read the clean and the attacked images at these positions."""
         clean = load_rows(data, found.index[rows]).astype(np.float32) / 255
         return clean, found.images(rows)
 
@@ -32,10 +32,10 @@ with job(snakemake.log[0]):
     images = FollowedImages(
         found.index, found.labels, found.success, found.clean_predictions, shape, load
     )
-    choice = Selection.of(
+    selection = Selection.of(
         found.success, **{key: settings[key] for key in ("states", "growth", "causal")}
     )
-    readers = probes.read(Path(snakemake.input.probe)) if snakemake.input.probe else None
+    fitted = probes.read(Path(snakemake.input.probe)) if snakemake.input.probe else None
     model = model.at(tolerance=coordinates["tolerance"])
     started = time.perf_counter()
     measurement = Measurement(
@@ -45,15 +45,15 @@ with job(snakemake.log[0]):
         Norm(coordinates["norm"]),
         coordinates["seed"],
         settings["tight_tolerance"],
-        readers if readers and len(readers.times) else None,
+        fitted if fitted and len(fitted.times) else None,
     )
-    sizes = measurement.sizes(len(found.index), len(choice.kept), shape, settings["precision"])
+    sizes = measurement.sizes(len(found.index), len(selection.kept), shape, settings["precision"])
     logging.info(
-        "%d images of %.1f kB each and the states of %d more of %.1f kB: %.1f MB at most",
+        "%d images of %.1f kB each, and the states of %d of them of %.1f kB: at most %.1f MB",
         sizes.images,
-        sizes.bytes_an_image / 1e3,
+        sizes.bytes_per_image / 1e3,
         sizes.kept,
-        sizes.bytes_a_kept_image / 1e3,
+        sizes.bytes_per_kept_image / 1e3,
         sizes.total_bytes / 1e6,
     )
     with (
@@ -68,5 +68,5 @@ with job(snakemake.log[0]):
         ) as written,
         bar(len(found.index), "followed") as progress,
     ):
-        measurement.record(images, choice, written, progress=progress.update)
+        measurement.record(images, selection, written, progress=progress.update)
         written.file.attrs["seconds"] = time.perf_counter() - started

@@ -285,7 +285,7 @@ def test_a_backward_solve_that_gives_up_is_named():
         with pytest.raises(UserError) as raised, backward_solves():
             torch.autograd.grad(logits.sum(), images)
     assert str(raised.value) == (
-        "the backward solve of torchdiffeq gave up on a batch (max_steps): raise solver.max_steps "
+        "the backward solve of torchdiffeq failed for a batch (max_steps): raise solver.max_steps "
         "of the model or adjoint_tolerance of the attack, or set gradient of the attack to direct"
     )
     # Each of the remedies helps.

@@ -5,7 +5,7 @@ import torch
 
 from node_robustness.config.config import Compute
 from node_robustness.models.classifier import Classifier, Spec
-from node_robustness.models.memory import LARGEST_BATCH, bytes_an_image, images_at_a_time
+from node_robustness.models.memory import LARGEST_BATCH, bytes_per_image, images_at_a_time
 
 
 class Square(torch.nn.Module):
@@ -29,21 +29,23 @@ def images() -> torch.Tensor:
 
 def test_the_need_of_a_simple_model_is_a_few_images(images):
     one = images[0].numel() * images.element_size()
-    need = bytes_an_image(Square(), images)
+    need = bytes_per_image(Square(), images)
     assert 3 * one <= need <= 7 * one  # the image, its square, and their gradients
 
 
 def test_every_step_that_is_kept_needs_its_memory(model, images):
     needs = {}
     for steps in (5, 20):
-        needs[steps] = bytes_an_image(model.at(method="rk4", steps=steps), images)
+        needs[steps] = bytes_per_image(model.at(method="rk4", steps=steps), images)
     assert 3.5 < needs[20] / needs[5] < 4.1
-    assert bytes_an_image(model.at(method="rk4", steps=20, checkpoint=True), images) < needs[20] / 4
+    assert (
+        bytes_per_image(model.at(method="rk4", steps=20, checkpoint=True), images) < needs[20] / 4
+    )
 
 
 def test_it_counts_what_is_alive_and_not_what_was(model, images):
-    alone = bytes_an_image(model, images)
-    doubled = bytes_an_image(model, torch.cat([images, images]))
+    alone = bytes_per_image(model, images)
+    doubled = bytes_per_image(model, torch.cat([images, images]))
     assert doubled == pytest.approx(alone, rel=0.2)
 
 
@@ -62,5 +64,5 @@ def test_the_configuration_may_name_the_number(model, images):
 
 def test_there_is_always_room_for_one_image(model, images):
     solved = model.at(method="rk4", steps=100)
-    assert bytes_an_image(solved, images) > 2**20
+    assert bytes_per_image(solved, images) > 2**20
     assert images_at_a_time(Compute(memory_mb=1), solved, images) == 1

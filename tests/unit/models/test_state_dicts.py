@@ -182,7 +182,7 @@ KEYS = "has no state dict under the key `model` or `state_dict` or `model_state_
 
 def also(name):
     return (
-        f"cannot be read as a checkpoint of weights: it also holds {name}, and to read that could "
+        f"cannot be read as a checkpoint of weights: it also holds {name}, and reading that could "
         f"run any code: {SAVE}"
     )
 
@@ -218,10 +218,13 @@ def also(name):
             lambda p: torch.jit.save(torch.jit.script(nn.Linear(2, 2)), p),
             f"a TorchScript archive, not a checkpoint of weights: {SAVE}",
         ),
-        (lambda p: torch.save([1, 2], p), f"holds an object of type list, no state dict: {SAVE}"),
+        (
+            lambda p: torch.save([1, 2], p),
+            f"holds an object of type list, not a state dict: {SAVE}",
+        ),
         (
             lambda p: torch.save(torch.zeros(2), p),
-            f"holds an object of type Tensor, no state dict: {SAVE}",
+            f"holds an object of type Tensor, not a state dict: {SAVE}",
         ),
         (lambda p: torch.save({}, p), f"{KEYS} (there is: nothing): {SAVE}"),
         (
@@ -238,7 +241,7 @@ def also(name):
         ),
         (
             lambda p: torch.save({**theirs(), **ours()}, p),
-            f"holds weights of one name twice: {SAVE}",
+            f"holds two weights of the same name: {SAVE}",
         ),
     ],
 )
@@ -253,7 +256,7 @@ def test_a_changed_byte_is_seen(tmp_path):
     changed(tmp_path / "a.pth")
     line = complaint(tmp_path / "a.pth")
     assert line.startswith("damaged, or saved without checksums (a/data/")
-    assert line.endswith(f" has another one): {COPY}")
+    assert line.endswith(f" does not match): {COPY}")
 
 
 NAME = "head.linear.weight"
@@ -265,20 +268,23 @@ NAME = "head.linear.weight"
         (lambda w: w * torch.nan, f"{NAME} holds values that are not finite (in float32)"),
         (lambda w: w / 0, f"{NAME} holds values that are not finite (in float32)"),
         (lambda w: w.double() * 1e300, f"{NAME} holds values that are not finite (in float32)"),
-        (lambda w: w.to(torch.int8), f"{NAME} is no plain tensor of real numbers (int8, strided"),
-        (lambda w: w > 0, f"{NAME} is no plain tensor of real numbers (bool, strided"),
-        (lambda w: w * 1j, f"{NAME} is no plain tensor of real numbers (complex64, strided"),
+        (
+            lambda w: w.to(torch.int8),
+            f"{NAME} is not a dense tensor of real numbers (int8, strided",
+        ),
+        (lambda w: w > 0, f"{NAME} is not a dense tensor of real numbers (bool, strided"),
+        (lambda w: w * 1j, f"{NAME} is not a dense tensor of real numbers (complex64, strided"),
         (
             lambda w: w.to_sparse(),
-            f"{NAME} is no plain tensor of real numbers (float32, sparse_coo",
+            f"{NAME} is not a dense tensor of real numbers (float32, sparse_coo",
         ),
         (
             lambda w: w.to("meta"),
-            f"{NAME} is no plain tensor of real numbers (float32, strided, me",
+            f"{NAME} is not a dense tensor of real numbers (float32, strided, me",
         ),
         (
             lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
-            f"{NAME} is no plain tensor of real numbers (qint8, strided",
+            f"{NAME} is not a dense tensor of real numbers (qint8, strided",
         ),
         (lambda w: w.flatten(), f"{NAME} has shape [80] where the model has [10, 8]"),
     ],

@@ -164,7 +164,7 @@ def test_without_a_tolerance_the_model_keeps_its_own(method):
 
 def test_there_are_no_steps_of_an_image_to_look_at():
     model = network()
-    with pytest.raises(ValueError, match="backend torchdiffeq has no steps of every image"):
+    with pytest.raises(ValueError, match="backend torchdiffeq has no steps of each image"):
         model.ode.solve(model.embed(images(2)), (0.0, 1.0))
 
 

@@ -508,7 +508,7 @@ def test_quadrature_parts_are_integrals_along_the_solution():
         ({"tolerance": torch.tensor([0.1, -0.5])}, "tolerance must be greater than 0, not -0.5"),
         ({"nodes": [torch.tensor([0.0, 1.0])]}, "nodes for 1 of 2 samples"),
         ({"nodes": [torch.tensor([0.0, 1.0]), torch.tensor([0.0, 0.5])]}, "nodes of sample 1"),
-        ({"nodes": [torch.tensor([0.0, 0.0, 1.0])] * 2}, "nodes of sample 0 must lead"),
+        ({"nodes": [torch.tensor([0.0, 0.0, 1.0])] * 2}, "nodes of sample 0 must increase"),
         ({"method": "rk4"}, "method rk4 has no error estimate and needs steps, not None"),
         ({"method": "rk4", "steps": 0}, "steps must be 1 or more, not 0"),
         ({"steps": -3}, "steps must be 1 or more, not -3"),
@@ -517,7 +517,7 @@ def test_quadrature_parts_are_integrals_along_the_solution():
         ({"initial": torch.tensor([[1.0], [torch.nan]])}, r"not finite in samples \[1\]"),
         (
             {"dynamics": lambda t, y: y[:, :1]},
-            r"shape \(2, 2\) into a derivative of shape \(2, 1\)",
+            r"derivative of shape \(2, 1\) for a state of shape \(2, 2\)",
         ),
     ],
 )

@@ -401,7 +401,7 @@ def test_a_decay_that_leads_past_zero_is_named(tmp_path):
 
 
 GAVE_UP = (
-    "training loss is not finite at epoch 1, step {step}, as the solver ({solver}) gave up on "
+    "training loss is not finite at epoch 1, step {step}, because the solver ({solver}) failed for "
 )
 
 

@@ -213,16 +213,16 @@ def test_the_layout_is_what_it_says(case):
             if entry.name != "index":
                 assert scales == [expected.get(letter, []) for letter in entry.axes]
         stored = sum(node.nbytes for node in (file[entry.name] for entry in layout.entries(sizes)))
-    nodes = sizes.bytes_an_image * N + sizes.bytes_a_kept_image * sizes.kept - stored
+    nodes = sizes.bytes_per_image * N + sizes.bytes_per_kept_image * sizes.kept - stored
     assert nodes == (N * 32 * (3 * 8 + 2 * 12) if body == "ode" else 0)
     assert path.stat().st_size < sizes.total_bytes
     # As docs/trajectories.md says.
     times, intervals, (c, h, w) = sizes.times, sizes.intervals, sizes.state
     of_solver = 16 * times + 1572 if body == "ode" else 0
-    assert sizes.bytes_an_image == 72 * times + 2 * intervals + 73 + of_solver
+    assert sizes.bytes_per_image == 72 * times + 2 * intervals + 73 + of_solver
     of_number = {"float16": 2, "float32": 4}[sizes.precision]
     states = 2 * times * of_number * c * h * w
-    assert sizes.bytes_a_kept_image == states + 4 * (c + h * w) + 8
+    assert sizes.bytes_per_kept_image == states + 4 * (c + h * w) + 8
 
 
 def test_nodes_are_where_the_solver_stepped(tmp_path):

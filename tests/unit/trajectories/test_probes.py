@@ -121,13 +121,13 @@ def test_too_few_images_or_classes(n, one):
         (
             11,
             30 * [0],
-            "the solver gave up on 11 of 30 validation images, and 20 others are needed: leave "
+            "the solver failed for 11 of 30 validation images, and 20 others are needed: leave "
             "this tolerance out, raise solver.max_steps of the model, or set it to false",
         ),
         (
             0,
             18 * [2] + 12 * [1],
-            "the first 18 of 30 validation images are of one class: hold out more (",
+            "the first 18 of 30 validation images have the same class: hold out more (",
         ),
     ],
 )

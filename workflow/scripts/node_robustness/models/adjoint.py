@@ -1,12 +1,11 @@
 """Gradients by solving the adjoint equation backwards, sample by sample.
 
-Chen et al., Neural Ordinary Differential Equations, 2018, algorithm 1: beside the state, its
-adjoint a (da/dt = -a df/dh) and the integral of the gradient for the time are solved for, as in
-torchdiffeq 0.2.5's `odeint_adjoint` at batch 1, whose time always requires a gradient inside the
-backward solve. The gradients that the paper attacked with had the integrals of the gradients for
-all parameters besides. An attack has no use for these, but they count in the error norm that
-steers the steps: without them it is a seminorm (Kidger, Chen and Lyons, "Hey, that's not an ODE":
-Faster ODE Adjoints via Seminorms, 2021). The parameters themselves get no gradient here.
+Chen et al., Neural Ordinary Differential Equations, 2018, algorithm 1. The backward solve
+integrates the state, its adjoint a (da/dt = -a df/dh) and the gradient for the time, as
+torchdiffeq 0.2.5's `odeint_adjoint` does at batch 1. The paper's attacks also integrated the
+gradients for all parameters. An attack does not use them, but they count in the error norm that
+controls the steps; without them the norm is a seminorm (Kidger, Chen and Lyons, "Hey, that's not an
+ODE": Faster ODE Adjoints via Seminorms, 2021). The parameters get no gradient here.
 """
 
 from collections.abc import Callable
@@ -23,10 +22,13 @@ from node_robustness.ode.solve import Solution, solve_parts
 
 @dataclass(frozen=True)
 class AdjointSettings:
-    """How the backward solve is done; see `solve.solve`.
+    """Settings of the backward solve; see `ode.solve.solve`.
 
     Attributes:
         tolerance: one number, or one for each sample, [n].
+        method: a name in `ode.tableaus.TABLEAUS`.
+        steps: number of equal steps; None for adaptive steps.
+        max_steps: largest number of attempted steps.
         parameters_in_norm: whether the integrals for the parameters count in the error norm.
     """
 
@@ -48,11 +50,14 @@ def with_adjoint_gradient(
 
     Args:
         initial: h(0), [n, C, H, W].
-        final: h(1) as it was solved for, not in autograd's graph.
-        function: the dynamics between them.
+        final: the solved h(1), outside autograd's graph, [n, C, H, W].
+        function: the dynamics.
         settings: of the backward solve.
-        note_evaluations: called in each backward pass with the evaluations of its solve for every
-            sample, int32 [n]; zero where there was no gradient to solve for.
+        note_evaluations: called in each backward pass with the function evaluations of each
+            sample, int32 [n]; zero where the incoming gradient is zero.
+
+    Returns:
+        h(1), [n, C, H, W].
     """
     attach: Callable[..., Tensor] = _Adjoint.apply
     return attach(initial, final, function, settings, note_evaluations)
@@ -75,8 +80,8 @@ class _Adjoint(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (final,) = ctx.saved_tensors
-        # A failed forward solve has no gradient, and must not stop the others; where the loss does
-        # not ask for a gradient (an attack that is done with an image), there is nothing to solve.
+        # A failed forward solve has no gradient and must not stop the others. Where the incoming
+        # gradient is zero (an attack has finished the image), there is nothing to solve.
         finite = (torch.isfinite(final) & torch.isfinite(gradient)).flatten(1).all(1)
         wanted = finite & (gradient != 0).flatten(1).any(1)
         result = torch.where(finite.view(-1, 1, 1, 1), torch.zeros_like(gradient), torch.nan)

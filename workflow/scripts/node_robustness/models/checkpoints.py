@@ -1,4 +1,4 @@
-"""Weights on disk: saved and loaded."""
+"""Save and load the weights of a classifier."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +10,19 @@ from torch import Tensor
 
 from node_robustness.errors import UserError
 from node_robustness.files.atomic import atomic_path
-from node_robustness.models.classifier import _AGAIN, Classifier, Spec
+from node_robustness.models.classifier import Classifier, Spec
+
+_AGAIN = "delete it and run again"
 
 
 def save(model: Classifier, weights: Path, spec: Path) -> None:
-    """Write a model as safetensors and its spec as JSON."""
+    """Write a model's weights as safetensors and its spec as JSON.
+
+    Args:
+        model: the classifier.
+        weights: the safetensors file to write.
+        spec: the JSON file to write.
+    """
     with atomic_path(weights) as path:
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
     with atomic_path(spec) as path:
@@ -22,7 +30,14 @@ def save(model: Classifier, weights: Path, spec: Path) -> None:
 
 
 def load(weights: Path, spec: Path) -> Classifier:
-    """Read a saved model, in evaluation mode.
+    """Read a saved model.
+
+    Args:
+        weights: a safetensors file of `save`.
+        spec: the JSON file of `save`.
+
+    Returns:
+        The classifier on the CPU, in evaluation mode.
 
     Raises:
         UserError: a file is missing, damaged, or of another model.
@@ -43,10 +58,16 @@ def load(weights: Path, spec: Path) -> Classifier:
 def fill(
     model: Classifier, state: Mapping[str, Tensor], path: Path, remedy: str | None = None
 ) -> None:
-    """Give a model its weights; a remedy stands for those of weights made elsewhere.
+    """Load a state dict into a model.
+
+    Args:
+        model: the classifier.
+        state: its new weights.
+        path: their file, for messages.
+        remedy: for messages; None for the remedies of an imported checkpoint.
 
     Raises:
-        UserError: they are not those of such a model, or are not numbers.
+        UserError: names or shapes do not fit the model, or values are not finite.
     """
     expected = model.state_dict()
     missing = sorted(expected.keys() - state.keys())
@@ -67,12 +88,12 @@ def fill(
         if not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.is_meta:
             kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}".replace("torch.", "")
             raise UserError(
-                f"{path}: {name} is no plain tensor of real numbers ({kind}): "
+                f"{path}: {name} is not a dense tensor of real numbers ({kind}): "
                 f"{remedy or 'save weights that are not quantised, sparse or without values'}"
             )
         if not bool(tensor.to(expected[name].dtype).isfinite().all()):
             raise UserError(
                 f"{path}: {name} holds values that are not finite (in float32): "
-                f"{remedy or 'take a checkpoint of before its training diverged'}"
+                f"{remedy or 'take a checkpoint from before its training diverged'}"
             )
     model.load_state_dict(state)

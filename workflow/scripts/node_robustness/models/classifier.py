@@ -1,7 +1,7 @@
 """The paper's classifiers: downsampling, a residual or ODE body, and a linear head.
 
-RES, MIX and OON of Carrara et al. (2019) are choices of `Spec`. Weights are saved as safetensors
-beside a readable JSON spec; the authors' own checkpoints can be imported.
+RES, MIX and OON of Carrara et al. (2019) are values of `Spec`. `checkpoints` saves weights as
+safetensors with a readable JSON spec, and imports the authors' checkpoints.
 """
 
 import json
@@ -24,32 +24,30 @@ from node_robustness.models.ode_function import group_norm
 from node_robustness.models.small_batches import at_least_some_rows
 from node_robustness.shapes.networks import STEM, check_images
 
-_AGAIN = "delete it and run again"
-
-# Specs of earlier versions have not got these; their defaults say what such a model is.
+# Specs of earlier versions lack these keys; the defaults describe such a model.
 _LATER_KEYS = {"backend", "batch_size"}
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Everything that fixes a classifier's architecture.
+    """The architecture of a classifier.
 
     Attributes:
-        channels: image channels.
-        classes: number of classes.
-        mean: of each channel, subtracted inside the model.
-        std: of each channel, divided by inside the model.
-        downsampling: `residual` (image side to about a quarter) or `convolution` (to a half).
+        channels: number of image channels.
+        classes: number of classes K.
+        mean: mean of each channel; the model subtracts it.
+        std: standard deviation of each channel; the model divides by it.
+        downsampling: `residual` (to about a quarter of the image side) or `convolution` (to half).
         body: `residual` or `ode`.
-        filters: channels C of the body.
-        blocks: residual blocks of a residual body.
+        filters: number of channels C of the body.
+        blocks: number of residual blocks of a residual body.
         dropout: probability before the last layer, in training.
         method: solver of an ODE body.
         tolerance: tau in training.
-        max_steps: attempted solver steps at most.
-        steps: number of equal steps; None for steps that the tolerance allows.
-        backend: see `SolverSettings`; in training another may be chosen.
-        batch_size: images that torchdiffeq solves as one equation, except in training.
+        max_steps: largest number of attempted solver steps.
+        steps: number of equal steps; None for adaptive steps.
+        backend: see `SolverSettings`; training may use another.
+        batch_size: number of images that torchdiffeq solves as one equation, except in training.
     """
 
     channels: int
@@ -69,15 +67,15 @@ class Spec:
     batch_size: int = 1
 
     def to_json(self) -> str:
-        """The spec as readable JSON."""
+        """Return the spec as indented JSON."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Spec":
-        """The spec of a JSON text.
+        """Parse the JSON text of a spec.
 
         Raises:
-            ValueError: not a spec.
+            ValueError: the text is not a spec.
         """
         values = json.loads(text)
         names = {item.name for item in fields(cls)}
@@ -91,15 +89,15 @@ class Spec:
 
 
 def spec_for(name: str, architecture: Mapping[str, Any], data: Path) -> Spec:
-    """The spec of a configured architecture for the images of a prepared data set.
+    """The spec of a configured model for the images of a prepared dataset.
 
     Args:
         name: of the model.
-        architecture: the keys of `config.Model` that fix it.
+        architecture: the keys of `config.models.Model` that define the architecture.
         data: a data.h5 file.
 
     Raises:
-        UserError: the images are too small for it.
+        UserError: the images are too small for the architecture.
     """
     with open_hdf5(data, "data") as file:
         _, channels, height, width = file["train/images"].shape
@@ -139,7 +137,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, inputs, H, W] to [n, outputs, H / stride, W / stride]."""
-        # In place: nothing, autograd included, needs a normalised state before its ReLU.
+        # In place: nothing, including autograd, needs a normalised state before its ReLU.
         active = F.relu_(self.norm1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active)
         out: Tensor = self.conv2(F.relu_(self.norm2(self.conv1(active)))) + shortcut
@@ -157,7 +155,7 @@ class ResidualBody(nn.Sequential):
         return at_least_some_rows(super().forward, h)
 
     def block(self, number: int, h: Tensor) -> Tensor:
-        """One block alone, [n, C, H, W] to [n, C, H, W]."""
+        """Apply block `number`, [n, C, H, W] to [n, C, H, W]."""
         return at_least_some_rows(self[number], h)
 
 
@@ -171,7 +169,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(channels, classes)
 
     def features(self, h: Tensor) -> Tensor:
-        """[n, C, H, W] to what the last layer reads, [n, C]."""
+        """[n, C, H, W] to the inputs of the last layer, [n, C]."""
         features: Tensor = self.dropout(F.relu_(self.norm(h)).mean((2, 3)))
         return features
 
@@ -180,15 +178,18 @@ class Head(nn.Module):
         return self.classify(self.features(h))
 
     def classify(self, features: Tensor) -> Tensor:
-        """[n, C] to logits [n, K]."""
-        # Row by row: a matrix product rounds differently in a batch of ten than in one of twenty.
+        """Features [n, C] to logits [n, K]."""
+        # Not a matrix product, whose rounding depends on the batch size.
         return (features[:, None] * self.linear.weight).sum(2) + self.linear.bias
 
 
 class Classifier(nn.Module):
-    """Images [n, channels, H, W] in [0, 1] to logits [n, classes]; normalises inside.
+    """Maps images [n, channels, H, W] in [0, 1] to logits [n, K]; it normalises the images itself.
 
-    Its solver settings never change; `at` returns a view with other settings.
+    The solver settings are fixed; `at` returns a view with other settings.
+
+    Args:
+        spec: the architecture.
     """
 
     mean: Tensor
@@ -224,58 +225,59 @@ class Classifier(nn.Module):
         self.head = Head(spec.filters, spec.classes, spec.dropout)
 
     def at(self, **changes: Any) -> Self:
-        """A view: the same network, solved with other settings.
+        """A view of the same network that is solved with other settings.
 
-        The view shares parameters, buffers and hooks with the model, and has its own settings,
-        `nfe` and `status`. Without an ODE the settings have no effect.
+        The view shares parameters, buffers and hooks with the model. Its solver settings, `nfe` and
+        `status` are separate. Without an ODE the settings have no effect.
 
         Args:
-            **changes: fields of `ode_body.SolverSettings`; a `tolerance` of None is the model's.
+            **changes: fields of `ode_body.SolverSettings`; a `tolerance` of None keeps the model's.
 
         Raises:
             TypeError: `SolverSettings` has no such field.
         """
         view = copy(self)
+        # A shallow copy shares the table of submodules, too.
         if self.ode is not None:
             view._modules = {**self._modules, "body": self.ode.at(**changes)}
         return view
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [n, classes] of images [n, channels, H, W] in [0, 1]."""
+        """Images [n, channels, H, W] in [0, 1] to logits [n, K]."""
         logits: Tensor = self.head(self.body(self.embed(images)))
         return logits
 
     def embed(self, images: Tensor) -> Tensor:
-        """The state h(0) at which the body starts, [n, C, H', W']."""
+        """Images [n, channels, H, W] to the initial state h(0) of the body, [n, C, H', W']."""
         return at_least_some_rows(self.downsampling, (images - self.mean) / self.std)
 
     @property
     def ode(self) -> ODEBody | None:
-        """The ODE body, or None."""
+        """The ODE body; None for a residual body."""
         return self.body if isinstance(self.body, ODEBody) else None
 
     @property
     def nfe(self) -> Tensor | None:
-        """Function evaluations of the last forward pass for each image, or None without an ODE."""
+        """Function evaluations of the last forward pass, int32 [n]; None without an ODE."""
         return None if self.ode is None else self.ode.nfe
 
     @property
     def status(self) -> Tensor | None:
-        """A `solve.Status` for each image of the last forward pass, or None without an ODE."""
+        """The `ode.solve.Status` of each image of the last forward pass, int64 [n], or None."""
         return None if self.ode is None else self.ode.status
 
     @property
     def solver(self) -> SolverSettings | None:
-        """The solver settings, or None without an ODE."""
+        """The solver settings; None without an ODE."""
         return None if self.ode is None else self.ode.settings
 
 
 @contextmanager
 def backward_solves() -> Iterator[None]:
-    """Name the backward solve of torchdiffeq that gives up, of which no image is left to attack.
+    """Turn a failed backward solve of torchdiffeq into an error that names the remedies.
 
     Raises:
-        UserError: it did.
+        UserError: a backward solve in the block failed.
     """
     try:
         yield
@@ -284,7 +286,7 @@ def backward_solves() -> Iterator[None]:
         if not failed:
             raise
         raise UserError(
-            f"the backward solve of torchdiffeq gave up on a batch ({failed[0]}): raise "
+            f"the backward solve of torchdiffeq failed for a batch ({failed[0]}): raise "
             "solver.max_steps of the model or adjoint_tolerance of the attack, or set gradient of "
             "the attack to direct"
         ) from error
@@ -292,14 +294,14 @@ def backward_solves() -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients for parameters, for a while."""
+    """Put a model in evaluation mode, without gradients for parameters, during the block."""
     modes = [(module, module.training) for module in model.modules()]
-    asked = [parameter.requires_grad for parameter in model.parameters()]
+    required = [parameter.requires_grad for parameter in model.parameters()]
     model.eval().requires_grad_(False)
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
-        for parameter, required in zip(model.parameters(), asked, strict=True):
-            parameter.requires_grad_(required)
+        for parameter, before in zip(model.parameters(), required, strict=True):
+            parameter.requires_grad_(before)

@@ -1,4 +1,4 @@
-"""Clean evaluation: predictions, and what the solver spends on each image."""
+"""Clean evaluation: predictions, and the solver's cost for each image."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from node_robustness.files.records import CLASS, STATUS, Array, as_array, put_im
 from node_robustness.models.classifier import Classifier
 from node_robustness.models.predictions import classes
 
-_ASKED = 64  # images whose answers are compared
-_SAME = 1e-6  # by which share of the largest logit those of a constant network may differ
+_COMPARED = 64  # images whose logits are compared
+_SAME = 1e-6  # logits that differ by less than this share of the largest one count as the same
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model says of n images.
+    """Predictions of a model for n images, and their cost.
 
     Attributes:
         logits: float32 [n, K].
         predictions: int64 [n]; `predictions.NO_CLASS` where the solve failed.
-        nfe: function evaluations for each image, int32 [n]; None without an ODE.
-        status: a `solve.Status` for each image, int64 [n]; None without an ODE.
+        nfe: function evaluations of each image, int32 [n]; None without an ODE.
+        status: the `ode.solve.Status` of each image, int64 [n]; None without an ODE.
     """
 
     logits: Tensor
@@ -39,21 +39,24 @@ class Evaluation:
 def test_images(
     data: Path, count: int | None, device: torch.device
 ) -> tuple[Split, Tensor, Tensor]:
-    """The first test images of a prepared data set: the same ones in every cell.
+    """The first test images of a prepared dataset; every cell uses the same ones.
 
     Args:
         data: a data.h5 file.
-        count: how many images; all if None.
-        device: where the tensors go.
+        count: number of images; None for all.
+        device: of the returned tensors.
 
     Returns:
         The split, its images as float32 [n, C, H, W] in [0, 1], and its labels, int64 [n].
+
+    Raises:
+        UserError: the file is not usable, or has fewer images.
     """
     return _tensors(load_split(data, "test", count), device)
 
 
 def measured_images(data: Path, most: int, device: torch.device) -> tuple[Split, Tensor, Tensor]:
-    """The same, of a measurement that takes so many images or, where there are fewer, all."""
+    """The first `most` test images, or all where there are fewer; see `test_images`."""
     return _tensors(load_split(data, "test", most, or_fewer=True), device)
 
 
@@ -70,12 +73,12 @@ def evaluate(
     batch_size: int,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
-    """Classify images [n, C, H, W] in [0, 1], each solved on its own.
+    """Classify images; the solver treats each one separately.
 
     Args:
         model: in evaluation mode.
-        images: at least one.
-        batch_size: images at a time; bounds the memory, does not change the result.
+        images: float [n, C, H, W] in [0, 1], n >= 1.
+        batch_size: images per batch; it bounds the memory and does not change the result.
         progress: called with the number of images of each finished batch.
     """
     logits, nfe, status = [], [], []
@@ -96,26 +99,26 @@ def evaluate(
 
 
 def check_that_answers_differ(model: Classifier, images: Tensor, where: str, remedy: str) -> None:
-    """Refuse a network that gives every image the same logits.
+    """Refuse a network that gives all images the same logits.
 
-    No attack changes its answers, and it would pass for robust.
+    No attack can change its predictions, so it would look robust.
 
     Args:
         model: in evaluation mode.
-        images: uint8 [n, C, H, W]; if all of them are the same nothing is said of the network.
-        where: the network, for the message.
+        images: uint8 [n, C, H, W]; if they are all equal, nothing is checked.
+        where: names the network in the message.
         remedy: for the message.
 
     Raises:
         UserError: the logits of all images are the same.
     """
-    asked = images[:_ASKED].to(model.mean.device)
-    if bool((asked == asked[:1]).all()):
+    some = images[:_COMPARED].to(model.mean.device)
+    if bool((some == some[:1]).all()):
         return
-    logits = evaluate(model, asked / 255, batch_size=_ASKED).logits
+    logits = evaluate(model, some / 255, batch_size=_COMPARED).logits
     if bool((logits - logits[:1]).abs().max() <= _SAME * logits.abs().max()):
         raise UserError(
-            f"{where}: the network gives {len(asked)} different images the same logits, so that no "
+            f"{where}: the network gives {len(some)} different images the same logits, so that no "
             f"attack can change them: {remedy}"
         )
 
@@ -130,7 +133,17 @@ def write_clean(
     seconds: float,
     device: str,
 ) -> None:
-    """Write a clean evaluation of the test images `index` with their labels, both [n]."""
+    """Write a clean.h5.
+
+    Args:
+        path: the file to write.
+        settings: of the cell, for the file's attributes.
+        index: rows of the images in the test set, int64 [n].
+        labels: int64 [n].
+        found: of these images.
+        seconds: wall time.
+        device: that computed it.
+    """
     with write_hdf5(path, "clean", settings, seconds=seconds, device=device) as file:
         put_images(file, index, labels)
         put(file, "predictions", as_array(found.predictions), units="1", description=CLASS)

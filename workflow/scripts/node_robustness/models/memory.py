@@ -1,6 +1,7 @@
-"""How many images to attack at a time: as many as a memory budget holds.
+"""How many images to attack at a time: as many as fit a memory budget.
 
-The need is measured on a few images. Results do not depend on the number (`small_batches`).
+The memory of an image is measured on a few images. Results do not depend on the batch size
+(`small_batches`).
 """
 
 import weakref
@@ -15,20 +16,20 @@ from node_robustness.models.classifier import frozen
 from node_robustness.models.ode_body import ODEBody
 
 PROBES = 4
-"""Images on which the need of memory is measured."""
+"""Number of images on which the memory of an image is measured."""
 
 LARGEST_BATCH = 1024
-"""Most images at a time, however much memory there is.
+"""Largest batch size, however much memory there is.
 
-Larger batches hardly get faster: on two cores 256 at a time are 2 to 7 % faster than 128
-(docs/performance.md). Where memory is plentiful, a bound lets a job show progress.
+Larger batches are hardly faster: on two cores a batch of 256 is 2 to 7 % faster than one of 128
+(docs/performance.md). The bound lets a job show progress.
 """
 
-_MARGIN = 1.5  # for images that need more steps than the probes, and for the kernels' workspaces
+_MARGIN = 1.5  # for images that need more steps than the measured ones, and for workspaces
 
 
 class _Meter(TorchDispatchMode):
-    """Adds up the bytes of all tensors that are alive, and keeps the largest sum."""
+    """Sums the bytes of all live tensors and keeps the largest sum."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -59,22 +60,22 @@ class _Meter(TorchDispatchMode):
         self.now -= size
 
 
-def bytes_an_image(model: nn.Module, images: Tensor) -> int:
-    """The memory that one image takes at most while a gradient of its logits is computed.
+def bytes_per_image(model: nn.Module, images: Tensor) -> int:
+    """Peak memory of one image, in bytes, while a gradient of its logits is computed.
 
     Args:
         model: images to logits, with the solver settings of the attack.
         images: a few images, float [n, C, H, W] in [0, 1].
     """
     with frozen(model), _Meter() as meter:
-        asking = images.clone().requires_grad_()
-        torch.autograd.grad(model(asking).sum(), asking)
+        inputs = images.clone().requires_grad_()
+        torch.autograd.grad(model(inputs).sum(), inputs)
     peak: int = meter.peak
     return -(-peak // len(images))
 
 
 def _one_equation(model: nn.Module) -> int | None:
-    """How many images a model solves as one equation; None if each is its own."""
+    """How many images a model solves as one equation; None if it solves each separately."""
     for module in model.modules():
         if isinstance(module, ODEBody) and module.settings.backend == "torchdiffeq":
             return module.settings.batch_size
@@ -84,17 +85,20 @@ def _one_equation(model: nn.Module) -> int | None:
 def images_at_a_time(
     compute: Compute, model: nn.Module, images: Tensor, source: nn.Module | None = None
 ) -> int:
-    """How many images to attack, or to evaluate, which takes less, at a time.
+    """The batch size for attacking images, or for evaluating them, which takes less memory.
+
+    Where a model solves several images as one equation, the batch size changes its results, so
+    that the model's setting applies and not the memory budget.
 
     Args:
-        compute: names the number, or the megabytes (2^20 bytes) that it follows from. If neither
-            is set: 1,000 MB on a CPU, and four fifths of what is free on a CUDA device.
+        compute: sets the batch size, or the budget in megabytes (2^20 bytes). By default the
+            budget is 1,000 MB on a CPU and 80 % of the free memory on a CUDA device.
         model: images to logits, with the solver settings of the attack.
-        images: those of the job, float [n, C, H, W] in [0, 1], n >= 1.
-        source: another model that makes the adversarials.
+        images: all images of the job, float [n, C, H, W] in [0, 1], n >= 1.
+        source: another model on which the attack computes adversarial examples or gradients.
 
-    Where a model solves several images as one equation, their number changes its results: it is
-    then the model's to say, and not the memory's.
+    Returns:
+        The batch size, 1 to `LARGEST_BATCH` unless `compute` or a model sets it.
     """
     joint = _one_equation(model) or (source and _one_equation(source))
     if joint:
@@ -106,5 +110,5 @@ def images_at_a_time(
         budget_mb = 1000.0
         if images.device.type == "cuda":
             budget_mb = 0.8 * torch.cuda.mem_get_info(images.device)[0] / 2**20
-    need = bytes_an_image(model, images[:PROBES])
+    need = bytes_per_image(model, images[:PROBES])
     return max(1, min(int(budget_mb * 2**20 / (_MARGIN * need)), LARGEST_BATCH))

@@ -1,4 +1,4 @@
-"""The ODE body of a classifier: a neural ODE that is solved sample by sample."""
+"""The ODE body of a classifier: a neural ODE, solved sample by sample."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,22 +20,23 @@ class SolverSettings:
     """How an ODE body is solved.
 
     Attributes:
-        method: a name in `tableaus.TABLEAUS`, or any of torchdiffeq's with that backend.
-        tolerance: tau, relative and absolute; without effect if `steps` is given. Of the batched
-            backend also a tensor [n], one for each image of a batch.
-        max_steps: attempted steps at most; without effect if `steps` is given.
-        steps: number of equal steps; None for steps that the tolerance allows.
-        backend: `batched` (every image has its own steps) or `torchdiffeq` (the batch is one
+        method: a name in `ode.tableaus.TABLEAUS`; with the backend `torchdiffeq` any of its
+            methods.
+        tolerance: tau > 0, relative and absolute; no effect if `steps` is given. The batched
+            backend also takes a tensor [n] with one tolerance for each image of a batch.
+        max_steps: largest number of attempted steps; no effect if `steps` is given.
+        steps: number of equal steps; None for adaptive steps.
+        backend: `batched` (each image has its own steps) or `torchdiffeq` (a batch is one
             equation).
-        gradient: `direct` (through the steps) or `adjoint` (a second solve, backwards).
-        adjoint_tolerance: tau of the backward solve; None for that of the forward one.
-        adjoint_norm: what steers the steps of the backward solve: `full`, the paper's (the errors
-            of state, adjoint and the gradients' integrals for time and parameters), or `seminorm`
-            (all but the parameters').
-        batch_size: of torchdiffeq, how many images at most are one equation, except in training;
-            None for the whole batch, whatever its size.
-        checkpoint: direct gradients of the batched backend take every step a second time in the
-            backward pass, instead of keeping its intermediate results.
+        gradient: `direct` (backpropagation through the steps) or `adjoint` (a backward solve).
+        adjoint_tolerance: tau of the backward solve; None for the tolerance of the forward solve.
+        adjoint_norm: the error norm of the backward solve: `full`, the paper's (state, adjoint,
+            and the integrals of the gradients for time and parameters), or `seminorm` (without
+            the parameters).
+        batch_size: with torchdiffeq, the largest number of images in one equation, except in
+            training; None for the whole batch.
+        checkpoint: whether direct gradients of the batched backend recompute each step in the
+            backward pass instead of storing its intermediate results.
     """
 
     method: str
@@ -51,15 +52,18 @@ class SolverSettings:
 
 
 class ODEBody(nn.Module):
-    """h(1) from h(0) by solving dh/dt = f(t, h).
+    """Maps h(0) to h(1) by solving dh/dt = f(t, h).
+
+    Args:
+        channels: of the state, C.
+        settings: of the solver; `at` returns a view with other settings.
 
     Attributes:
         function: the dynamics f.
-        settings: of the solver; `at` returns a view with other settings.
-        nfe: function evaluations of the last forward solve for each image, int32 [n].
-        nfe_backward: those of its backward solve, int32 [n], once there was one (adjoint gradients
-            of the batched backend); each is of the dynamics together with their derivatives.
-        status: a `solve.Status` for each image of the last forward solve, int64 [n].
+        nfe: function evaluations of each image in the last forward solve, int32 [n].
+        nfe_backward: the same of its backward solve, int32 [n]; None before the backward pass,
+            with direct gradients and with torchdiffeq. One evaluation includes the derivatives.
+        status: the `ode.solve.Status` of each image in the last forward solve, int64 [n].
     """
 
     def __init__(self, channels: int, settings: SolverSettings) -> None:
@@ -71,10 +75,10 @@ class ODEBody(nn.Module):
         self.status: Tensor | None = None
 
     def at(self, **changes: Any) -> Self:
-        """A view: the same dynamics, solved with other settings; see `Classifier.at`.
+        """A view of the same dynamics that is solved with other settings; see `Classifier.at`.
 
         Args:
-            **changes: fields of `SolverSettings`; a `tolerance` of None is this body's tolerance.
+            **changes: fields of `SolverSettings`; a `tolerance` of None keeps this body's.
 
         Raises:
             TypeError: `SolverSettings` has no such field.
@@ -128,20 +132,20 @@ class ODEBody(nn.Module):
         keep_node_states: bool = False,
         nodes: Sequence[Tensor] | None = None,
     ) -> Solution:
-        """The states at the given times, [T, n, C, H, W], with per-image cost and status.
+        """Solve for the states at the given times, [T, n, C, H, W], with cost and status.
 
         Args:
-            h: states at the first of the times, [n, C, H, W].
-            times: see `solve.solve`.
-            keep_nodes: see `solve.solve`.
-            keep_node_states: see `solve.solve`.
-            nodes: of other solves with the same settings, whose steps are to be taken again.
+            h: states at the first time, [n, C, H, W].
+            times: see `ode.solve.solve`.
+            keep_nodes: see `ode.solve.solve`.
+            keep_node_states: see `ode.solve.solve`.
+            nodes: of a solve with the same settings, to take its steps again.
 
         Raises:
-            ValueError: the backend is torchdiffeq, whose steps are not those of an image.
+            ValueError: the backend is torchdiffeq, which has no steps of each image.
         """
         if self.settings.backend != "batched":
-            raise ValueError(f"backend {self.settings.backend} has no steps of every image")
+            raise ValueError(f"backend {self.settings.backend} has no steps of each image")
         return solve(
             self.function.bind(h),
             h,
@@ -164,8 +168,8 @@ class ODEBody(nn.Module):
         return final
 
     def _one_equation(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The states h(1) as torchdiffeq finds them, their evaluations and their status."""
-        # Only who asks for torchdiffeq needs it, and it takes half a second to import.
+        """The states h(1) by torchdiffeq, their evaluations and their status."""
+        # Imported here because it takes half a second and few runs need it.
         from torchdiffeq import odeint, odeint_adjoint
 
         settings, steps = self.settings, self.settings.steps
@@ -206,15 +210,15 @@ class ODEBody(nn.Module):
         nfe = torch.full((len(h),), function.evaluations, dtype=torch.int32, device=h.device)
         found = torch.full_like(nfe, status, dtype=torch.int64)
         if status == Status.SUCCESS:
-            # Of equal steps torchdiffeq looks at none.
+            # torchdiffeq does not check equal steps.
             found[~torch.isfinite(final.detach()).flatten(1).all(1)] = Status.NONFINITE
         return final, nfe, found
 
     def _with_parameters(self) -> ODEFunction:
-        """The function; for the paper's adjoint one whose parameters ask for gradients.
+        """The function; for the paper's adjoint a copy whose parameters require gradients.
 
-        Torchdiffeq leaves frozen parameters out of the backward solve, and so out of the error norm
-        that steers its steps.
+        torchdiffeq leaves frozen parameters out of the backward solve, and so out of the error norm
+        that controls its steps.
         """
         full = self.settings.gradient == "adjoint" and self.settings.adjoint_norm == "full"
         frozen = not any(parameter.requires_grad for parameter in self.function.parameters())
@@ -228,7 +232,7 @@ FAILURES = {
     "underflow in dt": Status.UNDERFLOW,
     "non-finite values": Status.NONFINITE,
 }
-"""What torchdiffeq says when it gives up on a batch."""
+"""Words in torchdiffeq's error when a solve fails, and the status that they mean."""
 
 
 def _uniform_grid(steps: int, _function: object, _state: Tensor, times: Tensor) -> Tensor:

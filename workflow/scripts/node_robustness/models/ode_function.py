@@ -19,10 +19,10 @@ _Map = Callable[[Tensor], Tensor]
 
 
 class _Standardised:
-    """States [n, C, H, W] of mean zero and variance one in each group.
+    """States [n, C, H, W], normalised to mean zero and variance one in each group.
 
     Attributes:
-        value: the states.
+        value: the normalised states, [n, C, H, W].
     """
 
     def __init__(self, h: Tensor, norm: nn.GroupNorm) -> None:
@@ -37,7 +37,7 @@ class _Standardised:
         return h.reshape(len(h), self._groups, -1)
 
     def derivative(self, v: Tensor) -> Tensor:
-        """Its derivative along v, which as a map of v is symmetric."""
+        """The derivative along v, [n, C, H, W]; a symmetric map of v."""
         grouped = self._grouped(v)
         along = (grouped * self._unit).mean(2, keepdim=True)
         change = grouped - grouped.mean(2, keepdim=True)
@@ -48,8 +48,11 @@ class ODEFunction(nn.Module):
     """GN, ReLU, conv3x3 of [t, h], GN, ReLU, conv3x3 of [t, h], GN.
 
     The time is input channel 0 of both convolutions. It is constant over the image, so that
-    conv([t, h]) = conv(h) + t * map with a map that depends on the image size alone: nothing is
-    concatenated, and every sample may have a time of its own.
+    conv([t, h]) = conv(h) + t * map, where the map depends only on the image size. Nothing is
+    concatenated, and each sample may have a different time.
+
+    Args:
+        channels: of the state, C.
     """
 
     def __init__(self, channels: int) -> None:
@@ -65,7 +68,10 @@ class ODEFunction(nn.Module):
         return self.bind(h)(t, h)
 
     def bind(self, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        """The function for states of the size of `like`, its maps of time computed once."""
+        """The function for states of the size of `like`, [n, C, H, W].
+
+        The maps of the time are computed once, for all evaluations.
+        """
         state1, time1 = _split_time(self.conv1, like)
         state2, time2 = _split_time(self.conv2, like)
 
@@ -73,7 +79,7 @@ class ODEFunction(nn.Module):
             return at_least_some_rows(some_rows, t.expand(len(h)), h)
 
         def some_rows(t: Tensor, h: Tensor) -> Tensor:
-            # In place where the result is new and nothing, autograd included, needs its old value.
+            # In place where nothing, including autograd, needs the old value.
             t = t.view(-1, 1, 1, 1)
             h = F.relu_(self.norm1(h))
             h = F.conv2d(h, state1, self.conv1.bias, padding=1).addcmul_(t, time1)
@@ -86,9 +92,9 @@ class ODEFunction(nn.Module):
 
     @torch.no_grad()
     def linearise(self, t: Tensor, h: Tensor) -> tuple[Tensor, _Map, _Map]:
-        """The value, and the products with the Jacobian J = df/dh there, as often as one likes.
+        """The value at some states, and products with the Jacobian J = df/dh there.
 
-        Each product costs about as much as an evaluation: what depends on h alone is kept.
+        One product costs about as much as one evaluation.
 
         Args:
             t: times, [n].
@@ -133,7 +139,7 @@ class ODEFunction(nn.Module):
     def vjp_with_parameters(
         self, t: Tensor, h: Tensor, cotangent: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The value and the products of a cotangent with the Jacobians, sample by sample.
+        """The value, and the vector-Jacobian products of a cotangent, sample by sample.
 
         Args:
             t: times, [n].
@@ -142,8 +148,8 @@ class ODEFunction(nn.Module):
 
         Returns:
             f(t, h), and the products for h [n, C, H, W], for t [n], and for every parameter in the
-            order of `parameters()`, [n, its number of elements] (the elements of a convolution's
-            weight [C, 1 + C, 3, 3] in an order of their own, which no norm can tell).
+            order of `parameters()`, [n, number of elements]. The elements of a convolution's
+            weight [C, 1 + C, 3, 3] are permuted, which changes no norm.
         """
         n = len(h)
         t, h, cotangent = filled_up(t), filled_up(h), filled_up(cotangent)
@@ -204,9 +210,9 @@ def _convolution_products(t: Tensor, h: Tensor, cotangent: Tensor) -> tuple[Tens
         cotangent: for the convolution's result, [n, C, H, W].
 
     Returns:
-        [n, 9 * C * (C + 1)] and [n, C]. With h and cotangent both written in rows of width W + 2,
-        a shift of the kernel is a slice of the same memory, so that nothing is unfolded; the three
-        shifts along a row go into one product, which suits the processor better.
+        [n, 9 * C * (C + 1)] and [n, C]. With h and cotangent both in rows of width W + 2, a shift
+        of the kernel is a slice of the same memory, so that nothing is unfolded. The three shifts
+        along a row are one product, which is faster.
     """
     height, width = h.shape[-2:]
     rows, span = height * (width + 2), (height + 2) * (width + 2)

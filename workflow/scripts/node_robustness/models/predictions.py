@@ -1,10 +1,10 @@
-"""The predicted class of an image, where there is one."""
+"""The predicted class of an image."""
 
 import torch
 from torch import Tensor
 
 NO_CLASS = -1
-"""The prediction for an image whose logits are not finite (its solve failed)."""
+"""The prediction where logits are not finite, because the solve failed."""
 
 
 def classes(logits: Tensor) -> Tensor:

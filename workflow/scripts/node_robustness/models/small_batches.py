@@ -1,8 +1,8 @@
-"""The same bits for an image whether it is computed alone or among others.
+"""Same bits for an image whether it is computed alone or in a batch.
 
-A convolution of a single row is computed by another kernel, which rounds differently (oneDNN on
-x86; from two rows on all results are equal bit by bit, docs/reproducibility.md). So no convolution
-gets so few rows: copies of the first are added, and dropped afterwards.
+For a single row, convolutions use another kernel, which rounds differently (oneDNN on x86; from two
+rows on, all results are equal bit by bit, see docs/reproducibility.md). Small batches are therefore
+padded with copies of their first row, which are dropped from the result.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 ROWS = 4
-"""Fewest rows that a layer is given.
+"""Smallest number of rows passed to a layer.
 
-Two were enough wherever it was measured; four are a margin for kernels that were not, and cost
-little, because a large batch comes down to so few only at its end.
+Two were enough wherever it was measured. Four leave a margin for other kernels and cost little: a
+large batch shrinks to so few rows only at its end.
 """
 
 
 def filled_up(tensor: Tensor) -> Tensor:
-    """The tensor [n, ...], n >= 1, with copies of its first row up to `ROWS` rows."""
+    """A tensor [n, ...], n >= 1, padded with copies of its first row to `ROWS` rows or more."""
     missing = ROWS - len(tensor)
     if missing <= 0:
         return tensor
@@ -28,7 +28,12 @@ def filled_up(tensor: Tensor) -> Tensor:
 
 
 def at_least_some_rows(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """A function of tensors [n, ...] to [n, ...], row by row, given `ROWS` rows or more."""
+    """Apply a function of tensors [n, ...] to [n, ...] to at least `ROWS` rows.
+
+    Args:
+        function: works row by row.
+        *tensors: its arguments, each [n, ...], n >= 1.
+    """
     rows = len(tensors[0])
     result = function(*map(filled_up, tensors))
     return result if len(result) == rows else result[:rows]

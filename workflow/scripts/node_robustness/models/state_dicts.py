@@ -1,8 +1,8 @@
-"""Weights made elsewhere: the state dict of a file, under our names.
+"""Read the state dict of a checkpoint from another program, with this project's names.
 
-The first bytes of a file say what it is, not its name: safetensors, or what `torch.save` writes, as
-a zip archive or as it was before PyTorch 1.6. Nothing but weights is unpickled, so that a file can
-run no code.
+The first bytes of a file, not its suffix, decide its format: safetensors, or a file of `torch.save`
+(a zip archive, or the format before PyTorch 1.6). Only weights are unpickled, so that a file cannot
+run code.
 """
 
 import re
@@ -21,7 +21,7 @@ from node_robustness.models.checkpoints import fill
 from node_robustness.models.classifier import Classifier, Spec
 
 _ZIP = b"PK\x03\x04"
-_BEFORE_ZIP = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # PyTorch's own mark
+_BEFORE_ZIP = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # PyTorch's magic number
 _KEYS = ("model", "state_dict", "model_state_dict")
 _COPY = "copy it again from where it comes from"
 _SAVE = "save its state dict alone: torch.save({'model': model.state_dict()}, file)"
@@ -49,13 +49,19 @@ def import_weights(spec: Spec, path: Path) -> Classifier:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, under our names: one of ours, the authors', or of a wrapped net.
+    """Read a state dict of this project, of the authors' code, or of a wrapped network.
 
-    A name loses what DataParallel (`module.`), torch.compile (`_orig_mod.`) or another wrapper of
-    the whole net put before it.
+    Prefixes of wrappers of the whole network, such as DataParallel (`module.`) or torch.compile
+    (`_orig_mod.`), are removed.
+
+    Args:
+        path: the checkpoint.
+
+    Returns:
+        Tensors on the CPU by name of parameter.
 
     Raises:
-        UserError: the file is missing or damaged, or holds no state dict, or more than weights.
+        UserError: the file is missing or damaged, holds no state dict, or more than weights.
     """
     state = _state_dict(_contents(path), path)
     names = [".".join(part for part in str(n).split(".") if part != "_orig_mod") for n in state]
@@ -63,12 +69,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         names = [name.partition(".")[2] for name in names]
     ours = dict(zip(map(_our_name, names), state.values(), strict=True))
     if len(ours) < len(state):
-        raise UserError(f"{path}: holds weights of one name twice: {_SAVE}")
+        raise UserError(f"{path}: holds two weights of the same name: {_SAVE}")
     return ours
 
 
 def _contents(path: Path) -> Any:
-    """What a file holds, on the CPU."""
+    """The contents of a file, on the CPU."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder; correct `weights` of the model")
     if not path.is_file():
@@ -94,7 +100,7 @@ def _contents(path: Path) -> Any:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse an archive that is cut off or has changed, which PyTorch may read nevertheless."""
+    """Refuse a truncated or altered archive, which PyTorch may read without an error."""
     try:
         with zipfile.ZipFile(path) as archive:
             changed = archive.testzip()
@@ -110,21 +116,21 @@ def _check_zip(path: Path) -> None:
         raise UserError(f"{path}: a TorchScript archive, not a checkpoint of weights: {_SAVE}")
     if changed is not None:
         raise UserError(
-            f"{path}: damaged, or saved without checksums ({changed} has another one): {_COPY}"
+            f"{path}: damaged, or saved without checksums ({changed} does not match): {_COPY}"
         )
 
 
 def _unpickled(path: Path) -> Any:
     try:
-        with path.open("rb") as stream:  # of a path PyTorch reads the suffix
+        with path.open("rb") as stream:  # given a path, PyTorch looks at the suffix
             return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:
-        # PyTorch raises many kinds, whose text is advice on how to run the code in a file.
+        # PyTorch raises many types of errors; their texts advise how to run the code in a file.
         found = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
         if found:
             raise UserError(
                 f"{path}: cannot be read as a checkpoint of weights: it also holds {found[1]}, "
-                f"and to read that could run any code: {_SAVE}"
+                f"and reading that could run any code: {_SAVE}"
             ) from None
         raise UserError(
             f"{path}: cannot be read as a checkpoint of weights: truncated or damaged, or it holds "
@@ -135,7 +141,7 @@ def _unpickled(path: Path) -> Any:
 def _state_dict(contents: Any, path: Path) -> Mapping[Any, Tensor]:
     if not isinstance(contents, Mapping):
         raise UserError(
-            f"{path}: holds an object of type {type(contents).__name__}, no state dict: {_SAVE}"
+            f"{path}: holds an object of type {type(contents).__name__}, not a state dict: {_SAVE}"
         )
     if contents and all(isinstance(value, Tensor) for value in contents.values()):
         return contents

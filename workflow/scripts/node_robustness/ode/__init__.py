@@ -1,1 +1,1 @@
-"""The solver: initial value problems in batches in which every sample has its own steps."""
+"""The solver: batches of initial value problems in which each sample has its own steps."""

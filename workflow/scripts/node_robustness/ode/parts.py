@@ -1,4 +1,4 @@
-"""States in parts, and what a Runge-Kutta method does with them sample by sample."""
+"""States in several parts, and the operations of a Runge-Kutta method on them, sample by sample."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 Parts = tuple[Tensor, ...]
-"""A state in parts, each of shape [N, ...]; its norm is the largest of the parts' RMS norms."""
+"""A state in parts, each [N, ...]; its norm is the largest of the parts' RMS norms."""
 
 
 def norm(parts: Sequence[Tensor]) -> Tensor:
-    """The largest of the parts' root mean squares, for each sample: [N]."""
+    """The largest root mean square of the parts, for each sample, [N]."""
     norms = []
     for part in parts:
         flat = part.flatten(1) if part.ndim > 1 else part[:, None]
@@ -20,14 +20,14 @@ def norm(parts: Sequence[Tensor]) -> Tensor:
 
 
 def rows(parts: Parts, index: Tensor) -> Parts:
-    """The samples at `index`, int64 and on the parts' device."""
+    """The samples at `index`, int64 [m] on the parts' device."""
     return tuple(part.index_select(0, index) for part in parts)
 
 
 def choose(mask: Tensor, yes: Parts, no: Parts) -> Parts:
-    """`yes` for the samples in `mask`, a bool [N] on the CPU, and `no` for the others.
+    """`yes` for the samples in `mask`, bool [N] on the CPU, and `no` for the others.
 
-    Where all samples choose the same, the other parts are left out of autograd's graph.
+    If all samples choose the same, the other parts are left out of autograd's graph.
     """
     if bool(mask.all()):
         return yes
@@ -40,16 +40,16 @@ def choose(mask: Tensor, yes: Parts, no: Parts) -> Parts:
 
 
 def combine(base: Parts | None, weights: Tensor, terms: Sequence[Parts]) -> Parts:
-    """`base + sum_j weights[j] * terms[j]` part by part, at least one term.
+    """`base + sum_j weights[j] * terms[j]`, part by part.
 
     Args:
-        base: None for zero.
+        base: the parts to add to; None for zero.
         weights: [number of terms, N], constants to autograd.
-        terms: the terms, each like `base`.
+        terms: at least one, each like `base`.
     """
     columns = zip(*terms, strict=True)
     bases: Sequence[Tensor | None] = base if base is not None else [None] * len(terms[0])
-    # The function costs as much as a small combination itself, and is of use to autograd alone.
+    # The function costs as much as a small combination, and only autograd needs it.
     sum_up = _Combination.apply if torch.is_grad_enabled() else _combination
     return tuple(
         sum_up(part, weights, *column) for part, column in zip(bases, columns, strict=True)
@@ -71,7 +71,7 @@ def _combination(base: Tensor | None, weights: Tensor, *terms: Tensor) -> Tensor
 
 
 class _Combination(torch.autograd.Function):
-    """Autograd's own graph for a combination would keep every term; this keeps the weights."""
+    """A combination that stores only the weights for autograd, not the terms."""
 
     @staticmethod
     def forward(ctx: Any, base: Tensor | None, weights: Tensor, *terms: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
-"""Solve a batch of initial value problems in which every sample has its own steps.
+"""Solve a batch of initial value problems in which each sample has its own steps.
 
-torchdiffeq's adaptive solvers treat a batch as one equation: one step size for all, so that a
-sample's result depends on its batch mates. Here every sample has its own time, step and
-acceptance. The numbers are those of torchdiffeq 0.2.5 at batch 1 (same initial step, step control,
-stages and dense output), at batch speed: samples that have arrived leave the batch.
+torchdiffeq's adaptive solvers treat a batch as one equation with one step size, so that the result
+for a sample depends on the other samples. Here each sample has its own time, step size and
+acceptance. The results are those of torchdiffeq 0.2.5 at batch 1 (same initial step, step control,
+stages and dense output), at the speed of a batch: samples that have finished leave the batch.
 
-Times, step sizes and decisions live on the CPU, states on their device, so that a step waits for
-the device once, for its error ratios, and a device without float64 will do.
+Times, step sizes and decisions live on the CPU, states on their device. A step therefore waits for
+the device once, for its error ratios, and the device need not support float64.
 
 Step sizes are constants to autograd, so that gradients are those of the discrete solution with
-frozen steps ("discretise, then optimise").
+fixed steps ("discretise, then optimise").
 """
 
 from collections.abc import Callable, Sequence
@@ -29,11 +29,11 @@ from node_robustness.ode.step_control import Adaptive, Given, StepAttempt, StepC
 from node_robustness.ode.tableaus import TABLEAUS, Tableau
 
 Dynamics = Callable[[Tensor, Parts], Parts]
-"""The right-hand side: times [n] and the coupled parts of the state to the derivative of all."""
+"""The right-hand side: times [n] and the coupled parts of the state to the derivatives of all."""
 
 
 class Status(IntEnum):
-    """How the solution of one sample ended."""
+    """How the solve of one sample ended."""
 
     SUCCESS = 0
     MAX_STEPS = 1
@@ -52,10 +52,10 @@ class Solution:
         accepted: accepted steps, int64 [N].
         rejected: rejected steps, int64 [N].
         status: a `Status` for each sample, int64 [N].
-        nodes: the times between which each sample stepped, float64 on the CPU, one tensor a sample
-            (start included; the last one may lie beyond the last output time); empty unless asked.
-        node_states: the state at the nodes, one tensor [number of nodes, ...] a sample, where it
-            is a single part; empty unless asked.
+        nodes: for each sample the times between which it stepped, float64 on the CPU, with the
+            start; the last node may lie beyond the last output time. Empty unless requested.
+        node_states: for each sample the first part of the state at the nodes, [number of nodes,
+            ...]. Empty unless requested.
     """
 
     parts: Parts
@@ -68,7 +68,7 @@ class Solution:
 
     @property
     def states(self) -> Tensor:
-        """The state at the output times, [T, N, ...], where it is a single part."""
+        """The state at the output times, [T, N, ...], if it has a single part."""
         (states,) = self.parts
         return states
 
@@ -89,34 +89,37 @@ def solve(
 ) -> Solution:
     """Solve y' = f(t, y) for a batch of initial states.
 
-    Output times between the nodes are interpolated, by a quartic with a method that has an error
-    estimate and else, as in torchdiffeq, on a straight line: where the accuracy of rk4 matters
-    between first and last time, make the output times nodes.
+    Output times between the nodes are interpolated: by a quartic with a method that has an error
+    estimate, otherwise linearly, as in torchdiffeq. Where the accuracy of such a method matters
+    between the first and the last time, make the output times nodes.
 
     Args:
-        dynamics: f; takes times [n] (in the state's dtype) and states [n, ...], gives [n, ...].
+        dynamics: f; takes times [n] (in the state's dtype) and states [n, ...], returns [n, ...].
         initial: states at `times[0]`, floating point, [N, ...], N >= 1.
-        times: output times, strictly increasing or strictly decreasing, at least two; or a tensor
-            [N, T] of them, each sample's own, all with the same first and the same last time, and
-            increasing, not strictly, in between.
+        times: output times, strictly increasing or strictly decreasing, at least two. Or a tensor
+            [N, T] with the times of each sample, which increase, not strictly, and share the first
+            and the last time.
         tolerance: tau > 0, both the relative and the absolute tolerance: one number, or a tensor
-            [N] with one for each sample; without effect, and not needed, if `steps` or `nodes` is
+            [N] with one for each sample. Not needed, and without effect, if `steps` or `nodes` is
             given.
-        method: a name in `tableaus.TABLEAUS`.
-        steps: take this many equal steps from first to last output time, at least one; None: steps
-            that the error estimate allows, with a method that has one.
-        nodes: step between these times instead, one tensor a sample, from `times[0]` to the last
-            output time or beyond, such as the `nodes` of a solution: its steps are taken again.
-        max_steps: attempted steps after which a sample ends with `Status.MAX_STEPS`; without
-            effect if `steps` or `nodes` is given.
+        method: a name in `ode.tableaus.TABLEAUS`.
+        steps: number of equal steps from the first to the last output time, at least one; None
+            for adaptive steps, which need a method with an error estimate.
+        nodes: step between these times instead, one tensor for each sample, from `times[0]` to the
+            last output time or beyond. With the `nodes` of a solution, its steps are repeated.
+        max_steps: attempted steps after which a sample ends with `Status.MAX_STEPS`; no effect if
+            `steps` or `nodes` is given.
         keep_nodes: whether to record the accepted nodes.
-        keep_node_states: whether to record the state at them, too.
-        checkpoint: keep nothing of a step for the backward pass but the state and slope at which
-            it starts, and take it a second time there: same gradients, more time, less memory.
+        keep_node_states: whether to record the state at the nodes.
+        checkpoint: whether to recompute each step in the backward pass from the state and slope at
+            its start: same gradients, more time, less memory.
+
+    Returns:
+        The states at the output times, with the cost and status of each sample.
 
     Raises:
-        ValueError: bad times, tolerance, steps, nodes, method or initial state, with the value at
-            fault.
+        ValueError: times, tolerance, steps, nodes, method or initial state are invalid; the message
+            gives the value.
     """
     return solve_parts(
         lambda t, parts: (dynamics(t, parts[0]),),
@@ -151,8 +154,9 @@ def solve_parts(
     """Solve for a state in several parts; see `solve`.
 
     Args:
-        coupled: how many leading parts the dynamics read. The others are plain integrals along
-            the solution: they count in the error norm but need no value at the stages.
+        coupled: number of leading parts that the dynamics read; None for all. The others are
+            integrals along the solution: they count in the error norm, but are not evaluated at
+            the stages.
         dynamics: see `Dynamics`.
         initial: the parts at `times[0]`, each [N, ...].
         times: see `solve`.
@@ -162,8 +166,14 @@ def solve_parts(
         nodes: see `solve`.
         max_steps: see `solve`.
         keep_nodes: see `solve`.
-        keep_node_states: see `solve`; of the first part.
+        keep_node_states: see `solve`; for the first part.
         checkpoint: see `solve`.
+
+    Returns:
+        See `solve`.
+
+    Raises:
+        ValueError: see `solve`.
     """
     _check_initial(initial)
     direction, grid = _grid(times, len(initial[0]))
@@ -187,7 +197,7 @@ def _check_initial(initial: Parts) -> None:
             raise ValueError(f"the batch is empty: initial state of shape {tuple(part.shape)}")
         if not part.is_floating_point():
             raise ValueError(f"the state must be floating point, not {part.dtype}")
-    # One question for all parts: each answer waits for the device.
+    # One check for all parts, because each check waits for the device.
     if not bool(torch.stack([torch.isfinite(part.detach()).all() for part in initial]).all()):
         finite = [torch.isfinite(part.detach()).reshape(len(part), -1).all(1) for part in initial]
         bad = (~torch.stack(finite).all(0)).nonzero().flatten().tolist()
@@ -195,7 +205,7 @@ def _check_initial(initial: Parts) -> None:
 
 
 def _grid(times: Sequence[float] | Tensor, samples: int) -> tuple[float, Tensor]:
-    """The direction of time, and the output times in our own: [1, T], or [N, T] if they differ."""
+    """The direction of time, and increasing output times: [1, T], or [N, T] if samples differ."""
     if isinstance(times, Tensor):
         own = times.to("cpu", torch.float64)
         if own.ndim != 2 or len(own) != samples or own.shape[1] < 2:
@@ -224,7 +234,7 @@ def _given(
     grid: Tensor,
     samples: int,
 ) -> Given | None:
-    """The steps that are known beforehand, if they are."""
+    """The step control for steps that are known beforehand, or None."""
     if nodes is not None:
         return Given(_rows_of_nodes([direction * own for own in nodes], grid, samples))
     if steps is None:
@@ -236,15 +246,15 @@ def _given(
 
 
 def _rows_of_nodes(nodes: Sequence[Tensor], grid: Tensor, samples: int) -> Tensor:
-    """The nodes of all samples, in our time, [N, T]; infinity behind the last one of each."""
+    """The increasing nodes of all samples, [N, T], padded with infinity."""
     if len(nodes) != samples:
         raise ValueError(f"there are nodes for {len(nodes)} of {samples} samples")
     for sample, own in enumerate(nodes):
         covers = own[0] == grid[0, 0] and own[-1] >= grid[0, -1]
         if not (covers and bool((own.diff() > 0).all())):
             raise ValueError(
-                f"the nodes of sample {sample} must lead step by step from the first output time "
-                "to the last one or beyond"
+                f"the nodes of sample {sample} must increase from the first output time to the "
+                "last one or beyond"
             )
     ends = [torch.cat([own, own.new_full((1,), torch.inf)]) for own in nodes]
     return pad_sequence(ends, batch_first=True, padding_value=torch.inf)
@@ -270,17 +280,17 @@ def _adaptive(method: str, tolerance: float | Tensor | None, samples: int) -> Ad
 
 @dataclass
 class _Active:
-    """The samples still on their way: m of the N. All but state and slope is on the CPU."""
+    """The m of N samples that have not finished; all but state and slope is on the CPU."""
 
-    index: Tensor  # int64 [m], position in the batch
+    index: Tensor  # int64 [m], positions in the batch
     time: Tensor  # float64 [m]
     step: Tensor  # float64 [m], size of the next step
     pending: Tensor  # int64 [m], index of the next output time
     state: Parts  # each [m, ...]
-    slope: Parts  # the derivative at `time`; empty if the next step must evaluate it
+    slope: Parts  # derivative at `time`; empty if the next step must evaluate it
 
     def keep(self, going: Tensor) -> "_Active":
-        """Only the samples in `going`, bool [m]."""
+        """Keep only the samples in `going`, bool [m]."""
         if bool(going.all()):
             return self
         index = going.nonzero().flatten()
@@ -297,7 +307,7 @@ class _Active:
 
 @dataclass
 class _Outputs:
-    """Output values in the order in which they were reached."""
+    """Output values, in the order in which they are reached."""
 
     position: list[Tensor] = field(default_factory=list)  # time index * N + sample
     values: list[Parts] = field(default_factory=list)
@@ -317,7 +327,7 @@ class _Outputs:
 
 
 class _Rows:
-    """The rows of a tableau: weights of the stages in each stage, the solution and the error."""
+    """The rows of a tableau: weights of the stages in each stage, in the solution, in the error."""
 
     def __init__(self, tableau: Tableau) -> None:
         table = [*tableau.beta, tableau.solution, tableau.error]
@@ -325,18 +335,18 @@ class _Rows:
         self.weights = [weight for row in table for weight in row if weight]
 
     def times(self, step: Tensor) -> Tensor:
-        """All weights that are not zero times the steps [m]: [number of weights, m]."""
+        """All nonzero weights times the steps [m]: [number of weights, m]."""
         return torch.outer(torch.tensor(self.weights, dtype=step.dtype), step)
 
     def split(self, products: Tensor) -> tuple[Tensor, ...]:
-        """The result of `times` row by row."""
+        """Split the result of `times` into rows of the tableau."""
         split: tuple[Tensor, ...] = products.split([len(stages) for stages in self.used])
         return split
 
 
 @dataclass
 class _Integration:
-    """One call of `solve_parts`; its own time runs forward, at `direction` times the user's."""
+    """One call of `solve_parts`; its time increases and is `direction` times the user's time."""
 
     dynamics: Dynamics
     direction: float
@@ -422,18 +432,18 @@ class _Integration:
         return time.to(state[0].dtype).to(state[0].device, non_blocking=True)
 
     def _slope(self, time: Tensor, state: Parts) -> Parts:
-        """The derivative by the user's time, at our time [m] in the state's dtype."""
+        """The derivative with respect to the user's time, at increasing time [m]."""
         slope = self.dynamics(self.direction * time, state[: self.coupled])
         for derivative, part in zip(slope, state, strict=False):
             if derivative.shape != part.shape:
                 raise ValueError(
-                    f"the dynamics turned a state of shape {tuple(part.shape)} into a derivative "
-                    f"of shape {tuple(derivative.shape)}"
+                    f"the dynamics return a derivative of shape {tuple(derivative.shape)} for a "
+                    f"state of shape {tuple(part.shape)}"
                 )
         return slope
 
     def _attempt(self, active: _Active, end: Tensor) -> tuple[StepAttempt, list[Parts]]:
-        """One step for every sample, and the slopes at its stages."""
+        """Attempt one step for each sample; also returns the slopes at its stages."""
         dtype, device = active.state[0].dtype, active.state[0].device
         time, step = active.time.to(dtype), active.step.to(dtype)
         just_before_end = torch.nextafter(end.to(dtype), end.to(dtype) - 1)
@@ -441,7 +451,7 @@ class _Integration:
         at = [
             just_before_end if alpha == 1.0 else time + alpha * step for alpha in self.tableau.alpha
         ]
-        # One transfer, before the first stage is asked for.
+        # One transfer, before the first stage.
         numbers = torch.cat([products, torch.stack([time, *at])]).to(device, non_blocking=True)
         weights = self.rows.split(numbers[: len(products)])
         take = self._stages
@@ -456,7 +466,7 @@ class _Integration:
     def _stages(
         self, active: _Active, times: Tensor, weights: Sequence[Tensor]
     ) -> tuple[list[Parts], Parts]:
-        """The slopes at the stages and the new state; `weights` are the rows times the steps."""
+        """The slopes at the stages, and the new state; `weights` are rows times step sizes."""
         start, *others = times.unbind(0)
         *betas, solution, _ = weights
         head, tail = active.state[: self.coupled], active.state[self.coupled :]
@@ -472,7 +482,7 @@ class _Integration:
 
     def _failures(self, active: _Active, end: Tensor, ratio: Tensor, count: Tensor) -> Tensor:
         attempts = count[:, active.index].sum(0)
-        # A sample that reaches its last output time with its last allowed step has not failed.
+        # A sample that finishes with its last allowed step has not failed.
         arrived = (ratio <= 1) & (end >= self.grid[0, -1])
         status = torch.where((attempts >= self.max_steps) & ~arrived, int(Status.MAX_STEPS), 0)
         status = torch.where(end > active.time, status, int(Status.UNDERFLOW))
@@ -488,7 +498,7 @@ class _Integration:
         outputs: _Outputs,
         samples: int,
     ) -> Tensor:
-        """Interpolate every output time that an accepted step has passed; the next ones, [m]."""
+        """Interpolate all output times inside accepted steps; returns the next ones, [m]."""
         pending = active.pending
         passed = torch.where(accept, self._reached(active.index, end), pending)
         own = self.grid.expand(samples, -1)
@@ -500,7 +510,7 @@ class _Integration:
             if self.tableau.middle:
                 weights = quartic(self.tableau, share, self.direction * active.step[index])
                 sources += stages
-            # At the very start of a step nothing counts but the state there.
+            # At the start of a step only the state there has a weight.
             used = [True, *weights[1:].any(1).tolist()]
             sources = [source for source, is_used in zip(sources, used, strict=True) if is_used]
             weights = weights[used].to(new[0].dtype).to(new[0].device, non_blocking=True)
@@ -515,7 +525,7 @@ class _Integration:
         return pending
 
     def _reached(self, samples: Tensor, time: Tensor) -> Tensor:
-        """How many output times each of these samples has reached at its time [m]."""
+        """The number of output times that each sample has reached at its time [m]."""
         if len(self.grid) == 1:
             return torch.searchsorted(self.grid[0], time, right=True)
         return torch.searchsorted(self.grid[samples], time[:, None], right=True).squeeze(1)
@@ -523,7 +533,7 @@ class _Integration:
     def _emit_failures(
         self, active: _Active, failed: Tensor, outputs: _Outputs, samples: int
     ) -> None:
-        """Fill the output times that a failed sample will not reach."""
+        """Set the output times that failed samples do not reach to NaN."""
         for row in failed.nonzero().flatten().tolist():
             missing = torch.arange(int(active.pending[row]), self.grid.shape[1])
             if missing.numel():
@@ -535,7 +545,7 @@ class _Integration:
 
 
 def _by_sample(visited: list[Tensor], values: Tensor, samples: int) -> list[Tensor]:
-    """Values in the order in which the nodes of the samples were visited, one tensor a sample."""
+    """Split values, in the order of the visited nodes, into one tensor for each sample."""
     index = torch.cat(visited)
     order = torch.argsort(index, stable=True).to(values.device)
     counts = torch.bincount(index, minlength=samples).tolist()

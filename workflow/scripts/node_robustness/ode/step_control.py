@@ -1,4 +1,4 @@
-"""How long the steps are: as an error estimate allows, or as they are given.
+"""Step size control: adaptive steps, or steps that are given.
 
 Times, step sizes and error ratios are float64 tensors on the CPU, one number for each sample.
 """
@@ -17,14 +17,14 @@ _SAFETY, _LARGEST_GROWTH, _LARGEST_SHRINKAGE = 0.9, 10.0, 0.2
 
 @dataclass(frozen=True)
 class StepAttempt:
-    """A step of m samples that may be accepted.
+    """A step of m samples, before it is accepted or rejected.
 
     Attributes:
-        samples: which they are of the N in the batch, int64 [m] on the CPU.
-        before: the state at its start.
-        after: the state at its end.
-        error_weights: of the stages in the error estimate, the step size included, [k, m].
-        error_stages: these stages.
+        samples: positions in the batch of N, int64 [m] on the CPU.
+        before: the state at the start of the step.
+        after: the state at the end of the step.
+        error_weights: weights of the stages in the error estimate, times the step size, [k, m].
+        error_stages: the k stages.
     """
 
     samples: Tensor
@@ -35,11 +35,11 @@ class StepAttempt:
 
 
 class StepControl(Protocol):
-    """Chooses the steps of every sample; time runs forward."""
+    """Chooses the steps of each sample; time increases."""
 
     @property
     def evaluations(self) -> int:
-        """How many times the first step size needs the dynamics (beside the initial slope)."""
+        """Evaluations of the dynamics for the first step size, without the initial slope."""
         ...
 
     def first_step(
@@ -48,39 +48,39 @@ class StepControl(Protocol):
         """The size of the first step, [m].
 
         Args:
-            time: where it starts, [m].
+            time: at the start, [m].
             state: the initial state.
-            slope: its derivative; empty if the method does not know it yet.
-            after: the derivative after one step of Euler's method with these sizes, [m].
+            slope: its derivative; empty if the method has not evaluated it.
+            after: from step sizes [m] to the derivative after one step of Euler's method.
         """
         ...
 
     def advance(self, samples: Tensor, time: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the next step leads and its size, both [m].
+        """The end and the size of the next step, both [m].
 
         Args:
-            samples: which they are of the N in the batch, int64 [m].
-            time: where it starts, [m].
-            step: the size that `first_step` and `growth` make for it, [m].
+            samples: positions in the batch of N, int64 [m].
+            time: at the start of the step, [m].
+            step: the size from `first_step` and `growth`, [m].
         """
         ...
 
     def error_ratio(self, attempt: StepAttempt) -> Tensor:
-        """The estimated error over the tolerated one, [m] on the state's device.
+        """The estimated error over the tolerated error, [m] on the state's device.
 
-        A step is accepted where this is at most one; it is not finite where the state is not.
+        A step is accepted where the ratio is at most one. It is not finite where the state is not.
         """
         ...
 
     def growth(self, ratio: Tensor) -> Tensor:
-        """By which factor the next step is longer, [m]."""
+        """The next step size over the present one, [m]."""
         ...
 
 
 def _root(values: Tensor, order: int) -> Tensor:
     """The root of each of the values [m].
 
-    Number by number: a tensor's power rounds differently at the end of a batch than inside it.
+    Computed number by number, because the power of a tensor rounds differently at its end.
     """
     exponent = 1.0 / order
     return torch.tensor(
@@ -90,12 +90,13 @@ def _root(values: Tensor, order: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Steps as in torchdiffeq 0.2.5 at batch 1.
+    """Adaptive steps as in torchdiffeq 0.2.5 at batch 1.
 
     Attributes:
-        order: order of the method.
-        tolerance: tau, relative and absolute; one number, or float64 [N] on the CPU with one for
-            each sample.
+        order: of the method.
+        tolerance: tau, relative and absolute: one number, or one for each sample, float64 [N] on
+            the CPU.
+        evaluations: see `StepControl.evaluations`.
     """
 
     order: int
@@ -106,7 +107,7 @@ class Adaptive:
     def first_step(
         self, time: Tensor, state: Parts, slope: Parts, after: Callable[[Tensor], Parts]
     ) -> Tensor:
-        """See Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4."""
+        """By Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4."""
         everyone = torch.arange(len(time))
         taus = [self._tolerance(everyone, part) for part in state]
         scale = [tau + part.abs() * tau for tau, part in zip(taus, state, strict=True)]
@@ -125,12 +126,12 @@ class Adaptive:
         return torch.minimum(100 * h0, h1).cpu().double()
 
     def advance(self, samples: Tensor, time: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """A step leads as far as it is long."""
+        """The end is the start plus the size."""
         return time + step, step
 
     @torch.no_grad()
     def error_ratio(self, attempt: StepAttempt) -> Tensor:
-        """RMS of the estimated error over tau (1 + the larger of the states), in its dtype."""
+        """RMS of the estimated error over tau (1 + the larger of both states), in their dtype."""
         error = combine(None, attempt.error_weights, attempt.error_stages)
         relative = []
         for estimate, before, after in zip(error, attempt.before, attempt.after, strict=True):
@@ -140,13 +141,13 @@ class Adaptive:
         return norm(relative)
 
     def growth(self, ratio: Tensor) -> Tensor:
-        """Towards the largest step that would be accepted, within bounds."""
+        """Towards the largest step that would be accepted, within bounds, [m]."""
         lower = torch.where(ratio < 1, 1.0, _LARGEST_SHRINKAGE)
         factor = torch.maximum(_SAFETY / _root(ratio, self.order), lower)
         return torch.where(ratio == 0, _LARGEST_GROWTH, factor.clamp(max=_LARGEST_GROWTH))
 
     def _tolerance(self, samples: Tensor, like: Tensor) -> float | Tensor:
-        """Of these samples; numbers of their own are spread over a part of the state."""
+        """The tolerance of these samples, shaped for a part of the state."""
         if not isinstance(self.tolerance, Tensor):
             return self.tolerance
         chosen = spread(self.tolerance[samples], like)
@@ -155,11 +156,12 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class Given:
-    """Steps between nodes that are known beforehand.
+    """Steps between given nodes.
 
     Attributes:
-        nodes: float64 [1, T] for all samples or [N, T] for each, increasing, the start included;
-            infinity stands behind the last one of a sample that has fewer.
+        nodes: increasing times with the start, float64 [1, T] for all samples or [N, T], padded
+            with infinity.
+        evaluations: see `StepControl.evaluations`.
     """
 
     nodes: Tensor
@@ -168,11 +170,11 @@ class Given:
     def first_step(
         self, time: Tensor, state: Parts, slope: Parts, after: Callable[[Tensor], Parts]
     ) -> Tensor:
-        """Zero: the nodes say it."""
+        """Zero; `advance` takes the size from the nodes."""
         return torch.zeros_like(time)
 
     def advance(self, samples: Tensor, time: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        """To the next node: a sum of step sizes would miss the last one by rounding."""
+        """To the next node; a sum of step sizes would miss the last node by rounding."""
         nodes = self.nodes.expand(len(samples), -1) if len(self.nodes) == 1 else self.nodes[samples]
         following = torch.searchsorted(nodes.contiguous(), time[:, None], right=True)
         end = nodes.gather(1, following).squeeze(1)
@@ -180,9 +182,9 @@ class Given:
 
     @torch.no_grad()
     def error_ratio(self, attempt: StepAttempt) -> Tensor:
-        """Zero: there is nothing to reject but what is not finite."""
+        """Zero, or NaN where the state is not finite."""
         return 0 * norm(attempt.after)
 
     def growth(self, ratio: Tensor) -> Tensor:
-        """None."""
+        """One."""
         return torch.ones_like(ratio)

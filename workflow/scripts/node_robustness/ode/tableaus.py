@@ -1,4 +1,4 @@
-"""Explicit Runge-Kutta methods as tables of coefficients (names as in torchdiffeq)."""
+"""Explicit Runge-Kutta methods as tables of coefficients, with torchdiffeq's names."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ class Tableau:
     """An explicit Runge-Kutta method of s stages.
 
     Attributes:
-        order: order of the solution that is propagated.
-        alpha: times of stages 2..s, as shares of the step.
-        beta: weights of the earlier stages in stages 2..s.
+        order: of the propagated solution.
+        alpha: times of stages 2 to s, as fractions of the step.
+        beta: weights of the earlier stages in stages 2 to s.
         solution: weights of the s stages in the new state.
-        error: weights of the s stages in the error estimate; empty where there is none, so that
-            the method can only take steps of a given size.
-        middle: weights of the s stages in the state at the middle of the step (dense output);
-            empty where there is none. Only that of dopri5 is of order four; torchdiffeq's others,
-            which these are, make the dense output one of order two.
+        error: weights of the s stages in the error estimate; empty if there is none, so that the
+            method can only take steps of a given size.
+        middle: weights of the s stages in the state at the middle of the step, for dense output;
+            empty if there is none. The dense output of dopri5 has order four; with torchdiffeq's
+            weights for the other methods, used here, it has order two.
     """
 
     order: int
@@ -35,8 +35,8 @@ class Tableau:
     def last_stage_starts_next_step(self) -> bool:
         """Whether the last stage is also the first one of the next step.
 
-        torchdiffeq does so with every method that has an error estimate, even where the last stage
-        is near the new state and not at it.
+        torchdiffeq does so with every method that has an error estimate, even if the last stage is
+        near the new state and not at it.
         """
         return bool(self.error)
 

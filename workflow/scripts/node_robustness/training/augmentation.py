@@ -1,9 +1,9 @@
-"""Random changes of training images, on batches of tensors.
+"""Data augmentation for batches of training images.
 
-Every image of a batch gets its own random numbers. They are drawn on the CPU from the generator
-that is passed, so that they are the same on every device and no global state is touched. Colours
-change as in torchvision's ColorJitter (`torchvision.transforms.v2.functional`): saturation blends
-an image with its luma, hue turns the hue of HSV.
+Each image of a batch has separate random numbers. They are drawn on the CPU from a given generator,
+so that they are the same on every device and global state stays untouched. Colours change as in
+torchvision's ColorJitter (`torchvision.transforms.v2.functional`): saturation blends an image with
+its luma, hue rotates the hue in HSV.
 """
 
 import torch
@@ -19,18 +19,18 @@ _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, with the digits that torchvision
 def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """Change each image at random: crop, then flip, then colours.
 
-    Whether hue or saturation changes first is drawn for each image.
+    The order of hue and saturation is drawn for each image.
 
     Args:
         images: [N, C, H, W], floating point in [0, 1].
-        settings: which changes, and how large.
-        generator: a generator on the CPU; it advances only for changes that are asked for.
+        settings: the changes and their sizes.
+        generator: on the CPU; it advances only for the changes in `settings`.
 
     Returns:
         New images of the same shape, in [0, 1].
 
     Raises:
-        UserError: colours are to change but the images do not have three channels.
+        UserError: colours are to change, but the images do not have three channels.
     """
     check_colours("training.augmentation", "these", settings, images.shape[1])
     count, device = len(images), images.device
@@ -45,7 +45,7 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
         turn = settings.hue * (2 * draws[0] - 1)
         factor = 1 + settings.saturation * (2 * draws[1] - 1)
         hue_first = draws[2] < 0.5
-        # A factor of exactly 1 changes nothing, which spares sorting the images by their order.
+        # A factor of exactly 1 changes nothing, so that images need not be sorted by their order.
         images = scale_saturation(images, torch.where(hue_first, 1.0, factor))
         if settings.hue > 0:
             images = turn_hue(images, turn)
@@ -54,13 +54,16 @@ def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) 
 
 
 def crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
-    """Cut a window of the old size out of each image after zero padding on all sides.
+    """Pad each image with zeros on all sides and cut out a window of the old size.
 
     Args:
         images: [N, C, H, W].
         padding: pixels on each side.
         top: first row of each window in the padded image, int64 [N] in [0, 2 * padding].
-        left: its first column, likewise.
+        left: first column of each window, int64 [N] in the same range.
+
+    Returns:
+        [N, C, H, W].
     """
     count, channels, height, width = images.shape
     device = images.device
@@ -76,7 +79,7 @@ def crop(images: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:
 
 
 def flip(images: Tensor, which: Tensor) -> Tensor:
-    """Mirror left and right in the images [N, C, H, W] where `which`, bool [N], is true."""
+    """Mirror the images [N, C, H, W] horizontally where `which`, bool [N], is true."""
     return torch.where(which[:, None, None, None], images.flip(3), images)
 
 
@@ -97,11 +100,14 @@ def scale_saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Add to the hue of each image.
+    """Rotate the hue of each image.
 
     Args:
         images: RGB in [0, 1], [N, 3, H, W].
-        turn: [N], in turns of the colour circle: 1 or 0 is no change, 1/3 takes red to green.
+        turn: [N], in turns of the colour circle: 0 and 1 change nothing, 1/3 maps red to green.
+
+    Returns:
+        Images in [0, 1], [N, 3, H, W].
     """
     hue, saturation, value = rgb_to_hsv(images).unbind(1)
     hue = (hue + turn.to(images.dtype)[:, None, None]).remainder(1)
@@ -109,9 +115,9 @@ def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
 
 
 def rgb_to_hsv(images: Tensor) -> Tensor:
-    """RGB in [0, 1], [N, 3, H, W], to hue in [0, 1], saturation and value in [0, 1].
+    """Convert RGB in [0, 1] to hue, saturation and value in [0, 1], [N, 3, H, W].
 
-    A grey has hue 0, black also saturation 0, as in Python's `colorsys`.
+    Grey has hue 0 and black also saturation 0, as in Python's `colorsys`.
     """
     red, green, blue = images.unbind(1)
     value = images.amax(1)
@@ -123,7 +129,7 @@ def rgb_to_hsv(images: Tensor) -> Tensor:
         ((green - blue) / divisor).remainder(6),
         torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
-    # Grey has chroma 0 and so hue 0 already; only the division for the saturation needs care.
+    # Grey has chroma 0 and so hue 0 already; only the division by the value needs care.
     saturation = chroma / torch.where(grey, 1, value)
     return torch.stack((sixths / 6, saturation, value), 1)
 
@@ -131,7 +137,7 @@ def rgb_to_hsv(images: Tensor) -> Tensor:
 def hsv_to_rgb(images: Tensor) -> Tensor:
     """The inverse of `rgb_to_hsv`, for hues in [0, 1]."""
     hue, saturation, value = images.unbind(1)
-    # Each channel falls from `value` by up to saturation * value, in six linear pieces of the hue.
+    # Each channel is `value` minus up to saturation * value, piecewise linear in six parts of hue.
     offset = torch.tensor((5.0, 3.0, 1.0), dtype=images.dtype, device=images.device)
     place = (offset[:, None, None] + 6 * hue[:, None]).remainder(6)
     fall = torch.minimum(place, 4 - place).clamp(0, 1)

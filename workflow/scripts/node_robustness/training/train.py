@@ -1,8 +1,8 @@
-"""Training: stochastic gradient descent that can be killed at any moment and gives the same model.
+"""Training by stochastic gradient descent that can be interrupted and resumed to the same weights.
 
-Everything random in an epoch comes from generators seeded by (seed, epoch), and all state that
-lives longer than an epoch is in one checkpoint file, replaced whole after each epoch. The weights
-kept are those of the best validation accuracy; no test image is ever seen.
+All random numbers of an epoch come from generators seeded by (seed, epoch). All state that
+outlives an epoch is in one checkpoint file, which is replaced atomically after each epoch. The
+weights of the best validation accuracy are kept; test images are never used.
 """
 
 import csv
@@ -49,27 +49,27 @@ logger = logging.getLogger(__name__)
 Labelled = tuple[Tensor, Tensor]
 """Images, uint8 [N, C, H, W], and their labels, int64 [N], N >= 1, on the CPU."""
 
-# What the batched solver says when the weights have exploded; there is no loss to look at then.
+# The error of the batched solver when the weights have exploded and there is no loss.
 _EXPLODED = "the initial state is not finite"
 
-_LARGEST_WEIGHT = 1e4  # of a network that still learns; those of a trained one are near 1
+_LARGEST_WEIGHT = 1e4  # of a network that still learns; trained weights are near 1
 
 _REMEDIES = {
     Status.MAX_STEPS: "raise solver.max_steps or solver.tolerance of the model",
     Status.UNDERFLOW: "raise solver.tolerance of the model",
-    # An error that is no number once it is divided by the tolerance: the dynamics are bounded.
+    # The dynamics are bounded; only the division by the tolerance is not finite.
     Status.NONFINITE: "raise solver.tolerance of the model",
 }
 
-# A log file keeps every redraw of a progress bar.
+# In a log file each redraw of the progress bar is a line.
 _REDRAW_SECONDS_IN_A_LOG = 10.0
 
 
 class Row(TypedDict):
     """One epoch of a history.
 
-    Training figures are means over the epoch's images as the model saw them: augmented, with
-    dropout, under weights that change from step to step.
+    Training values are means over the epoch's images as the model saw them: augmented, with
+    dropout, with weights that change at each step.
     """
 
     epoch: int  # counts from 1
@@ -79,7 +79,7 @@ class Row(TypedDict):
     validation_loss: float
     validation_accuracy: float
     nfe_mean: float | None  # function evaluations of a forward pass in training; None: no ODE
-    seconds: float  # wall time; the only figure that differs from run to run
+    seconds: float  # wall time; the only value that differs between runs
 
 
 def train(
@@ -93,32 +93,32 @@ def train(
     device: torch.device,
     progress: bool = True,
 ) -> list[Row]:
-    """Train a model in place and leave it with its best weights, in evaluation mode on `device`.
+    """Train a model in place; at the end it has its best weights and is in evaluation mode.
 
     The same arguments, initial weights, device, thread count and software give the same weights
     bit for bit, whether or not the training was interrupted and resumed.
 
-    The rate changes after each epoch (`plateau`, by validation accuracy) or after each step
-    (`one_cycle`, `cosine`: from the full rate to 0 over all steps). Of several epochs with the
-    same validation accuracy the first is the best. Validation solves each image on its own.
+    The learning rate changes after each epoch (`plateau`, by validation accuracy) or after each
+    step (`one_cycle`, `cosine`: from the full rate to 0 over all steps). Of several epochs with the
+    same validation accuracy, the first is the best. Validation solves each image separately.
 
     Args:
-        model: takes images in [0, 1], gives logits [N, K].
+        model: maps images [N, C, H, W] in [0, 1] to logits [N, K]. It is moved to `device`.
         training: the images to fit.
-        validation: the images that choose the epoch.
+        validation: the images that select the epoch.
         settings: how to train.
-        seed: of the order, augmentation and dropout; initial weights are the caller's.
-        checkpoint: the file to resume from, replaced after each epoch and left at the end. One of
-            another training, or a damaged one, is ignored with a warning.
-        device: where to train; images move there batch by batch.
+        seed: of the order, augmentation and dropout, not of the initial weights.
+        checkpoint: the file to resume from; it is replaced after each epoch and left at the end. A
+            damaged file, or that of another training, is ignored with a warning.
+        device: on which to train; images move there batch by batch.
         progress: whether to draw a progress bar on stderr.
 
     Returns:
         One row for each epoch.
 
     Raises:
-        UserError: the loss is not finite, or augmentation does not fit the images; the checkpoint
-            is then as the last complete epoch left it.
+        UserError: the loss is not finite, or the augmentation does not fit the images. The
+            checkpoint is then that of the last complete epoch.
     """
     fingerprint = _fingerprint(model, training, validation, settings, seed)
     model.to(device)
@@ -162,10 +162,10 @@ def train(
 
 
 def write_history(rows: list[Row], path: Path) -> None:
-    """Write a history as CSV, floats in full, an empty field where there is no value.
+    """Write a history as CSV, with floats in full and an empty field where there is no value.
 
     Args:
-        rows: what `train` returns.
+        rows: the result of `train`.
         path: the file to write.
     """
     with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
@@ -191,7 +191,7 @@ def _schedule(optimiser: SGD, settings: Training, steps: int) -> LRScheduler:
         case "plateau":
             return ReduceLROnPlateau(optimiser, mode="max", factor=0.1, patience=settings.patience)
         case "one_cycle":
-            # Momentum stays as configured; by default it would swing between 0.85 and 0.95.
+            # Keep the configured momentum; by default it would vary between 0.85 and 0.95.
             return OneCycleLR(
                 optimiser, max_lr=settings.learning_rate, total_steps=steps, cycle_momentum=False
             )
@@ -299,9 +299,12 @@ def _finite_loss(loss: Tensor) -> float:
 def _naming_the_cause(
     where: str, model: nn.Module, settings: Training, *, untouched: bool
 ) -> Iterator[None]:
-    """Turn a divergence, or a solver that gives up, into a line that says what to change.
+    """Turn a divergence or a failed solve into an error that names the remedies.
 
-    Other errors pass. While the weights are untouched the learning rate has no part in it.
+    Other errors pass. While the weights are untouched, the learning rate is not a cause.
+
+    Raises:
+        UserError: the loss diverged, or a solve failed.
     """
     try:
         yield
@@ -311,10 +314,10 @@ def _naming_the_cause(
             raise
         cause, remedies = failed or ("", [])
         if not untouched:
-            # Of such weights no solver makes anything.
+            # With such weights no solver setting helps.
             remedies = [] if _exploded(model) else remedies
             if settings.weight_decay > max(1, 1 / settings.learning_rate):
-                # A step of it alone leads past zero, and each further than the one before.
+                # A step of weight decay alone overshoots zero, by more at each step.
                 remedies += [f"lower training.weight_decay (now {label(settings.weight_decay)})"]
             remedies += [f"lower training.learning_rate (now {label(settings.learning_rate)})"]
         raise UserError(f"{where}{cause}: {', or '.join(remedies)}") from error
@@ -329,7 +332,7 @@ def _diverged(error: Exception) -> bool:
 
 
 def _gave_up(model: nn.Module, error: Exception) -> tuple[str, list[str]] | None:
-    """How a solver failed that chooses its steps, and what would help; None if it did not."""
+    """How an adaptive solver failed, and the remedies; None if it did not fail."""
     ode = model.ode if isinstance(model, Classifier) else None
     if ode is None or ode.settings.steps is not None:
         return None
@@ -345,8 +348,8 @@ def _gave_up(model: nn.Module, error: Exception) -> tuple[str, list[str]] | None
         return None
     counted = ", ".join(f"{what} ({status.name.lower()})" for status, what in failed.items())
     cause = (
-        f", as the solver ({solver.method}, tolerance {solver.tolerance:g}, max_steps "
-        f"{solver.max_steps}) gave up on {counted}"
+        f", because the solver ({solver.method}, tolerance {solver.tolerance:g}, max_steps "
+        f"{solver.max_steps}) failed for {counted}"
     )
     return cause, [*dict.fromkeys(_REMEDIES[status] for status in failed)]
 
@@ -359,7 +362,7 @@ def _as_trained(model: nn.Module, settings: Training) -> nn.Module:
 
 @contextmanager
 def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators, which dropout uses, and put them back afterwards."""
+    """Seed the global generators, which dropout uses, and restore them afterwards."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
@@ -367,7 +370,7 @@ def _global_seed(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Ask for repeatable algorithms; where there is none, PyTorch warns and goes on."""
+    """Use deterministic algorithms; where there is none, PyTorch only warns."""
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -388,7 +391,7 @@ def _bar(total: int, done: int, progress: bool) -> "tqdm[Any]":
 
 
 def _progress_fields(tally: _Tally, history: list[Row]) -> dict[str, str]:
-    """What stands beside the progress bar: this epoch so far, and the last validation."""
+    """The values next to the progress bar: this epoch so far, and the last validation."""
     shown = {"loss": f"{tally.loss:.3f}", "accuracy": f"{tally.accuracy:.3f}"}
     if tally.nfe is not None:
         shown["nfe"] = f"{tally.nfe:.1f}"
@@ -399,7 +402,7 @@ def _progress_fields(tally: _Tally, history: list[Row]) -> dict[str, str]:
 
 @dataclass
 class _State:
-    """All that outlives an epoch."""
+    """All state that outlives an epoch."""
 
     model: nn.Module
     optimiser: SGD
@@ -439,7 +442,7 @@ class _State:
             save_file(tensors, temporary, metadata)
 
     def resume(self, checkpoint: Path, fingerprint: Mapping[str, object]) -> None:
-        """Take over the state of a checkpoint of the same training, if there is one."""
+        """Load the checkpoint of the same training, if there is one."""
         if not checkpoint.exists():
             return
         try:
@@ -479,7 +482,7 @@ class _State:
 
 def _read_checkpoint(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(checkpoint, framework="pt") as file:
-        # Copies, because the file is mapped into memory and will be replaced.
+        # Copies, because the file is memory-mapped and will be replaced.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata() or {}
     if metadata["sha256"] != _checksum(tensors, metadata["state"]):
@@ -490,7 +493,7 @@ def _read_checkpoint(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any
 def _fingerprint(
     model: nn.Module, training: Labelled, validation: Labelled, settings: Training, seed: int
 ) -> dict[str, object]:
-    """What two trainings must share to give the same weights, but for device and threads."""
+    """The values that two trainings must share to give the same weights on one device."""
     weights = dict(model.named_parameters()) | dict(model.named_buffers())
     return {
         "software": SOFTWARE,

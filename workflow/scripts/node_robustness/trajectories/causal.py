@@ -1,21 +1,20 @@
-"""Which part of the dynamics is to blame: patch it, integrate on, and see what is decided.
+"""Find the part of the dynamics that causes a wrong decision, by patching.
 
-Two runs of the same dynamics h' = f(t, h), the one that is patched, p, and the other, s (for
-source). Over an interval [a, b], in a part P of the state (all of it, some channels, some places,
-a subspace),
+There are two runs of the same dynamics h' = f(t, h): the patched run p and the source run s. Over
+an interval [a, b], in a part P of the state (all of it, one channel, one place),
 
     dp/dt = f(t, p) + P (f(t, s) - f(t, p)),
 
-so that P p moves as P s does, and before and after that p follows f alone. What the interval adds
-to the difference in P is undone; the difference that entered it stays. To repair is to patch the
-perturbed run from the clean one: is the clean decision restored? To insert is to patch the clean
-run from the perturbed one: is it taken away? (Activation patching of networks, for which see Vig et
-al., Investigating Gender Bias in Language Models Using Causal Mediation Analysis, 2020, and Meng et
-al., Locating and Editing Factual Associations in GPT, 2022, made continuous in depth.)
+so that P p moves as P s does. Before and after the interval, p follows f alone. The patch undoes
+what the interval adds to the difference in P; the difference at a stays. Repair patches the
+perturbed run from the clean run: does it restore the clean decision? Insertion patches the clean
+run from the perturbed run: does it remove the clean decision? This is activation patching of
+networks (Vig et al., Investigating Gender Bias in Language Models Using Causal Mediation Analysis,
+2020; Meng et al., Locating and Editing Factual Associations in GPT, 2022), continuous in depth.
 
-The runs start on the interval from where their own unbroken solves were. The solver starts anew at
-a and at b, which at a loose tolerance alone may change the result: with an empty patch, P = 0, a
-run must come to its own decision, or the interval is undetermined.
+At a, the runs start from their unbroken solves. The solver restarts at a and at b, which alone may
+change the result at a loose tolerance: if a run with an empty patch, P = 0, does not keep its
+decision, the interval is undetermined.
 
 The blocks of a residual body add g(h): there p moves by g(p) + P (g(s) - g(p)).
 """
@@ -37,11 +36,11 @@ from node_robustness.trajectories.decision import margins
 from node_robustness.trajectories.runs import block_states, body_of
 
 Projection = Callable[[Tensor, Tensor], Tensor]
-"""Differences [m, C, H, W] and the choice of each, int64 [m], to the part that is patched."""
+"""From differences [m, C, H, W] and the choice of each, int64 [m], to the patched part of them."""
 
 UNDETERMINED = -1
 
-# Rows of states that are solved at a time, and what one takes in maps of its size.
+# Bytes of states that are solved at a time, and tensors of its size that one of them needs.
 _ROWS_BYTES = 2**28
 _MAPS = 40
 
@@ -57,40 +56,40 @@ def nothing(difference: Tensor, choice: Tensor) -> Tensor:
 
 
 def each_channel(difference: Tensor, choice: Tensor) -> Tensor:
-    """The one channel that each sample has chosen."""
+    """One channel, the choice of each sample."""
     channels = torch.arange(difference.shape[1], device=difference.device)
     return difference * (channels == choice[:, None])[:, :, None, None]
 
 
 def each_place(difference: Tensor, choice: Tensor) -> Tensor:
-    """The one place, numbered row by row, that each sample has chosen."""
+    """One place, numbered row by row, the choice of each sample."""
     places = torch.arange(difference[0, 0].numel(), device=difference.device)
     return difference * (places == choice[:, None]).view(-1, 1, *difference.shape[2:])
 
 
 class Flow(Protocol):
-    """From h(0) to h(1), cut at some ends, T of them, the first 0 and the last 1."""
+    """The map from h(0) to h(1), cut at T ends from 0 to 1."""
 
     @property
     def ends(self) -> tuple[float, ...]:
-        """Where it is cut."""
+        """The ends of the parts, increasing from 0 to 1."""
         ...
 
     def unbroken(self, start: Tensor) -> Tensor:
-        """The states at all ends, [T, n, C, H, W], from h(0)."""
+        """The states at all ends, [T, n, C, H, W], from h(0) [n, C, H, W]."""
         ...
 
     def patched(
         self, state: Tensor, source: Tensor, first: int, part: Projection, choice: Tensor
     ) -> Tensor:
-        """The states at the ends from number `first` on, patched all the way to 1.
+        """The states at the ends from number `first` on, patched up to 1.
 
         Args:
-            state: h at that end, [n, C, H, W].
-            source: h of the other run there.
+            state: h of the patched run at end `first`, [n, C, H, W].
+            source: h of the source run there, [n, C, H, W].
             first: number of the end.
-            part: what is patched.
-            choice: of each image, int64 [n], for the part.
+            part: the patched part of the state.
+            choice: of each image, for `part`, int64 [n].
 
         Returns:
             [T - first, n, C, H, W].
@@ -98,13 +97,18 @@ class Flow(Protocol):
         ...
 
     def finish(self, state: Tensor, last: int) -> Tensor:
-        """h(1), [n, C, H, W], from h at the end number `last`, by the run's own dynamics."""
+        """h(1), [n, C, H, W], from h at the end number `last`, without a patch."""
         ...
 
 
 @dataclass(frozen=True)
 class ODEFlow:
-    """The way through an ODE, at the settings of its body: solved anew from each end."""
+    """The flow of an ODE with the settings of its body; each end starts a new solve.
+
+    Attributes:
+        body: of the model.
+        ends: see `Flow`.
+    """
 
     body: ODEBody
     ends: tuple[float, ...]
@@ -121,7 +125,7 @@ class ODEFlow:
 
         def dynamics(t: Tensor, parts: Parts) -> Parts:
             p, s, chosen = parts
-            # One evaluation of twice as many rows.
+            # One evaluation with twice as many rows.
             slope, other = function(t.repeat(2), torch.cat([p, s])).chunk(2)
             number = (chosen / _UNSEEN).round().long()
             return slope + part(other - slope, number), other, torch.zeros_like(chosen)
@@ -149,19 +153,20 @@ class ODEFlow:
 
 
 _UNSEEN = 1e-30
-"""The unit of a choice that travels with a state: too small to count in the norm of an error."""
+"""The unit of a choice, as a part of the state: too small to count in the error norm."""
 
 
 def _from_finite(solve: Callable[..., Tensor], times: int, *parts: Tensor) -> Tensor:
-    """The states [times, n, ...] of a solve from the rows that are finite, so many at a time.
+    """Solve the rows that are finite, as many at a time as fit in memory.
 
-    NaN for the rows that are not.
+    Returns:
+        States [times, n, ...]; NaN for rows that are not finite.
     """
     first = parts[0]
     known = torch.stack([torch.isfinite(p).reshape(len(p), -1).all(1) for p in parts]).all(0)
     states = first.new_full((times, *first.shape), torch.nan)
-    room = max(1, _ROWS_BYTES // ((_MAPS + times) * first[0].numel() * first.element_size()))
-    for rows in known.nonzero().flatten().split(room):
+    at_once = max(1, _ROWS_BYTES // ((_MAPS + times) * first[0].numel() * first.element_size()))
+    for rows in known.nonzero().flatten().split(at_once):
         if len(rows):
             states[:, rows] = solve(*(part[rows] for part in parts))
     return states
@@ -169,7 +174,11 @@ def _from_finite(solve: Callable[..., Tensor], times: int, *parts: Tensor) -> Te
 
 @dataclass(frozen=True)
 class ResidualFlow:
-    """The way through the blocks of a residual body, cut between all of them."""
+    """The flow of a residual body, cut between all blocks.
+
+    Attributes:
+        body: of the model.
+    """
 
     body: ResidualBody
 
@@ -202,7 +211,7 @@ class ResidualFlow:
 
 
 def flow_of(model: Classifier, parts: int) -> Flow:
-    """The way through a model's body: an ODE in so many equal parts, else its blocks."""
+    """The flow through a model's body: an ODE in `parts` equal parts, or its residual blocks."""
     body = body_of(model)
     if isinstance(body, ResidualBody):
         return ResidualFlow(body)
@@ -210,7 +219,7 @@ def flow_of(model: Classifier, parts: int) -> Flow:
 
 
 def intervals(ends: Sequence[float]) -> list[tuple[float, float]]:
-    """All runs of neighbouring parts, in the order of their starts, then of their ends."""
+    """All intervals between two ends, ordered by their starts, then by their ends."""
     return list(combinations(ends, 2))
 
 
@@ -223,12 +232,12 @@ def patch_intervals(
     *,
     part: Projection,
 ) -> Tensor:
-    """The logits after a patch over each of the intervals, [I, n, K].
+    """The logits after a patch over each interval, [I, n, K].
 
     Args:
-        flow: on whose ends the intervals begin and end.
-        states: of the runs that are patched, at all ends, [T, n, C, H, W].
-        sources: of the others, likewise.
+        flow: its ends bound the intervals.
+        states: of the patched runs at all ends, [T, n, C, H, W].
+        sources: of the source runs, [T, n, C, H, W].
         read: h(1) to logits.
         part: what is patched.
     """
@@ -250,18 +259,19 @@ def patch_intervals(
 
 @dataclass(frozen=True)
 class Causes:
-    """What patches over I intervals do to the decisions of n perturbed images.
+    """The effects of patches over I intervals on the decisions for n perturbed images.
 
     Attributes:
         repaired: int8 [n, I]: 1 where the repair restores the decision of the clean run, 0 where
-            not, `UNDETERMINED` where the empty patch does not keep the run's own decision, a solve
-            failed, or the perturbed run is decided as the clean one (an adversarial example on the
-            very boundary may be, when it is computed in another batch).
-        inserted: likewise: 1 where the insertion takes the decision away from the clean run.
-        responsible: the shortest interval whose repair restores the decision, the earliest of
-            equals, float64 [n, 2]; NaN where none does.
-        random_repaired: share of the others of the same length whose repair restores it, which is
-            the chance of a random one, float32 [n]; NaN where there is no other.
+            it does not. `UNDETERMINED` where the empty patch does not keep the decision of the
+            run, where a solve failed, or where the perturbed run has the decision of the clean run
+            (an adversarial example on the decision boundary may, in another batch).
+        inserted: int8 [n, I]: 1 where the insertion removes the decision from the clean run, 0
+            where it does not, or `UNDETERMINED`.
+        responsible: the shortest interval whose repair restores the decision, and the earliest of
+            equal length, float64 [n, 2]; NaN where there is none.
+        random_repaired: share of the other intervals of the same length whose repair restores the
+            decision, float32 [n] in [0, 1]; NaN where there is no other.
     """
 
     repaired: Tensor
@@ -272,13 +282,13 @@ class Causes:
 
 @torch.no_grad()
 def find_causes(model: Classifier, flow: Flow, clean: Tensor, perturbed: Tensor) -> Causes:
-    """Repair and insert every interval, for images that the perturbation misleads.
+    """Repair and insert each interval, for images that the perturbation misleads.
 
     Args:
-        model: in evaluation mode, at the settings in question.
+        model: in evaluation mode, with the solver settings in question.
         flow: through its body.
         clean: images [n, C, H, W], n >= 1.
-        perturbed: likewise, which are decided otherwise.
+        perturbed: misclassified images, [n, C, H, W].
     """
     starts = model.embed(torch.cat([clean, perturbed]))
     both = flow.unbroken(starts)
@@ -305,7 +315,7 @@ def responsible_intervals(ends: Sequence[float], repaired: Tensor) -> tuple[Tens
     """The shortest intervals whose repair restores the decision, and the control.
 
     Args:
-        ends: of the flow.
+        ends: of the flow, T.
         repaired: int8 [n, I], see `Causes`.
 
     Returns:
@@ -313,8 +323,7 @@ def responsible_intervals(ends: Sequence[float], repaired: Tensor) -> tuple[Tens
     """
     pairs = torch.tensor(list(combinations(range(len(ends)), 2)))
     lengths = pairs[:, 1] - pairs[:, 0]
-    # In the order of `intervals` the earliest of equal length comes first, and a stable sort
-    # leaves it there.
+    # In the order of `intervals` the earliest of equal length comes first; a stable sort keeps it.
     order = torch.argsort(lengths, stable=True)
     restored = (repaired == 1).cpu()
     any_restored, first = restored[:, order].any(1), order[restored[:, order].int().argmax(1)]
@@ -332,17 +341,17 @@ def responsible_intervals(ends: Sequence[float], repaired: Tensor) -> tuple[Tens
 def restored_shares(
     model: Classifier, flow: Flow, clean: Tensor, perturbed: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """How much of the margin the repair of each channel and each place alone gives back.
+    """The share of the margin that the repair of each channel and each place alone restores.
 
-    Each is repaired over the whole of [0, 1]. The share is (patched - perturbed) / (clean -
-    perturbed) of the margins of the clean decision: 0 if nothing changes, 1 if all is restored;
-    NaN where the perturbation changes the margin by no more than rounding, or is none.
+    The repair covers [0, 1]. The share is (patched - perturbed) / (clean - perturbed) of the
+    margins of the clean decision: 0 if nothing changes, 1 if all is restored. NaN where the
+    perturbation is zero or changes the margin by no more than rounding.
 
     Args:
         model: see `find_causes`.
         flow: see `find_causes`.
         clean: see `find_causes`.
-        perturbed: likewise, however decided.
+        perturbed: [n, C, H, W], misclassified or not.
 
     Returns:
         float32 [n, C] and [n, H, W].

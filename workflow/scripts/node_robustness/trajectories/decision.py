@@ -1,8 +1,8 @@
-"""What the head would decide at every time.
+"""The decision of a reader at each time.
 
-The head was trained on h(1) alone. What it reads from h(t) before is not what the network "thinks"
-at t, only what it would say if the body ended there. A linear probe of h(t) itself (`probes`) is
-the alternative.
+The head was trained on h(1) alone. Applied to an earlier h(t), it gives the decision of a network
+whose body ends at t, not what the network "thinks" at t. A linear probe of h(t) (`probes`) is the
+alternative.
 """
 
 import torch
@@ -23,16 +23,15 @@ def margins(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def flip_times(logits: Tensor, clean_logits: Tensor, times: Tensor) -> Tensor:
-    """When the decision of a run leaves that of the clean one for good, [n].
+    """The time from which the decision of a run differs from that of the clean run, [n].
 
-    The first of the times from which on the two differ, at every time up to the last; NaN where
-    they agree at the last time, or where a logit of that time is not finite. At each time the
-    decision is compared with the clean one at the same time, so that a head which knows neither
-    image yet has not flipped.
+    From this time on, the two differ at each time up to the last. NaN where they agree at the last
+    time, or where a logit there is not finite. Decisions are compared at the same time, so that a
+    reader that does not recognise either image yet has not flipped.
 
     Args:
         logits: of the run, [T, n, K].
-        clean_logits: of the clean run, likewise.
+        clean_logits: of the clean run, [T, n, K].
         times: [T].
     """
     differ = logits.argmax(2) != clean_logits.argmax(2)

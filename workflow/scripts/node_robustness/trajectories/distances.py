@@ -1,4 +1,4 @@
-"""How far apart two states are."""
+"""Distances between states."""
 
 from dataclasses import dataclass
 
@@ -13,8 +13,8 @@ class Distances:
 
     Attributes:
         l2: Euclidean norm of the difference, [n, T].
-        relative_l2: the same over the norm of the clean state.
-        cosine: of the angle between the states.
+        relative_l2: `l2` over the norm of the clean state, [n, T].
+        cosine: of the angle between the states, [n, T] in [-1, 1].
     """
 
     l2: Tensor
@@ -27,6 +27,6 @@ def distances(clean: Tensor, perturbed: Tensor) -> Distances:
     before, after = clean.flatten(2), perturbed.flatten(2)
     l2 = torch.linalg.vector_norm(after - before, dim=2)
     relative = l2 / torch.linalg.vector_norm(before, dim=2)
-    # Rounding may take it beyond 1, where the angle is not a number.
+    # Rounding may exceed 1, where the angle is not a number.
     cosine = F.cosine_similarity(before, after, dim=2).clamp(-1, 1)
     return Distances(l2.T, relative.T, cosine.T)

@@ -1,18 +1,17 @@
-"""How fast a perturbation grows, and what of it the linearised dynamics explain.
+"""The growth of a perturbation, and the part that the linearised dynamics explain.
 
 With d = h' - h of a perturbed and a clean run of h' = f(t, h), and J = df/dh at the clean state:
 
 - the rate of growth is d/dt log|d| = <d, f(t, h') - f(t, h)> / <d, d>;
-- J explains <d, J d> / <d, d> of it, the rest is what is not linear;
-- that quotient, for any d, lies between the extreme eigenvalues of (J + J^T) / 2, the logarithmic
+- J explains <d, J d> / <d, d> of the rate; the rest is nonlinear;
+- this quotient lies, for any d, between the extreme eigenvalues of (J + J^T) / 2, the logarithmic
   norms of J and -J (Dahlquist 1958; Soederlind, The logarithmic norm, 2006);
-- over the whole of [0, 1] the linearised flow M = dh(1)/dh(0) stretches a direction v at the
-  finite-time Lyapunov exponent log(|M v| / |v|), at most at log of the largest singular value of M.
+- over [0, 1], the linearised flow M = dh(1)/dh(0) stretches a direction v at the finite-time
+  Lyapunov exponent log(|M v| / |v|), which is at most the log of the largest singular value of M.
 
-M is the derivative of the numerical solution, with the accepted steps of the clean image held.
-The Jacobians are never formed: their products with vectors come from forward (jvp) and backward
-(vjp) differentiation, and the extreme values from Krylov spaces, so that they are approached from
-within.
+M is the derivative of the numerical solution with the accepted steps of the clean image held fixed.
+Jacobians are never formed. Their products with vectors come from forward (jvp) and backward (vjp)
+differentiation, and the extreme values from Krylov spaces, which approach them from within.
 """
 
 from collections.abc import Sequence
@@ -34,11 +33,14 @@ POWER_ITERATIONS = 20
 
 
 def rates(body: ODEBody | ResidualBody, runs: Runs) -> dict[str, Tensor]:
-    """The rate of growth of each perturbation, by the name of its run: [n, T], 1 / time.
+    """The rate of growth of each perturbation, [n, T] in 1 / time, by the name of its run.
 
-    Between the blocks of a residual body it is the logarithm of the ratio of the distances after
-    and before the block, over the block's share of the way; NaN at the start, and where the
-    distance is zero.
+    For a residual body it is the logarithm of the ratio of the distances after and before a block,
+    over the block's share of [0, 1]. NaN at the start, and where the distance is zero.
+
+    Args:
+        body: of the model.
+        runs: with the clean run.
     """
     if isinstance(body, ResidualBody):
         return {name: _between_blocks(runs, name) for name in runs.perturbed}
@@ -67,7 +69,7 @@ def _between_blocks(runs: Runs, name: str) -> Tensor:
 
 
 def jacobian_quotients(body: ODEBody, runs: Runs) -> dict[str, Tensor]:
-    """What the Jacobian explains of the rates, <d, J d> / <d, d>, by name of run: [n, T]."""
+    """The part of the rates that the Jacobian explains, <d, J d> / <d, d>, [n, T], by run."""
     clean = runs.states[CLEAN]
     found: dict[str, list[Tensor]] = {name: [] for name in runs.perturbed}
     for k, time in enumerate(runs.times):
@@ -79,21 +81,23 @@ def jacobian_quotients(body: ODEBody, runs: Runs) -> dict[str, Tensor]:
 
 
 def logarithmic_norms(body: ODEBody, runs: Runs, start: Tensor) -> tuple[Tensor, Tensor]:
-    """The extreme eigenvalues of (J + J^T) / 2 along the clean runs, smallest and largest, [n, T].
+    """The smallest and largest eigenvalues of (J + J^T) / 2 along the clean runs, both [n, T].
 
     Args:
-        body: at the clean states of whose function they are taken.
-        runs: with a clean one.
-        start: where the Krylov spaces begin, [n, C, H, W], not zero, best random.
+        body: whose function has the Jacobian J.
+        runs: with the clean run.
+        start: of the Krylov spaces, [n, C, H, W], nonzero, preferably random.
     """
     clean = runs.states[CLEAN]
     times, images = clean.shape[:2]
     # All times are rows of one batch: a small network costs as much for one row as for many.
     states, start = clean.flatten(0, 1), start.repeat(times, 1, 1, 1)
     t = runs.times.to(clean.dtype).to(clean.device).repeat_interleave(images)
-    room = max(1, _SPACE_BYTES // (2 * LANCZOS_STEPS * states[0].numel() * states.element_size()))
+    at_once = max(
+        1, _SPACE_BYTES // (2 * LANCZOS_STEPS * states[0].numel() * states.element_size())
+    )
     found = []
-    for rows in torch.arange(len(states)).split(room):
+    for rows in torch.arange(len(states)).split(at_once):
         near = linearise(body.function, t[rows], states[rows])
 
         def symmetric_part(v: Tensor, near: Linearisation = near) -> Tensor:
@@ -109,19 +113,19 @@ def logarithmic_norms(body: ODEBody, runs: Runs, start: Tensor) -> tuple[Tensor,
 def extreme_eigenvalues(
     symmetric: Map, start: Tensor, steps: int = LANCZOS_STEPS
 ) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest eigenvalue of a symmetric map, sample by sample, both [n].
+    """The smallest and largest eigenvalues of a symmetric map, sample by sample, both [n].
 
-    By the method of Lanczos with full reorthogonalisation: extreme values of the map in a Krylov
-    space, which lie within its true ones and approach them as the space grows.
+    The method of Lanczos with full reorthogonalisation: the extreme eigenvalues of the map in a
+    Krylov space lie between the true ones and approach them as the space grows.
 
     Args:
-        symmetric: of states like `start`.
-        start: [n, ...], not zero.
+        symmetric: a map of states like `start`.
+        start: [n, ...], nonzero.
         steps: largest dimension of the space.
     """
     steps = min(steps, start[0].numel())
     vector = start / spread(_norm(start), start)
-    space, diagonal, beside = [vector], [], []
+    space, diagonal, off_diagonal = [vector], [], []
     for step in range(steps):
         image = symmetric(space[-1])
         diagonal.append(_inner(image, space[-1]))
@@ -131,22 +135,22 @@ def extreme_eigenvalues(
             for known in space:
                 image = image - known * spread(_inner(image, known), image)
         length = _norm(image)
-        # A space that the map does not leave is complete: nothing but rounding is left.
+        # A complete space is invariant under the map: only rounding is left.
         scale = torch.stack(diagonal).abs().amax(0)
         done = length <= 1e3 * torch.finfo(image.dtype).eps * scale
         length = torch.where(done, torch.zeros_like(length), length)
-        beside.append(length)
+        off_diagonal.append(length)
         unit = image / spread(torch.where(done, torch.ones_like(length), length), image)
         space.append(torch.where(spread(done, image), torch.zeros_like(image), unit))
-    return _ritz(diagonal, beside)
+    return _ritz(diagonal, off_diagonal)
 
 
-def _ritz(diagonal: Sequence[Tensor], beside: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _ritz(diagonal: Sequence[Tensor], off_diagonal: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The extreme eigenvalues of tridiagonal matrices [n, k, k]."""
     main = torch.stack(list(diagonal), dim=1).cpu().double()
-    if beside:
-        off = torch.stack(list(beside), dim=1).cpu().double()
-        # Behind the end of a complete space stand zeros, which are no eigenvalues of the map.
+    if off_diagonal:
+        off = torch.stack(list(off_diagonal), dim=1).cpu().double()
+        # After the end of a complete space there are zeros, which are not eigenvalues of the map.
         complete = (off == 0).cumsum(1) > 0
         main[:, 1:] = torch.where(complete, main[:, :1], main[:, 1:])
         off = off.masked_fill(complete, 0)
@@ -165,7 +169,7 @@ class LinearisedFlow:
     Args:
         body: of the model.
         start: h(0), [n, C, H, W].
-        cost: of the clean runs from there, whose steps are held; None for a residual body.
+        cost: of the clean runs from there, whose steps are held fixed; None for a residual body.
     """
 
     def __init__(self, body: ODEBody | ResidualBody, start: Tensor, cost: Cost | None) -> None:
@@ -182,7 +186,7 @@ class LinearisedFlow:
             ]
 
     def push(self, v: Tensor) -> Tensor:
-        """M v, [n, C, H, W]: one solve of h together with v."""
+        """M v, [n, C, H, W], by one solve of h and v together."""
         if isinstance(self.body, ResidualBody):
             return by_autograd(self.body, self.start).push(v)
         function, method = self.body.function, self.body.settings.method
@@ -198,21 +202,22 @@ class LinearisedFlow:
         return solution.parts[1][-1]
 
     def pull(self, w: Tensor) -> Tensor:
-        """M^T w, [n, C, H, W]: backward through the steps of the solve."""
+        """M^T w, [n, C, H, W], by backpropagation through the steps of the solve."""
         with torch.enable_grad():
-            asking = self.start.detach().requires_grad_()
+            inputs = self.start.detach().requires_grad_()
             if isinstance(self.body, ResidualBody):
-                final = self.body(asking)
+                final = self.body(inputs)
             else:
-                final = self.body.solve(asking, (0.0, 1.0), nodes=self.nodes).states[-1]
-            product: Tensor = torch.autograd.grad(final, asking, w)[0]
+                final = self.body.solve(inputs, (0.0, 1.0), nodes=self.nodes).states[-1]
+            product: Tensor = torch.autograd.grad(final, inputs, w)[0]
         return product
 
     def exponents_along(self, v: Tensor) -> Tensor:
         """The finite-time exponents log(|M v| / |v|) over [0, 1], [n].
 
         Args:
-            v: perturbations of the start, [n, C, H, W]; NaN comes of one no larger than rounding.
+            v: perturbations of the start, [n, C, H, W]; the exponent is NaN where one is no larger
+                than rounding.
         """
         size = _norm(v)
         size = torch.where(above_rounding(size, _norm(self.start)), size, torch.nan)
@@ -222,10 +227,10 @@ class LinearisedFlow:
         return self._where_known(torch.where(known, _norm(pushed).log(), torch.nan))
 
     def largest_exponents(self, start: Tensor, iterations: int = POWER_ITERATIONS) -> Tensor:
-        """The largest finite-time exponents, [n], by power iteration with M^T M, from below.
+        """The largest finite-time exponents, [n], from below, by power iteration with M^T M.
 
         Args:
-            start: where it begins, [n, C, H, W], not zero, best random.
+            start: of the iteration, [n, C, H, W], nonzero, preferably random.
             iterations: at least one.
         """
         v = start / spread(_norm(start), start)
@@ -239,13 +244,13 @@ class LinearisedFlow:
 
 
 def _at(time: Tensor, states: Tensor) -> Tensor:
-    """One time for all of n samples of states [T, n, ...], [n]."""
+    """One time for all n samples of states [T, n, ...], [n]."""
     return time.to(states.dtype).to(states.device).expand(states.shape[1])
 
 
 def _rayleigh_quotient(d: Tensor, image: Tensor, state: Tensor) -> Tensor:
     """<d, image> / <d, d>, [n]; NaN where the difference d of states is no more than rounding."""
-    # The norms themselves may be too small for their squares.
+    # The squares of small norms may underflow.
     size = _norm(d)
     size = torch.where(above_rounding(size, _norm(state)), size, torch.nan)
     unit = d / spread(size, d)

@@ -1,4 +1,4 @@
-"""What is in trajectory.h5, and how much space it takes.
+"""The datasets of trajectory.h5, and their size on disk.
 
 docs/files.md describes the datasets, docs/trajectories.md gives the size as a formula.
 """
@@ -13,22 +13,22 @@ RUNS = ("clean", *PAIRS)
 DISTANCES = ("l2", "relative_l2", "cosine")
 
 _BYTES = {"bool": 1, "int8": 1, "float16": 2, "float32": 4, "int32": 4, "float64": 8, "int64": 8}
-_NODES = 32  # of a run of an image, for the size that is stated; it needs as many as it needs
-_FIXED_BYTES = 2**21  # of HDF5's own structures, and of what does not grow with the images
+_NODES = 32  # assumed for each run of an image in the estimated size; there may be more
+_FIXED_BYTES = 2**21  # of HDF5's structures, and of datasets that do not grow with the images
 
 
 @dataclass(frozen=True)
 class TrajectorySizes:
-    """What fixes the size of a trajectory file.
+    """The values that determine the size of a trajectory.h5.
 
     Attributes:
         images: N.
-        kept: M, images whose states are kept.
+        kept: M, the number of images whose states are kept.
         times: T.
         state: [C, H, W].
         intervals: I, of the causal test.
-        ode: whether there is an ODE, and so a solver.
-        precision: of the states, `float16` or `float32`.
+        ode: whether the model has an ODE.
+        precision: dtype of the states, `float16` or `float32`.
     """
 
     images: int
@@ -40,23 +40,23 @@ class TrajectorySizes:
     precision: str
 
     @property
-    def bytes_an_image(self) -> int:
-        """What an image takes that is followed, before compression."""
+    def bytes_per_image(self) -> int:
+        """Bytes of each image, before compression."""
         return self._of("n") + (len(RUNS) * 8 + len(PAIRS) * 12) * _NODES * self.ode
 
     @property
-    def bytes_a_kept_image(self) -> int:
-        """What an image takes on top of it whose states are kept, before compression."""
+    def bytes_per_kept_image(self) -> int:
+        """Additional bytes of an image whose states are kept, before compression."""
         return self._of("m")
 
     @property
     def row_bytes(self) -> int:
-        """What all images take, before compression."""
-        return self.images * self.bytes_an_image + self.kept * self.bytes_a_kept_image
+        """Bytes of all images, before compression."""
+        return self.images * self.bytes_per_image + self.kept * self.bytes_per_kept_image
 
     @property
     def total_bytes(self) -> int:
-        """What the file takes at most while it is written; less by what compression saves."""
+        """Largest size of the file, without compression."""
         return _FIXED_BYTES + self.row_bytes + self.row_bytes // 50
 
     def _of(self, first: str) -> int:
@@ -67,7 +67,7 @@ class TrajectorySizes:
         )
 
     def shape(self, entry: "Entry") -> tuple[int, ...]:
-        """The shape of a row."""
+        """The shape of one row of a dataset."""
         c, h, w = self.state
         length = {"t": self.times, "i": self.intervals, "c": c, "h": h, "w": w, "2": 2}
         return tuple(length[axis] for axis in entry.axes[1:])
@@ -79,11 +79,11 @@ class Entry:
 
     Attributes:
         name: path in the file.
-        axes: of its dimensions, a letter each: n images or m kept ones first, then t times, i
+        axes: a letter for each dimension: n images or m kept images first, then t times, i
             intervals, c h w of a state.
-        dtype: of its values.
-        units: see `storage.put`.
-        description: likewise.
+        dtype: of the values.
+        units: see `files.hdf5.put`.
+        description: see `files.hdf5.put`.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Entry:
 
 
 def entries(sizes: TrajectorySizes) -> Iterator[Entry]:
-    """All datasets with a row for each image, in their order in the file."""
+    """All datasets with a row for each image, in the order of the file."""
     yield Entry("index", "n", "int64", "1", "row of test/* in data.h5")
     yield Entry("labels", "n", "int64", "1", "index into class_names")
     yield Entry("success", "n", "bool", "1", "the attack found an adversarial")

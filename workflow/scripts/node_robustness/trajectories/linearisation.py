@@ -1,4 +1,4 @@
-"""The derivative of a map of states, as products with vectors."""
+"""The derivative of a map of states, as Jacobian-vector products."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Map = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Linearisation:
-    """A map of states near some states.
+    """A map of states, linearised at some states.
 
     Attributes:
-        value: of the map there.
-        push: v to J v, J the Jacobian (forward differentiation, jvp).
-        pull: w to J^T w (backward differentiation, vjp).
+        value: of the map at these states.
+        push: v to J v, with the Jacobian J (jvp).
+        pull: w to J^T w (vjp).
     """
 
     value: Tensor
@@ -28,30 +28,34 @@ class Linearisation:
 
 
 def linearise(function: nn.Module, t: Tensor, h: Tensor) -> Linearisation:
-    """The right-hand side of an ODE as a function of its states, at times [n] and states."""
+    """Linearise the right-hand side of an ODE at times t [n] and states h [n, C, H, W]."""
     if isinstance(function, ODEFunction):
         return Linearisation(*function.linearise(t, h))
     return by_autograd(lambda state: function(t, state), h)
 
 
 def by_autograd(function: Map, at: Tensor) -> Linearisation:
-    """Any map that can be differentiated twice.
+    """Linearise any map that can be differentiated twice.
 
-    The product J^T w is linear in w, so that its own derivative gives J v. (Forward mode takes
-    three times as long for the layers used here, and imports a compiler first.)
+    The product J^T w is linear in w, so that its derivative gives J v. Forward mode takes three
+    times as long for the layers used here, and imports a compiler.
+
+    Args:
+        function: the map.
+        at: states [n, C, H, W].
     """
     with torch.enable_grad():
-        asking = at.detach().requires_grad_()
-        value = function(asking)
+        inputs = at.detach().requires_grad_()
+        value = function(inputs)
         cotangent = torch.zeros_like(value, requires_grad=True)
-        (pulled,) = torch.autograd.grad(value, asking, cotangent, create_graph=True)
+        (pulled,) = torch.autograd.grad(value, inputs, cotangent, create_graph=True)
 
     def push(v: Tensor) -> Tensor:
         product: Tensor = torch.autograd.grad(pulled, cotangent, v, retain_graph=True)[0]
         return product
 
     def pull(w: Tensor) -> Tensor:
-        product: Tensor = torch.autograd.grad(value, asking, w, retain_graph=True)[0]
+        product: Tensor = torch.autograd.grad(value, inputs, w, retain_graph=True)[0]
         return product
 
     return Linearisation(value.detach(), push, pull)

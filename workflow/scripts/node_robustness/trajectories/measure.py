@@ -1,4 +1,4 @@
-"""Everything that trajectory.h5 says of some images, put together from the measurements."""
+"""All measurements of trajectory.h5 for the images of a cell."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,22 +32,22 @@ from node_robustness.trajectories.writer import TrajectoryWriter
 
 Array = npt.NDArray[Any]
 
-# Of states in memory at a time, and how often a run's states are there at most: as the solver
-# collects them, in order, and normalised by the head.
+# Bytes of states in memory, and how many copies of a run's states there are at most: as collected
+# by the solver, in order, and normalised by the head.
 _STATES_BYTES = 2**29
 _COPIES = 3
-_GRADIENT_MAPS = 10  # of the size of a state, that an evaluation keeps for its backward pass
+_GRADIENT_MAPS = 10  # tensors of the size of a state that an evaluation keeps for backward
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of N images, in their order, get what is dear.
+    """The images, of N, that get the expensive measurements.
 
     Attributes:
-        kept: positions of those whose states are kept, ascending: the first adversarials, filled
-            up with the first images for which none was found.
-        growth: bool [N]: those whose growth is taken apart.
-        causal: bool [N]: the adversarials that are put to the causal test.
+        kept: ascending positions of the images whose states are kept: the first adversarial
+            examples, then the first images without one.
+        growth: images whose growth is decomposed, bool [N].
+        causal: adversarial examples that get the causal test, bool [N].
     """
 
     kept: Array
@@ -56,13 +56,13 @@ class Selection:
 
     @classmethod
     def of(cls, success: Array, *, states: int, growth: int, causal: int) -> "Selection":
-        """The first ones.
+        """Select the first images.
 
         Args:
-            success: bool [N].
-            states: how many images keep their states.
-            growth: how many have their growth taken apart.
-            causal: how many adversarials are put to the causal test.
+            success: whether the attack found an adversarial example, bool [N].
+            states: number of images whose states are kept.
+            growth: number of images whose growth is decomposed.
+            causal: number of adversarial examples that get the causal test.
         """
         first = np.concatenate([np.flatnonzero(success), np.flatnonzero(~success)])
         return cls(
@@ -74,16 +74,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class FollowedImages:
-    """N images to be followed.
+    """N images to follow.
 
     Attributes:
-        index: rows of test/*, int64 [N].
+        index: rows of the images in the test set, int64 [N].
         labels: int64 [N].
-        success: whether the attack found an adversarial, bool [N].
+        success: whether the attack found an adversarial example, bool [N].
         decided: the prediction for the clean image, int64 [N].
-        shape: [C, H, W].
-        load: from ascending positions, int64 [n], to the clean images and what the attack ended
-            with, both float32 [n, C, H, W] in [0, 1].
+        shape: of an image, [C, H, W].
+        load: from ascending positions, int64 [n], to the clean images and the results of the
+            attack, both float32 [n, C, H, W] in [0, 1].
     """
 
     index: Array
@@ -96,16 +96,17 @@ class FollowedImages:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is measured of the images of a cell.
+    """The measurements of the images of a cell.
 
     Attributes:
         model: in evaluation mode, at the tolerance of the cell.
-        times: at which to look, see `runs.grid`.
-        parts: equal parts of [0, 1] for the causal test; a residual body has its blocks.
+        times: see `runs.grid`.
+        parts: number of equal parts of [0, 1] for the causal test; a residual body has its blocks.
         norm: of the attack.
-        seed: of the model, for what is random.
-        tight: tolerance of the reference curve.
-        probes: readers of h(t) at the same times, if there are any.
+        seed: of the model, for random numbers.
+        tight: tolerance of the reference curves.
+        probes: of h(t) at the same times, or None.
+        flow: through the body, for the causal test.
     """
 
     model: Classifier
@@ -122,23 +123,30 @@ class Measurement:
 
     @property
     def axis(self) -> str:
-        """What h is followed along."""
+        """`time`, or `depth` for a residual body."""
         return "time" if self.model.ode is not None else "depth"
 
     @property
     def grid(self) -> Array:
-        """Where h is looked at, float64 [T]."""
+        """The places where h is recorded, float64 [T]."""
         return np.array(ends(body_of(self.model), self.times))
 
     @property
     def intervals(self) -> list[tuple[float, float]]:
-        """Those of the causal test."""
+        """The intervals of the causal test, I of them."""
         return intervals(self.flow.ends)
 
     def sizes(
         self, images: int, kept: int, shape: Sequence[int], precision: str
     ) -> TrajectorySizes:
-        """The sizes of the dump of so many images of the shape [C, H, W]."""
+        """The sizes of the file.
+
+        Args:
+            images: number of images.
+            kept: number of images whose states are kept.
+            shape: of an image, [C, H, W].
+            precision: dtype of the states, `float16` or `float32`.
+        """
         return TrajectorySizes(
             images,
             kept,
@@ -158,32 +166,32 @@ class Measurement:
     def record(
         self,
         images: FollowedImages,
-        choice: Selection,
-        dump: TrajectoryWriter,
+        selection: Selection,
+        writer: TrajectoryWriter,
         progress: Callable[[int], object] | None = None,
     ) -> None:
-        """Measure images, as many at a time as memory allows, and append them to a dump.
+        """Measure images, as many at a time as fit in memory, and write the results.
 
         Args:
-            images: N of them; N may be 0.
-            choice: which get what is dear.
-            dump: of their sizes.
+            images: N >= 0 images.
+            selection: images that get the expensive measurements.
+            writer: of a file with the sizes of these images.
             progress: called with the number of images of each finished batch.
         """
         if not len(images.index):
             return
         state = 4 * int(np.prod(self._state(images.shape)))
-        room = max(1, _STATES_BYTES // (len(RUNS) * _COPIES * len(self.grid) * state))
+        at_once = max(1, _STATES_BYTES // (len(RUNS) * _COPIES * len(self.grid) * state))
         with frozen(self.model):
             for rows in np.split(
-                np.arange(len(images.index)), range(room, len(images.index), room)
+                np.arange(len(images.index)), range(at_once, len(images.index), at_once)
             ):
-                dump.append(*self._measure(images, choice, rows))
+                writer.append(*self._measure(images, selection, rows))
                 if progress is not None:
                     progress(len(rows))
 
     def _measure(
-        self, images: FollowedImages, choice: Selection, rows: Array
+        self, images: FollowedImages, selection: Selection, rows: Array
     ) -> tuple[dict[str, Array], dict[str, list[Array]]]:
         device = next(self.model.parameters()).device
         clean, attacked = (torch.from_numpy(side).to(device) for side in images.load(rows))
@@ -195,7 +203,7 @@ class Measurement:
         }
         runs = follow(self.model, batch, self.times)
         decided = torch.from_numpy(images.decided[rows]).to(device)
-        kept = torch.from_numpy(np.flatnonzero(np.isin(rows, choice.kept)))
+        kept = torch.from_numpy(np.flatnonzero(np.isin(rows, selection.kept)))
         found: dict[str, Tensor] = {
             **_named_distances(runs, "distance", DISTANCES),
             **self._decisions(runs, decided),
@@ -206,8 +214,8 @@ class Measurement:
             rates = growth.rates(body_of(self.model), runs)
         found |= {f"{pair}/growth/rate": rates[pair] for pair in PAIRS}
         streams = Streams.of(self.seed, images.index[rows].tolist(), "trajectory growth")
-        found |= self._growth(batch, runs, choice.growth[rows], streams)
-        found |= self._causes(clean, attacked, choice.causal[rows], kept)
+        found |= self._growth(batch, runs, selection.growth[rows], streams)
+        found |= self._causes(clean, attacked, selection.causal[rows], kept)
         given = {
             "index": images.index[rows],
             "labels": images.labels[rows],
@@ -224,7 +232,7 @@ class Measurement:
 
     @torch.no_grad()
     def _decisions(self, runs: Runs, decided: Tensor) -> dict[str, Tensor]:
-        """Margins and flip times, of the head and of the probes."""
+        """Margins and flip times of the head and the probes."""
         n = len(decided)
         logits: dict[str, dict[str, Tensor]] = {"head": {}, "probe": {}}
         for run, states in runs.states.items():
@@ -248,7 +256,7 @@ class Measurement:
     def _growth(
         self, batch: Mapping[str, Tensor], runs: Runs, chosen: Array, streams: Streams
     ) -> dict[str, Tensor]:
-        """What is dear about growth, of the chosen images; NaN for the others."""
+        """The expensive measurements of growth for the chosen images; NaN for the others."""
         n, t = len(chosen), len(runs.times)
         like = batch[CLEAN]
         found = {
@@ -263,11 +271,11 @@ class Measurement:
                 for name in DISTANCES[:2]:
                     found[f"{pair}/tight/{name}"] = like.new_full((n, t), torch.nan)
         positions = torch.from_numpy(np.flatnonzero(chosen))
-        for rows in positions.split(self._room_for_gradients(runs)):
+        for rows in positions.split(self._images_per_gradient(runs)):
             if not len(rows):
                 continue
             own = streams[rows].normal(runs.states[CLEAN].shape[2:], runs.states[CLEAN])
-            for name, values in self._taken_apart(runs.of(rows), own).items():
+            for name, values in self._decomposed(runs.of(rows), own).items():
                 found[name][rows] = values
             if self.model.ode is not None:
                 some = {run: images[rows] for run, images in batch.items()}
@@ -275,14 +283,14 @@ class Measurement:
                     found[name][rows] = values
         return found
 
-    def _room_for_gradients(self, runs: Runs) -> int:
+    def _images_per_gradient(self, runs: Runs) -> int:
         cost = runs.costs.get(CLEAN)
         evaluations = len(runs.times) if cost is None else int(cost.nfe.max())
         state = runs.states[CLEAN][0, 0]
         maps = _GRADIENT_MAPS * evaluations + growth.LANCZOS_STEPS
         return max(1, _STATES_BYTES // (maps * state.numel() * state.element_size()))
 
-    def _taken_apart(self, runs: Runs, start: Tensor) -> dict[str, Tensor]:
+    def _decomposed(self, runs: Runs, start: Tensor) -> dict[str, Tensor]:
         body, clean = body_of(self.model), runs.states[CLEAN]
         found: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -291,7 +299,7 @@ class Measurement:
             largest = flow.largest_exponents(start)
             for pair, values in along.items():
                 found[f"{pair}/lyapunov_along"] = values
-                # Both come to the largest from below.
+                # Both approach the largest exponent from below.
                 largest = torch.fmax(largest, values)
             found["lyapunov_largest"] = largest
             if isinstance(body, ODEBody):
@@ -304,7 +312,7 @@ class Measurement:
         return found
 
     def _tight(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The distances as good as exactly solved."""
+        """The distances, solved at the tight tolerance."""
         model = self.model.at(method="dopri5", steps=None, tolerance=self.tight)
         return _named_distances(follow(model, batch, self.times), "tight", DISTANCES[:2])
 

@@ -1,4 +1,4 @@
-"""Fit, calibrate and test linear probes of h(t); what they are is in `probes.py`."""
+"""Fit, calibrate and test the linear probes of `probes`."""
 
 from typing import Any
 
@@ -14,15 +14,15 @@ from node_robustness.trajectories.probes import Probes
 
 Array = npt.NDArray[Any]
 
-_SHARES = (0.6, 0.8)  # fitted to the images before, calibrated between, tested behind
+_SHARES = (0.6, 0.8)  # images before the first fit, between them calibrate, after the second test
 _BINS = 10
-_NEVER = 50.0  # nats by which a class that has no image is less likely than all others
+_NEVER = 50.0  # nats by which a class without images is less likely than all others
 
 _HOLD_OUT = "hold out more (validation and subset.validation of the dataset), or set it to false"
 
 
 class TooFewError(UserError):
-    """There is too little to fit a probe to."""
+    """There are too few images or classes to fit a probe."""
 
 
 def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
@@ -30,14 +30,14 @@ def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
 
     Args:
         times: float64 [T].
-        features: [T, n, F] of n images in a random order: the first 60 % are fitted, the next
-            20 % calibrate, the last 20 % test.
-        head: logits of the head on the same, [T, n, K]; images whose solve failed are not finite,
-            and left out.
+        features: of n images in random order, [T, n, F]: the first 60 % fit, the next 20 %
+            calibrate, the last 20 % test.
+        head: logits of the head for the same images, [T, n, K]; images whose solve failed are not
+            finite and left out.
         labels: int64 [n].
 
     Raises:
-        TooFewError: there are too few images, or all are of one class.
+        TooFewError: there are too few images, or they have only one class.
     """
     images, known = head.shape[1], np.isfinite(head).all((0, 2))
     features, head, labels = features[:, known], head[:, known], labels[known]
@@ -46,8 +46,8 @@ def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
         raise TooFewError(_too_few_message(images, len(labels)))
     if len(set(labels[:fitted].tolist())) == 1:
         raise TooFewError(
-            f"trajectories.probe: the first {fitted} of {len(labels)} validation images are of one "
-            f"class: {_HOLD_OUT}"
+            f"trajectories.probe: the first {fitted} of {len(labels)} validation images have the "
+            f"same class: {_HOLD_OUT}"
         )
     test, classes = slice(calibrated, None), head.shape[2]
     rows = []
@@ -67,14 +67,14 @@ def fit(times: Array, features: Array, head: Array, labels: Array) -> Probes:
 
 
 def _too_few_message(images: int, solved: int) -> str:
-    """What to tell a user of whose validation images too few were solved."""
+    """The message if too few validation images were solved."""
     if images < FEWEST_TO_PROBE:
         return (
             f"trajectories.probe: {images} validation images are too few, {FEWEST_TO_PROBE} are "
             f"needed: {_HOLD_OUT}"
         )
     return (
-        f"trajectories.probe: the solver gave up on {images - solved} of {images} validation "
+        f"trajectories.probe: the solver failed for {images - solved} of {images} validation "
         f"images, and {FEWEST_TO_PROBE} others are needed: leave this tolerance out, raise "
         "solver.max_steps of the model, or set it to false"
     )
@@ -86,7 +86,7 @@ def _regression(features: Array, labels: Array, classes: int) -> tuple[Array, Ar
     deviation = np.where(deviation > 0, deviation, 1.0)
     model = LogisticRegression(max_iter=1000).fit((features - mean) / deviation, labels)
     found, intercept = model.coef_, model.intercept_
-    if len(found) == 1:  # two classes: the logit of the second one over the first
+    if len(found) == 1:  # two classes: the logit of the second minus that of the first
         found, intercept = np.concatenate([-found, found]) / 2, np.array([-0.5, 0.5]) * intercept
     weights = np.zeros((classes, features.shape[1]))
     weights[model.classes_] = found / deviation
@@ -96,7 +96,7 @@ def _regression(features: Array, labels: Array, classes: int) -> tuple[Array, Ar
 
 
 def _temperature(logits: Array, labels: Array) -> float:
-    """By what to divide logits so that their likelihood is largest."""
+    """The divisor of logits that maximises their likelihood."""
 
     def loss(logarithm: float) -> float:
         likelihood = log_softmax(logits / np.exp(logarithm), axis=1)

@@ -1,11 +1,10 @@
-"""Linear probes of h(t): what can be read from the state at t by a reader made for that t.
+"""Linear probes of h(t): a classifier for the state at each time.
 
-The head was trained on h(1); at other times it reads a state that it has never seen. A probe is a
-multinomial logistic regression on the features of the head (normalised, rectified, averaged over
-the places) at one time, fitted to validation images, which no weight of the model was fitted to
-(Alain and Bengio, Understanding intermediate layers using linear classifier probes, 2016), and
-calibrated by a temperature (Guo et al., On Calibration of Modern Neural Networks, 2017). How they
-are fitted is in `probe_fitting.py`.
+The head was trained on h(1) and has not seen the states at other times. A probe is a multinomial
+logistic regression on the head's features at one time (normalised, rectified, averaged over the
+places). It is fitted to validation images, which no weight of the model was fitted to (Alain and
+Bengio, Understanding intermediate layers using linear classifier probes, 2016), and calibrated by a
+temperature (Guo et al., On Calibration of Modern Neural Networks, 2017). `probe_fitting` fits them.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,17 +26,17 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Probes:
-    """A linear reader for each of T times, of F features, to K classes; T = 0 where there is none.
+    """A linear probe for each of T times, from F features to K classes; T = 0 if there are none.
 
     Attributes:
         times: float64 [T].
-        weights: float32 [T, K, F], the temperature included.
-        bias: float32 [T, K], likewise.
-        temperature: by which the fitted logits were divided, float32 [T].
-        accuracy: on images that it was neither fitted nor calibrated to, float32 [T].
-        ece: expected calibration error on them, float32 [T].
+        weights: divided by the temperature, float32 [T, K, F].
+        bias: divided by the temperature, float32 [T, K].
+        temperature: float32 [T].
+        accuracy: on held-out images, float32 [T].
+        ece: expected calibration error on held-out images, float32 [T].
         head_accuracy: of the head on the same images, float32 [T].
-        head_ece: likewise.
+        head_ece: of the head on the same images, float32 [T].
     """
 
     times: Array
@@ -51,15 +50,15 @@ class Probes:
 
     @classmethod
     def none(cls, features: int, classes: int) -> "Probes":
-        """No reader for any time."""
+        """Without a probe, T = 0."""
         shapes = {"weights": (0, classes, features), "bias": (0, classes)}
         return cls(*(np.zeros(shapes.get(item.name, 0), np.float32) for item in fields(cls)))
 
     def logits(self, features: Tensor) -> Tensor:
-        """What they read from features [T, n, F]: [T, n, K]."""
+        """Logits [T, n, K] of features [T, n, F]."""
         weights = torch.from_numpy(self.weights).to(features)
         bias = torch.from_numpy(self.bias).to(features)
-        # Class by class: a matrix product rounds differently in batches of different sizes.
+        # Not a matrix product, whose rounding depends on the batch size.
         read = [(features * own[:, None]).sum(2) for own in weights.unbind(1)]
         return torch.stack(read, dim=2) + bias[:, None]
 
@@ -73,20 +72,20 @@ def features_along(
     batch_size: int,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[Array, Array, Array]:
-    """The head's features and its logits along clean images.
+    """The head's features and logits along the trajectories of clean images.
 
     Args:
-        model: in evaluation mode, its solver set to the tolerance in question.
+        model: in evaluation mode, at the tolerance in question.
         images: [n, C, H, W] in [0, 1], n >= 1.
         times: see `runs.follow`.
-        batch_size: images at a time; bounds the memory, does not change the result.
+        batch_size: images per batch; it bounds the memory and does not change the result.
         progress: called with the number of images of each finished batch.
 
     Returns:
-        The times looked at, float64 [T]; features [T, n, F]; logits [T, n, K].
+        Times, float64 [T]; features, float32 [T, n, F]; logits, float32 [T, n, K].
     """
-    # All of it at once: a small array of each batch, kept until the end, would hold on to the
-    # batch's memory around it, megabytes an image.
+    # Allocated at once: small arrays of each batch, kept until the end, would keep the memory of
+    # the batch allocated, megabytes for each image.
     n, at = len(images), ends(body_of(model), times)
     features = torch.empty(len(at), n, model.head.linear.in_features)
     logits = torch.empty(len(at), n, model.head.linear.out_features)
@@ -103,13 +102,13 @@ def features_along(
 
 _LAYOUT = {
     "t": ("times", "place along the body, T"),
-    "weights": ("weights", "of the head's features, the temperature included, T K F"),
-    "bias": ("bias", "likewise, T K"),
-    "temperature": ("temperature", "by which the fitted logits were divided, T"),
+    "weights": ("weights", "of the head's features, divided by the temperature, T K F"),
+    "bias": ("bias", "divided by the temperature, T K"),
+    "temperature": ("temperature", "divisor of the fitted logits, T"),
     "accuracy": ("accuracy", "on held-out images, T"),
-    "ece": ("ece", "expected calibration error on them, T"),
+    "ece": ("ece", "expected calibration error on held-out images, T"),
     "head_accuracy": ("head_accuracy", "of the head on the same images, T"),
-    "head_ece": ("head_ece", "likewise, T"),
+    "head_ece": ("head_ece", "expected calibration error of the head on the same images, T"),
 }
 assert {attribute for attribute, _ in _LAYOUT.values()} == {item.name for item in fields(Probes)}
 

@@ -1,4 +1,4 @@
-"""Read a trajectory.h5 without knowing its layout by heart.
+"""Read a trajectory.h5 without knowing its layout.
 
 Example::
 
@@ -25,16 +25,16 @@ Array = npt.NDArray[Any]
 
 
 class Trajectory:
-    """An open trajectory.h5; arrays are read when they are asked for.
+    """An open trajectory.h5; arrays are read on access.
 
-    A dataset that does not exist, such as the solver's nodes of a model without an ODE, is a
-    `UserError` that says which there are.
+    If a dataset does not exist, such as the solver's nodes of a model without an ODE, methods raise
+    a `UserError` that lists the existing ones.
 
     Attributes:
-        file: for everything else.
-        settings: the coordinates of the cell and the parameters that made it.
+        file: the HDF5 file.
+        settings: coordinates of the cell, and parameters.
         axis: `time`, or `depth` for a residual body.
-        t: where h was looked at, float64 [T].
+        t: times, or the ends of the blocks, float64 [T].
     """
 
     def __init__(self, file: h5py.File) -> None:
@@ -44,7 +44,7 @@ class Trajectory:
         self.t: Array = file["t"][:]
 
     def images(self) -> pd.DataFrame:
-        """One row for each image: all that is one number an image, by its name in the file.
+        """A table with one row for each image: all datasets with one number for each image.
 
         `causal/responsible` becomes `causal/responsible_from` and `causal/responsible_to`.
         """
@@ -61,10 +61,10 @@ class Trajectory:
         return pd.DataFrame(columns).set_index("index")
 
     def groups(self) -> dict[str, tuple[str, Array]]:
-        """By group the run to look at and a bool [N] mask of its images.
+        """For each group of images, the run and a mask of its images, bool [N].
 
-        `success`: the adversarials; `failed`: what attacks without success ended with; `noise`:
-        random noise of the same size, on all images.
+        `success`: adversarial examples; `failed`: the last iterates of unsuccessful attacks;
+        `noise`: random noise of the same size, on all images.
         """
         success = self.file["success"][:]
         return {
@@ -74,20 +74,20 @@ class Trajectory:
         }
 
     def curves(self, name: str) -> pd.DataFrame:
-        """A dataset [N, T], such as `attack/distance/l2`: a row an image, a column a time."""
+        """A dataset [N, T], such as `attack/distance/l2`, with images as rows, times as columns."""
         index = pd.Index(self.file["index"][:], name="index")
         return pd.DataFrame(self._values(name), index=index, columns=pd.Index(self.t, name="t"))
 
     def nodes(self, name: str) -> list[Array]:
-        """A ragged dataset, such as `attack/nodes/l2`, an array for each image."""
+        """A ragged dataset, such as `attack/nodes/l2`, as one array for each image."""
         values = self._values(name)
         offsets = self.file[f"{name.split('/')[0]}/nodes/offsets"][:]
         return np.split(values, offsets[1:-1]) if len(offsets) > 1 else []
 
     def step_sizes(self, run: str) -> Array:
-        """The size of the step that the solver was in at each time, [N, T].
+        """The size of the solver's step at each time, [N, T].
 
-        At a node it is the step that ends there.
+        At a node, it is the step that ends there.
 
         Args:
             run: `clean`, `attack` or `noise`, of a model with an ODE.
@@ -100,7 +100,7 @@ class Trajectory:
         return np.array(rows).reshape(-1, len(self.t))
 
     def nonlinear_rate(self, pair: str) -> Array:
-        """The rate of growth that the Jacobian does not explain, [N, T].
+        """The part of the rate of growth that the Jacobian does not explain, [N, T].
 
         Args:
             pair: `attack` or `noise`.
@@ -117,10 +117,10 @@ class Trajectory:
         return self._values(f"states/{run}")
 
     def _values(self, name: str) -> Array:
-        """A dataset, whole.
+        """All values of a dataset.
 
         Raises:
-            UserError: there is none of this name.
+            UserError: there is no such dataset.
         """
         if name not in self.file:
             there: list[str] = []

@@ -1,10 +1,9 @@
-"""The ways of clean and perturbed images through the body of a classifier.
+"""The trajectories of clean and perturbed images through the body of a classifier.
 
-The state h is that of the ODE block itself, before the head (the published figures were taken
-after the head's normalisation). Between the accepted nodes of a solve the states are those of its
-quartic dense output, which at a large tolerance may be two quartics for the whole interval: what
-the solver accepted is kept so that this can be seen. The blocks of a residual body are a discrete
-flow: its i-th of B blocks ends at i / B.
+The state h is that of the ODE block, before the head (the paper's figures show it after the head's
+normalisation). Between the accepted nodes of a solve, states come from its quartic dense output. At
+a large tolerance this may be two quartics for the whole interval; the accepted nodes are kept to
+show it. The blocks of a residual body are discrete: block i of B ends at i / B.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,20 +20,19 @@ from node_robustness.ode.solve import Solution
 from node_robustness.trajectories.distances import Distances, distances
 
 CLEAN = "clean"
-"""The run from which the others are measured."""
+"""The name of the reference run."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What the solver spent on n images.
+    """The cost of a solve for n images.
 
     Attributes:
         nfe: function evaluations, int64 [n].
         accepted: accepted steps, int64 [n].
         rejected: rejected steps, int64 [n].
-        status: a `solve.Status` for each image, int64 [n].
-        nodes: the accepted times, float64 on the CPU, one tensor an image; the last one may lie
-            beyond 1.
+        status: the `ode.solve.Status` of each image, int64 [n].
+        nodes: the accepted times of each image, float64 on the CPU; the last one may lie beyond 1.
     """
 
     nfe: Tensor
@@ -44,7 +42,7 @@ class Cost:
     nodes: list[Tensor]
 
     def at(self, images: Tensor) -> "Cost":
-        """The cost of some of the images, int64 [k] on the CPU."""
+        """The cost of the images at these positions, int64 [k] on the CPU."""
         return Cost(
             self.nfe[images],
             self.accepted[images],
@@ -55,7 +53,7 @@ class Cost:
 
     @classmethod
     def of(cls, solution: Solution, images: slice) -> "Cost":
-        """The cost of some images of a solution that has its nodes."""
+        """The cost of some images of a solution with nodes."""
         return cls(
             solution.nfe[images],
             solution.accepted[images],
@@ -71,11 +69,11 @@ class Runs:
 
     Attributes:
         times: float64 [T] on the CPU, from 0 to 1.
-        states: h at these times, [T, n, C, H, W].
-        costs: what each cost; empty without an ODE.
-        at_nodes: of each perturbed run the distances at its own accepted nodes, one `Distances` of
-            tensors [number of nodes] an image; a last node beyond 1 counts as 1. Empty without an
-            ODE.
+        states: of each run, h at these times, [T, n, C, H, W].
+        costs: of each run; empty without an ODE.
+        at_nodes: of each perturbed run, the distances at its accepted nodes: for each image a
+            `Distances` of tensors [number of nodes]. A last node beyond 1 counts as 1. Empty
+            without an ODE.
     """
 
     times: Tensor
@@ -84,7 +82,7 @@ class Runs:
     at_nodes: dict[str, list[Distances]]
 
     def of(self, images: Tensor) -> "Runs":
-        """The runs of some of the images, int64 [k] on the CPU."""
+        """The runs of the images at these positions, int64 [k] on the CPU."""
         return Runs(
             self.times,
             {name: states[:, images] for name, states in self.states.items()},
@@ -94,15 +92,18 @@ class Runs:
 
     @property
     def perturbed(self) -> list[str]:
-        """The names of the runs that are not the clean one."""
+        """The names of the runs other than the clean one."""
         return [name for name in self.states if name != CLEAN]
 
 
 def grid(times: int | Sequence[float]) -> tuple[float, ...]:
-    """The times at which to look: so many equally spaced ones in [0, 1], or these.
+    """The times of a trajectory.
+
+    Args:
+        times: a number of equally spaced times in [0, 1], or the times.
 
     Raises:
-        ValueError: fewer than two, or they do not increase from 0 to 1.
+        ValueError: there are fewer than two, or they do not increase from 0 to 1.
     """
     if isinstance(times, int):
         own = tuple(torch.linspace(0, 1, max(times, 0), dtype=torch.float64).tolist())
@@ -115,29 +116,29 @@ def grid(times: int | Sequence[float]) -> tuple[float, ...]:
 
 
 def ends(body: ODEBody | ResidualBody, times: Sequence[float]) -> tuple[float, ...]:
-    """Where h is looked at: at the times, or after each block of a residual body."""
+    """The places where h is recorded: the times, or the ends of the blocks of a residual body."""
     if isinstance(body, ResidualBody):
         return tuple(number / len(body) for number in range(len(body) + 1))
     return tuple(times)
 
 
 def body_of(model: Classifier) -> ODEBody | ResidualBody:
-    """The body of a model as what it is."""
+    """The body of a model, with its type."""
     assert isinstance(model.body, ODEBody | ResidualBody)
     return model.body
 
 
 @torch.no_grad()
 def follow(model: Classifier, images: Mapping[str, Tensor], times: Sequence[float]) -> Runs:
-    """Follow images and their perturbed versions.
+    """Follow images and their perturbed versions through the body.
 
-    An image that is not perturbed has the clean run by definition: its own, of the same image in
-    another row of a batch, may round differently.
+    A perturbed image that equals the clean one gets the clean run, because the same image in
+    another row of a batch may round differently.
 
     Args:
-        model: in evaluation mode, its solver set to the tolerance to be looked at.
-        images: by name, `clean` among them, each [n, C, H, W] in [0, 1], n >= 1.
-        times: increasing from 0 to 1, as `grid` makes them; without effect on a residual body.
+        model: in evaluation mode, at the tolerance in question.
+        images: by name, with `clean`, each [n, C, H, W] in [0, 1], n >= 1.
+        times: increasing from 0 to 1, see `grid`; no effect on a residual body.
     """
     body = body_of(model)
     starts = {name: model.embed(batch) for name, batch in images.items()}
@@ -153,7 +154,7 @@ def follow(model: Classifier, images: Mapping[str, Tensor], times: Sequence[floa
 
 
 def _clean_where(same: Tensor, clean: Tensor, own: Tensor) -> Tensor:
-    """The states of a run, [T, n, C, H, W]: those of the clean run for the images in `same`."""
+    """The states of a run, [T, n, C, H, W], replaced by the clean ones for the images in `same`."""
     return torch.where(same.view(1, -1, 1, 1, 1), clean, own)
 
 
@@ -171,7 +172,7 @@ def _follow_ode(
     same: Mapping[str, Tensor],
     times: tuple[float, ...],
 ) -> Runs:
-    """All perturbed runs in one solve, then the clean one at their nodes, too."""
+    """Solve all perturbed runs together, then the clean run, also at their nodes."""
     perturbed = [name for name in starts if name != CLEAN]
     n = len(starts[CLEAN])
     own = {name: slice(p * n, (p + 1) * n) for p, name in enumerate(perturbed)}
@@ -186,7 +187,7 @@ def _follow_ode(
         for name, rows in own.items():
             states[name], costs[name] = moved.states[:, rows], Cost.of(moved, rows)
             nodes[name], node_states[name] = _padded(moved, rows)
-    # In rising order for the solver, and back.
+    # The solver needs increasing times; `position` undoes the sorting.
     wanted = torch.cat([grid.expand(n, -1), *nodes.values()], dim=1)
     ordered, order = wanted.sort(dim=1, stable=True)
     still = body.solve(starts[CLEAN], ordered if perturbed else times, keep_nodes=True)
@@ -206,7 +207,7 @@ def _follow_ode(
 
 
 def _padded(solution: Solution, rows: slice) -> tuple[Tensor, Tensor]:
-    """Nodes [n, m] and states [m, n, ...], 1 and h(1) beyond the last node of an image."""
+    """Nodes [n, m] and states [m, n, ...], padded with 1 and h(1)."""
     final = solution.states[-1, rows]
     nodes = pad_sequence(solution.nodes[rows], batch_first=True, padding_value=1.0)
     states = pad_sequence(solution.node_states[rows])
@@ -215,7 +216,7 @@ def _padded(solution: Solution, rows: slice) -> tuple[Tensor, Tensor]:
 
 
 def _ragged(padded: Distances, nodes: Sequence[Tensor]) -> list[Distances]:
-    """Of each image the distances at its own nodes only."""
+    """Remove the padding: the distances of each image at its nodes."""
     lengths = list(map(len, nodes))
     return [
         Distances(padded.l2[i, :m], padded.relative_l2[i, :m], padded.cosine[i, :m])

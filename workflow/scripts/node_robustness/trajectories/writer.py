@@ -1,6 +1,6 @@
-"""How trajectory.h5 is written batch by batch (`layout` says what is in it).
+"""Write trajectory.h5 batch by batch; `layout` defines its datasets.
 
-Nothing is kept in memory but rows that do not fill a chunk.
+Only rows that do not fill a chunk are kept in memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,14 @@ Array = npt.NDArray[Any]
 
 
 class TrajectoryWriter:
-    """A trajectory.h5 that is being written; rows are appended in the order of the images."""
+    """Writes a trajectory.h5; rows are appended in the order of the images.
+
+    Args:
+        file: open for writing.
+        sizes: of the datasets.
+        times: float64 [T].
+        intervals: of the causal test, [I, 2].
+    """
 
     def __init__(
         self,
@@ -68,7 +75,7 @@ class TrajectoryWriter:
             self.lengths[run] = []
             ragged = {"t": ("float64", "t", "accepted solver nodes, image after image")}
             if run in PAIRS:
-                at = "there (a last one beyond 1 counts as 1)"
+                at = "at the nodes (a last node beyond 1 counts as 1)"
                 ragged |= {name: ("float32", "1", f"distance/{name} {at}") for name in DISTANCES}
             for name, (dtype, units, description) in ragged.items():
                 path = f"{run}/nodes/{name}"
@@ -77,7 +84,7 @@ class TrajectoryWriter:
                 )
 
     def _scale(self, sizes: TrajectorySizes) -> None:
-        """Make `index` and `t` the scales of the axes that they number."""
+        """Attach `index` and `t` as scales to the axes that they label."""
         scales = {"n": self.file["index"], "t": self.file["t"]}
         for scale, name in (("n", "index"), ("t", "t")):
             scales[scale].make_scale(name)
@@ -93,8 +100,8 @@ class TrajectoryWriter:
         """Append the next images.
 
         Args:
-            found: by name, the next rows of every dataset.
-            nodes: by `{run}/nodes/{name}`, an array for each of the images.
+            found: by name, the next rows of each dataset.
+            nodes: by `{run}/nodes/{name}`, an array for each image.
         """
         for name, rows in self.rows.items():
             rows.append(found[name])
@@ -106,7 +113,7 @@ class TrajectoryWriter:
                 self.lengths[name.split("/")[0]] += map(len, nodes[name])
 
     def close(self) -> None:
-        """Write what is left in memory."""
+        """Write the rows that are left in memory."""
         for rows in [*self.rows.values(), *self.nodes.values()]:
             rows.close()
         for run, lengths in self.lengths.items():
@@ -130,23 +137,23 @@ def writing(
     *,
     device: str,
 ) -> Iterator[TrajectoryWriter]:
-    """Yield a dump that appears at `path` once the block ends without an exception.
+    """Yield a writer; the file appears at `path` if the block ends without an exception.
 
     Args:
         path: of the file.
-        settings: see `storage.write_hdf5`.
-        sizes: of the dump; the space for it is taken at once.
-        axis: `time`, or `depth` of a residual body.
+        settings: see `files.hdf5.write_hdf5`.
+        sizes: of the file; its disk space is reserved at the start.
+        axis: `time`, or `depth` for a residual body.
         times: float64 [T].
-        intervals: [I, 2].
-        device: what computes.
+        intervals: of the causal test, [I, 2].
+        device: that computes.
 
     Raises:
-        UserError: the disk has no room for it.
+        UserError: there is too little disk space.
     """
     with stream_hdf5(
         path, KIND, settings, size=sizes.total_bytes, axis=axis, device=device
     ) as file:
-        dump = TrajectoryWriter(file, sizes, times, intervals)
-        yield dump
-        dump.close()
+        writer = TrajectoryWriter(file, sizes, times, intervals)
+        yield writer
+        writer.close()
