@@ -38,10 +38,17 @@ _AUTHORS_NAMES = (
 
 
 def import_weights(spec: Spec, path: Path) -> Classifier:
-    """A model with weights from elsewhere: see `read_state`.
+    """Make a model with the weights of another program; see `read_state`.
+
+    Args:
+        spec: the architecture.
+        path: the checkpoint.
+
+    Returns:
+        The classifier on the CPU, in evaluation mode.
 
     Raises:
-        UserError: the file is missing, damaged, or fits another architecture.
+        UserError: the file is missing or damaged, or does not fit the architecture.
     """
     model = Classifier(spec)
     fill(model, read_state(path), path)
