@@ -38,7 +38,7 @@ from node_robustness.scheduling import code_digest, places, snakemake_fixes, unr
 
 command_line.remember()
 places.quote_python()
-snakemake_fixes.mend(JobScheduler)
+snakemake_fixes.work_around(JobScheduler, logger.debug)
 
 # The objects of a plan live until its end: to look among those of thousands of jobs for garbage
 # that is not there, as often as Python does, takes a sixth of the time.

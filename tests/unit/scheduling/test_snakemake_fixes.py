@@ -14,11 +14,11 @@ from node_robustness.scheduling import snakemake_fixes
 DELAY = 0.05
 
 
-def mended():
-    """A class of its own: Snakemake's stays as it is."""
-    changed = type("Mended", (JobScheduler,), {"__init__": _begin})
-    snakemake_fixes.mend(changed)
-    return changed
+def changed(version=None, **methods):
+    """A class with the workaround, and what was said: Snakemake's own class stays as it is."""
+    scheduler, said = type("Changed", (JobScheduler,), {"__init__": _begin, **methods}), []
+    snakemake_fixes.work_around(scheduler, said.append, version)
+    return scheduler, said
 
 
 def _begin(self):
@@ -29,13 +29,34 @@ def _begin(self):
 
 @pytest.fixture
 def scheduling():
-    return mended()()
+    scheduler, said = changed()
+    assert not said
+    return scheduler()
 
 
-@pytest.mark.parametrize("method", ["_schedule_reevalutation", "exit_gracefully"])
-def test_what_is_replaced_is_there(method):
-    theirs, ours = (inspect.signature(getattr(of, method)) for of in (JobScheduler, mended()))
-    assert len(theirs.parameters) == len(ours.parameters)
+METHODS = ["_schedule_reevalutation", "exit_gracefully"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_are_replaced_by_methods_of_as_many_arguments(method):
+    theirs, ours = (getattr(of, method) for of in (JobScheduler, changed()[0]))
+    assert ours is not theirs
+    assert len(inspect.signature(ours).parameters) == len(inspect.signature(theirs).parameters)
+
+
+@pytest.mark.parametrize("version", ["9.26.0", "9.28.0", "10.0.0", "9.270.1"])
+def test_another_version_stays_as_it_is_and_says_so(version):
+    scheduler, (line,) = changed(version)
+    assert all(getattr(scheduler, name) is getattr(JobScheduler, name) for name in METHODS)
+    assert line.endswith(f"not worked around: this is {version}")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("other", [lambda self: None, lambda self, delay, why: None])
+def test_another_signature_stays_as_it_is_and_says_so(method, other):
+    scheduler, (line,) = changed(**{method: other})
+    assert all(getattr(scheduler, name) in (other, getattr(JobScheduler, name)) for name in METHODS)
+    assert f"not worked around: {method} is not" in line
 
 
 def test_however_often_it_is_asked_one_round_is_due(scheduling):

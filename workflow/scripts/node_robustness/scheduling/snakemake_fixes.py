@@ -1,25 +1,50 @@
-"""Two faults of Snakemake 9.27's scheduler, mended.
+"""Work around two bugs of Snakemake 9.27's scheduler.
 
 Rounds: while jobs are ready, each round asks for another one after the timespan of
 `--max-jobs-per-timespan` (a second, unless set), and so does each round that the end of a job
-brings about. After a hundred jobs it is a hundred rounds a second, each of which looks at every job
-that is ready: as much of a core as there is, taken from the jobs where these need all cores. One
-round that is due is enough.
+starts. After a hundred jobs there are a hundred rounds a second, each of which looks at every job
+that is ready. They use a whole core, which the jobs need. One round that is due is enough.
 
-SIGTERM: its handler waits for a lock which the thread that it interrupts may hold. Snakemake then
-hangs, and so do the jobs that want to say that they have ended.
+SIGTERM: its handler waits for a lock that the interrupted thread may hold. Snakemake then hangs,
+and so do the jobs that report their end.
+
+Both methods are private. In another version, or with another signature, they may have changed, so
+they stay as they are there. Nothing is wrong with the results of such a run, and a user cannot
+change it: a line at debug level (`--verbose`) says so, and not a warning in every run.
 """
 
+import inspect
 import threading
+from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
+_VERSION = "9.27."
+_METHODS = {
+    "_schedule_reevalutation": ["self", "delay"],
+    "exit_gracefully": ["self", "*args"],
+}
+"""The methods that are replaced, and their parameters in Snakemake 9.27."""
 
-def mend(scheduler: type[Any]) -> None:
+
+def work_around(
+    scheduler: type[Any], debug: Callable[[str], object], version: str | None = None
+) -> None:
     """Let a scheduler have one round due at a time, and stop when it is asked to.
 
     Args:
         scheduler: `snakemake.scheduling.job_scheduler.JobScheduler`, changed in place.
+        debug: takes the line that says why it is not changed.
+        version: of Snakemake; the installed one if None.
     """
+    version = version or metadata.version("snakemake")
+    other = [
+        name for name, parameters in _METHODS.items() if _parameters(scheduler, name) != parameters
+    ]
+    if other or not version.startswith(_VERSION):
+        why = f"{other[0]} is not the method of {_VERSION}x" if other else f"this is {version}"
+        debug(f"Bugs of Snakemake {_VERSION}x's scheduler are not worked around: {why}")
+        return
 
     def schedule(self: Any, delay: float) -> None:
         if getattr(self, "_round_is_due", False):
@@ -41,3 +66,11 @@ def mend(scheduler: type[Any]) -> None:
 
     scheduler._schedule_reevalutation = schedule
     scheduler.exit_gracefully = stop_elsewhere
+
+
+def _parameters(scheduler: type[Any], name: str) -> list[str]:
+    """The parameters of a method without their types; none where it is not there."""
+    if not hasattr(scheduler, name):
+        return []
+    found = inspect.signature(getattr(scheduler, name)).parameters.values()
+    return [str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in found]
