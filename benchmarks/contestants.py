@@ -81,7 +81,7 @@ def ours(
 def by_torchattacks(
     model: classifier.Classifier, images: Tensor, labels: Tensor, epsilon: float, tolerance: float
 ) -> Attacked:
-    """PGD of torchattacks without random start, judged once at the end, all over torchdiffeq."""
+    """PGD of torchattacks over torchdiffeq, without random start; successes as of its last step."""
     found = []
     model = model.at(backend="torchdiffeq", tolerance=tolerance)
 
@@ -89,9 +89,9 @@ def by_torchattacks(
         attack = torchattacks.PGD(model, epsilon, STEP, ITERATIONS, random_start=False)
         with torch.no_grad():
             correct = model(images).argmax(1) == labels
-        adversarials = attack(images, labels)
+        examples = attack(images, labels)
         with torch.no_grad():
-            found.append((correct, correct & (model(adversarials).argmax(1) != labels)))
+            found.append((correct, correct & (model(examples).argmax(1) != labels)))
 
     with classifier.frozen(model):
         taken = seconds(work, images.device)
@@ -175,7 +175,7 @@ class _Convolutions(TorchFunctionMode):
 
 
 def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
-    """The signature of torch.conv2d, which does not tell its own."""
+    """The signature of torch.conv2d, which cannot be inspected."""
 
 
 def convolutions(work: Callable[[], None]) -> tuple[Callable[[], None], float]:

@@ -1,15 +1,15 @@
-"""Whether results are the same bits in batches of every size, on more images than a test can.
+"""Whether results have the same bits in batches of every size, on more images than a test can.
 
     python benchmarks/invariance.py [--device cpu] [--precision single]
 
 With `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2` before it, or
 `default`, `SSE41` and `SSE4_2`, it measures the kernels of older x86 processors.
 
-Images of MNIST's shape, small networks with random weights: bits do not ask whether a network is
-any good. Each is evaluated, and attacked by the basic iterative method with direct and with adjoint
-gradients, in shuffled batches of 1, 7, 64 and 1,000; everything is compared with batches of 1,000
-in the original order. The figures go to a JSON file and are printed as a table. The exit status
-is 1 if a success, a prediction or a number of function evaluations differed anywhere.
+Images have MNIST's shape, networks are small and have random weights: training changes nothing
+here. Each network is evaluated, and attacked by the basic iterative method with direct and with
+adjoint gradients, in shuffled batches of 1, 7, 64 and 1,000. Everything is compared with batches of
+1,000 in the original order. Rows are printed and written to a JSON file. The exit status is 1 if a
+success, a prediction or a number of function evaluations differed anywhere.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 import nets
+import results
 from nets import classifier
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
@@ -51,7 +52,7 @@ class Row:
 
     Attributes:
         decisions_differ: successes, predictions, iterations or function evaluations.
-        bits_differ: logits or adversarials.
+        bits_differ: logits or adversarial examples.
         largest_difference: of these.
     """
 
@@ -142,24 +143,9 @@ def compare(
             ),
             time.perf_counter() - started,
         )
-        print(json.dumps(asdict(row)), file=sys.stderr, flush=True)
+        print(json.dumps(asdict(row)), flush=True)
         rows.append(row)
     return rows
-
-
-def table(rows: list[Row]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        "| model | what | batches of | successes | decisions differ | bits differ | largest |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.model} | {row.what} | {row.batch_size} | "
-        f"{'' if row.successes is None else row.successes} | {row.decisions_differ} | "
-        f"{row.bits_differ} | {row.largest_difference:.2g} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
 
 
 def main() -> int:
@@ -171,7 +157,7 @@ def main() -> int:
     parser.add_argument("--precision", default="single", choices=list(PRECISIONS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--output", type=Path, default=nets.FOLDER / "invariance.json")
+    parser.add_argument("--output", type=Path, default=results.FOLDER / "invariance.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = devices.choose_device(arguments.device)
@@ -194,9 +180,7 @@ def main() -> int:
         },
         "rows": [asdict(row) for row in rows],
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(rows))
+    results.write(report, arguments.output)
     return int(any(row.decisions_differ for row in rows))
 
 

@@ -70,7 +70,7 @@ def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 def trained(
     body: str, *, seed: int, epochs: int, epsilon: float | None = None, filters: int = 16
 ) -> Classifier:
-    """A net trained on the digits, or on their adversarials in L-infinity at an epsilon.
+    """A net trained on the digits, or on adversarial examples in L-infinity at an epsilon.
 
     Madry et al., Towards deep learning models resistant to adversarial attacks, 2018.
     """
@@ -84,7 +84,7 @@ def trained(
         for rows in torch.randperm(len(images))[: _BATCH * (len(images) // _BATCH)].split(_BATCH):
             batch, answers = images[rows], labels[rows]
             if epsilon is not None:
-                batch = _adversarials(model, batch, answers, epsilon)
+                batch = _adversarial_examples(model, batch, answers, epsilon)
             optimizer.zero_grad()
             F.cross_entropy(model(batch), answers).backward()
             optimizer.step()
@@ -92,7 +92,9 @@ def trained(
     return model.eval().requires_grad_(False)
 
 
-def _adversarials(model: Classifier, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+def _adversarial_examples(
+    model: Classifier, images: Tensor, labels: Tensor, epsilon: float
+) -> Tensor:
     norm = Norm("linf")
     current = images + epsilon * (2 * torch.rand_like(images) - 1)
     for _ in range(_STEPS):
@@ -144,7 +146,7 @@ def evaluated(
     nets: Nets,
     images: Tensor,
     labels: Tensor,
-    told: Callable[[str], object] = lambda _: None,
+    report_cell: Callable[[str], object] = lambda _: None,
 ) -> Evaluated:
     """Attack and audit nets as the only experiment of a configuration asks.
 
@@ -154,23 +156,23 @@ def evaluated(
         nets: in evaluation mode.
         images: float32 [n, 1, 8, 8] in [0, 1].
         labels: int64 [n].
-        told: is given the folder of each cell before its work begins.
+        report_cell: called with the folder of each cell before its work begins.
     """
     (name,) = config.experiments
     experiment = config.experiments[name]
     clean, audits, attacked = [], [], []
     for item in grid_cells.solved(config, name):
-        told(item.folder)
+        report_cell(item.folder)
         clean.append(_clean(folder, item, nets, images, labels))
     for item in stages.audited(config, name):
-        told(f"{item.folder}/audit")
+        report_cell(f"{item.folder}/audit")
         audits.append(_audit(folder, config, item, nets, images, labels))
-    # The dear attacks look at what the cheaper ones have broken.
+    # Expensive attacks read what the cheaper ones have broken.
     cells = sorted(
         grid_cells.cells(config, name), key=lambda cell: bool(attack_settings.cheaper(config, cell))
     )
     for cell in cells:
-        told(cell.folder)
+        report_cell(cell.folder)
         attacked.append(_attack(folder, config, cell, nets, images, labels))
     groups = protocols.read_attacked(attacked)
     checked = check_table(clean, groups, audits, [])

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROOT = Path(__file__).parents[1]
+from results import FOLDER, ROOT
+
 sys.path.insert(0, str(ROOT / "workflow" / "scripts"))
 
 from node_robustness.config.models import Training
@@ -25,7 +26,6 @@ from node_robustness.data.splits import prepare
 from node_robustness.models import checkpoints, classifier
 from node_robustness.training.train import train
 
-FOLDER = ROOT / "results" / "benchmarks"
 DESIGNS = {"MIX": "residual", "OON": "convolution"}
 TRAINING_IMAGES = 38_400  # 300 steps of 128
 TRAINING = Training(

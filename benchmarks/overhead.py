@@ -1,14 +1,13 @@
 """How much of a run's time is spent outside model computation: imports, files, scheduling.
 
-    python benchmarks/overhead.py --cores 2 [--configfile config/config.yaml] [--json out.json]
+    python benchmarks/overhead.py --cores 2 [--configfile config/config.yaml] [--output out.json]
 
-Runs the workflow from nothing in a temporary folder and compares three figures in seconds of one
+Runs the workflow from nothing in a temporary folder and compares three numbers of seconds of one
 core: what the cores offered (cores times wall time), what the jobs took, and what the models took
 inside them (training epochs, evaluation, attacks, trajectories).
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,13 +17,13 @@ from pathlib import Path
 import h5py
 import pandas as pd
 
-ROOT = Path(__file__).parents[1]
+import results
 
 
 def run(folder: Path, configfile: Path, cores: int) -> float:
     """Run the workflow in a folder; its wall time in seconds."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(results.ROOT / "Snakefile")]
     command += ["--directory", str(folder), "--configfile", str(configfile), "--cores", str(cores)]
     with (folder / "snakemake.log").open("w") as log:
         subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
@@ -61,8 +60,8 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--configfile", type=Path, default=ROOT / "config/config.yaml")
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--configfile", type=Path, default=results.ROOT / "config/config.yaml")
+    parser.add_argument("--output", type=Path, help="also write a JSON file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -71,7 +70,7 @@ def main() -> None:
         table["model_seconds"] = pd.Series(model_seconds(folder)).reindex(table.index).fillna(0.0)
     offered = arguments.cores * wall
     model, jobs = float(table.model_seconds.sum()), float(table.seconds.sum())
-    figures = {
+    shares = {
         "cores": arguments.cores,
         "wall_seconds": round(wall, 1),
         "model_share": round(model / offered, 3),
@@ -81,14 +80,12 @@ def main() -> None:
     }
     print(table.round(1).to_string())
     print(f"\nwall time {wall:.1f} s on {arguments.cores} cores; of the time that they offered:")
-    print(f"  {figures['model_share']:6.1%} model computation")
-    print(
-        f"  {figures['in_jobs_share']:6.1%} the rest of the jobs: imports, files, tables, figures"
-    )
-    print(f"  {figures['between_jobs_share']:6.1%} between jobs: Snakemake, idle cores")
-    print(f"largest memory of a job: {figures['max_rss_mb']} MB")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"  {shares['model_share']:6.1%} model computation")
+    print(f"  {shares['in_jobs_share']:6.1%} the rest of the jobs: imports, files, tables, charts")
+    print(f"  {shares['between_jobs_share']:6.1%} between jobs: Snakemake, idle cores")
+    print(f"largest memory of a job: {shares['max_rss_mb']} MB")
+    if arguments.output:
+        results.write(shares, arguments.output)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,18 @@
-"""Our strongest attack beside other implementations, and verdicts on nets whose truth is known.
+"""Our strongest attack against other implementations, and verdicts on nets of known robustness.
 
     python benchmarks/reference.py [--norm linf] [--images 200] [--models RES OON ...]
 
 Small nets on scikit-learn's digits (`known.py`): RES and OON without a defence, the latter at a
 loose tolerance; HARDENED, trained on adversarial images; SATURATED and QUANTISED, whose gradients
-are masked on purpose. All are attacked by the preset `standard`, as in a run of the workflow, and
-by others on the same images at the same epsilon: by AutoAttack's standard version as torchattacks
-has it, at AutoAttack's own parameters, and by several attacks of foolbox (`pip install --no-deps
-foolbox eagerpy`; left out with a word where it is not installed). What they return counts where it
-is within epsilon and the net misclassifies it. The exit status is 1 if robust accuracy under our
-strongest attack is above another's by more than the 95 % interval of the paired difference, or if a
-verdict in L-infinity is not the one that is known.
+are masked on purpose. The preset `standard` attacks all of them, as in a run of the workflow.
+Others attack the same images at the same epsilon: torchattacks' AutoAttack (standard version, its
+own parameters) and several attacks of foolbox, if it is installed (`pip install --no-deps foolbox
+eagerpy`). Their examples count if they are within epsilon and misclassified. The exit status is 1
+if robust accuracy under our strongest attack is above another's by more than the 95 % interval of
+the paired difference, or if a verdict in L-infinity is not the known one.
 """
 
 import argparse
-import json
 import platform
 import sys
 import tempfile
@@ -25,17 +23,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
 import torchattacks
 from torch import Tensor, nn
 from tqdm import tqdm
 
 import known
+import results
 from node_robustness.config.config import Config
 from node_robustness.config.loading import load
 from node_robustness.models.classifier import frozen
-from node_robustness.numbers import label
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.sizes import within
 from node_robustness.statistics.crossed import difference
@@ -51,7 +49,6 @@ DESIGNS = {
 }
 MASKS = {"SATURATED": known.saturated, "QUANTISED": known.Quantised.of}
 EPOCHS = 10
-FOLDER = known.ROOT / "results" / "benchmarks"
 EXPECTED = {
     "RES": {verdicts.HOLDS, verdicts.UNDECIDED},
     "HARDENED": {verdicts.HOLDS},
@@ -61,7 +58,7 @@ EXPECTED = {
 """In L-infinity, in which HARDENED was trained; of OON nothing is known."""
 
 Attack = Callable[[nn.Module, Tensor, Tensor, str, float], Iterator[Tensor]]
-"""From a net, images that it classifies correctly, labels, norm and epsilon to adversarials."""
+"""From a net, images that it classifies correctly, labels, norm and epsilon to candidates."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Row:
 
     Attributes:
         ours: share of all images.
-        theirs: likewise.
+        theirs: share of all images.
         difference: ours minus theirs, with the bounds `low` and `high` of its 95 % interval.
         only_ours: images that only we break.
         only_theirs: images that only they break.
@@ -146,17 +143,17 @@ def others() -> dict[str, Attack]:
 def broken(
     model: nn.Module, images: Tensor, labels: Tensor, norm: str, epsilon: float, attack: Attack
 ) -> Tensor:
-    """Which images an attack breaks within epsilon, by our own judgement, bool [n]."""
+    """Which images an attack breaks within epsilon, as we check it, bool [n]."""
     with torch.no_grad():
         right = model(images).argmax(1) == labels
     found = torch.zeros_like(right)
     for returned in attack(model, images[right], labels[right], norm, epsilon):
-        adversarials = returned.detach()
-        change = Norm(norm).size(adversarials - images[right]).numpy()
+        candidates = returned.detach()
+        change = Norm(norm).size(candidates - images[right]).numpy()
         inside = torch.from_numpy(within(change.astype(float), epsilon))
-        inside &= ((adversarials >= 0) & (adversarials <= 1)).flatten(1).all(1)
+        inside &= ((candidates >= 0) & (candidates <= 1)).flatten(1).all(1)
         with torch.no_grad():
-            wrong = model(adversarials).argmax(1) != labels[right]
+            wrong = model(candidates).argmax(1) != labels[right]
         found[right] |= inside & wrong
     return found
 
@@ -164,7 +161,7 @@ def broken(
 def compare(
     group: Attacked, model: nn.Module, images: Tensor, labels: Tensor, name: str, attack: Attack
 ) -> Row:
-    """Our attacks on a net at one tolerance in one norm beside those of another implementation."""
+    """Our attacks on a net at one tolerance in one norm against another implementation."""
     where = group.where
     epsilon = EPSILONS[where["norm"]]
     started = time.perf_counter()
@@ -191,7 +188,7 @@ def compare(
 
 
 def nets(names: list[str]) -> dict[str, known.Classifier]:
-    """The nets of these names, trained now; RES, from which adversarials are transferred, too."""
+    """The nets of these names, trained now, and RES, the source of transferred examples."""
     made = {}
     for name, design in tqdm(DESIGNS.items(), "training"):
         if name in ("RES", *names):
@@ -227,40 +224,6 @@ def configuration(models: dict[str, known.Classifier], norm: str, images: int) -
     )
 
 
-def tables(rows: list[Row], judged: list[dict[str, Any]]) -> str:
-    """Both tables as Markdown."""
-
-    def tau(value: float | None) -> str:
-        return "" if value is None or np.isnan(value) else label(value)
-
-    def percent(value: float) -> str:
-        return f"{100 * value:.1f}"
-
-    lines = [
-        "| model | τ | norm | against | ours, % | theirs, % | difference, points (95 %) "
-        "| only ours | only theirs |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.model} | {tau(row.tolerance)} | {row.norm} | {row.other} | {percent(row.ours)} | "
-        f"{percent(row.theirs)} | {percent(row.difference)} ({percent(row.low)} to "
-        f"{percent(row.high)}) | {row.only_ours} | {row.only_theirs} |"
-        for row in rows
-    ]
-    lines += [
-        "",
-        "| model | τ | norm | clean, % | paper, % | strongest, % | gap, % | verdict | because |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['model']} | {tau(row['tolerance'])} | {row['norm']} | {percent(row['clean'])} | "
-        f"{percent(row['paper'])} | {percent(row['strongest'])} | {percent(row['gap'])} | "
-        f"{row['verdict']} | {row['because']} |"
-        for row in judged
-    ]
-    return "\n".join(lines)
-
-
 def main() -> int:
     """Train, attack, compare, write and print."""
     parser = argparse.ArgumentParser(
@@ -280,31 +243,31 @@ def main() -> int:
     config = configuration(models, arguments.norm, len(labels))
     with tempfile.TemporaryDirectory() as folder, tqdm(desc="our cells") as progress:
 
-        def told(cell: str) -> None:
+        def report_cell(cell: str) -> None:
             progress.set_postfix_str(cell)
             progress.update()
 
         by_seed = {(name, 0): model for name, model in models.items()}
-        found = known.evaluated(Path(folder), config, by_seed, images, labels, told)
+        found = known.evaluated(Path(folder), config, by_seed, images, labels, report_cell)
     rows = []
     for group in tqdm(found.attacked, "theirs"):
         model = models[group.where["model"]].at(tolerance=group.where["tolerance"])
         for name, attack in others().items():
             rows.append(compare(group, model, images, labels, name, attack))
-    judged = found.verdicts.to_dict("records")
+    verdict_rows = found.verdicts.to_dict("records")
     report = {
         "machine": {"torch": torch.__version__, "python": platform.python_version()},
         "epsilon": EPSILONS[arguments.norm],
         "rows": [asdict(row) for row in rows],
-        "verdicts": judged,
+        "verdicts": verdict_rows,
     }
-    output = arguments.output or FOLDER / f"reference-{arguments.norm}.json"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(report, indent=1) + "\n")
-    print(tables(rows, judged))
+    output = arguments.output or results.FOLDER / f"reference-{arguments.norm}.json"
+    results.write(report, output)
+    for table in (report["rows"], verdict_rows):
+        print(pd.DataFrame(table).round(3).to_string(index=False), end="\n\n")
     weaker = any(row.low > 0 for row in rows)
     wrong = arguments.norm == "linf" and any(
-        row["verdict"] not in EXPECTED.get(row["model"], row["verdict"]) for row in judged
+        row["verdict"] not in EXPECTED.get(row["model"], row["verdict"]) for row in verdict_rows
     )
     return int(weaker or wrong)
 

@@ -3,22 +3,20 @@
     python benchmarks/scale.py [--cells 100 1000 10000] [--repeats 3]
                                [--output results/benchmarks/scale.json]
 
-Every dry run of the workflow stands beside three others with as many jobs, measured in turn in this
-one run, the best of the repetitions each: wall time, CPU time, the largest memory of the process.
+Compares a dry run of the workflow with three others of as many jobs, measured in turn in this run,
+the best of the repetitions each: wall time, CPU time and the largest memory of the process.
 
 bare      trivial jobs: no inputs, no parameters, one `touch`
 shaped    jobs with a script, three inputs, log, benchmark and message, summarised in one table
 constant  the same with a cell's eight coordinates, its parameters and what it asks a scheduler for,
-          all of them constants: no function of ours is called
+          all of them constants: no function of this project is called
 
-What `constant` takes more than `bare` is Snakemake's price for the form of a cell. Figures go to a
-JSON file and, as tables, to a Markdown file of the same name. Nothing else should run meanwhile: if
-something does, CPU time tells more than wall time.
+What `constant` takes more than `bare` is Snakemake's cost of the form of a cell. Rows are printed
+and written to a JSON file. Nothing else should run meanwhile; if something does, compare CPU times.
 """
 
 import argparse
 import ast
-import json
 import os
 import platform
 import re
@@ -34,13 +32,13 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "results/benchmarks"
-SCRIPTS = ROOT / "workflow/scripts"
+import results
+
+SCRIPTS = results.ROOT / "workflow/scripts"
 Table = list[dict[str, Any]]
 
-# Cells are 2 models x the product of these; two of the five attacks are dear ones, which have the
-# others' files among their inputs.
+# Cells are 2 models x the product of these. Two of the five attacks are expensive ones, which have
+# the files of the others among their inputs.
 _GRIDS = {
     100: {"seeds": 1, "tolerances": 5, "epsilons": 2},
     1_000: {"seeds": 1, "tolerances": 10, "epsilons": 10},
@@ -160,7 +158,7 @@ def grid(cells: int, *, everything: bool) -> dict[str, Any]:
 
 
 def measured(command: list[str], log: Path) -> dict[str, float]:
-    """Run a command to its good end: wall seconds, CPU seconds and the largest memory in MB."""
+    """Run a command, which must succeed: wall seconds, CPU seconds and the largest memory in MB."""
     started = time.perf_counter()
     with log.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
@@ -179,7 +177,7 @@ def measured(command: list[str], log: Path) -> dict[str, float]:
 def snakemake(snakefile: Path, folder: Path, *options: str) -> list[str]:
     """The command of a run in a folder, with the project's profile whatever the Snakefile."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "2"]
-    profile = ROOT / "profiles/default"
+    profile = results.ROOT / "profiles/default"
     return [*command, "--workflow-profile", str(profile), "--directory", str(folder), *options]
 
 
@@ -197,23 +195,23 @@ def dry_runs(sizes: list[int], grids: list[str], repeats: int, folder: Path) -> 
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in ("ours", *others)}
         for _ in range(repeats):
             own = ["--dry-run", "--configfile", str(configfile)]
-            runs["ours"].append(measured(snakemake(ROOT / "Snakefile", folder, *own), log))
+            runs["ours"].append(measured(snakemake(results.ROOT / "Snakefile", folder, *own), log))
             jobs = int(re.findall(r"^total +(\d+)$", log.read_text(), re.MULTILINE)[0])
             for name, snakefile in others.items():
                 # `all` is a job, too.
                 options = ["--dry-run", "--config", f"jobs={jobs - 1}"]
                 runs[name].append(measured(snakemake(snakefile, folder, *options), log))
         least = {name: least_of(times) for name, times in runs.items()}
-        for name, figures in least.items():
-            times = {f"times_{key}": value / least["bare"][key] for key, value in figures.items()}
+        for name, values in least.items():
+            times = {f"times_{key}": value / least["bare"][key] for key, value in values.items()}
             rows.append({"cells": cells, "grid": which, "jobs": jobs, "dry_run": name})
-            rows[-1] |= figures | times
+            rows[-1] |= values | times
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 
 def least_of(runs: list[dict[str, float]]) -> dict[str, float]:
-    """Of every figure the least."""
+    """The least of each value."""
     return {name: min(run[name] for run in runs) for name in runs[0]}
 
 
@@ -270,7 +268,7 @@ def main() -> None:
     parser.add_argument("--grids", nargs="+", default=list(_WHICH), choices=list(_WHICH))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--output", type=Path, default=FOLDER / "scale.json", help="where the figures go"
+        "--output", type=Path, default=results.FOLDER / "scale.json", help="the JSON file"
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -280,9 +278,6 @@ def main() -> None:
             "Starts": starts(arguments.repeats, folder),
             "A job that does nothing, seconds": jobs_alone(arguments.repeats, folder),
         }
-    # Not at the top: a process counts the memory of the one that started it, until it has more.
-    from tabulate import tabulate
-
     machine = {
         "processors": os.cpu_count(),
         "python": platform.python_version(),
@@ -290,14 +285,9 @@ def main() -> None:
         "torch": version("torch"),
     }
     report = {"machine": machine, "repeats": arguments.repeats, "tables": tables}
-    target = arguments.output
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=1) + "\n")
-    page = ["# Thousands of cells", ", ".join(f"{k} {v}" for k, v in machine.items())]
+    results.write(report, arguments.output)
     for title, rows in tables.items():
-        page += [f"## {title}", tabulate(rows, headers="keys", tablefmt="github", floatfmt=".3g")]
-    target.with_suffix(".md").write_text("\n\n".join(page) + "\n")
-    print("\n\n".join(page))
+        print(title, *rows, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,19 @@
-"""How fast the core is, side by side with what one would use without it.
+"""How fast the core is, next to what one would use without it.
 
     python benchmarks/speed.py [--data results/mnist_paper/mnist/data.h5] [--device cpu]
                                [--output results/benchmarks/speed.json]
 
-Every ratio is of two times measured in turn in this one run, the best of several repetitions each.
-The figures go to a JSON file and, as tables, to a Markdown file of the same name. Nothing else
-should run meanwhile: two threads of PyTorch become ten times slower when a third process wants a
-core.
+Every ratio is of two times that were measured in turn in this run, the best of several repetitions
+each. The rows are printed and written to a JSON file. Nothing else should run meanwhile: two
+threads of PyTorch become ten times slower when a third process wants a core.
 """
 
 import argparse
-import json
 import multiprocessing
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import contestants
 import nets
+import results
 from contestants import seconds
 from node_robustness.jobs import devices
 
@@ -43,7 +43,7 @@ _PARTS = {
 
 
 def best(works: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, Any]:
-    """The shortest time of each, taken in turn so that a slow moment is nobody's alone."""
+    """The shortest time of each, taken in turn so that a slow moment affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
@@ -51,10 +51,18 @@ def best(works: dict[str, Callable[[], Any]], repeats: int, device: torch.device
     return {name: min(values) for name, values in times.items()}
 
 
-def attack_table(found: nets.Nets, repeats: int, one_by_one: int, batch_size: int) -> Table:
-    """Seconds an image and successes of the attack, at every tolerance and epsilon.
+def quickest(
+    works: Mapping[str, Callable[[], contestants.Attacked]], repeats: int
+) -> dict[str, contestants.Attacked]:
+    """The shortest run of each attack, taken in turn."""
+    runs = [{name: work() for name, work in works.items()} for _ in range(repeats)]
+    return {name: min((run[name] for run in runs), key=lambda run: run.seconds) for name in works}
 
-    Successes are judged as each contestant judges: torchattacks on the batch solved as one.
+
+def attack_table(found: nets.Nets, repeats: int, one_by_one: int, batch_size: int) -> Table:
+    """Seconds per image and successes of the attack, at every tolerance and epsilon.
+
+    Each contestant counts successes in its own way: torchattacks on the batch solved as one.
     """
     rows = []
     for model in found.models.values():  # the first run of anything is slow
@@ -63,46 +71,25 @@ def attack_table(found: nets.Nets, repeats: int, one_by_one: int, batch_size: in
     for name, model in found.models.items():
         for tolerance in TOLERANCES:
             for epsilon in EPSILONS:
-                images, labels = found.images, found.labels
-                runs: dict[str, list[contestants.Attacked]] = {"ours": [], "torchattacks": []}
-                for _ in range(repeats):
-                    runs["ours"].append(
-                        contestants.ours(
-                            model,
-                            images,
-                            labels,
-                            epsilon,
-                            batch_size=batch_size,
-                            tolerance=tolerance,
-                        )
-                    )
-                    runs["torchattacks"].append(
-                        contestants.by_torchattacks(model, images, labels, epsilon, tolerance)
-                    )
-                quickest = {k: min(v, key=lambda run: run.seconds) for k, v in runs.items()}
+                work = model, found.images, found.labels, epsilon
+                ours = partial(contestants.ours, *work, batch_size=batch_size, tolerance=tolerance)
+                theirs = partial(contestants.by_torchattacks, *work, tolerance)
+                best_of = quickest({"ours": ours, "torchattacks": theirs}, repeats)
                 row = {
                     "model": name,
                     "tolerance": tolerance,
                     "epsilon": epsilon,
-                    "ours": quickest["ours"].seconds_an_image,
-                    "torchattacks": quickest["torchattacks"].seconds_an_image,
-                    "successes": int(quickest["ours"].success.sum()),
-                    "successes_torchattacks": int(quickest["torchattacks"].success.sum()),
+                    "ours": best_of["ours"].seconds_an_image,
+                    "torchattacks": best_of["torchattacks"].seconds_an_image,
+                    "successes": int(best_of["ours"].success.sum()),
+                    "successes_torchattacks": int(best_of["torchattacks"].success.sum()),
                 }
                 row["times_torchattacks"] = row["torchattacks"] / row["ours"]
                 if epsilon == 0.1:
                     paper = contestants.by_the_paper(
-                        model, images[few], labels[few], epsilon, tolerance
+                        model, found.images[few], found.labels[few], epsilon, tolerance
                     )
-                    same = contestants.ours(
-                        model,
-                        images,
-                        labels,
-                        epsilon,
-                        batch_size=batch_size,
-                        tolerance=tolerance,
-                        gradient="adjoint",
-                    )
+                    same = ours(gradient="adjoint")
                     row |= {
                         "paper": paper.seconds_an_image,
                         "times_paper": paper.seconds_an_image / row["ours"],
@@ -110,7 +97,7 @@ def attack_table(found: nets.Nets, repeats: int, one_by_one: int, batch_size: in
                         "times_paper_adjoint": paper.seconds_an_image / same.seconds_an_image,
                         "paper_images": one_by_one,
                         "successes_paper": int(paper.success.sum()),
-                        "successes_same_images": int(quickest["ours"].success[few].sum()),
+                        "successes_same_images": int(best_of["ours"].success[few].sum()),
                         "successes_adjoint": int(same.success[few].sum()),
                     }
                 rows.append(row)
@@ -191,7 +178,7 @@ def forward_table(found: nets.Nets, repeats: int) -> Table:
 
 
 def memory_table(arguments: argparse.Namespace, names: list[str]) -> Table:
-    """Peak memory of an attack above that of the loaded network, each in a process of its own."""
+    """Peak memory of an attack above that of the loaded network, each in its own process."""
     context = multiprocessing.get_context("spawn")
     rows = []
     for name in names:
@@ -243,7 +230,7 @@ def _peak_of_this_process() -> float:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 2**10
-    raise OSError("/proc/self/status tells no peak")
+    raise OSError("/proc/self/status has no VmHWM")
 
 
 def batch_table(found: nets.Nets, sizes: list[int], repeats: int) -> Table:
@@ -254,11 +241,10 @@ def batch_table(found: nets.Nets, sizes: list[int], repeats: int) -> Table:
             copies = -(-size // len(found.images))
             images = found.images.repeat(copies, 1, 1, 1)[: max(size, len(found.images))]
             labels = found.labels.repeat(copies)[: len(images)]
-            runs = [
-                contestants.ours(model, images, labels, 0.1, batch_size=size, tolerance=0.1)
-                for _ in range(repeats)
-            ]
-            taken = min(run.seconds for run in runs)
+            ours = partial(
+                contestants.ours, model, images, labels, 0.1, batch_size=size, tolerance=0.1
+            )
+            taken = quickest({"ours": ours}, repeats)["ours"].seconds
             row = {"model": name, "batch_size": size, "images_a_second": len(images) / taken}
             rows.append(row)
             _say("batch size", row)
@@ -299,7 +285,7 @@ def profile_table(found: nets.Nets, batch_size: int) -> Table:
             contestants.ours(
                 model, found.images, found.labels, 0.1, batch_size=batch_size, tolerance=0.1
             )
-        # A GPU's kernels are listed a second time, beside the operators that started them.
+        # A GPU's kernels are listed a second time, next to the operators that started them.
         events = [
             event
             for event in profiler.key_averages()
@@ -323,17 +309,14 @@ def precision_table(found: nets.Nets, repeats: int, batch_size: int) -> Table:
     for allowed in (False, True):
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
         for name, model in found.models.items():
-            runs = [
-                contestants.ours(
-                    model, found.images, found.labels, 0.1, batch_size=batch_size, tolerance=0.1
-                )
-                for _ in range(repeats)
-            ]
+            work = model, found.images, found.labels, 0.1
+            ours = partial(contestants.ours, *work, batch_size=batch_size, tolerance=0.1)
+            run = quickest({"ours": ours}, repeats)["ours"]
             row = {
                 "model": name,
                 "tf32": allowed,
-                "seconds_an_image": min(run.seconds_an_image for run in runs),
-                "successes": int(runs[0].success.sum()),
+                "seconds_an_image": run.seconds_an_image,
+                "successes": int(run.success.sum()),
             }
             rows.append(row)
             _say("TF32", row)
@@ -351,30 +334,6 @@ def _prepare(arguments: argparse.Namespace) -> torch.device:
     return devices.choose_device(arguments.device)
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The report as tables."""
-    machine = report["machine"]
-    about = ", ".join(f"{key} {value}" for key, value in machine.items())
-    parts = [f"# The core's speed\n\nMeasured with {about}.\n"]
-    for title, rows in report["tables"].items():
-        text = rows if isinstance(rows, str) else _rows_as_markdown(rows)
-        parts.append(f"## {title}\n\n{text}\n")
-    return "\n".join(parts)
-
-
-def _rows_as_markdown(rows: Table) -> str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[_cell(row.get(column)) for column in columns] for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -388,7 +347,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--models", nargs="+", default=["MIX", "OON"], choices=list(nets.DESIGNS))
     parser.add_argument(
-        "--output", type=Path, default=nets.FOLDER / "speed.json", help="where the figures go"
+        "--output", type=Path, default=results.FOLDER / "speed.json", help="the JSON file"
     )
     parser.add_argument("--only", nargs="+", help="tables to measure, by their first word")
     arguments = parser.parse_args()
@@ -412,7 +371,7 @@ def main() -> None:
         "TF32": lambda: (
             precision_table(found, repeats, size)
             if cuda
-            else "Skipped: there is no CUDA device here, and TF32 is a matter of those."
+            else "Skipped: TF32 exists only on CUDA devices."
         ),
     }
     measured: dict[str, Table | str] = {}
@@ -433,11 +392,7 @@ def main() -> None:
         },
         "tables": measured,
     }
-    target = arguments.output
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=1) + "\n")
-    target.with_suffix(".md").write_text(markdown(report))
-    print(f"written: {target} and {target.with_suffix('.md')}", file=sys.stderr)
+    results.write(report, arguments.output)
 
 
 if __name__ == "__main__":

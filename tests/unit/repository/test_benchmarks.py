@@ -41,10 +41,7 @@ def test_it_trains_measures_and_writes(speed, tmp_path, monkeypatch):
     (step,) = report["tables"]["Training step, seconds"]
     assert step["times_direct"] == pytest.approx(step["torchdiffeq_direct"] / step["ours"])
     assert all(row["convolutions_share"] > 0 for row in report["tables"]["Forward pass"])
-    assert report["tables"]["TF32"].startswith("Skipped: there is no CUDA device")
-    page = output.with_suffix(".md").read_text()
-    assert page.startswith("# The core's speed\n")
-    assert all(f"## {title}" in page for title in report["tables"])
+    assert report["tables"]["TF32"] == "Skipped: TF32 exists only on CUDA devices."
 
 
 def test_the_papers_procedure_and_ours_do_the_same_work(speed, monkeypatch):
