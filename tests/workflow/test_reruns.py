@@ -92,7 +92,7 @@ def planned(folder: Path, **settings: Any) -> set[str]:
 
 
 def summary(folder: Path, **settings: Any) -> Iterator[dict[str, str]]:
-    """Snakemake's word on every output: its `output_file`, `rule`, `plan`, and more."""
+    """What Snakemake says of every output: its `output_file`, `rule`, `plan`, and more."""
     output = snakemake(folder, options=("--summary",), **settings).output
     table = output[output.index("output_file\t") :].splitlines()
     return csv.DictReader(table, delimiter="\t")
@@ -148,7 +148,7 @@ class TestConfiguration:
             (
                 "tolerances",
                 [1e-3, 1, 0.1],
-                # Adversarials are judged at every tolerance, and the detector compares them all.
+                # The matrix classifies at every tolerance, and the detector compares them all.
                 jobs("evaluate", "audit", "attack", "probe", "trajectory", tolerance=["0.1"])
                 | jobs("judge", "detect", tolerance=["0.001", "0.1", "1"]),
             ),
@@ -171,7 +171,7 @@ class TestConfiguration:
         assert planned(grid, config=config) == new | SUMMARY
 
     @pytest.mark.parametrize(
-        ("key", "values", "anew"),
+        ("key", "values", "again"),
         [
             ("epsilons", [0.3], set()),
             ("tolerances", [1], jobs("judge", tolerance=["1"])),
@@ -181,9 +181,9 @@ class TestConfiguration:
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_one_fewer(self, grid, key, values, anew):
+    def test_one_fewer(self, grid, key, values, again):
         config = wide(**{f"experiments__tiny__{key}": values})
-        assert planned(grid, config=config) == anew | SUMMARY
+        assert planned(grid, config=config) == again | SUMMARY
 
     @pytest.mark.parametrize(
         ("change", "expected"),
@@ -431,9 +431,9 @@ class TestPlan:
             "12 attack jobs: settings.iterations 4 -> 5; images 40 -> None",
             "12 attack, 12 trajectory jobs: epsilon 90over255 is new",
             "24 trajectory, 8 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
-            "inputs are made anew",
+            "inputs are rebuilt",
         }
-        assert lines[-2].endswith("inputs are made anew")
+        assert lines[-2].endswith("inputs are rebuilt")
         assert lines[-1] == "91 jobs in all."
 
     def test_shards(self, grid):
@@ -442,7 +442,7 @@ class TestPlan:
             "36 attack_shard jobs: temporary files are needed again",
             "12 merge jobs: settings.iterations 4 -> 5",
             "12 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
-            "inputs are made anew",
+            "inputs are rebuilt",
             "69 jobs in all.",
         ]
 
@@ -466,7 +466,7 @@ class TestPlan:
             "newer inputs: model.json",
             "1 attack job: interrupted in an earlier run",
             "9 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
-            "inputs are made anew",
+            "inputs are rebuilt",
             "36 jobs in all.",
         ]
 

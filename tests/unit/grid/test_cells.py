@@ -238,7 +238,7 @@ def test_res_is_the_source_by_default():
     assert {grid_cells.source(asked, c).model for c in grid_cells.cells(asked, "e")} == {"RES"}
 
 
-LADDER = ["bim_adjoint", "bim", "bisection", "fgsm", "transfer", "noise", "apgd_ce", "fab_t"]
+SUITE = ["bim_adjoint", "bim", "bisection", "fgsm", "transfer", "noise", "apgd_ce", "fab_t"]
 
 
 def spared_by(asked, **values):
@@ -246,18 +246,18 @@ def spared_by(asked, **values):
 
 
 def test_dear_attacks_leave_out_what_attacks_by_gradients_broke_within_the_smallest_epsilon():
-    asked = config(attacks=[*LADDER, "square", "cw"], epsilons=[0.2, 0.1, 0.3])
+    asked = config(attacks=[*SUITE, "square", "cw"], epsilons=[0.2, 0.1, 0.3])
     gradients = [("bim_adjoint", 0.1), ("bim", 0.1), ("bisection", 0.3), ("fgsm", 0.1)]
     everywhere = list(grid_cells.cells(asked, "e"))
     for one in everywhere:
-        dear = one.attack in ("apgd_ce", "fab_t", "square", "cw")
+        expensive = one.attack in ("apgd_ce", "fab_t", "square", "cw")
         found = attack_settings.cheaper(asked, one)
-        assert keys(found, "attack", "epsilon") == (gradients if dear else [])
+        assert keys(found, "attack", "epsilon") == (gradients if expensive else [])
         assert set(found) <= set(everywhere)
         where = ("dataset", "model", "seed", "tolerance", "norm")
         assert {*keys(found, *where)} <= {*keys([one], *where)}
         settings = attack_settings.attack_settings(asked, one)
-        expected = {"broken_by": dict(gradients), "within": 0.1} if dear else None
+        expected = {"broken_by": dict(gradients), "within": 0.1} if expensive else None
         assert settings.get("skips") == expected
 
 

@@ -88,7 +88,7 @@ def test_statements_do_not_run_together():
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
-    """A script and a package beside it."""
+    """A script, and a package in its folder."""
     for name, text in {
         "script.py": "import os\nimport pack.top\nfrom pack import leaf, VALUE\nimport torch.nn",
         "other.py": "import pack.sub",
@@ -278,7 +278,7 @@ def test_every_script_has_a_rule():
     assert used == {path.stem for path in SCRIPTS.glob("*.py")}
 
 
-def test_what_is_beside_the_modules_belongs_to_some_stage():
+def test_files_next_to_modules_belong_to_some_stage():
     """A file that a module reads, but does not name in a literal, would be in no digest."""
     found = set().union(*(of_script(path) for path in SCRIPTS.glob("*.py")))
     data = {

@@ -57,11 +57,11 @@ class TestWritable:
         (tmp_path / "file").touch()
         (tmp_path / "link").symlink_to("nowhere")
         monkeypatch.chdir(tmp_path)
-        for name, told in (
+        for name, reason in (
             ("file", "is a file, where a folder is needed: move it away"),
             ("link", "is a link to nowhere, which is not there: make it"),
         ):
-            with pytest.raises(UserError, match=f"{name} {told}"):
+            with pytest.raises(UserError, match=f"{name} {reason}"):
                 places.check_writable(Path(name, below))
 
     def test_that_may_not_be_written_to(self, tmp_path, monkeypatch):

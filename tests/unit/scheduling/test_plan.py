@@ -1,8 +1,8 @@
-"""A plan in words: what is told of changed params, of new coordinates and of groups of jobs."""
+"""The plan of a run: changed params, new coordinates, and jobs grouped by reason."""
 
 import pytest
 
-from node_robustness.scheduling.plan import FOLLOWS, newest_part, param_changes, told
+from node_robustness.scheduling.plan import FOLLOWS, newest_part, param_changes, summary
 
 CODE = {"attack.py": "a", "node_robustness/ode/solve.py": "b", "torch": "2.13.0"}
 SETTINGS = {"iterations": 12, "step": {"linf": 0.1}, "loss": "ce"}
@@ -74,12 +74,12 @@ def test_the_coordinate_that_is_new(tmp_path, monkeypatch, there, expected):
     assert newest_part(path, template, wildcards) == expected
 
 
-def test_jobs_are_told_by_reason_and_those_that_follow_come_last():
+def test_jobs_are_grouped_by_reason_and_those_that_follow_come_last():
     jobs = [("tables", FOLLOWS), ("train", "a"), ("attack", "b"), ("attack", "a"), ("attack", "a")]
-    assert told(jobs).splitlines() == [
+    assert summary(jobs).splitlines() == [
         "1 train, 2 attack jobs: a",
         "1 attack job: b",
         f"1 tables job: {FOLLOWS}",
         "5 jobs in all.",
     ]
-    assert told([]) == "Nothing to do: everything is there and up to date."
+    assert summary([]) == "Nothing to do: everything is there and up to date."

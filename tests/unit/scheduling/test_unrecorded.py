@@ -1,4 +1,4 @@
-"""Files without a record are told of once, by the run itself, and only if nothing remakes them."""
+"""A run reports files without a record once, and only if nothing rebuilds them."""
 
 from pathlib import Path
 from types import SimpleNamespace

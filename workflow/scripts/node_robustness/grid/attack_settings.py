@@ -11,15 +11,15 @@ from node_robustness.grid.stages import is_judged
 
 
 def cheaper(config: Config, cell: Cell) -> list[Cell]:
-    """The cells whose broken images a cell leaves out: none unless its attack is a dear one.
+    """The cells whose broken images a cell leaves out: none unless its attack is expensive.
 
     An image that they broke within the smallest epsilon is broken at every epsilon, whatever the
-    dear attack would find. One that they broke at a larger epsilon is not left out there: the dear
-    attack could still come upon a smaller adversarial, which counts at the smaller epsilons too.
+    expensive attack would find. An image that they broke at a larger epsilon is attacked there: the
+    expensive attack could find a smaller perturbation, which counts at the smaller epsilons too.
 
-    Only attacks by gradients spare others their work. Whether a black box or random noise breaks
-    what gradients do not is a question of its own, which must be put to all gradients. The paper's
-    protocol, and adversarials that are judged at other tolerances, stand for themselves.
+    Only images that attacks by gradients broke are left out. Whether a black box or random noise
+    breaks what gradients do not is another question, for which all gradients must fail. The paper's
+    attack, and adversarial examples that are classified at other tolerances, leave no image out.
     """
     experiment = config.experiments[cell.experiment]
     own = config.attacks[cell.attack]

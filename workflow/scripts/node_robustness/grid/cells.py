@@ -76,7 +76,7 @@ def seeds(model: Model, experiment: Experiment) -> list[int]:
 
 
 def check_images(config: Config) -> None:
-    """Look whether every model can learn from the images of its datasets, where these are known.
+    """Check that every model can learn from the images of its datasets, where these are known.
 
     Raises:
         UserError: one of them cannot.
@@ -98,7 +98,7 @@ def check_images_of(
         experiment: its name.
         dataset: whose images they are.
         shape: channels, height and width.
-        before: what a message begins with.
+        before: the beginning of messages.
 
     Raises:
         UserError: one of them cannot.
@@ -132,7 +132,7 @@ def check_images_of(
 
 
 def _check_distances(config: Config, name: str, dataset: str, farthest: float, before: str) -> None:
-    """Look whether the images of a dataset are farther apart in l2 than epsilons and steps."""
+    """Check that the images of a dataset are farther apart in l2 than epsilons and steps."""
     experiment = config.experiments[name]
     if "l2" not in experiment.norms:
         return
@@ -155,7 +155,7 @@ def _check_distances(config: Config, name: str, dataset: str, farthest: float, b
 
 
 def tolerances(model: Model, experiment: Experiment) -> list[float | None]:
-    """The tolerances of a model: one column without any if it takes no adaptive steps."""
+    """The tolerances of a model: None alone if it takes no adaptive steps."""
     return [*experiment.tolerances] if adaptive(model) else [None]
 
 
@@ -165,7 +165,7 @@ def adaptive(model: Model) -> bool:
 
 
 def stepped_alone(model: Model) -> bool:
-    """Whether nothing that a model computes for an image takes its steps for other images too."""
+    """Whether a model takes the steps of each image for that image alone."""
     return model.body != "ode" or model.solver.backend == "batched"
 
 
@@ -188,9 +188,8 @@ def solved(config: Config, name: str) -> Iterator[Solved]:
 def cells(config: Config, name: str) -> Iterator[Cell]:
     """Every attack cell of an experiment.
 
-    An attack has no cell of a norm that it does not know, one that transfers adversarials has none
-    of its own source, and one that draws tolerances has none of a model whose images cannot have
-    each their own.
+    An attack has no cell of a norm that it does not know. A transfer has no cell of its own source.
+    An attack that draws tolerances has no cell of a model whose images must share one.
     """
     experiment = config.experiments[name]
     for item in solved(config, name):
@@ -214,7 +213,7 @@ def cells(config: Config, name: str) -> Iterator[Cell]:
 
 
 def can_run(attack: AnyAttack, model: Model, norm: str) -> bool:
-    """Whether an attack knows a norm and, where it draws tolerances, finds each image its own."""
+    """Whether an attack knows a norm and, if it draws tolerances, each image can have its own."""
     return norm in attack.norms and (not attack.draws_tolerances or stepped_alone(model))
 
 
@@ -225,9 +224,9 @@ def epsilons(attack: AnyAttack, experiment: Experiment, norm: str) -> list[float
 
 
 def source(config: Config, cell: Cell) -> Solved | None:
-    """The model that makes the adversarials of a cell; None but where they are transferred.
+    """The model that the adversarial examples of a cell are made on; None unless transferred.
 
-    It has the cell's seed, or its own first one where it has not, and the cell's tolerance, or
+    It has the cell's seed, or its first one if it lacks that seed, and the cell's tolerance, or
     that of its training where the cell has none.
     """
     experiment = config.experiments[cell.experiment]

@@ -1,4 +1,4 @@
-"""The params of rules: what the results of a job depend on besides its inputs and its code.
+"""The params of rules: what the results of a job depend on, except inputs and code.
 
 Snakemake keeps the params of each output and runs its job again when they change, so they have all
 that counts and nothing else: no device, no threads, no mirror. Each function takes the

@@ -1,4 +1,4 @@
-"""The shards of a cell: parts of its images that are attacked by jobs of their own."""
+"""The shards of a cell: parts of its images, each attacked by one job."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from node_robustness.grid.cells import Cell, source, stepped_alone
 
 @dataclass(frozen=True)
 class Shard:
-    """Some of the test images of a cell: from the one at `first` up to, without, that at `end`."""
+    """Some of the test images of a cell: those from `first` to `end`, without that at `end`."""
 
     first: int
     end: int
@@ -32,8 +32,8 @@ class Shard:
 def is_split(config: Config, dataset: str) -> bool:
     """Whether attacks on a dataset are made in shards.
 
-    They are if it has more test images than one holds, and where shards are kept even if it has
-    not, as it may have later.
+    They are if it has more test images than a shard holds. Where shards are kept, they always are,
+    as there may be more images later.
     """
     size, images = config.compute.shard_size, config.datasets[dataset].images_to_test
     if size is None or images is None:
@@ -45,7 +45,7 @@ def shards(config: Config, cell: Cell) -> list[Shard]:
     """The shards of a cell whose dataset is split, in the order of their images.
 
     Images that are solved as one equation stay together, as their results depend on each other:
-    there a shard holds as many whole batches as `shard_size` begins.
+    `shard_size` is rounded up to whole batches.
     """
     size, images = config.compute.shard_size, config.datasets[cell.dataset].images_to_test
     assert size is not None  # see is_split

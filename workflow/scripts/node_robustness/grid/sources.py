@@ -1,4 +1,4 @@
-"""Where the files come from that a run does not make: datasets and imported weights."""
+"""The sources of files that a run does not make: datasets and imported weights."""
 
 import re
 from pathlib import Path
@@ -15,10 +15,10 @@ def checkpoint(config: Config, model: str, seed: int | str) -> str | None:
 
 
 def check_checkpoints(config: Config) -> None:
-    """Look for the files of all imported weights, relative to the working directory.
+    """Check that the files of all imported weights exist, relative to the working directory.
 
     Raises:
-        UserError: one of them is not there, or has a path that Snakemake takes for a pattern.
+        UserError: one of them is missing, or has a path that Snakemake takes for a pattern.
     """
     for name in config.experiments:
         for item in trained(config, name):

@@ -1,4 +1,4 @@
-"""Which cells, models and tolerances each stage after the attacks takes."""
+"""The cells, models and tolerances of each stage after the attacks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from node_robustness.grid.cells import (
 
 
 @dataclass(frozen=True)
-class Randomised(Trained):
+class RandomisedCell(Trained):
     """A model whose tolerance is drawn, under attacks of a norm and an epsilon."""
 
     PLACE: ClassVar[str] = paths.RANDOMISED
@@ -32,7 +32,7 @@ class Randomised(Trained):
 
 
 @dataclass(frozen=True)
-class Detected(Solved):
+class DetectionCell(Solved):
     """A model at a tolerance, with a detector, under attacks of a norm and an epsilon."""
 
     PLACE: ClassVar[str] = paths.DETECTED
@@ -42,7 +42,7 @@ class Detected(Solved):
 
 
 def fitted(config: Config, name: str) -> Iterator[Trained]:
-    """Those of them that are trained here, and not imported."""
+    """Every set of weights that is trained here and not imported."""
     return (t for t in trained(config, name) if config.models[t.model].weights is None)
 
 
@@ -76,7 +76,7 @@ def audited(config: Config, name: str) -> Iterator[Solved]:
 
 
 def judged(config: Config, name: str) -> Iterator[Cell]:
-    """Every attack cell of an experiment whose adversarials are judged at all tolerances."""
+    """Every cell whose adversarial examples are classified at all tolerances."""
     experiment = config.experiments[name]
     matrix = experiment.matrix
     if matrix is None:
@@ -88,7 +88,7 @@ def judged(config: Config, name: str) -> Iterator[Cell]:
 
 
 def is_judged(config: Config, cell: Cell) -> bool:
-    """Whether a cell, or its like at another epsilon, is judged at all tolerances."""
+    """Whether a cell, at some epsilon, is classified at all tolerances."""
     experiment = config.experiments[cell.experiment]
     matrix = experiment.matrix
     return (
@@ -109,7 +109,7 @@ def _first_of_each_gradient(config: Config, experiment: Experiment) -> list[str]
     return [first[kind] for kind in ("adjoint", "direct") if kind in first]
 
 
-def randomised(config: Config, name: str) -> Iterator[Randomised]:
+def randomised(config: Config, name: str) -> Iterator[RandomisedCell]:
     """Every model of an experiment that is attacked while its tolerance is drawn."""
     experiment = config.experiments[name]
     section = experiment.randomisation
@@ -119,11 +119,11 @@ def randomised(config: Config, name: str) -> Iterator[Randomised]:
         model = config.models[item.model]
         if adaptive(model) and stepped_alone(model):
             for norm, epsilon in perturbations(experiment, section):
-                yield Randomised(name, item.dataset, item.model, item.seed, norm, epsilon)
+                yield RandomisedCell(name, item.dataset, item.model, item.seed, norm, epsilon)
 
 
-def detected(config: Config, name: str) -> Iterator[Detected]:
-    """Every model at a tolerance whose adversarials are to be detected by the other tolerances."""
+def detected(config: Config, name: str) -> Iterator[DetectionCell]:
+    """Every model at a tolerance whose adversarial examples other tolerances are to detect."""
     experiment = config.experiments[name]
     section = experiment.detection
     if section is None or len(experiment.tolerances) == 1:
@@ -134,7 +134,7 @@ def detected(config: Config, name: str) -> Iterator[Detected]:
             continue
         if tau is not None and tau in (section.tolerances or experiment.tolerances):
             for norm, epsilon in perturbations(experiment, section):
-                yield Detected(name, item.dataset, item.model, item.seed, tau, norm, epsilon)
+                yield DetectionCell(name, item.dataset, item.model, item.seed, tau, norm, epsilon)
 
 
 def perturbations(

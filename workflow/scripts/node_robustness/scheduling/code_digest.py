@@ -90,7 +90,7 @@ def _of_script(script: Path, modules: tuple[str, ...]) -> dict[str, str]:
 
 
 def normalised(source: str | bytes) -> str:
-    """The meaning of Python code as text: alike for code that differs in form alone.
+    """The meaning of Python code as text: the same for code that differs in form alone.
 
     Comments, docstrings, formatting, the spelling of literals, imports for type checkers and
     `__version__` do not count. The text is the same under every version of Python that parses the
@@ -160,7 +160,7 @@ class _Code:
 
 
 def _is_idle(item: object) -> bool:
-    """Whether a statement does nothing: a docstring, or the version that files are signed with."""
+    """Whether a statement does nothing: a docstring, or the version that files record."""
     match item:
         case ast.Expr(value=ast.Constant(value=str())):
             return True
@@ -193,8 +193,8 @@ class _Module:
 def _read(path: Path, root: Path) -> _Module:
     code = _Code(package=path.parent.relative_to(root).parts)
     code.add(ast.parse(path.read_bytes(), filename=str(path)))
-    beside = {file.name: file for file in path.parent.iterdir() if file.suffix != ".py"}
-    named = (beside[name] for name in code.literals & beside.keys())
+    neighbours = {file.name: file for file in path.parent.iterdir() if file.suffix != ".py"}
+    named = (neighbours[name] for name in code.literals & neighbours.keys())
     return _Module(
         _digest(" ".join(code.words).encode()),
         frozenset(code.imports),
@@ -240,7 +240,7 @@ def _versions(library: str) -> dict[str, str]:
 def _distributions_with(library: str) -> set[str]:
     """The distributions that a top-level name comes from.
 
-    `importlib.metadata.packages_distributions` says it too, in ten times the time.
+    `importlib.metadata.packages_distributions` gives them too, in ten times the time.
     """
     found = set()
     for distribution in importlib.metadata.distributions():

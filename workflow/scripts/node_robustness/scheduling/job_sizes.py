@@ -1,6 +1,6 @@
 """What a job asks a scheduler for: minutes and megabytes, from the size of its work.
 
-These are requests, not predictions: a queue ends a job that asked for too little, so they are
+These are requests and no predictions. A queue ends a job that asked for too little, so they are
 generous, and they double with every attempt. Like `config`, this module must import quickly.
 
 `_SECONDS` was measured on one core of an AMD EPYC: adjoint gradients of untrained networks of 64
@@ -15,7 +15,7 @@ from node_robustness.config.config import Config
 from node_robustness.config.experiment import Trajectories
 from node_robustness.shapes.datasets import Size
 
-# A dataset of one's own is counted only once it is prepared.
+# Your own data are counted when they are prepared.
 _UNKNOWN_SIZE = Size(60_000, 10_000, 3, 32 * 32)
 
 _START_MINUTES = 10
@@ -67,11 +67,11 @@ def attack_steps(config: Config, name: str) -> int:
 
 
 def trajectory_work(config: Config, dataset: str, follow: Trajectories) -> Work:
-    """The work of three runs of every image, and of what is dear for some of them."""
+    """The work of three runs of every image, and of what is expensive for some of them."""
     every = evaluation_work(config, dataset, 1, follow.images)
     intervals = follow.intervals * (follow.intervals + 1) // 2
-    dear = follow.growth * _GROWTH + follow.causal * _PATCHES * intervals
-    return replace(every, steps=_RUNS + math.ceil(dear / max(every.images, 1)))
+    expensive = follow.growth * _GROWTH + follow.causal * _PATCHES * intervals
+    return replace(every, steps=_RUNS + math.ceil(expensive / max(every.images, 1)))
 
 
 def minutes(

@@ -1,4 +1,4 @@
-"""Where the project and a run lie: any folder works, or one line says why not.
+"""The folders of the project and of a run: each works, or one line says why not.
 
 Every job parses the workflow and with it this module, so it must import quickly (no torch).
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from node_robustness.errors import UserError
 
-# Whatever a shell, or a pattern with wildcards, could take for something else.
+# Characters that have a meaning for a shell, or in a pattern with wildcards.
 _ODD = re.compile(r"[^\w@%+=:,./-]")
 
 
@@ -25,10 +25,10 @@ class _Quoted(str):
 
 
 def quote_python() -> None:
-    """Let Snakemake start scripts with a Python whose path a shell would take apart.
+    """Let Snakemake start scripts with a Python whose path a shell would split.
 
-    Snakemake 9.27 formats `sys.executable` into the command line of a script as it is. As a list of
-    arguments, or as a path, it stays what it was.
+    Snakemake 9.27 formats `sys.executable` into the command line of a script without quotes. In a
+    list of arguments, or as a path, it is not changed.
     """
     sys.executable = _Quoted(sys.executable)
 
@@ -37,11 +37,11 @@ def check_plain(what: str, *paths: Path | str) -> None:
     """Refuse paths that Snakemake does not quote.
 
     Args:
-        what: what it starts with them, for the user.
-        *paths: those that it puts into a command line as they are.
+        what: what it starts with them, for the message.
+        *paths: those that it puts into a command line without quotes.
 
     Raises:
-        UserError: one of them has a character that means something else there.
+        UserError: one of them has a character with a meaning there.
     """
     for path in map(str, paths):
         odd = _ODD.search(path)
@@ -53,7 +53,7 @@ def check_plain(what: str, *paths: Path | str) -> None:
 
 
 def check_docstrings(optimize: int) -> None:
-    """Refuse a Python without docstrings: Altair is not imported without its own.
+    """Refuse a Python without docstrings: Altair cannot be imported without them.
 
     Args:
         optimize: `sys.flags.optimize`.
@@ -69,7 +69,7 @@ def check_docstrings(optimize: int) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse a folder in which nothing can be written, there or yet to be made.
+    """Refuse a folder in which nothing can be written, whether or not it exists yet.
 
     Raises:
         UserError: what is in the way.

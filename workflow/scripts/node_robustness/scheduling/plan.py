@@ -1,9 +1,10 @@
-"""Say in words what a run would do, and why.
+"""Print what a run would do, and why.
 
 Called by `python -m node_robustness.scheduling.plan [ARGUMENTS]`.
 
-The arguments are Snakemake's. It decides what runs; this puts its reasons together: which settings,
-modules and libraries changed, and which coordinates of the grid are new.
+The arguments are Snakemake's. It decides what runs, and a dry run of it lists files. This module
+groups the jobs by reason: which settings, modules and libraries changed, and which coordinates of
+the grid are new.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from snakemake.settings.types import (
     WorkflowSettings,
 )
 
-FOLLOWS = "inputs are made anew"
+FOLLOWS = "inputs are rebuilt"
 _SHOWN = 4
 _NOTHING = object()
 
@@ -41,15 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings.log_level_override = "WARNING"
     with SnakemakeApi(settings) as api:
         try:
-            print(told(reasons(_planned(api, options), options)))
+            print(summary(reasons(_planned(api, options), options)))
         except Exception as error:
             api.print_exception(error)
             return 1
     return 0
 
 
-def told(jobs: Iterable[tuple[str, str]]) -> str:
-    """The plan in words.
+def summary(jobs: Iterable[tuple[str, str]]) -> str:
+    """Summarise a plan.
 
     Args:
         jobs: of each job its rule and the reason for which it runs.
@@ -73,7 +74,7 @@ def told(jobs: Iterable[tuple[str, str]]) -> str:
 
 
 def reasons(workflow: Any, options: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """Of each job that a planned workflow would run, the rule and the reason."""
+    """The rule and the reason of each job that a planned workflow would run."""
     dag = workflow.dag
     forced = bool(options.force or options.forceall or options.forcerun)
     needed = set(dag.needrun_jobs())
@@ -85,25 +86,25 @@ def reasons(workflow: Any, options: argparse.Namespace) -> Iterator[tuple[str, s
 
 
 def param_changes(recorded: Sequence[str], params: Mapping[str, Any]) -> list[str]:
-    """What is different about the params of a job.
+    """Which params of a job changed.
 
     Args:
         recorded: the params of the last run as Snakemake keeps them: Python literals, no names.
         params: the params by name.
 
     Returns:
-        In words, one for each value, module and library that is not what it was.
+        One text for each value, module and library that changed.
     """
-    gone = [_literal(text) for text in recorded if text not in map(repr, params.values())]
+    earlier = [_literal(text) for text in recorded if text not in map(repr, params.values())]
     changes: list[str] = []
     for name, value in params.items():
         if repr(value) in recorded:
             continue
-        before: Any = max(gone, key=partial(_likeness, value), default=_NOTHING)
-        if not _likeness(value, before):
+        before: Any = max(earlier, key=partial(_match_score, value), default=_NOTHING)
+        if not _match_score(value, before):
             changes.append(f"no record of {name} in the earlier run")
             continue
-        gone.remove(before)
+        earlier.remove(before)
         if name == "inputs":
             changes.append("another set of inputs")
         elif name == "code":
@@ -114,7 +115,7 @@ def param_changes(recorded: Sequence[str], params: Mapping[str, Any]) -> list[st
 
 
 def newest_part(path: str, template: str, wildcards: Mapping[str, str]) -> str | None:
-    """Which coordinate of the grid is new where an output is missing.
+    """The coordinate of the grid that is new where an output is missing.
 
     Args:
         path: the output.
@@ -122,8 +123,8 @@ def newest_part(path: str, template: str, wildcards: Mapping[str, str]) -> str |
         wildcards: their values.
 
     Returns:
-        For example `epsilon 0.3 is new`, of the topmost folder that is not there; None if all
-        folders that bear a coordinate are there.
+        For example `epsilon 0.3 is new`, of the topmost folder that is missing; None if all folders
+        with a coordinate are there.
     """
     parts = Path(path).parts
     for depth, part in enumerate(Path(template).parts[:-1], start=1):
@@ -134,7 +135,7 @@ def newest_part(path: str, template: str, wildcards: Mapping[str, str]) -> str |
 
 
 def _planned(api: SnakemakeApi, options: argparse.Namespace) -> Any:
-    """Snakemake's workflow after a dry run with the options that decide what is to be run."""
+    """Snakemake's workflow after a dry run with the options that decide what runs."""
     workflow = api.workflow(
         resource_settings=ResourceSettings(cores=1),
         config_settings=ConfigSettings(
@@ -208,8 +209,8 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _likeness(value: object, before: object) -> float:
-    """How likely a recorded param is the earlier value of one, whose name is not recorded."""
+def _match_score(value: object, before: object) -> float:
+    """How well a recorded value fits as the earlier value of a param; names are not recorded."""
     if isinstance(value, dict) and isinstance(before, dict):
         return len(value.keys() & before.keys()) / len(value.keys() | before.keys())
     if isinstance(value, dict) or isinstance(before, dict) or before is _NOTHING:
@@ -218,7 +219,7 @@ def _likeness(value: object, before: object) -> float:
 
 
 def _edits(name: str, before: Any, value: Any) -> Iterator[str]:
-    """The keys below a setting that are not what they were."""
+    """The keys of a setting that changed."""
     if not (isinstance(before, dict) and isinstance(value, dict)):
         yield f"{name} {before} -> {value}"
         return
@@ -229,7 +230,7 @@ def _edits(name: str, before: Any, value: Any) -> Iterator[str]:
 
 
 def _code_changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """The files and libraries that are not what they were; see `code_digest.of_script`."""
+    """The files and libraries that changed; see `code_digest.of_script`."""
     changed = [name for name in sorted({**before, **now}) if before.get(name) != now.get(name)]
     files = [name for name in changed if "/" in name or name.endswith(".py")]
     if files:

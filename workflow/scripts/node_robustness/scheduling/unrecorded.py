@@ -1,8 +1,9 @@
 """Files without a record of what made them, such as results that were copied without `.snakemake`.
 
-Snakemake reruns a job for another setting or other code only if it has on record with which ones it
-ran; without the record it takes the files as they are, and says so in a dry run alone. Every job
-parses the workflow and with it this module, so it must import quickly (no torch).
+Snakemake reruns a job for another setting or other code only if it has a record of those with which
+the job ran. Without the record it takes the files as they are, and says so in a dry run alone.
+
+Every job parses the workflow and with it this module, so it must import quickly (no torch).
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -11,30 +12,30 @@ from typing import Any
 
 
 def warn(workflow: Any, rules: Collection[Any], say: Callable[[str], object]) -> None:
-    """Have a workflow say, once it is planned, how many of its files have no record.
+    """Let a workflow report, once it is planned, how many of its files have no record.
 
-    Snakemake has no hook at that point: `onstart` is not called where nothing is to be done, which
-    is just when somebody wonders why.
+    Snakemake has no hook at that point. `onstart` is not called where there is nothing to do, which
+    is when a user wonders why.
 
     Args:
-        workflow: Snakemake's, changed in place; one that is a job of another says nothing.
+        workflow: Snakemake's, changed in place; that of a job reports nothing.
         rules: those whose files are looked at.
-        say: what to do with the line, which is about all files together.
+        say: takes the line, which is about all files together.
     """
     build = workflow._build_dag
 
-    def build_and_tell() -> None:
+    def build_and_report() -> None:
         build()
         if workflow.is_main_process:
             files = list(_unrecorded(workflow.dag, rules))
             if files:
-                say(told(files))
+                say(line(files))
 
-    workflow._build_dag = build_and_tell
+    workflow._build_dag = build_and_report
 
 
-def told(files: list[str]) -> str:
-    """The line that says how many files have no record, which is the first, and what to do."""
+def line(files: list[str]) -> str:
+    """How many files have no record, which is the first, and what to do, in one line."""
     which = min(files) if len(files) == 1 else f"{len(files):,} files, {min(files)} the first"
     return (
         f"No record of what made {which}: a changed setting or changed code runs none of that "
