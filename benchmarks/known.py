@@ -133,7 +133,7 @@ class Quantised(Classifier):
 class Evaluated:
     """The tables of an evaluation; see `protocols`, `checks` and `verdicts`."""
 
-    attacked: list[protocols.Attacked]
+    attacked: list[protocols.AttackedNetwork]
     ladder: pd.DataFrame
     protocols: pd.DataFrame
     checks: pd.DataFrame

@@ -38,7 +38,7 @@ from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.sizes import within
 from node_robustness.statistics.crossed import difference
 from node_robustness.verdict import verdicts
-from node_robustness.verdict.protocols import Attacked
+from node_robustness.verdict.protocols import AttackedNetwork
 
 EPSILONS = {"linf": 0.1, "l2": 0.6}
 TOLERANCE = 10.0
@@ -159,7 +159,12 @@ def broken(
 
 
 def compare(
-    group: Attacked, model: nn.Module, images: Tensor, labels: Tensor, name: str, attack: Attack
+    group: AttackedNetwork,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    name: str,
+    attack: Attack,
 ) -> Row:
     """Our attacks on a net at one tolerance in one norm against another implementation."""
     where = group.where

@@ -102,21 +102,21 @@ def told(*paths, probes=()) -> str:
 def test_findings_say_what_the_tables_hold(tmp_path):
     text = told(write_trajectory(tmp_path, cell(), [True] * 7 + [False]))
     for part in (
-        "OON on toy: from t = 0 to 1 the perturbations that fool it grow by a factor of 7.4 (7.4 "
-        "to 7.4), random noise of the same size by 1.6 (1.6 to 1.6) (medians at τ = 0.1, bim, "
-        "ε = 0.1)",
-        "clearly more than the noise in 1 of 1 setting, clearly less in 0.",
+        "OON on toy: from t = 0 to 1, adversarial perturbations grow by a factor of 7.4 (7.4 to "
+        "7.4) and random noise of the same size by 1.6 (1.6 to 1.6) (medians at τ = 0.1, bim, "
+        "ε = 0.1).",
+        "clearly more than the noise in 1 of 1 setting and clearly less in none.",
         "They grow fastest at t = 0.5",
-        "for good at t = 0.75 (0.75 to 0.75) as the head reads it, at t = 0.5",
-        "restores the decision on 7 of 7 adversarials, 100.0 %",
+        "for good at t = 0.75 (0.75 to 0.75) as the head reads it and at t = 0.5",
+        "restores the decision on 7 of 7 adversarial examples, 100.0 %",
         "lasts 0.25 (0.25 to 0.25) and starts at t = 0.5 (0.5 to 0.5) (medians)",
-        "at random, restores 0.0 % (0.0 % to 35.4 %) of the 7 that have others. Over all, random "
-        "intervals restore clearly fewer than the shortest that does in 1 of 1 setting: 0.0 %, "
-        "where the shortest lasts 0.25 (medians).",
+        "restores 0.0 % (0.0 % to 35.4 %) of the 7 for which there are others. Over all settings, "
+        "random intervals restore 0.0 %, clearly fewer than the shortest interval in 1 of 1 "
+        "setting; the shortest lasts 0.25 (medians).",
         "better than chance by more evaluations in 1 of 1 setting (area under the ROC curve at "
         "most 1 (0.74 to 1)",
-        "what it reads before is not a decision of the network, and no probes were fitted",
-        "a median of 2 at τ = 0.1 accepted steps",
+        "what it reads earlier is not a decision of the network. No probes were fitted",
+        "few accepted steps (medians: 2 at τ = 0.1)",
     ):
         assert part in text
 
@@ -129,8 +129,8 @@ def test_findings_say_which_solves_are_short(tmp_path):
         for key, values in steps_of(run, [0, 0.5, 1], 7).items()
     }
     equal = write_trajectory(tmp_path, cell(model="EUL", tolerance=None), [True] * 7, **steps)
-    at_tolerances = "Solves are short at loose tolerances (a median of 2 at τ = 0.1 accepted steps)"
-    of_equal_steps = "Where solves take equal steps these are few (2 at least)"
+    at_tolerances = "Solves at loose tolerances have few accepted steps (medians: 2 at τ = 0.1)"
+    of_equal_steps = "Solves with equal steps have few of them (2 at least)"
     for files in ([adaptive], [equal], [adaptive, equal]):
         text = told(*files)
         assert (at_tolerances in text) == (adaptive in files)
@@ -141,8 +141,8 @@ def test_findings_say_how_well_each_t_is_read(tmp_path):
     probes = [write_probe(tmp_path, solved(tolerance=tau)) for tau in (0.1, 1.0)]
     text = told(write_trajectory(tmp_path, cell(), [True] * 7), probes=probes)
     assert (
-        "read at t = 0 it is right on 10.0 % to 10.0 % of held-out validation images, linear "
-        "probes fitted to states of t = 0 on 90.0 % to 90.0 %." in text
+        "At t = 0 its accuracy on held-out validation images is 10.0 % to 10.0 %; that of linear "
+        "probes fitted to states at t = 0 is 90.0 % to 90.0 %." in text
     )
 
 
@@ -152,20 +152,20 @@ def test_findings_call_no_difference_clear_that_is_none(tmp_path):
     changes = {"noise__distance__l2": same, "attack__distance__l2": same}
     changes |= {"attack__nfe": [18, 19] * 4, "clean__nfe": [18, 19] * 4}
     text = told(write_trajectory(tmp_path, cell(), [True] * N, **changes))
-    assert "clearly more than the noise in 0 of 1 setting, clearly less in 0." in text
-    assert "by more evaluations in 0 of 1 setting" in text
+    assert "clearly more than the noise in none of 1 setting and clearly less in none." in text
+    assert "by more evaluations in none of 1 setting" in text
 
 
 def test_findings_name_the_cells_without_adversarials(tmp_path):
     empty = write_trajectory(tmp_path, cell(epsilon=0.01), [False, False])
     text = told(empty, write_trajectory(tmp_path, cell(), [True] * 7))
     assert (
-        "In 1 of 2 followed settings no adversarial was found, and nothing is said of them here: "
-        "OON at τ = 0.1, bim, ε = 0.01." in text
+        "No adversarial example was found in 1 of 2 followed settings, which these sentences leave "
+        "out: OON at τ = 0.1, bim, ε = 0.01." in text
     )
     assert told(empty).splitlines() == [
-        "In 1 of 1 followed settings no adversarial was found, and nothing is said of them here: "
-        "OON at τ = 0.1, bim, ε = 0.01."
+        "No adversarial example was found in 1 of 1 followed settings, which these sentences leave "
+        "out: OON at τ = 0.1, bim, ε = 0.01."
     ]
 
 

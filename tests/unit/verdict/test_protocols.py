@@ -33,10 +33,10 @@ def attempt(attack: str, epsilon: float, sizes, correct, **settings) -> protocol
     )
 
 
-def attacked(correct, *attempts: protocols.Attempt) -> protocols.Attacked:
+def attacked(correct, *attempts: protocols.Attempt) -> protocols.AttackedNetwork:
     where = {"experiment": "e", "dataset": "d", "model": "M", "seed": 0, "tolerance": 0.1}
     n = len(correct)
-    return protocols.Attacked(
+    return protocols.AttackedNetwork(
         where | {"norm": "linf"}, True, np.arange(n), np.zeros(n, int), np.array(correct), attempts
     )
 

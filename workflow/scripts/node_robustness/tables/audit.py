@@ -260,7 +260,8 @@ def _place(settings: dict[str, Any], attacker: str) -> dict[str, Any]:
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def _source(audit: Arrays, name: str) -> int:
+def source_of(audit: Arrays, name: str) -> int:
+    """The position of a source of gradients in the arrays of an audit."""
     return [str(source) for source in audit["sources"]].index(name)
 
 
@@ -276,7 +277,7 @@ def derivative_errors(audit: Arrays, source: str, reference: str) -> NDArray[np.
         For every image the Euclidean norm over directions of the deviation, over that of the
         finite differences; NaN where these are all zero.
     """
-    derivative = audit["derivative"][:, _source(audit, source)].astype(float)
+    derivative = audit["derivative"][:, source_of(audit, source)].astype(float)
     differences = audit[reference].astype(float)
     size = np.linalg.norm(differences, axis=1)
     errors = np.linalg.norm(derivative - differences, axis=1)

@@ -1,8 +1,8 @@
-"""What a gap comes from: gradients that mislead the paper's attack, or an attack that is weak.
+"""What causes a gap: gradients that mislead the paper's attack, or an attack that is weak.
 
-An attack of ten steps and one loss leaves more than the strongest of many on any model, also where
-its gradients are as good as gradients can be. A gap is laid at the gradients' door unless the
-evaluation shows them sound.
+An attack of ten steps and one loss leaves more than the strongest of many on any model, even where
+its gradients are accurate. A gap is attributed to masked gradients unless the audit shows that the
+gradients are accurate.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from node_robustness.verdict.protocols import Attempt
 from node_robustness.words import points
 
 SMALL = 0.05
-"""Share of the images below which no difference is spoken of."""
+"""Share of the images below which a difference is not reported."""
 
 _OF_GRADIENTS = (
     "gradients_exist",
@@ -31,11 +31,11 @@ _BUDGET = ("method", "iterations", "step", "restarts", "loss", "early_stop", "ta
 
 @dataclass(frozen=True)
 class Doubts:
-    """What speaks against the gradients that an attack follows.
+    """Why the gradients that an attack follows may be inaccurate.
 
     Attributes:
-        found: what does, in words.
-        unmeasured: titles of the checks that might, and were not made.
+        found: the evidence, in words.
+        unmeasured: titles of the checks of gradients that were not measured.
     """
 
     found: tuple[str, ...]
@@ -43,12 +43,12 @@ class Doubts:
 
     @property
     def sound(self) -> bool:
-        """Whether the gradients were looked at and nothing speaks against them."""
+        """Whether all checks of the gradients were measured and found nothing."""
         return not self.found and not self.unmeasured
 
 
 def doubts(item: Replicated, checks: pd.DataFrame, paper: str | None, epsilon: float) -> Doubts:
-    """Say what speaks against the gradients of the paper's attack.
+    """Say why the gradients of the paper's attack may be inaccurate.
 
     Args:
         item: A model at a tolerance in a norm.
@@ -61,15 +61,15 @@ def doubts(item: Replicated, checks: pd.DataFrame, paper: str | None, epsilon: f
         follows it; and attacks which differ from the paper's in their gradient alone, where they
         break at least 5 points of the images more.
     """
-    letters = [_attempt(group.attempts, paper, epsilon) for group in item.groups.values()]
+    papers = [_attempt(group.attempts, paper, epsilon) for group in item.groups.values()]
     wanted = {*_OF_GRADIENTS}
-    if any(letter is not None and letter.gradient == "adjoint" for letter in letters):
+    if any(own is not None and own.gradient == "adjoint" for own in papers):
         wanted.add(_OF_ADJOINT)
-    own = checks[checks.check.isin(wanted)]
-    failed = [f"failed: {title}" for title in dict.fromkeys(own.title[own.outcome == FAILED])]
+    rows = checks[checks.check.isin(wanted)]
+    failed = [f"failed: {title}" for title in dict.fromkeys(rows.title[rows.outcome == FAILED])]
     return Doubts(
-        (*failed, *_repaired(item, paper, epsilon)),
-        tuple(dict.fromkeys(own.title[own.outcome == NOT_MEASURED])),
+        (*failed, *_with_other_gradients(item, paper, epsilon)),
+        tuple(dict.fromkeys(rows.title[rows.outcome == NOT_MEASURED])),
     )
 
 
@@ -77,15 +77,15 @@ def _attempt(attempts: tuple[Attempt, ...], attack: str | None, epsilon: float) 
     return next((a for a in attempts if (a.attack, a.epsilon) == (attack, epsilon)), None)
 
 
-def _repaired(item: Replicated, paper: str | None, epsilon: float) -> list[str]:
+def _with_other_gradients(item: Replicated, paper: str | None, epsilon: float) -> list[str]:
     """What the same attack breaks with another gradient."""
     more: dict[str, list[float]] = {}
     for group in item.groups.values():
-        letter = _attempt(group.attempts, paper, epsilon)
+        own = _attempt(group.attempts, paper, epsilon)
         for other in group.attempts:
-            if letter is None or other.epsilon != epsilon or not _alike(letter, other):
+            if own is None or other.epsilon != epsilon or not _alike(own, other):
                 continue
-            gained = group.correct & other.success & ~letter.success
+            gained = group.correct & other.success & ~own.success
             more.setdefault(other.attack, []).append(float(np.mean(gained)))
     return [
         f"the same steps along the gradient of {attack} break {points(float(np.mean(shares)))} more"
@@ -94,10 +94,10 @@ def _repaired(item: Replicated, paper: str | None, epsilon: float) -> list[str]:
     ]
 
 
-def _alike(letter: Attempt, other: Attempt) -> bool:
+def _alike(own: Attempt, other: Attempt) -> bool:
     """Whether two attacks differ in their gradient alone."""
 
     def budget(attempt: Attempt) -> dict[str, Any]:
         return {name: attempt.settings.get(name) for name in _BUDGET}
 
-    return letter.gradient != other.gradient and budget(letter) == budget(other)
+    return own.gradient != other.gradient and budget(own) == budget(other)

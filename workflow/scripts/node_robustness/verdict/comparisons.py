@@ -14,7 +14,7 @@ from node_robustness.perturbations.sizes import Bools
 from node_robustness.statistics.crossed import Difference, difference, holm, proportion
 from node_robustness.statistics.intervals import SIGNIFICANCE, Estimate
 from node_robustness.tables.frame import tabulate
-from node_robustness.verdict.protocols import Attacked
+from node_robustness.verdict.protocols import AttackedNetwork
 
 PROTOCOLS = ("paper", "strongest")
 
@@ -46,7 +46,7 @@ class Replicated:
     """
 
     where: dict[str, Any]
-    groups: dict[int, Attacked]
+    groups: dict[int, AttackedNetwork]
 
     @property
     def ode(self) -> bool:
@@ -77,7 +77,7 @@ class Replicated:
         return np.stack(found) if rows and len(found) == len(rows) else None
 
 
-def replicated(attacked: Iterable[Attacked]) -> list[Replicated]:
+def replicated(attacked: Iterable[AttackedNetwork]) -> list[Replicated]:
     """Put the seeds of every model, tolerance and norm together.
 
     Args:
@@ -90,7 +90,7 @@ def replicated(attacked: Iterable[Attacked]) -> list[Replicated]:
         UserError: Models of one dataset were attacked on different images.
     """
     found: dict[tuple[Any, ...], Replicated] = {}
-    images: dict[str, Attacked] = {}
+    images: dict[str, AttackedNetwork] = {}
     for group in attacked:
         first = images.setdefault(group.where["dataset"], group)
         if not np.array_equal(first.index, group.index):
@@ -104,7 +104,7 @@ def replicated(attacked: Iterable[Attacked]) -> list[Replicated]:
     return list(found.values())
 
 
-def _place(group: Attacked) -> str:
+def _place(group: AttackedNetwork) -> str:
     return paths.fill(paths.folder(paths.TRAINED), group.where)
 
 

@@ -13,19 +13,19 @@ from node_robustness.tables.frame import tabulate
 from node_robustness.verdict.causes import SMALL
 from node_robustness.verdict.comparisons import Replicated, columns, reference_tolerance
 from node_robustness.verdict.verdicts import (
-    _ENDING,
-    _WHERE,
     ABSENT,
+    ENDING,
     HOLDS,
     LEVEL,
     MASKED,
     UNDECIDED,
-    _ending,
+    WHERE,
+    ending,
 )
 from node_robustness.words import points, signed
 
 _GAINS = {
-    **_WHERE,
+    **WHERE,
     "reference": "float64",
     **{
         f"{name}{part}": "float64"
@@ -33,7 +33,7 @@ _GAINS = {
         for part in ("", "_low", "_high")
     },
     **dict.fromkeys(["p_paper", "p_strongest"], "float64"),
-    **_ENDING,
+    **ENDING,
 }
 
 
@@ -47,7 +47,7 @@ def gain_table(
 
     Args:
         items: Result of `comparisons.replicated`.
-        verdicts: Result of `verdict_table`.
+        verdicts: Result of `verdicts.verdict_table`.
         paper: Name of the paper's attack, None without one.
         trained: Tolerance in training, by model.
 
@@ -139,29 +139,29 @@ def _gain(
 
 def _decide_gain(row: Mapping[str, Any], verdicts: pd.DataFrame) -> dict[str, str]:
     if row["paper"] <= 0 or row["p_paper"] >= SIGNIFICANCE:
-        return _ending(
+        return ending(
             ABSENT,
             "no_gain",
             f"Under the paper's protocol robust accuracy changes by {signed(row['paper'])} "
             f"({signed(row['paper_low'])} to {signed(row['paper_high'])}): no clear gain.",
         )
-    told = (
+    shown = (
         f"The paper's protocol shows a gain of {points(row['paper'])}, the strongest attack "
         f"a change of {signed(row['strongest'])}"
     )
     if row["p_masked"] < LEVEL:
-        return _ending(MASKED, "hidden", f"{told}: {points(row['hidden'])} are masked gradients.")
+        return ending(MASKED, "hidden", f"{shown}: {points(row['hidden'])} are masked gradients.")
     cell = _cell(row, verdicts)
     remains = row["strongest"] > 0 and row["p_strongest"] < SIGNIFICANCE
     if remains and row["p_holds"] < LEVEL and cell == HOLDS:
-        return _ending(HOLDS, "hidden", f"{told}: the gain is there under both.")
+        return ending(HOLDS, "hidden", f"{shown}: both protocols show the gain.")
     if not remains:
         why = "whether a gain remains under the strongest attack is not clear"
     elif not row["p_holds"] < LEVEL:
         why = "how much of it remains is not clear"
     else:
         why = f"but the verdict on robust accuracy at this tolerance is {cell}"
-    return _ending(UNDECIDED, "unclear", f"{told}; {why}.")
+    return ending(UNDECIDED, "unclear", f"{shown}; {why}.")
 
 
 def _cell(row: Mapping[str, Any], verdicts: pd.DataFrame) -> str:

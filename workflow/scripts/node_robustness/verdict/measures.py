@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node_robustness.perturbations.sizes import within
-from node_robustness.tables.audit import Arrays, _source, derivative_errors
-from node_robustness.verdict.protocols import CONTROL, Attacked, Attempt
+from node_robustness.tables.audit import Arrays, derivative_errors, source_of
+from node_robustness.verdict.protocols import CONTROL, AttackedNetwork, Attempt
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Evidence:
         groups: Its attacks, one item a norm.
         clean: The arrays of its clean.h5.
         audit: Those of its audit.h5, None without one.
-        judged: Those of its judged.h5, one item a cell, with the cell's ``tolerance`` beside.
+        judged: Those of its judged.h5, one item a cell, with the cell's ``tolerance``.
     """
 
-    groups: list[Attacked]
+    groups: list[AttackedNetwork]
     clean: Arrays
     audit: Arrays | None
     judged: list[tuple[float | None, Arrays]]
@@ -46,22 +46,29 @@ def _mean(values: NDArray[Any] | None) -> float:
     return math.nan if values is None or not len(values) else float(np.mean(values))
 
 
+def _median(values: NDArray[Any]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
 def _largest(values: Iterable[float]) -> float:
     return max(values, default=math.nan)
 
 
-def _single_step_alone(evidence: Evidence) -> float:
+def single_step_alone(evidence: Evidence) -> float:
+    """The share of the images that a single step breaks and several steps do not."""
     single = evidence.of_correct("single_step_success")
     several = evidence.of_correct("iterations_success")
     return math.nan if single is None or several is None else _mean(single & ~several[:, 0])
 
 
-def _gained_by_doubling(evidence: Evidence) -> float:
+def gained_by_doubling(evidence: Evidence) -> float:
+    """The share of the images that twice the iterations break more."""
     success = evidence.of_correct("iterations_success")
     return math.nan if success is None else _mean(success[:, 1]) - _mean(success[:, 0])
 
 
-def _lost_with_epsilon(evidence: Evidence) -> float:
+def lost_with_epsilon(evidence: Evidence) -> float:
     """The largest loss of success from one epsilon to the next; none where there is but one."""
     losses = []
     for group in evidence.groups:
@@ -73,7 +80,8 @@ def _lost_with_epsilon(evidence: Evidence) -> float:
     return _largest(losses)
 
 
-def _unbroken_at_large_epsilon(evidence: Evidence) -> float:
+def unbroken_at_large_epsilon(evidence: Evidence) -> float:
+    """The share of the images that survive the largest change."""
     return 1 - _mean(evidence.of_correct("large_epsilon_success"))
 
 
@@ -92,11 +100,13 @@ def _alone(evidence: Evidence, own: Callable[[Attempt], bool]) -> float:
     return _largest(shares)
 
 
-def _black_box_alone(evidence: Evidence) -> float:
+def black_box_alone(evidence: Evidence) -> float:
+    """The largest share of the images that only black-box attacks break."""
     return _alone(evidence, lambda attempt: attempt.black_box)
 
 
-def _noise_alone(evidence: Evidence) -> float:
+def noise_alone(evidence: Evidence) -> float:
+    """The largest share of the images that only random noise breaks."""
     return _alone(evidence, lambda attempt: attempt.method == CONTROL)
 
 
@@ -104,45 +114,43 @@ def _of_direct(evidence: Evidence, name: str) -> NDArray[Any] | None:
     """The column of the source ``direct`` of an array of the audit."""
     if evidence.audit is None or name not in evidence.audit:
         return None
-    column: NDArray[Any] = evidence.audit[name][:, _source(evidence.audit, "direct")]
+    column: NDArray[Any] = evidence.audit[name][:, source_of(evidence.audit, "direct")]
     return column
 
 
-def _no_gradient(evidence: Evidence) -> float:
+def no_gradient(evidence: Evidence) -> float:
+    """The share of the images whose direct gradient is zero or not finite."""
     norms = _of_direct(evidence, "gradient_norm")
     return math.nan if norms is None else _mean(~(np.isfinite(norms) & (norms > 0)))
 
 
-def _median_error(evidence: Evidence, reference: str) -> float:
+def median_error(evidence: Evidence, reference: str) -> float:
+    """The median relative error of direct derivatives against finite differences."""
     if evidence.audit is None or reference not in evidence.audit:
         return math.nan
-    errors = derivative_errors(evidence.audit, "direct", reference)
-    known = errors[np.isfinite(errors)]
-    return float(np.median(known)) if len(known) else math.nan
+    return _median(derivative_errors(evidence.audit, "direct", reference))
 
 
-def _adjoint_cosine(evidence: Evidence) -> float:
+def adjoint_cosine(evidence: Evidence) -> float:
+    """The median cosine between adjoint and direct gradients."""
     audit = evidence.audit
     if audit is None or "adjoint" not in [str(source) for source in audit["sources"]]:
         return math.nan
-    cosines = audit["cosine"][:, _source(audit, "direct"), _source(audit, "adjoint")]
-    known = cosines[np.isfinite(cosines)]
-    return float(np.median(known)) if len(known) else math.nan
+    return _median(audit["cosine"][:, source_of(audit, "direct"), source_of(audit, "adjoint")])
 
 
-def _precision_cosine(evidence: Evidence) -> float:
+def precision_cosine(evidence: Evidence) -> float:
+    """The median cosine between gradients in single and in double precision."""
     cosines = _of_direct(evidence, "precision_cosine")
-    if cosines is None:
-        return math.nan
-    known = cosines[np.isfinite(cosines)]
-    return float(np.median(known)) if len(known) else math.nan
+    return math.nan if cosines is None else _median(cosines)
 
 
-def _neighbours(evidence: Evidence) -> float:
+def neighbours_changed(evidence: Evidence) -> float:
+    """The share of close neighbours of images that are predicted otherwise."""
     return _mean(evidence.of_correct("neighbours_changed"))
 
 
-def _unlike_its_claim(evidence: Evidence) -> float:
+def unlike_its_claim(evidence: Evidence) -> float:
     """Claims of success or failure that the prediction for the returned image contradicts."""
     shares = []
     for group in evidence.groups:
@@ -153,7 +161,8 @@ def _unlike_its_claim(evidence: Evidence) -> float:
     return _largest(shares)
 
 
-def _unconfirmed(evidence: Evidence) -> float:
+def unconfirmed(evidence: Evidence) -> float:
+    """The largest share of the adversarial examples of a cell that a second solve gets right."""
     shares = []
     for tolerance, judged in evidence.judged:
         at = np.flatnonzero(judged["tolerances"] == tolerance)
@@ -163,15 +172,18 @@ def _unconfirmed(evidence: Evidence) -> float:
     return _largest(shares)
 
 
-def _depends_on_batch(evidence: Evidence) -> float:
+def depends_on_batch(evidence: Evidence) -> float:
+    """The share of the images that are predicted otherwise alone than in a batch."""
     return math.nan if evidence.audit is None else _mean(evidence.audit["alone_prediction_differs"])
 
 
-def _planted_survived(evidence: Evidence) -> float:
+def planted_survived(evidence: Evidence) -> float:
+    """The share of the images of a planted weak model that survive the attack."""
     return math.nan if evidence.audit is None else 1 - _mean(evidence.audit["planted_success"])
 
 
-def _failed_solves(evidence: Evidence) -> float:
+def failed_solves(evidence: Evidence) -> float:
+    """The largest share of failed solves, of clean images or of adversarial examples."""
     failed = [_mean(evidence.clean["status"] != 0)] if "status" in evidence.clean else []
     for group in evidence.groups:
         failed += [_mean(a.success & (a.predictions < 0)) for a in group.attempts]

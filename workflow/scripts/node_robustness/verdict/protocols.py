@@ -1,6 +1,6 @@
 """Robust accuracy under two protocols, image by image: the paper's, and the strongest attack.
 
-``paper`` is one attack to the letter: an image is robust at an epsilon if the cell of that attack
+``paper`` is one attack to the papers: an image is robust at an epsilon if the cell of that attack
 at that epsilon found no adversarial. ``strongest`` is the minimum over all attacks: an image is
 broken at an epsilon if any attack, at whichever epsilon it ran, found an adversarial of that size
 or smaller. Under both, an image that is misclassified without an attack is not robust.
@@ -26,7 +26,7 @@ from node_robustness.statistics.intervals import wilson
 from node_robustness.tables.frame import CELL, SOLVED, natural, place, rate, tabulate
 
 CONTROL = "noise"
-"""The method that searches nothing: a control, of which every attack must be the better."""
+"""The method that searches nothing: a control, which every attack must outperform."""
 
 _WHERE = {**SOLVED, "norm": "str"}
 _EXAMPLES = {
@@ -123,7 +123,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackedNetwork:
     """All attacks on one model at one tolerance in one norm, on the same n images.
 
     Attributes:
@@ -165,7 +165,7 @@ class Attacked:
         return None
 
 
-def read_attacked(paths: Iterable[Path | str]) -> list[Attacked]:
+def read_attacked(paths: Iterable[Path | str]) -> list[AttackedNetwork]:
     """Read attack cells and put those together that attack the same thing.
 
     Args:
@@ -223,7 +223,7 @@ def _read_cell(path: Path, file: h5py.File) -> _Cell:
     )
 
 
-def _join(cells: Sequence[_Cell]) -> Attacked:
+def _join(cells: Sequence[_Cell]) -> AttackedNetwork:
     first = cells[0]
     for cell in cells[1:]:
         if not np.array_equal(cell.index, first.index):
@@ -232,7 +232,7 @@ def _join(cells: Sequence[_Cell]) -> Attacked:
                 "snakemake again"
             )
     attempts = sorted((c.attempt for c in cells), key=lambda a: (natural(a.attack), a.epsilon))
-    return Attacked(
+    return AttackedNetwork(
         first.where,
         first.ode,
         first.index,
@@ -242,7 +242,7 @@ def _join(cells: Sequence[_Cell]) -> Attacked:
     )
 
 
-def example_sizes(attacked: Iterable[Attacked], paper: str | None) -> pd.DataFrame:
+def example_sizes(attacked: Iterable[AttackedNetwork], paper: str | None) -> pd.DataFrame:
     """Tabulate the smallest adversarial of every image.
 
     Args:
@@ -260,7 +260,7 @@ def example_sizes(attacked: Iterable[Attacked], paper: str | None) -> pd.DataFra
     return tabulate((row for group in attacked for row in _example_rows(group, paper)), _EXAMPLES)
 
 
-def _example_rows(group: Attacked, paper: str | None) -> list[dict[str, Any]]:
+def _example_rows(group: AttackedNetwork, paper: str | None) -> list[dict[str, Any]]:
     sizes = np.array([attempt.size for attempt in group.attempts])
     best = sizes.argmin(axis=0)
     columns = {
@@ -278,12 +278,12 @@ def _example_rows(group: Attacked, paper: str | None) -> list[dict[str, Any]]:
     ]
 
 
-def _smallest_of(group: Attacked, chosen: Callable[[Attempt], bool]) -> Floats:
+def _smallest_of(group: AttackedNetwork, chosen: Callable[[Attempt], bool]) -> Floats:
     ran = any(map(chosen, group.attempts))
     return group.smallest(chosen) if ran else np.full(len(group.index), math.nan)
 
 
-def budget_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
+def budget_table(attacked: Iterable[AttackedNetwork]) -> pd.DataFrame:
     """Tabulate what every cell was attacked with.
 
     Args:
@@ -315,7 +315,7 @@ def budget_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
     return tabulate(rows, _BUDGETS)
 
 
-def suite_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
+def suite_table(attacked: Iterable[AttackedNetwork]) -> pd.DataFrame:
     """Tabulate what every attack achieves at every epsilon.
 
     Args:
@@ -332,7 +332,7 @@ def suite_table(attacked: Iterable[Attacked]) -> pd.DataFrame:
     return tabulate((row for group in attacked for row in _suite_rows(group)), _SUITE)
 
 
-def _suite_rows(group: Attacked) -> list[dict[str, Any]]:
+def _suite_rows(group: AttackedNetwork) -> list[dict[str, Any]]:
     rows = []
     for attack in dict.fromkeys(attempt.attack for attempt in group.attempts):
         first = next(attempt for attempt in group.attempts if attempt.attack == attack)
@@ -353,7 +353,7 @@ def _suite_rows(group: Attacked) -> list[dict[str, Any]]:
     return rows
 
 
-def protocol_table(attacked: Iterable[Attacked], paper: str | None) -> pd.DataFrame:
+def protocol_table(attacked: Iterable[AttackedNetwork], paper: str | None) -> pd.DataFrame:
     """Tabulate robust accuracy under the paper's protocol and under the strongest attack.
 
     Args:
@@ -370,21 +370,21 @@ def protocol_table(attacked: Iterable[Attacked], paper: str | None) -> pd.DataFr
     return tabulate((row for group in attacked for row in _protocol_rows(group, paper)), _PROTOCOLS)
 
 
-def _protocol_rows(group: Attacked, paper: str | None) -> list[dict[str, Any]]:
+def _protocol_rows(group: AttackedNetwork, paper: str | None) -> list[dict[str, Any]]:
     rows = []
     for epsilon in group.epsilons:
-        strongest, letter = group.strongest(epsilon), group.paper(paper, epsilon)
+        strongest, papers = group.strongest(epsilon), group.paper(paper, epsilon)
         n = len(strongest)
         row = group.where | {"epsilon": epsilon, "n": n, "correct": int(group.correct.sum())}
         row |= rate("strongest", "strongest", int(strongest.sum()), n)
-        if letter is not None:
-            row |= rate("paper", "paper", int(letter.sum()), n)
-            row |= rate("gap", "gap", int((letter & ~strongest).sum()), n)
+        if papers is not None:
+            row |= rate("paper", "paper", int(papers.sum()), n)
+            row |= rate("gap", "gap", int((papers & ~strongest).sum()), n)
         rows.append(row)
     return rows
 
 
-def curve_table(attacked: Iterable[Attacked], paper: str | None) -> pd.DataFrame:
+def curve_table(attacked: Iterable[AttackedNetwork], paper: str | None) -> pd.DataFrame:
     """Tabulate robust accuracy as a function of epsilon.
 
     Args:
@@ -401,7 +401,7 @@ def curve_table(attacked: Iterable[Attacked], paper: str | None) -> pd.DataFrame
     return tabulate((row for group in attacked for row in _curve_rows(group, paper)), _CURVES)
 
 
-def _curve_rows(group: Attacked, paper: str | None) -> list[dict[str, Any]]:
+def _curve_rows(group: AttackedNetwork, paper: str | None) -> list[dict[str, Any]]:
     protocols: dict[str, Callable[[Attempt], bool]] = {
         "strongest": lambda _: True,
         "paper": lambda attempt: attempt.attack == paper,
@@ -428,7 +428,7 @@ def _curve_rows(group: Attacked, paper: str | None) -> list[dict[str, Any]]:
 
 
 def _steps(sizes: Floats, epsilons: Sequence[float]) -> Floats:
-    """Where the curve is told: at 0, at the grid's epsilons, and at the sizes, or some of them."""
+    """The points of the curve: 0, the epsilons of the grid, and the sizes or some of them."""
     found = np.unique(sizes[np.isfinite(sizes)])
     if len(found) > _CURVE_POINTS:
         found = found[np.linspace(0, len(found) - 1, _CURVE_POINTS).round().astype(int)]

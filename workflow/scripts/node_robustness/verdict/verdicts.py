@@ -1,8 +1,8 @@
-"""The verdict on every cell and on the claim of larger tolerances: holds, masked or undecided.
+"""The verdict on every setting: holds, masked or undecided.
 
-The rules are written in docs/verdict.md. Two errors are guarded against at once over all cells of
-an experiment, each at 2.5 % (Holm): to call robustness masked that is not, and to say that it
-holds where the strongest attack sees through it. Whatever is not shown either way is undecided.
+docs/verdict.md has the rules. Two errors are controlled over all settings of an experiment, each at
+2.5 % (Holm): to call robustness masked that is not, and to say that it holds where the strongest
+attack breaks it. What is not shown either way is undecided.
 """
 
 import math
@@ -36,25 +36,25 @@ LEVEL = SIGNIFICANCE / 2
 STEPS = 100
 """Gradient steps on an image, restarts and targets included, of a strong white-box attack."""
 
-_WHERE = {
+WHERE = {
     **dict.fromkeys(["experiment", "dataset", "model"], "str"),
     "tolerance": "float64",
     "norm": "str",
     "epsilon": "float64",
     **dict.fromkeys(["n", "seeds"], "int64"),
 }
-_ENDING = {
+ENDING = {
     **dict.fromkeys(["p_masked", "p_holds"], "float64"),
     **dict.fromkeys(["verdict", "because", "reason"], "str"),
 }
 _VERDICTS = {
-    **_WHERE,
+    **WHERE,
     **{
         f"{name}{part}": "float64"
         for name in ("clean", "paper", "strongest", "gap")
         for part in ("", "_low", "_high")
     },
-    **_ENDING,
+    **ENDING,
 }
 
 
@@ -146,7 +146,7 @@ def verdict_table(
 
 
 def _case(item: Replicated, epsilon: float, checks: pd.DataFrame, paper: str | None) -> _Case:
-    strongest, letter = (item.robust(p, paper, epsilon) for p in ("strongest", "paper"))
+    strongest, papers = (item.robust(p, paper, epsilon) for p in ("strongest", "paper"))
     assert strongest is not None  # every cell has it
     row = item.where | {
         "epsilon": epsilon,
@@ -156,9 +156,9 @@ def _case(item: Replicated, epsilon: float, checks: pd.DataFrame, paper: str | N
         **columns("strongest", proportion(strongest)),
     }
     gap, gap_by_seed = None, []
-    if letter is not None and letter.size:
-        hidden = letter & ~strongest
-        row |= columns("paper", proportion(letter)) | columns("gap", proportion(hidden))
+    if papers is not None and papers.size:
+        hidden = papers & ~strongest
+        row |= columns("paper", proportion(papers)) | columns("gap", proportion(hidden))
         gap, gap_by_seed = Share.of(hidden), hidden.mean(axis=1).tolist()
     own = _of(checks, item)
     return _Case(
@@ -223,24 +223,22 @@ def _decide(case: _Case, family: int, paper: str | None) -> dict[str, str]:
     row, gap = case.row, case.gap
     if row["clean"] == 0:
         why = ", because the solver fails on every one" if case.unsolved else ""
-        return _ending(
+        return ending(
             UNDECIDED,
             "no_correct",
-            f"No image is classified correctly without an attack{why}: there was nothing to "
-            "attack.",
+            f"No image is classified correctly without an attack{why}: nothing was attacked.",
         )
     if gap is None:
-        return _ending(
+        return ending(
             UNDECIDED,
             "no_paper",
-            "No attack of this experiment is the paper's, so that there is nothing to compare "
-            "with: add bim_adjoint to the attacks, or name one of them under paper_attack."
+            "No attack of this experiment is the paper's: add bim_adjoint to the attacks, or name "
+            "one of them under paper_attack."
             if paper is None
-            else f"{paper}, the paper's attack here, has no cell of this norm and epsilon, so that "
-            "there is nothing to compare with.",
+            else f"{paper}, the paper's attack here, has no cell with this norm and epsilon.",
         )
     if row["p_masked"] < LEVEL and not case.gradients.sound:
-        return _ending(
+        return ending(
             MASKED,
             "gap",
             f"The paper's protocol leaves {percent(row['paper'])} of the images, the strongest "
@@ -249,8 +247,8 @@ def _decide(case: _Case, family: int, paper: str | None) -> dict[str, str]:
         )
     reasons = list(_reasons(case, gap, family))
     if reasons:
-        return _ending(UNDECIDED, reasons[0][0], " ".join(sentence for _, sentence in reasons))
-    return _ending(
+        return ending(UNDECIDED, reasons[0][0], " ".join(sentence for _, sentence in reasons))
+    return ending(
         HOLDS,
         "gap",
         f"The strongest attack leaves {percent(row['strongest'])} of the images, the paper's "
@@ -260,14 +258,14 @@ def _decide(case: _Case, family: int, paper: str | None) -> dict[str, str]:
 
 
 def _against(gradients: Doubts) -> str:
-    """What speaks against the gradients of the paper's attack, or why nothing speaks for them."""
+    """Why the gradients of the paper's attack are not known to be accurate."""
     if gradients.found:
         return "; ".join(gradients.found)
-    return f"nothing shows them to be sound; not measured: {'; '.join(gradients.unmeasured)}"
+    return f"no check shows that they are accurate; not measured: {'; '.join(gradients.unmeasured)}"
 
 
 def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
-    """Why robustness cannot be said to hold, the weightiest reason first."""
+    """Why robustness cannot be said to hold, the most important reason first."""
     row = case.row
     if not row["strongest_low"] > MARGIN:
         left = f"{percent(row['strongest_low'])} to {percent(row['strongest_high'])}"
@@ -275,22 +273,22 @@ def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
             yield (
                 "seeds",
                 f"The strongest attack leaves {listed([percent(x) for x in case.left_by_seed])} of "
-                f"the images of the {row['seeds']} networks: for others that may be no robustness "
-                f"to speak of ({left}).",
+                f"the images of the {row['seeds']} networks. For other networks that may be too "
+                f"little for robustness to hold ({left}).",
             )
         else:
             yield (
                 "no_robustness",
-                f"The strongest attack leaves {percent(row['strongest'])} ({left}): that is no "
-                "robustness to speak of.",
+                f"The strongest attack leaves {percent(row['strongest'])} ({left}), too little for "
+                "robustness to hold.",
             )
     if row["p_masked"] < LEVEL:
         yield (
             "weak_attack",
             f"The paper's protocol leaves {percent(row['paper'])} of the images, the strongest "
-            f"attack {percent(row['strongest'])}. But the checks of its gradients passed, and no "
-            "other gradient serves it better: its steps are too few or its loss is too weak, "
-            "which is no evidence of masked gradients, and none of robustness.",
+            f"attack {percent(row['strongest'])}. The checks of its gradients passed, and other "
+            "gradients do not make it stronger: it has too few steps or a weak loss. This is "
+            "evidence neither of masked gradients nor of robustness.",
         )
     if case.missing:
         yield (
@@ -307,7 +305,7 @@ def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
 
 
 def _disagree(share: Share, images: int) -> bool:
-    """Whether the seeds differ by more than their images account for."""
+    """Whether the seeds differ by more than their images explain."""
     return round(share.images) < images  # equal ones may fall short by a rounding error
 
 
@@ -315,22 +313,23 @@ def _too_few(case: _Case, gap: Share, family: int) -> tuple[str, str]:
     """Why the gap can neither be said to be above the margin nor below it."""
     n, seeds = case.row["n"], case.row["seeds"]
     large = gap.value > MARGIN
-    start = f"The gap of {points(gap.value)} may still be one of {points(MARGIN)} or less: "
+    start = f"The gap of {points(gap.value)} may still be {points(MARGIN)} or less: "
     if _disagree(gap, n):
         return "seeds", (
             f"{start if large else ''}{n} images of {seeds} networks that differ (gaps of "
             f"{listed([points(x) for x in case.gap_by_seed])}) count as {gap.images:.1f} "
-            f"independent ones, too few to {'tell' if large else f'rule out {points(MARGIN)}'}: "
-            "more seeds would help."
+            f"independent ones, too few to "
+            f"{'tell' if large else f'rule out a gap of {points(MARGIN)}'}. More seeds would help."
         )
     if large:
         return "images", f"{start}{n} images are too few to tell."
     least = math.ceil(math.log(LEVEL / family) / math.log1p(-MARGIN))
     return "images", (
-        f"{n} images are too few to rule out a gap of {points(MARGIN)}; without any gap it takes "
-        f"{least}."
+        f"{n} images are too few to rule out a gap of {points(MARGIN)}. Without any gap, {least} "
+        "images are needed."
     )
 
 
-def _ending(verdict: str, because: str, reason: str) -> dict[str, str]:
+def ending(verdict: str, because: str, reason: str) -> dict[str, str]:
+    """The columns `ENDING` that say how a verdict came about."""
     return {"verdict": verdict, "because": because, "reason": reason}
