@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import altair as alt
 import pytest
@@ -104,7 +105,8 @@ def test_the_report_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(report_page, "answers", broken)
     monkeypatch.setattr(report_page.findings, "sentences", broken)
     monkeypatch.setattr(report_page.dynamics, "sentences", broken)
-    monkeypatch.setattr(report_tables, "_changes", broken)
+    changes = replace(report_tables.VIEWS["changes"], rows=broken)
+    monkeypatch.setitem(report_tables.VIEWS, "changes", changes)
     monkeypatch.setattr(report_tables, "of_costs", broken)
     path = tmp_path / "report.html"
     report_page.render_report("tiny", tables, {**charts, "clean": failed}, MANIFEST, None, path)

@@ -71,7 +71,7 @@ def test_rows_are_whole(folder):
 
 def test_what_it_says_of_masked_robustness():
     collected = masked_tables()
-    table = markdown.report_tables.success(collected["protocols"])
+    table = markdown.report_tables.show("success", collected)
     rows = {(row[1], row[3]): row for row in table.rows}
     # Of 150 images all are right; under the paper's attack 10 % fall at tau = 1, at the best 65 %.
     paper, strongest = rows["OON", "1"][-2:]

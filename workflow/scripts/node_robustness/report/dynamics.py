@@ -191,8 +191,8 @@ def _short(few: pd.DataFrame) -> list[str]:
     if len(steps):
         medians = [f"{row.accepted:.2g} at {tau(row.tolerance)}" for _, row in steps.iterrows()]
         found.append(
-            f"Solves at loose tolerances have few steps (a median of {listed(medians)} accepted "
-            "steps). Between them the curves are the solver's interpolation."
+            f"Solves at loose tolerances have few accepted steps (medians: {listed(medians)}). "
+            "Between them the curves are the solver's interpolation."
         )
     equal = few[few.tolerance.isna()]
     if len(equal):

@@ -85,7 +85,11 @@ def render_report(
             for name, entry in FIGURES.items()
             if entry.unmeasured and not has_rows(name, tables)
         ],
-        tables=list(report_tables.of_experiment(tables).values()),
+        tables=[
+            report_tables.show(name, tables)
+            for name, view in report_tables.VIEWS.items()
+            if view.in_report
+        ],
         paper=None
         if paper is None
         else attempt(

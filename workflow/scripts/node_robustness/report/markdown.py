@@ -1,8 +1,8 @@
 """A page of results in Markdown, and the small files that it is made from.
 
 The page is a pure function of a folder of CSV tables, figures and the manifest, which travels with
-it: whoever has the folder can make the page again (`make docs` does, after a change of its words),
-and trace every number in it to a table.
+it. With the folder, `make docs` makes the page again after a change of its text, and every number
+in it can be traced to a table.
 """
 
 import html
@@ -29,9 +29,9 @@ from node_robustness.tables.catalogue import ON_PAGE, TABLES
 from node_robustness.verdict.verdicts import UNDECIDED
 from node_robustness.words import listed, percent
 
-# Of the manifest: what is nobody's business where a page is read.
+# Entries of the manifest that name machines are not published.
 _PRIVATE = ("host", "hosts")
-# A longer table is folded up.
+# A longer table is collapsed.
 _ROWS_TO_SHOW = 40
 # Of these columns an empty field is an empty text.
 _TEXTS = [
@@ -73,46 +73,32 @@ def render(name: str, folder: Path) -> str:
     tables = {table: _read(folder / f"{table}.csv") for table in ON_PAGE}
     manifest = json.loads((folder / "manifest.json").read_text())
     paper = manifest["config"]["experiments"][name]["paper"]
-    found = report_tables.of_experiment(tables)
     sections: dict[str, Callable[[], list[str]]] = {
         "In short": lambda: [
             *_list(reservations(tables, manifest["config"].get("datasets", {}))),
             *_answers(tables, paper),
         ],
         "Limits of this run": lambda: _list(_limits(tables, manifest, paper)),
-        "What ran": lambda: [
-            _manifest(name, manifest),
-            _table(report_tables.training(tables["training"])),
-        ],
+        "What ran": lambda: [_manifest(name, manifest)],
         "Clean images": lambda: [
-            "" if paper is None else _table(report_tables.papers_accuracy(tables["clean"], paper)),
-            _table(found["clean"]),
+            "" if paper is None else _table(report_tables.papers_accuracy(tables["clean"], paper))
         ],
         "Success of the attacks": lambda: [
             *_list(findings.sentences(tables["clean"], tables["attacks"])),
             "" if paper is None else NO_SUCCESS_RATES,
-            _table(report_tables.success(tables["protocols"])),
         ],
-        "Verdicts": lambda: [_table(found[key]) for key in ("verdicts", "gains", "comparisons")],
-        "Gradients": lambda: [
-            *_list(findings.of_gradients(tables["audit"])),
-            _table(report_tables.agreement(tables["audit"])),
-        ],
-        "Defences by tolerance": lambda: [
-            _table(found[key]) for key in ("randomisation", "detection")
-        ],
-        "Along the ODE": lambda: [
-            *_list(
-                dynamics.sentences(
-                    *(tables[key] for key in ("trajectory_summary", "trajectories", "probes"))
-                )
-            ),
-            _table(found["trajectory_summary"]),
-        ],
+        "Verdicts": list,
+        "Gradients": lambda: _list(findings.of_gradients(tables["audit"])),
+        "Defences by tolerance": list,
+        "Along the ODE": lambda: _list(
+            dynamics.sentences(
+                *(tables[key] for key in ("trajectory_summary", "trajectories", "probes"))
+            )
+        ),
         "Cost": lambda: [_table(report_tables.stages(manifest["stages"]))],
         "Tables": lambda: [
             *_list(
-                f"[{key}.csv]({name}/{key}.csv): {TABLES[key].holds}, {len(tables[key]):,} rows"
+                f"[{key}.csv]({name}/{key}.csv): {TABLES[key].holds} ({len(tables[key]):,} rows)"
                 for key in ON_PAGE
             ),
             "[files.md](../files.md) describes their columns.",
@@ -124,7 +110,15 @@ def render(name: str, folder: Path) -> str:
         "number here was typed. Intervals are at 95 %.*",
     ]
     for title, make in sections.items():
-        parts = [*sentences(f"The section {title}", make), *_figures(name, folder, tables, title)]
+        parts = [
+            *sentences(f"The section {title}", make),
+            *(
+                _table(report_tables.show(key, tables))
+                for key, view in report_tables.VIEWS.items()
+                if view.page_section == title
+            ),
+            *_figures(name, folder, tables, title),
+        ]
         own = [part for part in parts if part]
         if own:
             lines += [f"## {title}", *own]
