@@ -475,7 +475,8 @@ class TestPlan:
         pretend(tmp_path, "markupsafe")
         reason, total = self.lines(grid, tmp_path, config=wide(), project=project)
         assert re.fullmatch(
-            r"1 report job: code changed: node_robustness/findings\.py; markupsafe \S+ -> 99\.0",
+            r"1 report job: code changed: node_robustness/report/findings\.py; "
+            r"markupsafe \S+ -> 99\.0",
             reason,
         )
         assert total == "1 job in all."

@@ -1,4 +1,4 @@
-"""The configuration: every mistake becomes one line that names the key and says how to mend it."""
+"""The configuration: every mistake becomes one line that names the key and the remedy."""
 
 import math
 import re
@@ -294,7 +294,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("compute.device", 0, ": 0 is not known; choose from 'auto', 'cpu', 'cuda' or 'mps'"),
     # wrong types
     ("experiments.e.datasets", "d", f": {A_LIST} (given: 'd')"),
-    ("experiments.e.datasets", [1], "[0]: must be text, in quotes if need be (given: 1)"),
+    ("experiments.e.datasets", [1], "[0]: must be text, in quotes if necessary (given: 1)"),
     ("experiments.e.seeds", 0, f": {A_LIST} (given: 0)"),
     ("experiments.e.seeds", [0.5], f"[0]: 0.5 {NOT_WHOLE}"),
     ("experiments.e.seeds", [True], f"[0]: True {NOT_WHOLE}"),
@@ -311,14 +311,14 @@ WRONG: list[tuple[str, object, str]] = [
     ("datasets.d.mirrors", "http://x", f": {A_LIST} (given: 'http://x')"),
     ("datasets.d.subset", 100, ": must be a map of keys (given: 100)"),
     ("datasets.d.subset.test", "all", f": 'all' {NOT_WHOLE}"),
-    ("datasets.own.class_names", [0, "b"], "[0]: must be text, in quotes if need be (given: 0)"),
+    ("datasets.own.class_names", [0, "b"], "[0]: must be text, in quotes if necessary (given: 0)"),
     ("datasets.own.files", ["a"], ": must be a map of keys (given: ['a'])"),
     ("datasets.tiles.image_shape", 3, f": {A_LIST} (given: 3)"),
     ("datasets.tiles.image_shape", [3, 8], "[2]: is missing: the list is too short"),
     ("datasets.tiles.image_shape", [3, 8, 8, 8], ": must have 3 entries (given: [3, 8, 8, 8])"),
     ("models", [], ": must be a map of keys (given: [])"),
     ("models.M.solver", "dopri5", ": must be a map of keys (given: 'dopri5')"),
-    ("models.M.weights", 5, ": must be text, in quotes if need be (given: 5)"),
+    ("models.M.weights", 5, ": must be text, in quotes if necessary (given: 5)"),
     ("attacks.bim.step", [0.1], f": [0.1] {NOT_A_NUMBER}"),
     ("attacks.bim.early_stop", "maybe", ": must be true or false (given: 'maybe')"),
     ("attacks.bim.early_stop", 2, ": must be true or false (given: 2)"),
@@ -394,9 +394,9 @@ WRONG: list[tuple[str, object, str]] = [
         (
             "attacks.bim",
             {"method": "cw", "gradient": "surrogate", "surrogate": surrogate},
-            f".surrogate: {told}",
+            f".surrogate: {found}",
         )
-        for surrogate, told in (
+        for surrogate, found in (
             ({"method": "rk4"}, "method rk4 needs steps, and takes no tolerance"),
             (
                 {"method": "rk4", "steps": 9, "tolerance": 1},
@@ -426,8 +426,8 @@ WRONG: list[tuple[str, object, str]] = [
         "give gradient direct or adjoint",
     ),
     *(
-        ("attacks.bim", {"method": "torchattacks", **keys}, f"attacks.bim{told}")
-        for keys, told in (
+        ("attacks.bim", {"method": "torchattacks", **keys}, f"attacks.bim{found}")
+        for keys, found in (
             ({}, ".name: this key is missing; see docs/reference/configuration.md"),
             ({"name": "PDG"}, f".name: PDG is not a class of torchattacks: {CLASSES}"),
             ({"name": "JSMA"}, f".name: JSMA measures in L0: {CLASSES}"),
@@ -584,7 +584,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("datasets.d.validation", -1, ": -1 must be 0 or more"),
     ("datasets.d.validation", "10%", f": '10%' {NOT_A_NUMBER}"),
     ("datasets.d.validation", None, f": None {NOT_A_NUMBER}"),
-    # datasets of one's own
+    # your own datasets
     ("datasets.d.class_names", ["a"], "datasets.d: source digits takes no class_names: remove it"),
     ("datasets.d.label_bytes", 2, "datasets.d: source digits takes no label_bytes: remove it"),
     (
@@ -679,8 +679,8 @@ WRONG += [
     (
         "datasets.own.class_names",
         ["a"],
-        "datasets.own: class_names: 'a' is the only class, of which there is nothing to tell "
-        "apart: name two at least",
+        "datasets.own: class_names: 'a' is the only class, and a classifier needs two: "
+        "name two at least",
     ),
     (
         "datasets.own.class_names",
@@ -701,15 +701,15 @@ WRONG += [
         (
             "datasets.tiles.class_names",
             ["a", name],
-            f"datasets.tiles: class_names: {name!r} is no name: write what class 1 is called",
+            f"datasets.tiles: class_names: {name!r} is not a name: write what class 1 is called",
         )
         for name in ("", "  ", "a\nb")
     ),
     (
         "datasets.tiles.class_names",
         [f"c{i}" for i in range(257)],
-        "datasets.tiles: class_names: a label of source cifar_binary is a byte, which tells 256 "
-        "classes apart, and there are 257: write fewer, or use source idx",
+        "datasets.tiles: class_names: a label of source cifar_binary is a byte, which has 256 "
+        "values, and there are 257: write fewer, or use source idx",
     ),
 ]
 
@@ -770,8 +770,8 @@ def test_attacks_may_be_built_in_ones_alone():
 def test_an_attack_of_a_preset_may_know_none_of_the_norms_but_one_that_is_named_may_not():
     assert "cw" in load(with_attacks(["standard"], norms=["linf"])).experiments["e"].attacks
     line = "experiments.e.attacks: cw knows none of the norms linf: remove it, or add l2 or l2_rms"
-    told = mistakes(with_attacks(["bim", "cw"], norms=["linf"]))
-    assert told == [f"config: {line} to norms"]
+    found = mistakes(with_attacks(["bim", "cw"], norms=["linf"]))
+    assert found == [f"config: {line} to norms"]
 
 
 def test_an_attack_of_a_library_knows_the_norms_of_its_class():
@@ -786,8 +786,8 @@ def test_an_attack_of_a_library_knows_the_norms_of_its_class():
 def test_a_transfer_that_is_named_needs_two_models_but_one_of_a_preset_does_not():
     preset = load(with_attacks(["quick"], models=["M"])).experiments["e"].attacks
     assert "transfer" in preset
-    told = mistakes(with_attacks(["bim", "transfer"], models=["M"]))
-    assert told == [
+    found = mistakes(with_attacks(["bim", "transfer"], models=["M"]))
+    assert found == [
         "config: experiments.e.attacks: transfer takes adversarial examples of M to other models, "
         "and there are none: remove it, or add one to experiments.e.models"
     ]
@@ -797,8 +797,8 @@ def test_a_transfer_that_is_named_needs_two_models_but_one_of_a_preset_does_not(
     "changes", [{"randomisation": None}, {"tolerances": [1]}], ids=["null", "one tolerance"]
 )
 def test_drawn_tolerances_need_a_distribution(changes):
-    told = mistakes(with_attacks(["bim", "eot_pgd"], **changes))
-    assert told == [
+    found = mistakes(with_attacks(["bim", "eot_pgd"], **changes))
+    assert found == [
         "config: experiments.e.attacks: eot_pgd averages gradients over drawn tolerances, and "
         "there is no distribution of them: give experiments.e.randomisation a low and a high, or "
         "remove eot_pgd"
@@ -827,8 +827,8 @@ def test_the_attack_that_a_transfer_uses_has_a_step_in_the_range_of_images():
 
 def test_the_attack_that_a_transfer_uses_needs_a_step_for_every_norm():
     own = {"by": {"method": "bim", "step": {"linf": 0.1}}, "t": {"method": "transfer", "by": "by"}}
-    told = mistakes(with_attacks(["t"], own))
-    assert told == ["config: attacks.by.step has no entry for norm l2_rms: add one"]
+    found = mistakes(with_attacks(["t"], own))
+    assert found == ["config: attacks.by.step has no entry for norm l2_rms: add one"]
 
 
 @pytest.mark.parametrize(
@@ -1067,8 +1067,8 @@ class TestEnoughImages:
 @pytest.mark.parametrize("name", ["constructor", "toString", "valueOf"])
 def test_no_panel_of_a_figure_has_a_name_of_javascripts(section, like, name):
     assert mistakes(changed(f"{section}.{name}", BASE[section][like])) == [
-        f"config: {section}.{name}: means something else to the JavaScript of figures: choose "
-        "another name"
+        f"config: {section}.{name}: is a property of every object in the JavaScript of "
+        "figures: choose another name"
     ]
 
 
@@ -1131,10 +1131,13 @@ class TestFilesOfADataset:
     @pytest.mark.parametrize(
         ("names", "why"),
         [
-            (("labels", "labels"), "of one name (labels)"),
-            (("labels", "Labels"), "whose names are one on some file systems (Labels)"),
+            (("labels", "labels"), "of the same name (labels)"),
+            (("labels", "Labels"), "whose names are the same on some file systems (Labels)"),
             # One letter, or an e and an accent.
-            (("l\u00e9", "l\u0065\u0301"), "whose names are one on some file systems (le\u0301)"),
+            (
+                ("l\u00e9", "l\u0065\u0301"),
+                "whose names are the same on some file systems (le\u0301)",
+            ),
         ],
     )
     def test_two_files_of_one_name(self, names, why):
@@ -1154,18 +1157,18 @@ class TestFilesOfADataset:
             self.with_files(train_images={"sha256": SHA256}, test_images={"sha256": SHA256})
         ) == [
             "config: datasets.own: files.train_images and files.test_images are the same file "
-            "(their sha256 is one): give the test images in a file of their own"
+            "(the same sha256): give the test images in another file"
         ]
 
     @pytest.mark.parametrize("name", ["verified.json", "Verified.JSON"])
     def test_the_name_of_our_record(self, name):
         assert mistakes(self.with_files(train_images={"name": name})) == [
-            "config: datasets.own.files.train_images.name: verified.json is a file of ours in the "
-            "same folder: rename it on the mirror"
+            "config: datasets.own.files.train_images.name: verified.json is the name of a file "
+            "that the workflow writes in the same folder: rename it on the mirror"
         ]
 
     @pytest.mark.parametrize("name", [".", "..", "a\nb", "a\0b", "x" * 201, "é" * 101])
-    def test_what_is_no_name_of_a_file(self, name):
+    def test_what_is_not_a_file_name(self, name):
         (line,) = mistakes(self.with_files(train_images={"name": name}))
         assert line.startswith("config: datasets.own.files.train_images.name: ")
         assert line.endswith("write at most 200 bytes without control characters")

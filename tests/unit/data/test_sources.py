@@ -352,8 +352,10 @@ class TestOwnIdx:
                 images = fetch_and_read(source, tmp_path / "first")
                 assert images.train_images.shape == (20, *first)
             else:
-                told = re.escape(f"train_images.idx: {list(shape)} has its channels last: give the")
-                with pytest.raises(UserError, match=f"^{told}.*{re.escape(str(list(first)))}"):
+                reason = re.escape(
+                    f"train_images.idx: {list(shape)} has its channels last: give the"
+                )
+                with pytest.raises(UserError, match=f"^{reason}.*{re.escape(str(list(first)))}"):
                     fetch_and_read(source, tmp_path / "last")
 
     @pytest.mark.parametrize("shape", [(5, 8, 8), (8, 4, 4), (7, 8, 3), (8, 8, 2), (8, 8, 8)])

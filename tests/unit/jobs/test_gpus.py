@@ -90,7 +90,7 @@ def test_nobody_shares_while_a_device_is_free(tmp_path_factory, ends, number):
             if end % 2 and held:
                 held.pop(end % len(held))[1].close()
             shared = len({device for device, _ in held}) == number
-            device, lock = gpus.take(devices, folder)
+            device, lock = gpus.claim_gpu(devices, folder)
             assert shared or device not in [other for other, _ in held]
             held.append((device, lock))
     finally:

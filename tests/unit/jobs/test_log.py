@@ -102,16 +102,18 @@ def test_output_from_before_the_job_stays_where_it_was(tmp_path):
 
 
 def test_a_users_mistake_is_one_line(tmp_path):
-    process, log = run(tmp_path, "raise UserError('images: no such file; mend it')")
+    process, log = run(tmp_path, "raise UserError('images: no such file; correct it')")
     assert (process.returncode, process.stdout, process.stderr) == (1, "", "")
-    assert log == "error: images: no such file; mend it\n"
+    assert log == "error: images: no such file; correct it\n"
 
 
 def test_a_users_mistake_is_one_line_whatever_caused_it(tmp_path):
-    body = "try:\n    {}['a']\nexcept KeyError as error:\n    raise UserError('mend a') from error"
+    body = (
+        "try:\n    {}['a']\nexcept KeyError as error:\n    raise UserError('correct a') from error"
+    )
     process, log = run(tmp_path, body)
     assert process.returncode == 1
-    assert log == "error: mend a\n"
+    assert log == "error: correct a\n"
 
 
 def test_anything_else_keeps_its_traceback(tmp_path):
@@ -141,7 +143,7 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(tmp_path):
     )
 
 
-@pytest.mark.parametrize("body", ["raise UserError('mend it')", FULL, "1 / 0"])
+@pytest.mark.parametrize("body", ["raise UserError('correct it')", FULL, "1 / 0"])
 def test_what_does_not_fit_into_the_log_is_told_all_the_same(body):
     """To whoever started the job: the log is a device that is always full."""
     process = subprocess.run(
@@ -152,18 +154,18 @@ def test_what_does_not_fit_into_the_log_is_told_all_the_same(body):
         check=False,
     )
     assert process.returncode != 0
-    told = {
-        "raise UserError('mend it')": "error: mend it",
+    expected = {
+        "raise UserError('correct it')": "error: correct it",
         FULL: "error: /dev/full: no space left",
         "1 / 0": "ZeroDivisionError: division by zero",
     }
-    assert told[body] in process.stderr
+    assert expected[body] in process.stderr
 
 
 def test_a_job_that_went_well_says_when_it_started_and_where(tmp_path):
     log = tmp_path / "logs" / "a" / "job.log"
     assert start_and_host(log) is None
-    run(tmp_path, "raise UserError('mend it')")
+    run(tmp_path, "raise UserError('correct it')")
     assert start_and_host(log) is None
     before = datetime.now(UTC).replace(microsecond=0)
     run(tmp_path, "print('done: started long ago on Mars')")

@@ -36,7 +36,7 @@ _IN_STEPS = listed([name for name, method in METHODS.items() if method.IN_STEPS]
 
 
 class Compute(Section):
-    """Where and how wide the work runs; none of it changes a result beyond rounding."""
+    """The device, threads and memory of jobs; none changes a result beyond rounding."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto: cuda, else mps, else cpu"
@@ -51,8 +51,8 @@ class Compute(Section):
     )
     shard_size: Count | None = Field(
         None,
-        description="an attack on more test images than that is split into shards of so many, each "
-        "a job of its own; if unset an attack is one job",
+        description="an attack on more test images is split into shards of this many, each one "
+        "job; if unset an attack is one job",
     )
     keep_shards: bool = Field(
         False,
@@ -83,8 +83,8 @@ class Config(Section):
     models: dict[Name, Model] = Field(description="the models that experiments name")
     attacks: Annotated[dict[Name, Attack], BeforeValidator(_with_built_in)] = Field(
         {},
-        description="attacks that experiments may name beside the built-in ones, or instead of "
-        "them under the same name",
+        description="attacks that experiments may name, in addition to the built-in ones or in "
+        "place of those of the same name",
         validate_default=True,
     )
     training: Training = Field(
@@ -126,8 +126,8 @@ class Config(Section):
             for name in _NO_PANELS:
                 if name in getattr(self, section):
                     raise ValueError(
-                        f"{section}.{name}: means something else to the JavaScript of figures: "
-                        "choose another name"
+                        f"{section}.{name}: is a property of every object in the JavaScript of "
+                        "figures: choose another name"
                     )
         return self
 
@@ -184,9 +184,9 @@ class Config(Section):
         return [*self.attacks, *PRESETS]
 
     def _check_attack(self, where: str, experiment: Experiment, name: str) -> None:
-        """Refuse an attack that cannot be made as an experiment asks for it."""
+        """Refuse an attack that cannot run as an experiment asks."""
         attack = self.attacks[name]
-        # A preset is made of what is possible; who names an attack wants to have it.
+        # A preset leaves out what cannot run. An attack that is named must run.
         named = not from_preset(name, experiment.attacks)
         if isinstance(attack, SteppedAttack):
             _check_step(name, attack, experiment.norms)
@@ -228,7 +228,7 @@ class Config(Section):
             )
 
     def training_of(self, model: str) -> Training:
-        """The training settings of a model: its own keys over the common ones."""
+        """The training settings of a model: its own keys take precedence over the common ones."""
         merged = self.training.model_dump()
         own = self.models[model].training.model_dump(exclude_unset=True)
         merged["augmentation"] |= own.pop("augmentation", {})

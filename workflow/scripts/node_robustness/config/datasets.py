@@ -24,7 +24,7 @@ from node_robustness.shapes.datasets import Size, check_order, size_of
 
 
 class Subset(Section):
-    """How many images to use of each split; a larger number keeps the smaller one's images."""
+    """How many images of each split to use; a larger subset contains the smaller one."""
 
     train: Count | None = Field(None, description="training images; all if unset")
     validation: Count | None = Field(None, description="validation images; all if unset")
@@ -34,18 +34,21 @@ class Subset(Section):
 
 
 def _folded(name: str) -> str:
-    """What tells files apart on every file system: some take no note of case or composition."""
+    """A name by which files differ on every file system: some ignore case or composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _file_name(name: str) -> str:
     if name in (".", "..") or not name.isprintable() or len(name.encode()) > _LONGEST_FILE_NAME:
         raise ValueError(
-            f"{reprlib.repr(name)} is no name of a file: write at most {_LONGEST_FILE_NAME} bytes "
+            f"{reprlib.repr(name)} is not a file name: write at most {_LONGEST_FILE_NAME} bytes "
             "without control characters"
         )
     if _folded(name) == _RECORD:
-        raise ValueError(f"{_RECORD} is a file of ours in the same folder: rename it on the mirror")
+        raise ValueError(
+            f"{_RECORD} is the name of a file that the workflow writes in the same folder: rename "
+            "it on the mirror"
+        )
     return name
 
 
@@ -58,7 +61,7 @@ class DataFile(Section):
     sha256: str = Field(pattern=SHA256, description="SHA-256 of the file")
 
 
-# Names of folders that lie where those of the user's names do, or that paths are read by.
+# Folders that lie next to those of the user's names, or by which paths are read.
 _FOLDERS = {
     "datasets": ("tables", "figures", "claims", "logs", "benchmarks"),
     "models": ("benchmarks",),
@@ -77,7 +80,7 @@ _NO_PANELS = (
 _MOST_CLASSES = 256
 # What `fetch` writes next to the files of a dataset.
 _RECORD = "verified.json"
-# Of the 255 that file systems allow, some are left for the names of temporary files.
+# Of the 255 that file systems allow, some are reserved for the names of temporary files.
 _LONGEST_FILE_NAME = 200
 _ROLES: dict[str, list[set[str]]] = {
     "idx": [{"train_images", "train_labels", "test_images", "test_labels"}],
@@ -86,18 +89,18 @@ _ROLES: dict[str, list[set[str]]] = {
 
 
 def _check_classes(names: Sequence[str]) -> None:
-    """Refuse what are no classes to tell apart."""
+    """Refuse class names that do not name different classes."""
     if len(names) == 1:
         raise ValueError(
-            f"class_names: {names[0]!r} is the only class, of which there is nothing to tell "
-            "apart: name two at least"
+            f"class_names: {names[0]!r} is the only class, and a classifier needs two: name "
+            "two at least"
         )
     # As they are seen in tables and figures.
     seen = [unicodedata.normalize("NFC", " ".join(name.split())) for name in names]
     for number, name in enumerate(names):
         if not name.strip() or not name.isprintable():
             raise ValueError(
-                f"class_names: {name!r} is no name: write what class {number} is called"
+                f"class_names: {name!r} is not a name: write what class {number} is called"
             )
         if seen[number] in seen[:number]:
             raise ValueError(
@@ -115,14 +118,14 @@ def _check_files(files: Mapping[str, DataFile]) -> None:
             same = file.name == files[other].name
             raise ValueError(
                 f"files.{other} and files.{role} are two files "
-                + ("of one name" if same else "whose names are one on some file systems")
+                + ("of the same name" if same else "whose names are the same on some file systems")
                 + f" ({file.name}): rename one on the mirror"
             )
     for train, test in (("train", "test"), ("train_images", "test_images")):
         if train in files and test in files and files[train].sha256 == files[test].sha256:
             raise ValueError(
-                f"files.{train} and files.{test} are the same file (their sha256 is one): give the "
-                "test images in a file of their own"
+                f"files.{train} and files.{test} are the same file (the same sha256): give the "
+                "test images in another file"
             )
 
 
@@ -131,7 +134,7 @@ class Dataset(Section):
 
     source: Literal[
         "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "idx", "cifar_binary"
-    ] = Field(description="a known dataset, or the file format of one of your own")
+    ] = Field(description="a known dataset, or the file format of your own data")
     mirrors: list[Mirror] = Field(
         [],
         description="folders tried before the built-in ones: https://..., http://... or "
@@ -187,8 +190,8 @@ class Dataset(Section):
             _check_classes(self.class_names)
         if self.source == "cifar_binary" and len(self.class_names) > _MOST_CLASSES:
             raise ValueError(
-                f"class_names: a label of source cifar_binary is a byte, which tells "
-                f"{_MOST_CLASSES} classes apart, and there are {len(self.class_names)}: write "
+                f"class_names: a label of source cifar_binary is a byte, which has "
+                f"{_MOST_CLASSES} values, and there are {len(self.class_names)}: write "
                 "fewer, or use source idx"
             )
         if self.source == "cifar_binary" and self.image_shape is None:
@@ -208,4 +211,4 @@ class Dataset(Section):
 
 
 _SOURCES = frozenset(get_args(Dataset.model_fields["source"].annotation)) - _ROLES.keys()
-"""The known datasets, whose files lie in a folder of their own name."""
+"""The known datasets, whose files lie in a folder of the same name."""

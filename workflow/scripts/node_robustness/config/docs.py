@@ -121,7 +121,7 @@ def _sections(schema: Node) -> dict[str, str | None]:
 
 
 def _method(section: Node) -> str:
-    """What tells apart the sections that may stand at one path."""
+    """What distinguishes the sections that may stand at one path."""
     method = section["properties"].get("method", {}).get("const")
     return f", `method: {method}`" if method else ""
 

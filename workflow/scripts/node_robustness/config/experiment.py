@@ -44,8 +44,8 @@ class Trajectories(Section):
     )
     times: Times = Field(
         51,
-        description="where h(t) is looked at: so many equally spaced times in [0, 1], or a list "
-        "that rises from 0 to 1; a model without an ODE is followed block by block",
+        description="times of h(t): a number of equally spaced times in [0, 1], or a list that "
+        "rises from 0 to 1; a model without an ODE is followed block by block",
     )
     states: Natural = Field(4, description="images whose full states are kept")
     precision: Literal["float16", "float32"] = Field("float16", description="of the kept states")
@@ -55,27 +55,30 @@ class Trajectories(Section):
         "with exponents, bounds and a tight reference curve",
     )
     causal: Natural = Field(
-        100, description="adversarials in which intervals are repaired, to see which are to blame"
+        100,
+        description="adversarial examples in which intervals are repaired, to see which are "
+        "responsible",
     )
     intervals: Count = Field(
         10,
         le=100,
-        description="equal parts of [0, 1]: every run of neighbouring ones is repaired by itself; "
+        description="equal parts of [0, 1]: every run of neighbouring ones is repaired separately; "
         "a model without an ODE has its blocks",
     )
     probe: bool = Field(
         True,
-        description="fit a linear probe of h(t) at every time to validation images, which takes "
-        f"{FEWEST_TO_PROBE}; if unset, where there are as many",
+        description="fit a linear probe of h(t) at every time to validation images, at least "
+        f"{FEWEST_TO_PROBE}; if unset, where there are that many",
     )
 
 
 class Audit(Section):
-    """What tells robustness from a hidden gradient, for every model at every tolerance."""
+    """The audit of gradients and attacks, for every model at every tolerance."""
 
     images: Count = Field(32, description="the first test images, right or wrong")
     directions: Count = Field(
-        2, description="random directions of the finite differences, beside those of the gradients"
+        2,
+        description="random directions of the finite differences, in addition to the gradients",
     )
     iterations: Count = Field(
         10, description="steps of the attack that is repeated with twice as many"
@@ -83,12 +86,12 @@ class Audit(Section):
 
 
 class Matrix(Section):
-    """Which adversarials are judged at every tolerance, and at a tight one."""
+    """Which adversarial examples are classified at every tolerance, and at a tight one."""
 
     attacks: Names | None = Field(
         None,
-        description="attacks whose adversarials are judged; if unset the first with adjoint and "
-        "the first with direct gradients",
+        description="attacks whose adversarial examples are classified; if unset the first with "
+        "adjoint and the first with direct gradients",
     )
     norms: Norms | None = Field(None, description="their norms; the first one if unset")
     epsilons: Numbers | None = Field(
@@ -118,11 +121,11 @@ class Randomisation(Section):
     draws: Count = Field(
         5, description="draws over which the attacker eot averages the gradient of one step"
     )
-    evaluation_draws: Count = Field(20, description="draws at which every image is judged")
+    evaluation_draws: Count = Field(20, description="draws at which every image is classified")
 
 
 class Detection(Section):
-    """Adversarials told by the disagreement between the tolerances, and an attack that knows."""
+    """A detector by the disagreement between tolerances, and an attack that knows it."""
 
     images: Count = Field(64, description="the first test images, right or wrong")
     norms: Norms | None = Field(None, description="norms of the attacks; the first one if unset")
@@ -136,13 +139,13 @@ class Detection(Section):
     relative_step: Share = Field(0.25, description="step size as a share of epsilon")
     penalty: NonNegative = Field(
         1.0,
-        description="cross-entropy that the attack which knows the detector gives for one unit of "
-        "its score",
+        description="cross-entropy that the attack that knows the detector trades for one unit of "
+        "the score",
     )
 
 
 class Experiment(Section):
-    """One grid: the product of its lists, minus what makes no sense."""
+    """One grid: the product of its lists, without combinations that have no meaning."""
 
     datasets: Names = Field(description="names from `datasets`")
     models: Names = Field(description="names from `models`")
@@ -163,22 +166,24 @@ class Experiment(Section):
         "(docs/attacks.md)",
     )
     trajectories: Trajectories | None = Field(
-        Trajectories(), description="follow h(t) of clean and adversarial images; null: none"
+        Trajectories(), description="follow h(t) of clean and adversarial images; null disables it"
     )
     audit: Audit | None = Field(
-        Audit(), description="compare gradients, and check the attacks; null: not"
+        Audit(), description="compare gradients, and check the attacks; null disables it"
     )
     matrix: Matrix | None = Field(
-        Matrix(), description="judge adversarials at every tolerance; null: none"
+        Matrix(), description="classify adversarial examples at every tolerance; null disables it"
     )
     randomisation: Randomisation | None = Field(
-        Randomisation(), description="attack a tolerance that is drawn at test time; null: not"
+        Randomisation(),
+        description="attack a tolerance that is drawn at test time; null disables it",
     )
     detection: Detection | None = Field(
-        Detection(), description="detect adversarials by several tolerances; null: not"
+        Detection(),
+        description="detect adversarial examples by several tolerances; null disables it",
     )
     paper: Literal["mnist", "cifar10"] | None = Field(
-        None, description="show the paper's figures of this dataset beside ours"
+        None, description="show the paper's values of this dataset next to those of the run"
     )
 
     paper_attack: Name | None = Field(

@@ -1,4 +1,4 @@
-"""From what Snakemake read to a checked configuration, and from a mistake to one line."""
+"""A checked configuration from what Snakemake read, and one line for each mistake."""
 
 import difflib
 import reprlib
@@ -25,7 +25,7 @@ def load(raw: Mapping[str, Any]) -> Config:
     """Check a configuration as Snakemake read it.
 
     Raises:
-        UserError: with one line for every mistake, each naming its key and the way to mend it.
+        UserError: with one line for every mistake, each naming its key and the remedy.
     """
     try:
         return Config.model_validate(_with_nulls(raw))
@@ -42,7 +42,7 @@ def _with_nulls(value: object) -> object:
 
 
 def _line(detail: ErrorDetails) -> str:
-    """One mistake as one line: `config: key.path: what is wrong and how to mend it`."""
+    """One mistake as one line: `config: key.path: what is wrong and the remedy`."""
     tagged = [part for part in detail["loc"] if part not in (ONE, MAP)]
     if detail["type"].startswith("union_tag_") and isinstance(detail["input"], dict):
         tagged.append("method")
@@ -87,7 +87,7 @@ def _line(detail: ErrorDetails) -> str:
         case "invalid_key":
             message = "keys must be text: remove this one, or put it in quotes"
         case "string_type":
-            message = f"must be text, in quotes if need be (given: {given})"
+            message = f"must be text, in quotes if necessary (given: {given})"
         case "bool_type" | "bool_parsing":
             message = f"must be true or false (given: {given})"
         case "too_short":

@@ -22,7 +22,7 @@ FIXED = ("euler", "midpoint", "rk4", "heun2", "heun3", "explicit_adams", "implic
 """Methods that take equal steps."""
 
 TORCHDIFFEQ_ONLY = ("dopri8", "heun2", "heun3", "explicit_adams", "implicit_adams")
-"""Methods that the batched backend has not."""
+"""Methods that the batched backend lacks."""
 
 
 class Solver(Section):
@@ -59,12 +59,12 @@ class Solver(Section):
     steps: Count | None = Field(
         None,
         description="number of equal steps: for the methods that take them, on which tolerance "
-        "and max_steps are without effect (implicit_adams: tolerance bounds its iterations)",
+        "and max_steps have no effect (implicit_adams: tolerance bounds its iterations)",
     )
     batch_size: Count = Field(
         1,
         description="only for torchdiffeq: how many images are one equation, except in training; "
-        "with more than 1 a prediction depends on the images beside it",
+        "with more than 1 a prediction depends on the other images",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Downloads that are whole and checked: several mirrors, retries, SHA-256, no partial files."""
+"""Downloads that are complete and checked: mirrors, retries, SHA-256, no partial files."""
 
 import logging
 import os
@@ -55,7 +55,7 @@ class _MirrorError(Exception):
 
 
 class _ChecksumError(_MirrorError):
-    """A file that is whole, as far as can be told, and not the one that was asked for."""
+    """A file that seems complete but has another checksum than the one asked for."""
 
 
 class _BrokenOffError(_MirrorError):
@@ -119,7 +119,7 @@ def fetch(
 
 
 def check(remote: RemoteFile, folder: Path | str) -> None:
-    """Make sure that a folder holds a remote file as it should be, before it is read.
+    """Check that a folder holds a remote file with the right checksum, before it is read.
 
     Raises:
         UserError: The file is not there, or has another checksum.

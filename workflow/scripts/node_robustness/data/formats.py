@@ -34,7 +34,7 @@ PACKINGS = {
     b"\xfd7zXZ": "xz",
 }
 # A file is read only if its SHA-256 is right, so that to fetch it again would not help.
-_MEND = "it is as its sha256 says: correct it where it comes from, and its sha256"
+_REMEDY = "it is as its sha256 says: correct it where it comes from, and its sha256"
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
@@ -79,25 +79,25 @@ def read_idx(path: Path | str) -> npt.NDArray[Any]:
             known = len(head) == 4 and head[:2] == b"\0\0" and head[2] in _IDX_TYPES
             if not known or not 1 <= head[3] <= 4:
                 packed = _packing(path)
-                told = f", but a {packed} file" if packed else ""
+                but = f", but a {packed} file" if packed else ""
                 raise UserError(
-                    f"{path}: not an IDX file{told}: what is read is IDX, plain or packed by gzip; "
-                    f"{_MEND}"
+                    f"{path}: not an IDX file{but}: what is read is IDX, plain or packed by gzip; "
+                    f"{_REMEDY}"
                 )
             dtype = np.dtype(_IDX_TYPES[head[2]])
             sizes = stream.read(4 * head[3])
             if len(sizes) < 4 * head[3]:
-                raise UserError(f"{path}: ends within its header; {_MEND}")
+                raise UserError(f"{path}: ends within its header; {_REMEDY}")
             shape = tuple(np.frombuffer(sizes, ">u4").tolist())
             length = math.prod(shape) * dtype.itemsize
             if length > _MOST_BYTES:
-                raise UserError(f"{path}: claims to hold {length} bytes, too many; {_MEND}")
+                raise UserError(f"{path}: claims to hold {length} bytes, too many; {_REMEDY}")
             data = stream.read(length + 1)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: truncated or damaged gzip file; {_MEND}") from error
+        raise UserError(f"{path}: truncated or damaged gzip file; {_REMEDY}") from error
     if len(data) != length:
         found = "more" if len(data) > length else str(len(data))
-        raise UserError(f"{path}: should hold {length} bytes of values, holds {found}; {_MEND}")
+        raise UserError(f"{path}: should hold {length} bytes of values, holds {found}; {_REMEDY}")
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
@@ -215,14 +215,14 @@ def read_archive(
     path = folder / name
     # By whole name: of one that stands twice the last counts, as wherever tar files are unpacked.
     batches: dict[bool, dict[str, bytes]] = {False: {}, True: {}}
-    room = _MOST_BYTES
+    left = _MOST_BYTES
     try:
         with tarfile.open(path) as tar:
             for member in tar:
                 if not _is_batch(member):
                     continue
-                room -= member.size
-                if room < 0:
+                left -= member.size
+                if left < 0:
                     raise UserError(
                         f"{path}: its .bin members exceed {_MOST_BYTES} bytes; use a smaller set"
                     )
@@ -235,10 +235,10 @@ def read_archive(
             raise  # of the disk
         packed = _packing(path)
         damaged = packed in (None, "bzip2", "xz")
-        told = "truncated or damaged archive" if damaged else f"is a {packed} file"
+        found = "truncated or damaged archive" if damaged else f"is a {packed} file"
         raise UserError(
-            f"{path}: {told}: what is read is a tar file, plain or packed by gzip, bzip2 or xz; "
-            f"{_MEND}"
+            f"{path}: {found}: what is read is a tar file, plain or packed by gzip, bzip2 or xz; "
+            f"{_REMEDY}"
         ) from error
     parts = {}
     for is_test, members in batches.items():

@@ -114,9 +114,9 @@ def _check_contents(
     test_labels: LabelArray,
     class_names: Sequence[str],
 ) -> None:
-    """Raise UserError if the training images cannot teach what the test images ask.
+    """Raise UserError if nothing can be learnt from the training images, or not what is tested.
 
-    A class without any image may be meant, of a part of a larger data set; the log tells of it.
+    A class without any image may be meant, of a part of a larger data set; the log names it.
     The path, which says whose images they are, begins each message.
     """
     trained, tested = set(train_labels.tolist()), set(test_labels.tolist())

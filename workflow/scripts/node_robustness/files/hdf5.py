@@ -88,9 +88,9 @@ def stream_hdf5(
 ) -> Iterator[h5py.File]:
     """Yield a new HDF5 file that is written as it grows, and appears at ``path`` like the others.
 
-    For what is too large to lie in memory. The space is taken before anything is computed: a disk
-    that cannot hold the file is known at once, and HDF5 is never refused a write, which it would
-    not survive (see `write_hdf5`).
+    For data that are too large for the memory. The space is reserved before anything is computed:
+    a disk that cannot hold the file is known at once, and HDF5 is never refused a write, which it
+    would not survive (see `write_hdf5`).
 
     Args:
         path: The file to be written.
@@ -103,7 +103,7 @@ def stream_hdf5(
         The open file.
 
     Raises:
-        UserError: The disk, the quota or the file-size limit has no room for ``size`` bytes.
+        UserError: The disk, the quota or the file-size limit has no space for ``size`` bytes.
         ValueError: ``settings`` holds a NaN or an infinity.
     """
     path = Path(path)
@@ -266,14 +266,14 @@ def open_hdf5(path: Path | str, kind: str) -> Iterator[h5py.File]:
             project, of another kind, or of another schema version.
     """
     path = Path(path)
-    mend = "delete it and run snakemake again"
+    remedy = "delete it and run snakemake again"
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; run snakemake again to make it")
     try:
         # Files appear whole and never change, so that no lock is needed; network and read-only
         # file systems may refuse one.
         with h5py.File(path, "r", locking=False) as file:
-            _check(file, path, kind, mend)
+            _check(file, path, kind, remedy)
             yield file
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read; check its permissions") from error
@@ -281,19 +281,19 @@ def open_hdf5(path: Path | str, kind: str) -> Iterator[h5py.File]:
         # HDF5's own failures (truncation, a chunk that does not decompress) carry no errno.
         if error.errno is not None:
             raise
-        raise UserError(f"{path}: truncated, damaged or not an HDF5 file; {mend}") from error
+        raise UserError(f"{path}: truncated, damaged or not an HDF5 file; {remedy}") from error
 
 
-def _check(file: h5py.File, path: Path, kind: str, mend: str) -> None:
+def _check(file: h5py.File, path: Path, kind: str, remedy: str) -> None:
     """Raise UserError unless the root attributes are those of this kind and schema version."""
     if "kind" not in file.attrs or "schema_version" not in file.attrs:
-        raise UserError(f"{path}: an HDF5 file that node-robustness did not write; {mend}")
+        raise UserError(f"{path}: an HDF5 file that node-robustness did not write; {remedy}")
     if file.attrs["kind"] != kind:
-        raise UserError(f"{path}: holds {file.attrs['kind']!r} where {kind!r} is wanted; {mend}")
+        raise UserError(f"{path}: holds {file.attrs['kind']!r} where {kind!r} is wanted; {remedy}")
     if file.attrs["schema_version"] != schema_version(kind):
         raise UserError(
             f"{path}: has schema version {file.attrs['schema_version']}, this version of "
-            f"node-robustness reads {schema_version(kind)}; {mend}"
+            f"node-robustness reads {schema_version(kind)}; {remedy}"
         )
 
 

@@ -20,13 +20,13 @@ def set_up(
 
     Args:
         configuration: the whole one, as Snakemake read it.
-        training: whether the job trains, for which `compute` names threads of its own.
+        training: whether the job trains, with `compute.training_threads`.
 
     Returns:
         The section `compute`, and the device.
 
     Raises:
-        UserError: the configuration is wrong, or its device is not there.
+        UserError: the configuration is wrong, or its device is missing.
     """
     compute = loading.load(configuration).compute
     set_threads(compute.training_threads if training else compute.threads)

@@ -1,9 +1,9 @@
-"""Which GPU a job takes on a machine with several: one that no other job of this user holds.
+"""The GPU of a job on a machine with several: one that no other job of this user holds.
 
 A cluster gives each job its own. Elsewhere Snakemake only counts (`--resources gpu=4`), and without
 a choice all jobs would land on the first device. A lock on a file stands for a job on a device; the
-kernel lifts it when the process ends, however it ends. Only when every device is held do jobs
-share them: each device has a second place, and a third. Without torch: a test needs no GPU.
+kernel releases it when the process ends, however it ends. Only when every device is held do jobs
+share them: each device has a second slot, and a third. It imports no torch, so tests need no GPU.
 """
 
 import fcntl
@@ -22,8 +22,8 @@ _held: list[IO[str]] = []
 def hold_one(count: int) -> None:
     """Let this process see one GPU alone until it ends; call it before CUDA starts.
 
-    It chooses from those that `CUDA_VISIBLE_DEVICES` names, or else from all. One or none leaves
-    nothing to choose.
+    It chooses from those that `CUDA_VISIBLE_DEVICES` names, or else from all. With one or
+    none there is no choice.
 
     Args:
         count: the GPUs of the machine, at least 0, where the variable is not set.
@@ -36,26 +36,26 @@ def hold_one(count: int) -> None:
     if len(devices) > 1:
         folder = Path(tempfile.gettempdir()) / f"node-robustness-gpus-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        os.environ[VISIBLE], lock = take(devices, folder)
+        os.environ[VISIBLE], lock = claim_gpu(devices, folder)
         _held.append(lock)
 
 
-def take(devices: Sequence[str], folder: Path) -> tuple[str, IO[str]]:
-    """Lock the lowest free place there is on any of the devices.
+def claim_gpu(devices: Sequence[str], folder: Path) -> tuple[str, IO[str]]:
+    """Lock the lowest free slot of any of the devices.
 
     Args:
         devices: names of at least one device.
-        folder: where the locks of all jobs lie.
+        folder: of the locks of all jobs.
 
     Returns:
-        The device, and the file whose closing gives it back.
+        The device, and the file that releases it when closed.
     """
-    for place, device in ((place, device) for place in itertools.count() for device in devices):
-        lock = (folder / f"{device.replace('/', '-')}.{place}").open("w")
+    for slot, device in ((slot, device) for slot in itertools.count() for device in devices):
+        lock = (folder / f"{device.replace('/', '-')}.{slot}").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
         else:
             return device, lock
-    raise AssertionError("unreachable: there is always a further place")
+    raise AssertionError("unreachable: there is always another slot")

@@ -24,10 +24,10 @@ _DONE = re.compile(r"^done: started (\S+) on (.*)$", re.MULTILINE)
 def job(log: str) -> Iterator[None]:
     """Send all output to the rule's log; end in failure with the reason in it.
 
-    A mistake that the user can mend is one line, anything else a traceback. Snakemake points to
+    A mistake that the user can correct is one line, anything else a traceback. Snakemake points to
     the log and, with the default profile, prints it. Where there is no space left for the log, the
-    reason goes to where Snakemake's own output goes. A job that went well says in its last line
-    when it had started, and on which machine: `start_and_host` reads it.
+    reason goes to where Snakemake's own output goes. The last line of a job that succeeded
+    says when it started, and on which machine; `start_and_host` reads it.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     _open_standard_streams()
@@ -39,8 +39,8 @@ def job(log: str) -> Iterator[None]:
     except Exception as error:
         if is_full(error) and not isinstance(error, UserError):
             error = no_space(getattr(error, "filename", None) or log)
-        mendable = isinstance(error, UserError)
-        _tell(f"error: {error}" if mendable else traceback.format_exc().rstrip(), terminal)
+        of_user = isinstance(error, UserError)
+        _report(f"error: {error}" if of_user else traceback.format_exc().rstrip(), terminal)
         sys.exit(1)
     finally:
         os.close(terminal)
@@ -49,7 +49,7 @@ def job(log: str) -> Iterator[None]:
 def start_and_host(log: Path) -> tuple[str, str] | None:
     """When (UTC, ISO 8601) and on which machine the job with this log started.
 
-    None where the log is not there or does not say, as of a job that did not end well.
+    None where the log is not there or does not say, as of a job that failed.
     """
     if not log.is_file():
         return None
@@ -82,7 +82,7 @@ def _send_output_to(log: Path) -> None:
     )
 
 
-def _tell(what: str, terminal: int) -> None:
+def _report(what: str, terminal: int) -> None:
     try:
         print(what, file=sys.stderr, flush=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""The command line of a run: jobs inherit it through the environment, and the manifest tells it."""
+"""The command line of a run: jobs inherit it by the environment, and the manifest records it."""
 
 import os
 import shlex
@@ -13,5 +13,5 @@ def remember() -> None:
 
 
 def recall() -> str | None:
-    """The command line of the run that a job belongs to; None where nobody has kept it."""
+    """The command line of the run that a job belongs to; None where it was not kept."""
     return os.environ.get(_VARIABLE)

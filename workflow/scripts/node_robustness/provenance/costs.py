@@ -1,7 +1,7 @@
 """What a run cost: a row for each of its jobs, from Snakemake's benchmark files and the jobs' logs.
 
 Tables hold only what configuration and seeds determine, the same in every run. Costs differ from
-run to run, so they are no tables: they lie beside the manifest, and nothing depends on them.
+run to run, so they are no tables: they lie next to the manifest, and nothing depends on them.
 """
 
 import csv
@@ -51,8 +51,8 @@ def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) ->
         One row a job, sorted by rule and coordinates, with the columns `COLUMNS`; what a job has
         not is missing. ``started_utc`` (ISO 8601) and ``host`` are missing where the log is gone.
         ``nfe_mean``: evaluations of the ODE function an image, of an evaluation the mean over the
-        images, of an attack the mean over the adversarials that it found. ``images``: which ones a
-        shard of an attack had, such as ``0-50``.
+        images, of an attack the mean over the adversarial examples. ``images``: those of a shard of
+        an attack, such as ``0-50``.
     """
     nfe = _nfe_by_place(tables)
     rows = []
