@@ -28,7 +28,7 @@ stop() {
   again=yes
   kill -INT -- "-$snakemake"
 }
-set -m # a process group of its own, in which interrupts are not ignored
+set -m # another process group, in which interrupts are not ignored
 "${run[@]}" &
 snakemake=$!
 trap stop USR1

@@ -257,7 +257,7 @@ def _exactly(count: int, values: list[Any]) -> SearchStrategy[list[Any]]:
 
 @st.composite
 def _dataset(draw: st.DrawFn, images: Pictures, careful: bool, shards: bool) -> dict[str, Any]:
-    """What a configuration says of images besides their files."""
+    """What a configuration says of images, except their files."""
     held = st.sampled_from([0.1, 0.5, 1, 3])
     subset = {"test": st.integers(1, images.test)}
     if not careful:

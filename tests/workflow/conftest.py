@@ -31,7 +31,7 @@ def finished(finished_run: tuple[Path, Run]) -> Path:
 
 @pytest.fixture
 def copied(finished: Path, tmp_path: Path) -> Path:
-    """A finished run of one's own: to Snakemake, as up to date as the one it was copied from."""
+    """A copy of a finished run: to Snakemake, it is as up to date as the original."""
     return shutil.copytree(finished, tmp_path / "run")
 
 

@@ -1,4 +1,4 @@
-"""Running the workflow as a user does: in a process of its own, in a folder of its own."""
+"""Run the workflow as a user does: in another process, in another folder."""
 
 import copy
 import os
@@ -124,7 +124,7 @@ def start(
 
 
 def variables_at(home: Path) -> dict[str, str]:
-    """The environment of a run, whose caches and profiles are in a folder of its own."""
+    """The environment of a run, with another folder for caches and profiles."""
     # Neither the user's profiles nor caches of earlier runs, and no proxy before our own servers.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")}
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):

@@ -1,4 +1,4 @@
-"""The files that tell robustness from a hidden gradient."""
+"""The files of the audit: is a model robust, or only its gradient hidden?"""
 
 import json
 import shutil

@@ -44,7 +44,7 @@ CLEAN = f"{OON}/tau-1/clean.h5"
 ATTACK = f"{OON}/tau-1/bim/l2_rms/eps-0.3/attack.h5"
 TABLE = "results/tiny/tables/attacks.csv"
 MADE = {f"results/tiny/tables/{name}.{suffix}" for name in TABLES for suffix in ("csv", "parquet")}
-MEND = "delete it and run snakemake again"
+REMEDY = "delete it and run snakemake again"
 
 
 @pytest.mark.parametrize(
@@ -241,14 +241,14 @@ class TestDamagedFiles:
         os.truncate(copied / path, before.st_size // 2)
         # A newer file would run more than its reader.
         os.utime(copied / path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        told = self.read(copied, reader, path)
-        assert told == f"truncated, damaged or not an HDF5 file; {MEND}"
+        found = self.read(copied, reader, path)
+        assert found == f"truncated, damaged or not an HDF5 file; {REMEDY}"
 
     def test_somebody_elses(self, copied):
         with h5py.File(copied / ATTACK, "w") as file:
             file["success"] = [True]
-        told = self.read(copied, TABLE, ATTACK)
-        assert told == f"an HDF5 file that node-robustness did not write; {MEND}"
+        found = self.read(copied, TABLE, ATTACK)
+        assert found == f"an HDF5 file that node-robustness did not write; {REMEDY}"
 
     def test_of_an_earlier_layout(self, copied):
         """Which `snakemake --touch` accepts, since it does not look into files."""
@@ -256,8 +256,8 @@ class TestDamagedFiles:
             file.attrs["schema_version"] = 1
             del file["skipped"]
         snakemake(copied, config=TINY, options=("--touch",))
-        told = self.read(copied, TABLE, ATTACK)
-        assert told == f"has schema version 1, this version of node-robustness reads 2; {MEND}"
+        found = self.read(copied, TABLE, ATTACK)
+        assert found == f"has schema version 1, this version of node-robustness reads 2; {REMEDY}"
 
 
 class TestImportedWeights:

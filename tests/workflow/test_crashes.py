@@ -1,6 +1,6 @@
 """kill -9 at random moments, of jobs and of Snakemake: nothing partial counts, the end is the same.
 
-The moments are drawn from a seed, and told where a test fails; what they meet is up to the machine.
+The moments are drawn from a seed, and printed where a test fails. What they meet varies.
 """
 
 import csv
@@ -162,7 +162,7 @@ class Training:
         return path.read_text() if path.exists() else ""
 
     def went_on_after(self) -> int:
-        """The epoch after which the last one went on; 0 if it began anew, or has yet to begin."""
+        """The epoch after which the last one went on; 0 if it started again, or has not begun."""
         found = re.search(r"resuming after epoch (\d+)", self.log)
         return int(found[1]) if found else 0
 

@@ -1,4 +1,4 @@
-"""One machine with several GPUs: `--resources gpu=N` gives each job a device of its own."""
+"""One machine with several GPUs: `--resources gpu=N` gives each job another device."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Datasets of one's own, in the two formats that are read, from a mirror on the same disk."""
+"""Your own datasets, in the two formats that are read, from a mirror on the same disk."""
 
 import io
 import tarfile

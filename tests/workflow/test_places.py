@@ -197,7 +197,7 @@ class TestConfiguration:
 class TestRecords:
     """Whether what made a file is on record where a change of settings should run it again."""
 
-    TOLD = f"No record of what made {FETCHED}: "
+    REPORTED = f"No record of what made {FETCHED}: "
 
     def test_files_without_a_record(self, fresh, tmp_path):
         """As if they were copied; and the remedies."""
@@ -205,8 +205,8 @@ class TestRecords:
         (fresh / FETCHED).touch()
         run = snakemake(fresh, FETCHED)
         assert run.jobs == {}
-        assert run.output.count(self.TOLD) == 1
-        assert plan(fresh, FETCHED).output.count(self.TOLD) == 1
+        assert run.output.count(self.REPORTED) == 1
+        assert plan(fresh, FETCHED).output.count(self.REPORTED) == 1
         snakemake(fresh, FETCHED, options=("--touch", "--forceall"))
         other = tmp_path / "other"
         for name in ("resources", ".snakemake/metadata"):

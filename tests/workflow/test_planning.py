@@ -12,7 +12,7 @@ from node_robustness.scheduling import plan
 
 
 def test_functions_of_every_cell_need_not_be_inspected(tmp_path, monkeypatch):
-    """Snakemake asks for their signatures several times a job, and Python makes them anew."""
+    """Snakemake asks for their signatures several times a job, and Python builds them each time."""
     # A plan remembers its command line for the jobs that it has not.
     monkeypatch.setenv("NODE_ROBUSTNESS_COMMAND_LINE", "")
     configfile = tmp_path / "tiny.yaml"

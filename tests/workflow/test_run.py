@@ -440,11 +440,11 @@ class TestAgain:
     def test_one_more_epsilon(self, finished):
         run = plan(finished, config=tiny(experiments__tiny__epsilons=[0.3, "1/10"]))
         assert run.jobs == {"attack": 6, "trajectory": 3} | SUMMARY
-        told = re.findall(r"(?:Attacking|Following).* epsilon (\S+)$", run.output, re.M)
-        assert told == ["0.1"] * 9
+        found = re.findall(r"(?:Attacking|Following).* epsilon (\S+)$", run.output, re.M)
+        assert found == ["0.1"] * 9
 
     def test_one_more_seed(self, finished):
         run = plan(finished, config=tiny(experiments__tiny__seeds=[0, 1]))
         assert run.jobs == {k: n for k, n in JOBS.items() if k not in ("fetch", "prepare")}
-        told = re.findall(r"^Job \d+: .*seed (\d+)", run.output, re.M)
-        assert told == ["1"] * (17 + sum(AUDITS.values()))
+        found = re.findall(r"^Job \d+: .*seed (\d+)", run.output, re.M)
+        assert found == ["1"] * (17 + sum(AUDITS.values()))

@@ -64,7 +64,7 @@ def test_from_scratch_in_shards_on_one_core(finished, fresh):
 
 def test_shards_run_again_what_attacks_do(copied):
     attacks = sorted(copied.glob("results/**/attack.h5"))
-    # Snakemake makes an intermediate file anew only where a missing one asks for it.
+    # Snakemake rebuilds an intermediate file only where a missing one needs it.
     asking = [*copied.glob("results/tiny/tables/*"), copied / "results/tiny/report.html"]
     for path in [*attacks, *asking]:
         path.unlink()

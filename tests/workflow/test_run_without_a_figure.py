@@ -1,4 +1,4 @@
-"""A figure that cannot be drawn costs a run nothing but that figure."""
+"""A figure that cannot be drawn is missing in a run, and nothing else is."""
 
 import io
 import shutil

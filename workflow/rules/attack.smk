@@ -1,7 +1,7 @@
-# One attack on one model at one tolerance, norm and epsilon: a cell of the grid. Of many images it is
-# made in shards, side by side, and merged to the same file.
-# Needs: data.h5, a model, the model whose adversarials are transferred, and the attack.h5 of cheaper
-# attacks whose broken images are left out. Makes: attack.h5.
+# One attack on one model at one tolerance, norm and epsilon: a cell of the grid. An attack on many
+# images runs in shards, in parallel, which are merged into the same file.
+# Needs: data.h5, a model, the model whose adversarial examples are transferred, and the attack.h5 of
+# cheaper attacks whose broken images are left out. Makes: attack.h5.
 
 
 rule attack:
@@ -83,7 +83,7 @@ rule merge:
         dataset=one_of(SPLIT),
     localrule: True
     params:
-        # Those of `attack`, so that the file counts as made by either.
+        # Those of `attack`, so that either rule may have made the file.
         code=code_of("attack", "merge", modules=of_job(params.methods)),
         coordinates=of_job(params.coordinates),
         settings=of_job(params.attack),

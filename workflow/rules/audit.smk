@@ -1,5 +1,5 @@
-# What tells robustness from a hidden gradient: gradients compared, attacks checked, adversarials
-# judged at other tolerances, and two defences by the tolerance with attackers that know of them.
+# Is a model robust, or only its gradient hidden? Gradients are compared, attacks checked, adversarial
+# examples classified at other tolerances, and two defences by the tolerance attacked with knowledge.
 # Needs: data.h5, a model, attack.h5. Makes: audit.h5, judged.h5, randomised.h5, detection.h5.
 
 
@@ -106,7 +106,7 @@ rule detect:
         coordinates=of_job(params.coordinates),
         settings=of_job(params.detection),
     message:
-        "Detecting adversarials of {wildcards.model} (seed {wildcards.seed}) at tau "
+        "Detecting adversarial examples of {wildcards.model} (seed {wildcards.seed}) at tau "
         "{wildcards.tolerance} by other tolerances: {wildcards.norm} epsilon {wildcards.epsilon}"
     script:
         "../scripts/detect.py"

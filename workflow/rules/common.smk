@@ -13,7 +13,7 @@ from snakemake.logging import logger
 from snakemake.scheduling.job_scheduler import JobScheduler
 
 SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
-# At the end: to a workflow that uses this one as a module, our scripts are not its modules.
+# At the end, so that a workflow that uses this one as a module finds its own modules first.
 sys.path.append(str(SCRIPTS))
 
 from node_robustness.config import duplicate_keys
@@ -40,16 +40,14 @@ command_line.remember()
 places.quote_python()
 snakemake_fixes.work_around(JobScheduler, logger.debug)
 
-# The objects of a plan live until its end: to look among those of thousands of jobs for garbage
-# that is not there, as often as Python does, takes a sixth of the time.
+# The objects of a plan live until its end. Python's searches for garbage among those of thousands of
+# jobs find none, and take a sixth of the time.
 gc.set_threshold(100_000, 50, 100)
 
 try:
-    # A job has the configuration and the folders of the run, which were checked when that began.
+    # A job has the configuration and the folders of the run, which were checked at its start.
     if workflow.is_main_process:
-        places.check_writable(
-            Path()
-        )  # whatever is to be done, Snakemake's own folder is there
+        places.check_writable(Path())  # of Snakemake's own folder
         places.check_docstrings(sys.flags.optimize)
         if workflow.deployment_settings.deployment_method:
             places.check_plain("jobs in containers or conda", SCRIPTS, Path.cwd())
@@ -57,20 +55,20 @@ try:
         duplicate_keys.check_options(sys.argv)
         duplicate_keys.check_arguments(workflow.config_settings.config_args or ())
     CONFIG = load(config)
-    # Snakemake's own message for a missing input would name neither the key nor a remedy.
+    # Snakemake's own message for a missing input names neither the key nor a remedy.
     sources.check_checkpoints(CONFIG)
     grid.check_images(CONFIG)
 except UserError as error:
     raise WorkflowError(str(error))
 
-# Of a workflow that uses this one as a module there are others.
+# A workflow that uses this one as a module has other rules, too.
 OUR_RULES = workflow.modifier.rules
-# Where files are: as a module they may have a prefix.
+# Folders have a prefix where this workflow is a module.
 RESULTS, RESOURCES = (
     Path(workflow.modifier.modify_path(f"{folder}/any")).parent
     for folder in ("results", "resources")
 )
-# Of these datasets attacks are made in shards, of the others in one piece.
+# Datasets that are attacked in shards.
 SPLIT = {name for name in CONFIG.datasets if is_split(CONFIG, name)}
 DATA = result(PREPARED, "data.h5")
 WEIGHTS = result(TRAINED, "model.safetensors")
@@ -107,9 +105,9 @@ wildcard_constraints:
 
 
 def for_each_job(function):
-    """A function that Snakemake calls for every job: its parameters are looked at once.
+    """A function that Snakemake calls for every job, with its parameters looked up once.
 
-    Snakemake asks for them several times a call, which takes longer than the call.
+    Snakemake looks them up several times a call, which takes longer than the call.
     """
     overwrite_function_params(function, inspect.signature(function).parameters)
     return function
@@ -118,7 +116,7 @@ def for_each_job(function):
 def code_of(*scripts, modules=lambda wildcards: ()):
     """The param by which a rule's jobs run again when the code or the libraries they use change.
 
-    Rules that make the same file have the code of all of them: its record does not say which did.
+    Rules that make the same file have the code of all of them: its record does not name the rule.
     `modules` are those that a job of these wildcards imports by names that it computes.
     """
 

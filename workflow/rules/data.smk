@@ -2,14 +2,14 @@
 # Needs: nothing, or a mirror. Makes: resources/{folder}/verified.json, data.h5.
 
 
-# What is wrong with one dataset is to be said before models are trained on another.
+# A mistake in one dataset is reported before models are trained on another.
 BEFORE_TRAINING = 1
 
 
 rule fetch:
     output:
-        # Only the record is declared: Snakemake deletes declared outputs before a job, and files
-        # that lie in the folder already, with the right checksums, are to be used as they are.
+        # Only the record is declared. Snakemake deletes declared outputs before a job, and files
+        # that are in the folder, with the right checksums, are used as they are.
         record=paths.RECORD,
     log:
         "resources/logs/fetch/{folder}.log",

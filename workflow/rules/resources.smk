@@ -1,4 +1,4 @@
-# What the jobs that compute ask for: GPUs, minutes and megabytes (see profiles/README.md).
+# The resources of jobs that compute: GPUs, minutes and megabytes (see profiles/README.md).
 # Needs: the configuration. Makes: GPUS, and the functions that the rules name under `resources`.
 from node_robustness.scheduling import job_sizes
 
@@ -11,12 +11,12 @@ def training_work(wildcards):
 
 
 def evaluation_work(wildcards):
-    """The work of one pass over the test images, which an evaluation or a set of probes is."""
+    """The work of one pass over the test images, for an evaluation or a set of probes."""
     return job_sizes.evaluation_work(CONFIG, wildcards.dataset, 1)
 
 
 def trajectory_work(wildcards):
-    """The work of three runs of every image, of taking growth apart, and of patches."""
+    """The work of three runs of every image, of the analysis of growth, and of patches."""
     follow = CONFIG.experiments[wildcards.experiment].trajectories
     return job_sizes.trajectory_work(CONFIG, wildcards.dataset, follow)
 

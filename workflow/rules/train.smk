@@ -25,7 +25,7 @@ rule train:
         architecture=of_job(params.architecture),
         training=of_job(params.training),
         subset=of_job(params.training_subset),
-        # Not an output: it must outlive a killed job for the next one to resume from.
+        # Not an output: it must survive a killed job, so that the next one resumes.
         checkpoint=subpath(output.weights, parent=True),
     message:
         "Training {wildcards.model} on {wildcards.dataset}, seed {wildcards.seed}"
@@ -36,7 +36,7 @@ rule train:
 rule import_weights:
     input:
         data=DATA,
-        # The user's own file: to a workflow with this one as a module it has no prefix.
+        # The user's file: where this workflow is a module it has no prefix.
         checkpoint=lambda wildcards: local(of_job(params.checkpoint)(wildcards)),
     output:
         weights=WEIGHTS,

@@ -1,4 +1,4 @@
-# The hidden states of clean, attacked and noisy images along the body, and which part is to blame.
+# The hidden states of clean, attacked and noisy images along the body, and which part is responsible.
 # Needs: data.h5, a model, attack.h5. Makes: probe.h5, trajectory.h5.
 
 

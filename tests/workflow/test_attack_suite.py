@@ -1,4 +1,4 @@
-"""Attacks beside the paper's in a run: their cells, inputs, settings, and what a change reruns."""
+"""Attacks in addition to the paper's: their cells, inputs, settings, and what a change reruns."""
 
 import copy
 import json
@@ -35,17 +35,17 @@ def configured(**changes):
 
 
 @pytest.fixture(scope="module")
-def ladder(finished, tmp_path_factory):
-    folder = shutil.copytree(finished, tmp_path_factory.mktemp("ladder") / "run")
+def suite(finished, tmp_path_factory):
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("suite") / "run")
     run = snakemake(folder, *CELLS.values(), config=configured())
     assert run.jobs == {"attack": len(CELLS)}
     return folder
 
 
-def test_cells_hold_what_they_say(ladder):
+def test_cells_hold_what_they_say(suite):
     found = {}
     for name, path in CELLS.items():
-        with h5py.File(ladder / path) as file:
+        with h5py.File(suite / path) as file:
             settings = json.loads(file.attrs["settings"])
             success, attacked = file["success"][:], file["attacked"][:]
             wrong = file["adversarial_predictions"][:] != file["labels"][:]
@@ -57,11 +57,11 @@ def test_cells_hold_what_they_say(ladder):
     settings, _ = found["moved"]
     assert settings["source"] == {"model": "RES", "seed": 0, "tolerance": None}
     assert settings["by"]["early_stop"] is False
-    weights = ladder / "results/tiny/digits/RES/seed-0/model.safetensors"
+    weights = suite / "results/tiny/digits/RES/seed-0/model.safetensors"
     assert settings["source_weights_sha256"] == sha256(weights)
     settings, _ = found["back"]
     assert settings["source"] == {"model": "OON", "seed": 0, "tolerance": 1e-3}
-    assert settings["source_weights_sha256"] == sha256(ladder / OON / "model.safetensors")
+    assert settings["source_weights_sha256"] == sha256(suite / OON / "model.safetensors")
     settings, sizes = found["smallest"]
     assert settings["halvings"] == 4
     assert (sizes < 0.3).all()
@@ -70,35 +70,35 @@ def test_cells_hold_what_they_say(ladder):
     assert found["averaged"][0]["drawn"] == drawn
 
 
-def test_the_cells_of_a_run(ladder):
+def test_the_cells_of_a_run(suite):
     """OON at two tolerances and RES at none, two norms, two epsilons, less what is left out."""
-    run = plan(ladder, config=configured())
+    run = plan(suite, config=configured())
     transfers, smallest, others = (2 + 1) * 2 * 2, 3 * 2, 2 * 3 * 2 * 2
     assert run.jobs["attack"] == transfers + smallest + others - len(CELLS)
 
 
-def test_every_seed_is_attacked_from_the_source_of_its_own_seed(ladder):
+def test_every_seed_is_attacked_from_the_source_of_its_own_seed(suite):
     cell = CELLS["moved"].replace("seed-0", "seed-1")
-    run = plan(ladder, cell, config=configured(experiments__tiny__seeds=[0, 1]))
+    run = plan(suite, cell, config=configured(experiments__tiny__seeds=[0, 1]))
     assert run.jobs == {"train": 2, "attack": 1}
 
 
-def test_another_distribution_runs_the_attack_that_draws_again(ladder):
+def test_another_distribution_runs_the_attack_that_draws_again(suite):
     drawn = {"randomisation": {"high": 2, "images": 8}}
     changed = {f"experiments__tiny__{key}": value for key, value in drawn.items()}
-    assert plan(ladder, *CELLS.values(), config=configured(**changed)).jobs == {"attack": 1}
+    assert plan(suite, *CELLS.values(), config=configured(**changed)).jobs == {"attack": 1}
 
 
-def test_another_attack_on_the_source_runs_the_transfer_again(ladder):
-    run = plan(ladder, *CELLS.values(), config=configured(attacks__steps__iterations=4))
+def test_another_attack_on_the_source_runs_the_transfer_again(suite):
+    run = plan(suite, *CELLS.values(), config=configured(attacks__steps__iterations=4))
     assert run.jobs == {"attack": 2}
     assert "by moved" in run.output
     assert "by back" in run.output
 
 
-def test_other_weights_of_the_source_run_the_transfer_again(ladder):
+def test_other_weights_of_the_source_run_the_transfer_again(suite):
     changed = configured(models__RES__training={"epochs": 2})
-    run = plan(ladder, CELLS["moved"], CELLS["smallest"], config=changed)
+    run = plan(suite, CELLS["moved"], CELLS["smallest"], config=changed)
     assert run.jobs == {"train": 1, "attack": 1}
 
 
@@ -107,21 +107,21 @@ SPARED = {
     "squares": {"method": "square", "queries": 30},
     "least": {"method": "fab", "iterations": 4, "targets": 2},
 }
-DEAR = {
+EXPENSIVE = {
     "squares": ["eps-0.1", "eps-0.3"],
     "least": ["eps-0.3"],
 }
 
 
-def dear_cells():
+def expensive_cells():
     return [
         f"{OON}/tau-1/{attack}/linf/{epsilon}/attack.h5"
-        for attack, epsilons in DEAR.items()
+        for attack, epsilons in EXPENSIVE.items()
         for epsilon in epsilons
     ]
 
 
-def with_dear(skip=True, **changes):
+def with_expensive(skip=True, **changes):
     keys = {"attacks": list(SPARED), "epsilons": [0.1, 0.3], "skip_broken": skip}
     changed = {f"experiments__tiny__{key}": value for key, value in keys.items()}
     return tiny(**({"attacks": copy.deepcopy(SPARED)} | changed | changes))
@@ -130,18 +130,18 @@ def with_dear(skip=True, **changes):
 @pytest.fixture(scope="module")
 def spared(finished, tmp_path_factory):
     folder = shutil.copytree(finished, tmp_path_factory.mktemp("spared") / "run")
-    run = snakemake(folder, *dear_cells(), config=with_dear())
-    # Three dear cells, and the cheap one at the smallest epsilon that spares them work.
+    run = snakemake(folder, *expensive_cells(), config=with_expensive())
+    # Three expensive cells, and the cheap one at the smallest epsilon that spares them work.
     assert run.jobs == {"attack": 4}
     return folder
 
 
-def test_dear_attacks_leave_out_what_a_cheaper_one_broke(spared):
+def test_expensive_attacks_leave_out_what_a_cheaper_one_broke(spared):
     with h5py.File(spared / f"{OON}/tau-1/steps/linf/eps-0.1/attack.h5") as file:
         broken, right = file["success"][:], file["attacked"][:]
         assert not file["skipped"][:].any()
     assert 0 < broken.sum() < right.sum()
-    for path in dear_cells():
+    for path in expensive_cells():
         with h5py.File(spared / path) as file:
             np.testing.assert_array_equal(file["skipped"][:], broken)
             np.testing.assert_array_equal(file["attacked"][:], right & ~broken)
@@ -153,22 +153,22 @@ def test_dear_attacks_leave_out_what_a_cheaper_one_broke(spared):
 
 def test_the_strongest_protocol_is_the_same_where_nothing_is_left_out(spared, tmp_path):
     whole = shutil.copytree(spared, tmp_path / "run")
-    run = snakemake(whole, *dear_cells(), config=with_dear(skip=False))
+    run = snakemake(whole, *expensive_cells(), config=with_expensive(skip=False))
     assert run.jobs == {"attack": 3}
     tables = []
     for folder in (spared, whole):
-        paths = [*dear_cells(), f"{OON}/tau-1/steps/linf/eps-0.1/attack.h5"]
+        paths = [*expensive_cells(), f"{OON}/tau-1/steps/linf/eps-0.1/attack.h5"]
         (group,) = read_attacked(folder / path for path in paths)
         assert any(one.skipped.any() for one in group.attempts) == (folder == spared)
         tables.append(protocol_table([group], None))
     pd.testing.assert_frame_equal(*tables)
-    # So that the equality says something: the dear attacks break more than the cheap one.
+    # So that the equality says something: the expensive attacks break more than the cheap one.
     assert (tables[0].strongest < tables[0].correct / tables[0].n).all()
 
 
-def test_another_cheap_attack_runs_the_dear_ones_again(spared):
-    assert plan(spared, *dear_cells(), config=with_dear()).jobs == {}
-    changed = with_dear(attacks__steps__iterations=4)
-    assert plan(spared, *dear_cells(), config=changed).jobs == {"attack": 4}
-    others = with_dear(experiments__tiny__attacks=[*SPARED, "fgsm"])
-    assert plan(spared, *dear_cells(), config=others).jobs == {"attack": 4}
+def test_another_cheap_attack_runs_the_expensive_ones_again(spared):
+    assert plan(spared, *expensive_cells(), config=with_expensive()).jobs == {}
+    changed = with_expensive(attacks__steps__iterations=4)
+    assert plan(spared, *expensive_cells(), config=changed).jobs == {"attack": 4}
+    others = with_expensive(experiments__tiny__attacks=[*SPARED, "fgsm"])
+    assert plan(spared, *expensive_cells(), config=others).jobs == {"attack": 4}
