@@ -12,12 +12,12 @@ from node_robustness.figures.menus import (
     condition_menu,
     group_row,
     groups_in,
-    over_seeds,
+    means_along_t,
     tau_menu,
     time_axis,
     with_menus,
 )
-from node_robustness.figures.style import GREY, PANEL, Layers, inline, tau_label
+from node_robustness.figures.style import GREY, PANEL, Layers, inline
 
 _PARTS = {
     "rate": "whole rate",
@@ -88,19 +88,14 @@ def _part(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows of one part of the rate that have a value."""
     own = frame if name == "rate" else frame.assign(n=frame.n_split)
     columns = {f"{name}_{part}": part for part in _STATISTICS}
-    means = _means(own.rename(columns=columns), _STATISTICS).dropna(subset="median")
+    means = means_along_t(own.rename(columns=columns), _STATISTICS).dropna(subset="median")
     return means.assign(part=name)
 
 
 def _bounds(frame: pd.DataFrame) -> pd.DataFrame:
     names = {"log_norm_lower_median": "lower", "log_norm_upper_median": "upper"}
     names["jacobian_median"] = "jacobian"
-    return _means(frame.rename(columns=names), list(names.values())).dropna(subset="upper")
-
-
-def _means(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    means = over_seeds(frame, ["condition", "model", "tolerance", "group", "t"], columns)
-    return means.assign(tau=means.tolerance.map(tau_label)).drop(columns="tolerance")
+    return means_along_t(frame.rename(columns=names), list(names.values())).dropna(subset="upper")
 
 
 def _curves() -> list[alt.Chart]:

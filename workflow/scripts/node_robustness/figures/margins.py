@@ -12,7 +12,7 @@ from node_robustness.figures.menus import (
     group_colour,
     group_dash,
     groups_in,
-    over_seeds,
+    means_along_t,
     tau_menu,
     time_axis,
     with_menus,
@@ -97,17 +97,14 @@ def figure(
 
 def _read(frame: pd.DataFrame, reader: str) -> pd.DataFrame:
     columns = {f"margin_{reader}_{part}": part for part in _STATISTICS}
-    means = _means(frame.rename(columns=columns), reader, _STATISTICS)
+    means = means_along_t(frame.rename(columns=columns), _STATISTICS).assign(reader=reader)
     return means.dropna(subset="median").drop(columns="reader")
 
 
 def _flipped(frame: pd.DataFrame, reader: str) -> pd.DataFrame:
-    return _means(frame.rename(columns={f"flipped_{reader}": "share"}), reader, ["share"])
-
-
-def _means(frame: pd.DataFrame, reader: str, columns: list[str]) -> pd.DataFrame:
-    means = over_seeds(frame, ["condition", "model", "tolerance", "group", "t"], columns)
-    return means.assign(reader=reader, tau=means.tolerance.map(tau_label)).drop(columns="tolerance")
+    return means_along_t(frame.rename(columns={f"flipped_{reader}": "share"}), ["share"]).assign(
+        reader=reader
+    )
 
 
 def _margins(groups: Sequence[str]) -> list[alt.Chart]:

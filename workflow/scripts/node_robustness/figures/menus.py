@@ -14,6 +14,7 @@ from node_robustness.figures.style import (
     Layers,
     epsilon_label,
     styled,
+    tau_label,
     tau_labels,
 )
 
@@ -191,3 +192,9 @@ def over_seeds(frame: pd.DataFrame, by: list[str], columns: list[str]) -> pd.Dat
     """The mean over seeds of some columns; `n` is summed over them."""
     groups = frame.groupby([*by], sort=False, as_index=False, dropna=False)
     return groups.agg({**dict.fromkeys(columns, "mean"), "n": "sum"})
+
+
+def means_along_t(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The means over seeds at every t, by condition, model, `tau` and group."""
+    means = over_seeds(frame, ["condition", "model", "tolerance", "group", "t"], columns)
+    return means.assign(tau=means.tolerance.map(tau_label)).drop(columns="tolerance")
