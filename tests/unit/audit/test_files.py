@@ -17,7 +17,7 @@ from node_robustness.attacks.files import (
     write_attack,
 )
 from node_robustness.audit.attack_checks import AttackChecks, BatchInvariance
-from node_robustness.audit.detection import Detection, write_detection
+from node_robustness.audit.detection import DetectorScores, write_detection
 from node_robustness.audit.files import write_audit
 from node_robustness.audit.gradients import GradientAudit
 from node_robustness.audit.randomisation import Randomised, write_randomised
@@ -318,7 +318,7 @@ def test_defences(tmp_path):
     path, correct = tmp_path / "detection.h5", torch.tensor([True, True, False])
     scores = {name: several + i for i, name in enumerate(["clean", "adversarial", "adaptive"])}
     success = {"adversarial": ~correct, "adaptive": correct}
-    write_detection(path, SETTINGS, INDEX, LABELS, Detection(correct, scores, success), **WITH)
+    write_detection(path, SETTINGS, INDEX, LABELS, DetectorScores(correct, scores, success), **WITH)
     expected = {"index": INDEX, "labels": LABELS, "correct": correct}
     expected |= {f"score/{name}": values for name, values in scores.items()}
     expected |= {f"success/{name}": values for name, values in success.items()}

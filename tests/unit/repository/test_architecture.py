@@ -35,6 +35,12 @@ def test_an_init_is_a_docstring():
             assert isinstance(docstring, ast.Expr), name
 
 
+def test_names_of_classes_are_unique():
+    nodes = [node for tree in MODULES.values() for node in tree.body]
+    names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
 def test_no_private_function_exists_twice():
     functions = (
         n for tree in MODULES.values() for n in tree.body if isinstance(n, ast.FunctionDef)

@@ -89,7 +89,7 @@ def read_adversarials(path: Path) -> Adversarials:
 
 
 @dataclass(frozen=True)
-class Attacked:
+class StoredAttack:
     """N images that were attacked, because the clean prediction is right; theirs are left on disk.
 
     Attributes:
@@ -117,7 +117,7 @@ class Attacked:
             return images
 
 
-def read_attacked(path: Path, count: int | None = None) -> Attacked:
+def read_attacked(path: Path, count: int | None = None) -> StoredAttack:
     """Read which images were attacked, the first ones or all.
 
     Raises:
@@ -125,7 +125,7 @@ def read_attacked(path: Path, count: int | None = None) -> Attacked:
     """
     with open_hdf5(path, "attack") as file:
         rows = np.flatnonzero(file["attacked"][:])[:count]
-        return Attacked(
+        return StoredAttack(
             path,
             rows,
             file["index"][:][rows],

@@ -41,7 +41,7 @@ def disagreement(probabilities: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Detection:
+class DetectorScores:
     """Scores of n images and of two kinds of adversarials of theirs.
 
     Attributes:
@@ -66,7 +66,7 @@ def detect(
     penalty: float,
     batch_size: int,
     progress: Callable[[int], object] | None = None,
-) -> Detection:
+) -> DetectorScores:
     """Score images, their adversarials, and those of an attacker who knows the detector.
 
     Args:
@@ -109,7 +109,7 @@ def detect(
             if progress is not None:
                 progress(len(rows))
     correct, clean, adversarial, adaptive, fooled, evaded = map(torch.cat, zip(*parts, strict=True))
-    return Detection(
+    return DetectorScores(
         correct=correct,
         scores={"clean": clean, "adversarial": adversarial, "adaptive": adaptive},
         success={"adversarial": fooled, "adaptive": evaded},
@@ -175,7 +175,7 @@ def write_detection(
     settings: Mapping[str, Any],
     index: Array,
     labels: Array,
-    found: Detection,
+    found: DetectorScores,
     *,
     seconds: float,
     device: str,

@@ -13,7 +13,7 @@ BUILT_IN = {
 }
 
 
-class APGD(GradientAttack):
+class APGDSettings(GradientAttack):
     """Auto-PGD: sets its step size itself."""
 
     EXPENSIVE: ClassVar[bool] = True

@@ -20,7 +20,7 @@ BUILT_IN = {
 }
 
 
-class BIM(SteppedAttack):
+class BIMSettings(SteppedAttack):
     """Basic iterative method, the paper's: no random start, any iterate counts."""
 
     IN_STEPS: ClassVar[bool] = True

@@ -12,7 +12,7 @@ BUILT_IN = {
 }
 
 
-class Bisection(GradientAttack):
+class BisectionSettings(GradientAttack):
     """BIM at an epsilon of every image's own, found by bisection: the smallest perturbation."""
 
     method: Literal["bisection"] = Field(description="bisection")

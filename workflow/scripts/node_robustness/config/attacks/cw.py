@@ -10,7 +10,7 @@ from node_robustness.config.values import Count, NonNegative, Positive
 BUILT_IN = {"cw": {"method": "cw"}}
 
 
-class CarliniWagner(GradientAttack):
+class CarliniWagnerSettings(GradientAttack):
     """Carlini and Wagner's attack: the smallest perturbation in L2."""
 
     EXPENSIVE: ClassVar[bool] = True

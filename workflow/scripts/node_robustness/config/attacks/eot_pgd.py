@@ -18,7 +18,7 @@ BUILT_IN = {
 }
 
 
-class EOTPGD(RandomStart):
+class EOTPGDSettings(RandomStart):
     """PGD by the mean gradient over drawn tolerances (expectation over transformation).
 
     The distribution is that of the experiment's `randomisation`. What is found is evaluated at the

@@ -10,7 +10,7 @@ from node_robustness.config.values import Count
 BUILT_IN = {"fab_t": {"method": "fab", "iterations": 100, "targets": 9}}
 
 
-class FAB(GradientAttack):
+class FABSettings(GradientAttack):
     """Fast adaptive boundary attack, targeted: the smallest perturbation."""
 
     EXPENSIVE: ClassVar[bool] = True

@@ -9,7 +9,7 @@ from node_robustness.config.attack import GradientAttack
 BUILT_IN = {"fgsm": {"method": "fgsm"}}
 
 
-class FGSM(GradientAttack):
+class FGSMSettings(GradientAttack):
     """Fast gradient sign method: one step as long as epsilon."""
 
     IN_STEPS: ClassVar[bool] = True

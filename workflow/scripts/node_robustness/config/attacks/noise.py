@@ -10,7 +10,7 @@ from node_robustness.config.values import Count
 BUILT_IN = {"noise": {"method": "noise", "draws": 20}}
 
 
-class Noise(AnyAttack):
+class NoiseSettings(AnyAttack):
     """Random perturbations of size epsilon: the control."""
 
     method: Literal["noise"] = Field(description="noise")

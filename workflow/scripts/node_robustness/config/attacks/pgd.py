@@ -26,7 +26,7 @@ BUILT_IN = {
 }
 
 
-class PGD(RandomStart):
+class PGDSettings(RandomStart):
     """Projected gradient descent: BIM from random points of the ball."""
 
     IN_STEPS: ClassVar[bool] = True

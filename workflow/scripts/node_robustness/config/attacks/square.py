@@ -13,7 +13,7 @@ BUILT_IN = {
 }
 
 
-class Square(AnyAttack):
+class SquareSettings(AnyAttack):
     """Square attack: random squares, kept where they help; needs no gradient."""
 
     EXPENSIVE: ClassVar[bool] = True

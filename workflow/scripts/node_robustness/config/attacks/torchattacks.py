@@ -34,7 +34,7 @@ _NAMES: list[JsonValue] = [*CLASSES]
 _ONE_AT_A_TIME = 10
 
 
-class Torchattacks(GradientAttack):
+class TorchattacksSettings(GradientAttack):
     """An attack of the library torchattacks, untargeted, for comparison with those of the workflow.
 
     The workflow evaluates what the library returns, as it does for every other attack.

@@ -11,7 +11,7 @@ from node_robustness.config.values import Name
 BUILT_IN = {"transfer": {"method": "transfer", "by": "pgd"}}
 
 
-class Transfer(AnyAttack):
+class TransferSettings(AnyAttack):
     """Adversarial examples made on another model of the experiment."""
 
     method: Literal["transfer"] = Field(description="transfer")
