@@ -96,7 +96,7 @@ def test_the_seminorm_is_torchdiffeqs_norm_without_parameters(tau, images):
 
 
 def test_the_two_norms_agree_at_a_small_tolerance_only(images):
-    """The full norm takes more steps: it bounds errors as well that an attack has no use for."""
+    """The full norm takes more steps: it also bounds errors that an attack does not use."""
     model = classifier()
     distance, cost = {}, {}
     for tau in (1e-6, 1e-3):
@@ -198,7 +198,7 @@ def test_how_far_the_papers_gradients_and_successes_are_from_the_direct_ones(
                 [gradient(model, image, **settings).flatten(1) for image in x[:8].split(1)]
             )
         agreement[tau] = F.cosine_similarity(one["paper"], one["direct"]).mean().item()
-        # Judged one image at a time by torchdiffeq or in a batch by us: the same images are right.
+        # One at a time by torchdiffeq or in our batch: the same images are classified correctly.
         assert torch.equal(found["paper"].attacked, found["direct"].attacked)
         successes[tau] = {name: int(result.success.sum()) for name, result in found.items()}
     record_property("cosine of paper's and direct gradient", agreement)
@@ -206,7 +206,7 @@ def test_how_far_the_papers_gradients_and_successes_are_from_the_direct_ones(
     assert agreement[1e-5] > 0.99
     assert agreement[10.0] < 0.8
     assert successes[1e-5]["paper"] == successes[1e-5]["direct"]
-    # Ten images of a net whose weights differ between processors: how many fewer is recorded only.
+    # Ten images, and weights that differ between processors: the difference is recorded only.
     assert successes[10.0]["paper"] <= successes[10.0]["direct"]
 
 

@@ -114,7 +114,7 @@ def test_checkpoint_that_cannot_be_read(tmp_path):
 
 
 class Hostile:
-    """Would run code if a checkpoint were unpickled without care."""
+    """Runs code if a checkpoint is unpickled without care."""
 
     def __reduce__(self):
         return (print, ("executed",))
@@ -190,7 +190,7 @@ def test_damaged_model_files(tmp_path):
     ],
 )
 def test_damaged_model_files_are_made_again(spoil, line, tmp_path):
-    """What a run has made itself is not corrected by its user: it is made again."""
+    """The remedy for a file of a run is to delete it and run again."""
     weights, text = tmp_path / "model.safetensors", tmp_path / "model.json"
     save(classifier("OON"), weights, text)
     spoil(weights, text)

@@ -93,7 +93,7 @@ def data(tmp_path):
     return path, pixels
 
 
-def test_the_first_images_are_the_same_ones_however_many_are_asked_for(data):
+def test_the_first_images_do_not_depend_on_their_number(data):
     path, pixels = data
     for count, index in ((None, [4, 0, 5, 1, 3, 2]), (3, [4, 0, 5]), (1, [4])):
         split, x, y = evaluation.test_images(path, count, CPU)
@@ -112,7 +112,7 @@ def test_a_constant_network_does_not_pass_for_robust():
     model, pictures = network(dtype=torch.float32), torch.arange(3 * 64).reshape(3, 1, 8, 8)
     pictures = pictures.to(torch.uint8)
     check_that_answers_differ(model, pictures, "models.OON", "train it")
-    # A last layer that weighs nothing, and features that are dead.
+    # A last layer of zeros, and dead features.
     for spoilt in (model.head.linear.weight, model.head.norm.weight):
         before = spoilt.detach().clone()
         with torch.no_grad():
@@ -123,7 +123,7 @@ def test_a_constant_network_does_not_pass_for_robust():
             "models.OON: the network gives 3 different images the same logits, so that no attack "
             "can change them: train it"
         )
-        # Of images that do not differ nothing else can be expected.
+        # Equal images have equal logits in any network.
         check_that_answers_differ(model, pictures[:1].repeat(4, 1, 1, 1), "models.OON", "train it")
         with torch.no_grad():
             spoilt.copy_(before)

@@ -56,7 +56,7 @@ def test_copies_have_no_part_in_the_gradient():
 @pytest.mark.parametrize("kind", ["RES", "MIX", "OON"])
 @pytest.mark.parametrize("gradient", ["direct", "adjoint"])
 def test_an_attack_is_the_same_in_any_batch_and_order(kind, gradient, record_property):
-    """Down to the bits on x86 with oneDNN; elsewhere perhaps to rounding, and that is asked for."""
+    """Same bits on x86 with oneDNN; elsewhere the same up to rounding, which is what is tested."""
     model = network(kind)
     torch.manual_seed(1)
     count = IMAGES[gradient]
@@ -82,7 +82,7 @@ def test_an_attack_is_the_same_in_any_batch_and_order(kind, gradient, record_pro
 
 
 class RowsOfConvolutions(TorchFunctionMode):
-    """Notes how many rows every convolution of states is given; not those of the map of time."""
+    """Records the rows of each convolution of states, without those of the map of time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class RowsOfConvolutions(TorchFunctionMode):
 @pytest.mark.parametrize("kind", ["RES", "MIX", "OON"])
 @pytest.mark.parametrize("gradient", ["direct", "adjoint"])
 def test_no_state_is_convolved_alone(kind, gradient):
-    """Not even where one image is attacked, or is the last of its batch still on its way."""
+    """Not even if a single image is attacked, or is the last of its batch to finish."""
     model, x = network(kind), torch.rand(3, 1, 8, 8)
     method = BasicIterativeMethod(Norm("linf"), 0.05, 0.02, 2)
     solved = model.at(tolerance=0.1, gradient=gradient)

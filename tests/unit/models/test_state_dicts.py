@@ -162,7 +162,7 @@ def changed(path):
 
 
 class Named:
-    """Any class that a checkpoint may hold an object of."""
+    """A class whose objects a checkpoint may hold."""
 
 
 NOT_A_CHECKPOINT = (
@@ -298,7 +298,7 @@ def test_what_are_no_weights_is_refused(spoilt, line, tmp_path):
 
 
 def test_files_are_looked_for_before_the_run(tmp_path, monkeypatch):
-    """Those of every seed."""
+    """The weights of every seed."""
     monkeypatch.chdir(tmp_path)
     raw = yaml.safe_load("""
         experiments: {t: {datasets: [digits], models: [OON], seeds: [0, 1], tolerances: [1],

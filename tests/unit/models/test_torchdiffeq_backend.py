@@ -83,7 +83,7 @@ def test_the_model_says_how_many_images_are_attacked_at_a_time():
     assert images_at_a_time(compute, attacked, x) == 3
     assert images_at_a_time(compute, one_by_one, x) == 1
     assert images_at_a_time(compute, batched, x) == 100
-    assert images_at_a_time(compute, batched, x, joint) == 3  # it makes the adversarials
+    assert images_at_a_time(compute, batched, x, joint) == 3  # it makes the adversarial examples
 
 
 @pytest.mark.parametrize("norm", ["full", "seminorm"])

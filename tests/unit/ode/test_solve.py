@@ -150,7 +150,7 @@ def test_float32_is_close_to_torchdiffeq(record_property):
 
 
 def test_a_joint_batch_is_something_else():
-    """The reason for this solver: in torchdiffeq a sample's result depends on its batch mates."""
+    """The reason for this solver: in torchdiffeq a result depends on the other samples."""
     field = Network(7, scale=3.0).double()
     y = torch.randn(16, 6, dtype=torch.float64)
     with torch.no_grad():
@@ -413,7 +413,7 @@ TAUS = torch.tensor([1e-5, 10.0, 0.1, 1e-3, 0.1], dtype=torch.float64)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_a_tolerance_for_each_sample_is_a_solve_for_each(method, dtype):
-    """But for the last bits of the processor's vector operations, which see other neighbours."""
+    """Up to the last bits of vector operations, which depend on neighbours."""
 
     def field(t: Tensor, y: Tensor) -> Tensor:
         rate, y = y.split(1, dim=1)

@@ -165,7 +165,7 @@ def test_augmentation_repeats_with_its_generator_and_touches_nothing_else(seed):
     assert first.max() <= 1
 
 
-def test_nothing_asked_for_is_nothing_done_or_drawn():
+def test_without_changes_nothing_is_drawn():
     generator = seeded(0)
     state, images = generator.get_state(), pictures(0)
     assert torch.equal(augment(images, Augmentation(), generator), images)

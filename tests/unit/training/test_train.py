@@ -269,11 +269,11 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
     model = network()
     many = setting(epochs=8, schedule="constant")
     weights, rows = run(tmp_path, many, model=model, check=BACKWARDS)
-    figures = [row["validation_accuracy"] for row in rows]
-    best = figures.index(max(figures)) + 1
+    values = [row["validation_accuracy"] for row in rows]
+    best = values.index(max(values)) + 1
     assert best < 8
     assert not model.training
-    assert accuracy(model, *BACKWARDS) == pytest.approx(max(figures))
+    assert accuracy(model, *BACKWARDS) == pytest.approx(max(values))
     # At a constant rate a training of that many epochs is the beginning of the longer one.
     short = setting(epochs=best, schedule="constant")
     expected, _ = run(tmp_path / "short", short, check=BACKWARDS)
@@ -282,8 +282,8 @@ def test_the_weights_of_the_best_epoch_are_kept(tmp_path):
 
 def test_early_stopping_counts_from_the_best_epoch(tmp_path):
     _, rows = run(tmp_path, setting(epochs=40, early_stopping=3), check=BACKWARDS)
-    figures = [row["validation_accuracy"] for row in rows]
-    assert len(rows) == figures.index(max(figures)) + 1 + 3
+    values = [row["validation_accuracy"] for row in rows]
+    assert len(rows) == values.index(max(values)) + 1 + 3
     assert len(rows) < 40
     _, again = run(tmp_path, setting(epochs=40, early_stopping=3), check=BACKWARDS)
     assert again == rows
@@ -539,9 +539,7 @@ def test_a_checkpoint_of_another_solver_is_ignored(tmp_path, caplog, first, seco
     ("solver", "gradient"),
     [("batched", "direct"), ("torchdiffeq", "direct"), ("torchdiffeq", "adjoint")],
 )
-def test_an_ode_model_trains_as_told_validates_batched_and_gets_its_solver_back(
-    tmp_path, solver, gradient
-):
+def test_an_ode_model_trains_with_its_settings_and_validates_batched(tmp_path, solver, gradient):
     settings = setting(epochs=2, solver=solver, gradient=gradient, learning_rate=0.05)
     model = ode()
     before, seen = model.solver, set()
@@ -559,7 +557,7 @@ def test_an_ode_model_trains_as_told_validates_batched_and_gets_its_solver_back(
     assert same(weights, expected)
 
 
-def test_the_solver_is_put_back_after_a_failure(tmp_path):
+def test_a_failure_leaves_the_solver_settings(tmp_path):
     model = kill_at(ode(), 2)
     before = model.solver
     with pytest.raises(KilledError):

@@ -184,7 +184,7 @@ def test_each_channel_by_itself_is_that_channel():
 
 
 def test_a_run_that_an_empty_patch_changes_is_undetermined(monkeypatch):
-    """As at a loose tolerance, where the solver may come to another result when it starts anew."""
+    """As at a loose tolerance, where a restart of the solver may change the result."""
     model, (clean, moved) = cued(0.3, 0.5), zeros_and_ones(2)
     flow, real = flow_of(model, 5), causal.patch_intervals
 

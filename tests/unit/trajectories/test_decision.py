@@ -12,7 +12,7 @@ TIMES = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
 
 
 def logits(decisions):
-    """Logits [T, n, K] that decide so, [n, T]."""
+    """Logits [T, n, K] for decisions [n, T]."""
     return torch.nn.functional.one_hot(torch.tensor(decisions), 3).float().transpose(0, 1)
 
 

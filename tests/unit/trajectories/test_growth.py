@@ -51,7 +51,7 @@ def case(request):
 
 
 class TestLinearField:
-    """All that is measured is known: h(t) = exp(A t) h(0)."""
+    """All measured values are known: h(t) = exp(A t) h(0)."""
 
     def differences(self, case, pair):
         matrix, _, batch, runs = case
@@ -65,7 +65,7 @@ class TestLinearField:
         expected = (d * (d @ matrix.T)).sum(2) / (d * d).sum(2)
         found = growth.rates(model.ode, runs)[pair]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-        # Nothing is left that is not linear.
+        # No nonlinear part is left.
         linear_part = growth.jacobian_quotients(model.ode, runs)[pair]
         torch.testing.assert_close(linear_part, found, rtol=1e-9, atol=1e-9)
 
@@ -195,7 +195,7 @@ def test_rates_between_blocks():
 @pytest.mark.parametrize("body", ["ode", "residual"])
 @pytest.mark.parametrize("size", ["none", "rounding"])
 def test_no_perturbation_has_no_rate(body, size):
-    """However kernels round: the same image is in another row of the batch."""
+    """Whatever the rounding of kernels: the same image is in another row of the batch."""
     model, batch = network(body), images(4, (1, 6, 6))
     clean, other = batch["clean"], torch.full_like(batch["clean"], torch.inf)
     batch["attack"] = clean.clone() if size == "none" else torch.nextafter(clean, other)

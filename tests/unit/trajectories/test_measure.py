@@ -123,7 +123,7 @@ def test_distances_are_those_of_the_stored_states(case):
     np.testing.assert_allclose(found["attack/distance/cosine"][kept], cosine, atol=1e-5)
 
 
-def test_the_first_adversarials_keep_their_states(case):
+def test_the_first_adversarial_examples_keep_their_states(case):
     _, _, _, images, _ = case
     found = everything(case[0])["kept"]
     successes = np.flatnonzero(images.success)
@@ -131,7 +131,7 @@ def test_the_first_adversarials_keep_their_states(case):
     np.testing.assert_array_equal(found, np.sort(np.concatenate([successes, others])[:3]))
 
 
-def test_noise_is_as_large_as_the_perturbation_and_ones_own(case):
+def test_noise_is_as_large_as_the_perturbation_and_seeded_by_the_image(case):
     _, _, model, images, _ = case
     found = everything(case[0])
     clean, moved = images.clean, images.attacked
@@ -160,7 +160,7 @@ def test_margins_at_the_end_are_those_of_the_model(case):
     assert (found["clean/margin/head"][:, -1] > 0).all()
 
 
-def test_what_is_dear_is_measured_of_the_first_images(case):
+def test_expensive_measurements_are_of_the_first_images(case):
     _, body, _, images, _ = case
     found = everything(case[0])
     known = np.isfinite(found["lyapunov_largest"])
@@ -195,7 +195,7 @@ def test_batches_do_not_matter(tmp_path, monkeypatch, body):
             np.testing.assert_allclose(parts[name], values, rtol=2e-3, atol=2e-4, err_msg=name)
 
 
-def test_the_layout_is_what_it_says(case):
+def test_the_file_has_its_layout(case):
     path, body, _, _, sizes = case
     with h5py.File(path) as file:
         assert file.attrs["axis"] == ("time" if body == "ode" else "depth")
@@ -248,7 +248,7 @@ def test_nodes_are_where_the_solver_stepped(tmp_path):
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])
-def test_no_image_is_a_valid_dump(tmp_path, body):
+def test_a_file_without_images_is_valid(tmp_path, body):
     path = tmp_path / "none.h5"
     measured(path, body, n=0)
     with open_trajectory(path) as found:
@@ -278,7 +278,7 @@ def test_the_reader(case):
         np.testing.assert_array_equal(found.nonlinear_rate("noise"), rest)
 
 
-def test_what_a_dump_has_not(case):
+def test_missing_datasets_are_named(case):
     path, body, *_ = case
     with open_trajectory(path) as found:
         asked = [
@@ -303,7 +303,7 @@ def test_another_schema_version(case, tmp_path):
         pass
 
 
-def test_the_example_opens_a_dump(case, monkeypatch, capsys):
+def test_the_example_opens_a_file(case, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["open_trajectory.py", str(case[0])])
     runpy.run_path(str(ROOT / "docs/examples/open_trajectory.py"), run_name="__main__")
     printed = capsys.readouterr().out
@@ -312,7 +312,7 @@ def test_the_example_opens_a_dump(case, monkeypatch, capsys):
 
 
 def test_a_tolerance_or_none(tmp_path):
-    """Fixed steps have no tolerance, and are followed all the same."""
+    """Fixed steps have no tolerance; trajectories exist all the same."""
     model = network()
     model = model.at(method="rk4", steps=5)
     images = attacked(model)

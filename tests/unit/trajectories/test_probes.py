@@ -15,7 +15,7 @@ pytestmark = pytest.mark.numerical
 
 
 def clouds(n=400, classes=3, spread=1.0, seed=0):
-    """Features [2, n, 4] that say nothing at the first time and much at the second, and labels."""
+    """Labels, and features [2, n, 4] that are noise at the first time and tell at the second."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, n)
     centres = 2 * np.eye(4)[:classes]
@@ -40,7 +40,7 @@ def test_a_probe_reads_what_is_there():
 
 
 def test_logits_are_calibrated():
-    """Confidence that was fitted to too few images is taken back."""
+    """Calibration reduces confidence that was fitted to too few images."""
     found, _, _ = fitted(n=60, spread=2.0)
     features, labels = clouds(n=4000, spread=2.0, seed=1)
     logits = found.logits(torch.from_numpy(features)).numpy()[1]
@@ -132,7 +132,7 @@ def test_too_few_images_or_classes(n, one):
     ],
 )
 def test_a_refusal_says_what_is_missing(failed, labels, line):
-    """More images do not help a solver."""
+    """More images do not make a solver succeed."""
     features, _ = clouds(n=len(labels))
     head = np.zeros((2, len(labels), 3), np.float32)
     head[1, :failed] = np.nan

@@ -199,7 +199,7 @@ def test_times_rise_from_0_to_1(times):
         grid(times)
 
 
-def test_times_may_be_of_ones_own_choice():
+def test_times_may_be_chosen():
     assert grid([0, 0.9, 1]) == (0.0, 0.9, 1.0)
     model, images = network(), batch(2)
     runs = follow(model, images, (0.0, 0.9, 1.0))

@@ -97,9 +97,9 @@ def entries(sizes: TrajectorySizes) -> Iterator[Entry]:
     """All datasets with a row for each image, in the order of the file."""
     yield Entry("index", "n", "int64", "1", "row of test/* in data.h5")
     yield Entry("labels", "n", "int64", "1", "index into class_names")
-    yield Entry("success", "n", "bool", "1", "the attack found an adversarial")
+    yield Entry("success", "n", "bool", "1", "the attack found an adversarial example")
     yield Entry("clean_predictions", "n", "int64", "1", "class of the clean run at t = 1")
-    yield Entry("kept", "m", "int64", "1", "position among the n of the m images with states")
+    yield Entry("kept", "m", "int64", "1", "positions, among n, of the m images with states")
     for pair in PAIRS:
         distance = f"of the states of {pair} and clean run"
         yield Entry(f"{pair}/distance/l2", "nt", "float32", "1", f"Euclidean distance {distance}")
@@ -117,11 +117,11 @@ def entries(sizes: TrajectorySizes) -> Iterator[Entry]:
     yield Entry("lyapunov_largest", "n", "float32", "1 / t", description)
     for run in RUNS:
         for reader in ("head", "probe"):
-            description = f"logit of the clean class less the largest other, by the {reader}"
+            description = f"logit of the clean class minus the largest other, by the {reader}"
             yield Entry(f"{run}/margin/{reader}", "nt", "float32", "1", description)
     for pair in PAIRS:
         for reader in ("head", "probe"):
-            description = f"from which t on the {reader} decides otherwise than for the clean run"
+            description = f"time from which the {reader} decides differently from the clean run"
             yield Entry(f"{pair}/flip_time/{reader}", "n", "float32", "t", description)
     if sizes.ode:
         for run in RUNS:
@@ -133,9 +133,9 @@ def entries(sizes: TrajectorySizes) -> Iterator[Entry]:
     yield Entry("causal/inserted", "ni", "int8", "1", f"insertion takes it away: {outcome}")
     description = "shortest interval whose repair restores the decision"
     yield Entry("causal/responsible", "n2", "float64", "t", description)
-    description = "share of the others of its length whose repair restores it"
+    description = "share of other intervals of this length whose repair restores it"
     yield Entry("causal/random_repaired", "n", "float32", "1", description)
-    share = "share of the margin that the repair of it alone restores"
+    share = "share of the margin that its repair alone restores"
     yield Entry("causal/channels", "mc", "float32", "1", share)
     yield Entry("causal/places", "mhw", "float32", "1", share)
     for run in ("clean", "attack"):
