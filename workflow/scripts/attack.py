@@ -34,10 +34,10 @@ with job(snakemake.log[0]), classifier.backward_solves():
             settings["by"],
         )
         provenance["source_weights_sha256"] = sha256(weights)
-    dearest = attacked = with_gradient(model, coordinates["tolerance"], settings)
+    most_expensive = attacked = with_gradient(model, coordinates["tolerance"], settings)
     if "drawn" in settings:
         source = model.at(**gradient_settings(settings))
-        dearest = model.at(tolerance=settings["drawn"]["low"])
+        most_expensive = model.at(tolerance=settings["drawn"]["low"])
     skip = None
     if "skips" in settings:
         within = settings["skips"]["within"]
@@ -53,7 +53,7 @@ with job(snakemake.log[0]), classifier.backward_solves():
             index=index,
             seed=coordinates["seed"],
             skip=skip,
-            batch_size=images_at_a_time(compute, dearest, images, source),
+            batch_size=images_at_a_time(compute, most_expensive, images, source),
             progress=progress.update,
         )
     write_attack(
