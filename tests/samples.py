@@ -185,7 +185,7 @@ def _patches_of(won: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def write_attempt(folder: Path, settings: dict, sizes, correct=None, **changes) -> Path:
-    """A cell of an attack that finds adversarials of these sizes in its norm (inf: none)."""
+    """A cell of an attack that finds adversarial examples of these sizes (inf: none)."""
     sizes = np.asarray(sizes, float)
     correct = np.ones(len(sizes), bool) if correct is None else np.asarray(correct, bool)
     success = correct & (sizes <= settings["epsilon"])
@@ -210,7 +210,7 @@ def write_attempt(folder: Path, settings: dict, sizes, correct=None, **changes) 
 
 
 def sizes_leaving(share: float, n: int, epsilon: float = 0.1) -> np.ndarray:
-    """Sizes of the smallest adversarials of n images, of which this share has none."""
+    """Sizes of the smallest adversarial examples of n images, of which this share has none."""
     robust = round(share * n)
     return np.array([np.inf] * robust + [epsilon] * (n - robust))
 
@@ -419,7 +419,7 @@ def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, lis
 
 
 def pages_in(folder: Path) -> Pages:
-    """The pages of all trajectories in a folder, beside which their attacks lie."""
+    """The pages of all trajectories in a folder that has their attacks, too."""
     paths = sorted(folder.glob("trajectory-*.h5"))
     attacks = [path.with_name(path.name.replace("trajectory", "attack", 1)) for path in paths]
     data = [write_data(folder)] * len(paths)

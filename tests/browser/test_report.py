@@ -87,7 +87,7 @@ def test_the_verdict_is_on_the_first_screen(browser, report):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "text"),
     [
         ("verdicts", "Because"),
         ("responsible", "Decision changed"),
@@ -96,14 +96,14 @@ def test_the_verdict_is_on_the_first_screen(browser, report):
     ],
 )
 @pytest.mark.parametrize("place", [None, {"x": 18, "y": 18}], ids=["its words", "its corner"])
-def test_all_of_a_field_shows_its_tooltip(browser, report, name, told, place):
+def test_all_of_a_field_shows_its_tooltip(browser, report, name, text, place):
     page, _ = opened(browser, report)
     field = page.locator(f"[data-chart={name}] svg.marks .mark-rect.role-mark path").last
     # Without a place at its centre; its box is wider by the mitres of its white outline.
     field.hover(force=True, position=place)
     tooltip = page.locator("#vg-tooltip-element.visible")
     tooltip.wait_for()
-    assert told in tooltip.inner_text()
+    assert text in tooltip.inner_text()
 
 
 MENUS = {
@@ -117,7 +117,7 @@ MENUS = {
 
 
 def choose(page, name: str, menu: str, choice: str | None = None) -> None:
-    """Choose from a list of a figure, if not told another one than is chosen, and wait for it."""
+    """Choose from a list of a figure, another one than is chosen by default, and wait for it."""
     chart = f"[data-chart={name}] svg.marks"
     before = page.locator(chart).inner_html()
     item = page.locator(f"#menu-{name} label", has_text=f"{menu}: ").locator("select")

@@ -1,4 +1,4 @@
-"""Write the page of results of an experiment, and beside it what it is made from."""
+"""Write the page of results of an experiment, and the folder that it is made from."""
 
 from pathlib import Path
 

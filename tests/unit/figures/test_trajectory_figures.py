@@ -95,7 +95,7 @@ def test_margins_are_drawn_without_probes(tmp_path):
 
 
 def test_the_map_of_intervals_tells_their_shares(tmp_path):
-    # A quarter of the adversarials is restored by the last interval alone.
+    # A quarter of the adversarial examples is restored by the last interval alone.
     repaired = np.zeros((8, len(INTERVALS)))
     repaired[:2, -1] = 1
     path = write_trajectory(tmp_path, cell(), [True] * 8, causal__repaired=repaired)

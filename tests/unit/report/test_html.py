@@ -151,9 +151,9 @@ def test_answers_of_models_that_do_not_differ():
 def test_of_several_seeds_each_network_is_told_of():
     assert by_network(masked_tables(150)["protocols"]) == []
     protocols = masked_tables(150, seeds=(0, 1))["protocols"]
-    told = by_network(protocols)
+    found = by_network(protocols)
     own = protocols[protocols.model == "OON"]
-    (sentence,) = [sentence for sentence in told if "networks OON on toy" in sentence]
+    (sentence,) = [sentence for sentence in found if "networks OON on toy" in sentence]
     for seed in (0, 1):
         gaps = own[own.seed == seed].gap_low
         assert f"{(gaps > 0.1).sum()} of {len(gaps)} (seed {seed})" in sentence

@@ -76,12 +76,12 @@ def test_every_solve_failed(tmp_path):
 )
 def test_guesses(tmp_path, predictions, guess):
     tables = run(tmp_path, {(0.1, 0): predictions})
-    told = said(tables)
-    assert bool(told) == guess
+    warnings = said(tables)
+    assert bool(warnings) == guess
     if guess:
         assert (
             "is not clearly better than guessing one of 3 classes: its accuracy is at most "
-            in told[0]
+            in warnings[0]
         )
     assert said(tables, {}) == []  # of how many classes is not known
 

@@ -66,7 +66,7 @@ def test_the_detectors_suspect_more_evaluations_and_a_shorter_first_step(tmp_pat
     won = table.loc["success"]
     found = (won.nfe_auc, won.nfe_auc_low, won.nfe_auc_high)
     assert found == tuple(auc_with_interval([8, 14, 8, 14], [14, 20, 14]))
-    # The first steps of adversarials are half as long as those of clean images.
+    # The first steps of adversarial examples are half as long as those of clean images.
     assert (won.first_step_auc, table.loc["noise"].first_step_auc) == (1, 0.5)
 
 
@@ -94,13 +94,13 @@ def test_nothing_followed():
     assert sentences(summary, trajectory_table([]), probe_table([])) == []
 
 
-def told(*paths, probes=()) -> str:
+def said(*paths, probes=()) -> str:
     table = trajectory_summary.summary_table(image_table(paths))
     return "\n".join(sentences(table, trajectory_table(paths), probe_table(probes)))
 
 
 def test_findings_say_what_the_tables_hold(tmp_path):
-    text = told(write_trajectory(tmp_path, cell(), [True] * 7 + [False]))
+    text = said(write_trajectory(tmp_path, cell(), [True] * 7 + [False]))
     for part in (
         "OON on toy: from t = 0 to 1, adversarial perturbations grow by a factor of 7.4 (7.4 to "
         "7.4) and random noise of the same size by 1.6 (1.6 to 1.6) (medians at τ = 0.1, bim, "
@@ -132,14 +132,14 @@ def test_findings_say_which_solves_are_short(tmp_path):
     at_tolerances = "Solves at loose tolerances have few accepted steps (medians: 2 at τ = 0.1)"
     of_equal_steps = "Solves with equal steps have few of them (2 at least)"
     for files in ([adaptive], [equal], [adaptive, equal]):
-        text = told(*files)
+        text = said(*files)
         assert (at_tolerances in text) == (adaptive in files)
         assert (of_equal_steps in text) == (equal in files)
 
 
 def test_findings_say_how_well_each_t_is_read(tmp_path):
     probes = [write_probe(tmp_path, solved(tolerance=tau)) for tau in (0.1, 1.0)]
-    text = told(write_trajectory(tmp_path, cell(), [True] * 7), probes=probes)
+    text = said(write_trajectory(tmp_path, cell(), [True] * 7), probes=probes)
     assert (
         "At t = 0 its accuracy on held-out validation images is 10.0 % to 10.0 %; that of linear "
         "probes fitted to states at t = 0 is 90.0 % to 90.0 %." in text
@@ -151,19 +151,19 @@ def test_findings_call_no_difference_clear_that_is_none(tmp_path):
     same = np.tile(np.exp([0, 0.5, 1, 1.5, 2]), (N, 1))
     changes = {"noise__distance__l2": same, "attack__distance__l2": same}
     changes |= {"attack__nfe": [18, 19] * 4, "clean__nfe": [18, 19] * 4}
-    text = told(write_trajectory(tmp_path, cell(), [True] * N, **changes))
+    text = said(write_trajectory(tmp_path, cell(), [True] * N, **changes))
     assert "clearly more than the noise in none of 1 setting and clearly less in none." in text
     assert "by more evaluations in none of 1 setting" in text
 
 
 def test_findings_name_the_cells_without_adversarials(tmp_path):
     empty = write_trajectory(tmp_path, cell(epsilon=0.01), [False, False])
-    text = told(empty, write_trajectory(tmp_path, cell(), [True] * 7))
+    text = said(empty, write_trajectory(tmp_path, cell(), [True] * 7))
     assert (
         "No adversarial example was found in 1 of 2 followed settings, which these sentences leave "
         "out: OON at τ = 0.1, bim, ε = 0.01." in text
     )
-    assert told(empty).splitlines() == [
+    assert said(empty).splitlines() == [
         "No adversarial example was found in 1 of 1 followed settings, which these sentences leave "
         "out: OON at τ = 0.1, bim, ε = 0.01."
     ]

@@ -1,7 +1,7 @@
-"""Verdicts on small nets of which the truth is known: attacked and judged for real.
+"""Verdicts on small nets of which the truth is known, from real attacks and audits.
 
 Their weights are fixed (`tests/nets/train.py`).
-`benchmarks/reference.py` does the same with the whole standard ladder, beside other
+`benchmarks/reference.py` does the same with all standard attacks, and with other
 implementations.
 """
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.numerical
 
 EPSILON = 0.1
 IMAGES = 120
-LADDER = {
+SUITE = {
     "steps": {"method": "pgd", "iterations": 50, "restarts": 2, "relative_step": 0.1}
     | {"loss": "margin"},
     "squares": {"method": "square", "queries": 150},
@@ -46,7 +46,7 @@ def judge(folder, nets, *, epsilon=EPSILON, seeds=(0,)):
     """All tables of nets by name and seed."""
     names = list(dict.fromkeys(name for name, _ in nets))
     # From RES alone there is nowhere to go.
-    ladder = LADDER | (MOVED if len(names) > 1 else {})
+    suite = SUITE | (MOVED if len(names) > 1 else {})
     plain = {"downsampling": "convolution", "body": "residual", "filters": 16}
     config = load(
         {
@@ -56,7 +56,7 @@ def judge(folder, nets, *, epsilon=EPSILON, seeds=(0,)):
                     "models": names,
                     "seeds": list(seeds),
                     "tolerances": [1],
-                    "attacks": ["bim_adjoint", *ladder, "noise"],
+                    "attacks": ["bim_adjoint", *suite, "noise"],
                     "norms": ["linf"],
                     "epsilons": [epsilon],
                     "audit": {"images": 24},
@@ -64,7 +64,7 @@ def judge(folder, nets, *, epsilon=EPSILON, seeds=(0,)):
             },
             "datasets": {"digits": {"source": "digits"}},
             "models": dict.fromkeys(names, plain),
-            "attacks": ladder,
+            "attacks": suite,
         }
     )
     _, (images, labels) = known.digits()

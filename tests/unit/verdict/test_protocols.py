@@ -175,7 +175,7 @@ CHEAP, DEAR = ("bim", "bisection"), ("apgd", "fab", "square")
 
 
 def skipping(group, cheap, epsilon):
-    """The same attacks, of which the dear ones leave out what the cheap ones broke."""
+    """The same attacks, of which the expensive ones leave out what the cheap ones broke."""
     broken = within(group.smallest(lambda a: a.attack in cheap), epsilon) & group.correct
     attempts = [
         replace(
@@ -202,7 +202,7 @@ def skipping(group, cheap, epsilon):
     st.fixed_dictionaries({(name, e): SIZES for name in METHODS for e in EPSILONS}),
 )
 def test_skipping_what_cheaper_attacks_broke_changes_no_verdict(correct, sizes):
-    """At the epsilons of the grid; whatever the dear attacks would have found."""
+    """At the epsilons of the grid; whatever the expensive attacks would have found."""
     whole = attacked(
         correct,
         *(attempt(a, e, found, correct, **METHODS[a]) for (a, e), found in sizes.items()),
@@ -220,12 +220,12 @@ def test_skipping_what_cheaper_attacks_broke_changes_no_verdict(correct, sizes):
 
 def test_the_suite_of_an_attack_that_skips_is_cumulative(tmp_path):
     correct = [True, True, True, False]
-    dear = cell("apgd", epsilon=0.3) | {"skips": {"broken_by": {"bim": 0.1}, "within": 0.1}}
+    expensive = cell("apgd", epsilon=0.3) | {"skips": {"broken_by": {"bim": 0.1}, "within": 0.1}}
     paths = [
         write_attempt(tmp_path, cell("bim", epsilon=0.1), [0.1, INF, INF, INF], correct),
         write_attempt(
             tmp_path,
-            dear,
+            expensive,
             [INF, 0.2, INF, INF],
             correct,
             attacked=np.array([False, True, True, False]),

@@ -1,4 +1,4 @@
-"""The figure of whether the solver feels a perturbation."""
+"""The figure of whether the solver notices a perturbation."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ _QUARTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}
 def figure(
     images: pd.DataFrame, trajectories: pd.DataFrame, roc: pd.DataFrame, models: Sequence[str]
 ) -> alt.VConcatChart:
-    """Draw what clean and perturbed images cost the solver, and how well that gives them away.
+    """Draw what clean and perturbed images cost the solver, and how well it detects them.
 
     Args:
         images: Result of `trajectory_tables.image_table`.
@@ -48,9 +48,9 @@ def figure(
 
     Returns:
         A column a model with an ODE: evaluations at each tolerance (median and quartiles over the
-        images of all seeds), the size of steps along t, and ROC curves of detectors of adversarials
-        by either, one a seed. Lists choose the tolerance of the middle row, and dataset, attack,
-        norm and epsilon.
+        images of all seeds), the size of steps along t, and ROC curves of detectors of adversarial
+        examples by either, one a seed. Lists choose the tolerance of the middle row, and dataset,
+        attack, norm and epsilon.
     """
     frame, menu = condition_menu(images[images.nfe_clean.notna()])
     names = {"condition": menu, "tau": tau_menu(frame)}
@@ -76,11 +76,11 @@ def figure(
                     )[_ROC]
                 ),
                 column=column,
-                title="Adversarials told from clean images by the solver's steps (ROC)",
+                title="Adversarial examples detected by the solver's steps (ROC)",
             ),
         ],
         [names["tau"], menu],
-        "What the solver feels",
+        "Does the solver notice the attack?",
         [
             "Median over images with quartiles. On the grey line a detector does no better than "
             "chance."
@@ -190,7 +190,7 @@ def _roc(frame: pd.DataFrame) -> Layers:
                 axis=alt.Axis(format="~%", tickCount=3),
                 scale=alt.Scale(domain=[0, 1]),
             ),
-            y=rate_axis("Adversarials detected", field="true_positive_rate"),
+            y=rate_axis("Adversarial examples detected", field="true_positive_rate"),
             color=tau_colour(tau_labels(frame)),
             strokeDash=alt.StrokeDash(
                 "score:N", title="Suspect", scale=alt.Scale(domain=scores, range=_DASHES)

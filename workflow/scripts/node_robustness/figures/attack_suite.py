@@ -65,7 +65,7 @@ def figure(suite: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         alt.vconcat(*rows),
         "What each attack leaves",
         [
-            "Robust accuracy, counting an attack's adversarials from all of its epsilons that are "
-            "small enough."
+            "Robust accuracy. Adversarial examples of an attack count at every epsilon that is "
+            "large enough for them."
         ],
     )

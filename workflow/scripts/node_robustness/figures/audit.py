@@ -58,11 +58,11 @@ def figure(audit: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         )
     return styled(
         alt.vconcat(*rows),
-        "Where gradients point",
+        "Agreement of gradients",
         [
             "Median over images with quartiles. Direct: through the solver's steps; adjoint: the "
             "paper's;",
-            "tight and rk4: of the same network solved more exactly, judged at the tolerance τ.",
+            "tight and rk4: of the same network solved more accurately.",
         ],
     )
 

@@ -77,7 +77,7 @@ def figure(curves: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         alt.vconcat(*rows),
         "Robust accuracy at every epsilon",
         [
-            "Steps at the sizes of the smallest adversarials that were found; one line a seed.",
+            "Steps at the sizes of the smallest adversarial examples found; one line a seed.",
             "Grey: a model without an ODE, which has no tolerance.",
         ],
     )

@@ -41,7 +41,7 @@ def figure(roc: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
             axis=alt.Axis(format="~%", tickCount=3),
             scale=alt.Scale(domain=[0, 1]),
         )
-        y = rate_axis("Adversarials detected", field="true_positive_rate")
+        y = rate_axis("Adversarial examples detected", field="true_positive_rate")
         lines = (
             alt.Chart()
             .mark_line()
@@ -75,6 +75,6 @@ def figure(roc: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         )
     return styled(
         alt.vconcat(*rows),
-        "Adversarials given away by the disagreement of tolerances",
+        "Adversarial examples given away by the disagreement of tolerances",
         ["ROC curves; dashed: an attack that knows the detector. On the grey line it is chance."],
     )

@@ -39,9 +39,10 @@ def figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
 
     Returns:
         A column a model: the rate d/dt log |delta| with its part by the Jacobian and the nonlinear
-        rest, for adversarials and for random noise, and below the bounds by the logarithmic norm
-        within which the part by the Jacobian must lie. Medians and quartiles over images, averaged
-        over seeds. Lists choose the tolerance, and dataset, attack, norm and epsilon.
+        rest, for adversarial examples and for random noise, and below them the bounds by the
+        logarithmic norm within which the part by the Jacobian must lie. Medians and quartiles over
+        images, averaged over seeds. Lists choose the tolerance, and dataset, attack, norm and
+        epsilon.
     """
     grown = trajectories[trajectories.group.isin(_SHOWN) & (trajectories.n > 0)]
     frame, menu = condition_menu(grown)

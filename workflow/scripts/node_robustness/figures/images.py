@@ -92,13 +92,13 @@ def figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
         str(row["page"]): f"{row['model']}, {_tau(row['tolerance'])}. {row['headline']}"
         for row in frame.to_dict("records")
     }
-    told = f"{json.dumps(headlines, ensure_ascii=False)}[toString(page)]"
+    headline = f"{json.dumps(headlines, ensure_ascii=False)}[toString(page)]"
     missing = "Nothing was kept of this image here" + ("" if total == 0 else ": choose another one")
-    return styled(chart, alt.ExprRef(f"isValid(page) ? {told} : {json.dumps(missing)}"), notes)
+    return styled(chart, alt.ExprRef(f"isValid(page) ? {headline} : {json.dumps(missing)}"), notes)
 
 
 def single_pages(pages: Pages) -> Iterator[tuple[str, Callable[[], alt.VConcatChart]]]:
-    """Draw every page as a figure of its own.
+    """Draw every page as a separate figure.
 
     Args:
         pages: Result of `image_pages.image_pages`.
@@ -131,8 +131,8 @@ def _first(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _tau(tolerance: float) -> str:
-    told = tau_label(tolerance)
-    return told if told == NO_ODE else f"τ = {told}"
+    text = tau_label(tolerance)
+    return text if text == NO_ODE else f"τ = {text}"
 
 
 def _chosen(pages: Pages) -> Pages:

@@ -36,9 +36,9 @@ def figure(
 
     Returns:
         A column a model: the margin of the clean run's class over the next one as the head and as
-        linear probes read the state, for clean images, adversarials, what a failed attack ended
-        with and random noise, medians and quartiles over images, averaged over seeds; below, the
-        share of the images whose decision has left the clean one for good, and the accuracy of
+        linear probes read the state, for clean images, adversarial examples, what a failed attack
+        ended with and random noise, medians and quartiles over images, averaged over seeds; below,
+        the share of the images whose decision has left the clean one for good, and the accuracy of
         head and probes on clean validation images. Lists choose the tolerance, and dataset, attack,
         norm and epsilon.
     """
@@ -90,7 +90,7 @@ def figure(
             "differs.",
             "Median over images, band between the quartiles. The head was trained on states of "
             "t = 1 alone,",
-            "a probe is a linear classifier of the states of its own t.",
+            "a probe is a linear classifier of the states at one t.",
         ],
     )
 

@@ -18,7 +18,7 @@ from node_robustness.figures.style import (
 
 
 def figure(matrix: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
-    """Draw adversarials made at one tolerance and judged at another.
+    """Draw adversarial examples made at one tolerance and evaluated at another.
 
     Args:
         matrix: Result of `audit_tables.matrix_table`.
@@ -26,20 +26,20 @@ def figure(matrix: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
 
     Returns:
         For every dataset, norm, epsilon and attack a heat map a model: tolerance of the attack
-        by tolerance of the judgement, coloured by robust accuracy, the mean over seeds.
+        by tolerance of the evaluation, coloured by robust accuracy, the mean over seeds.
     """
     by = ["dataset", "norm", "epsilon", "attack", "model", "tolerance", "evaluated_at"]
     means = matrix[matrix.tolerance.notna()].groupby(by, sort=False, as_index=False)
     cells = means[["robust_accuracy", "accuracy", "kept_rate"]].mean()
     cells["made"] = cells.tolerance.map(tau_label)
-    cells["judged"] = cells.evaluated_at.map(tau_label)
+    cells["evaluated"] = cells.evaluated_at.map(tau_label)
     tooltip = [
         alt.Tooltip("model:N", title="Model"),
         alt.Tooltip("made:N", title="Attacked at τ"),
-        alt.Tooltip("judged:N", title="Judged at τ"),
+        alt.Tooltip("evaluated:N", title="Evaluated at τ"),
         percent("robust_accuracy", "Robust accuracy"),
         percent("accuracy", "Clean accuracy"),
-        percent("kept_rate", "Adversarials that stay so"),
+        percent("kept_rate", "Adversarial examples that stay so"),
     ]
     rows = []
     for dataset, norm, epsilon, attack in cells[by[:4]].drop_duplicates().to_numpy():
@@ -48,8 +48,8 @@ def figure(matrix: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         panels = []
         for model in (name for name in models if name in set(own.model)):
             mine = own[own.model == model]
-            judged = [tau_label(tau) for tau in sorted(set(mine.evaluated_at))]
-            x = alt.X("judged:N", title="Judged at τ", sort=judged, axis=alt.Axis(labelAngle=0))
+            taus = [tau_label(tau) for tau in sorted(set(mine.evaluated_at))]
+            x = alt.X("evaluated:N", title="Evaluated at τ", sort=taus, axis=alt.Axis(labelAngle=0))
             y = alt.Y("made:N", title="Attacked at τ", sort=tau_labels(mine))
             chart = heat_map(mine, x, y, "robust_accuracy", "Robust accuracy", tooltip)
             panels.append(chart.properties(data=inline(mine), title=model))
@@ -57,6 +57,6 @@ def figure(matrix: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         rows.append(alt.hconcat(*panels, title=title, spacing=24))
     return styled(
         alt.vconcat(*rows),
-        "Attacked at one tolerance, judged at another",
+        "Attacked at one tolerance, evaluated at another",
         ["Share of all images that are classified correctly, clean and attacked."],
     )

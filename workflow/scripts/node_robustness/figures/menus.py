@@ -170,7 +170,7 @@ def with_menus(
     notes: list[str],
     **scales: Literal["independent", "shared"],
 ) -> alt.VConcatChart:
-    """Join the parts of a figure and give it its menus; the title tells what they chose.
+    """Join the parts of a figure and give it its menus; the title says what they chose.
 
     Args:
         charts: the parts, from above.
@@ -179,13 +179,13 @@ def with_menus(
         notes: lines below the title.
         **scales: by channel, whether each part has its own.
     """
-    told = " + ', ' + ".join(
+    choices = " + ', ' + ".join(
         f"'τ = ' + {menu.title}" if menu.name == "tau" else menu.title for menu in menus
     )
     chart = alt.vconcat(*charts, spacing=18, params=[menu.parameter for menu in menus])
     if scales:
         chart = chart.resolve_scale(**scales)
-    return styled(chart, alt.ExprRef(f"{json.dumps(f'{title}: ')} + {told}"), notes)
+    return styled(chart, alt.ExprRef(f"{json.dumps(f'{title}: ')} + {choices}"), notes)
 
 
 def over_seeds(frame: pd.DataFrame, by: list[str], columns: list[str]) -> pd.DataFrame:

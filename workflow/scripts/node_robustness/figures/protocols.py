@@ -83,7 +83,7 @@ def _layers(cells: pd.DataFrame) -> list[alt.Chart]:
         ("paper", "diamond", PAPER, -9),
         ("strongest", "circle", GOOD, 9),
     ):
-        told = alt.Color(
+        colours = alt.Color(
             "protocol:N",
             title="Protocol",
             scale=alt.Scale(domain=["paper's", "strongest attack"], range=[PAPER, GOOD]),
@@ -96,7 +96,7 @@ def _layers(cells: pd.DataFrame) -> list[alt.Chart]:
             ),
             own.mark_point(xOffset=shift, filled=True, size=60, opacity=1, shape=shape).encode(
                 y=rate_axis(title, field=protocol),
-                color=told,
+                color=colours,
                 tooltip=[
                     alt.Tooltip("model:N", title="Model"),
                     alt.Tooltip("tau:N", title="Tolerance τ"),

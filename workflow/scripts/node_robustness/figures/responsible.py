@@ -53,11 +53,11 @@ def figure(
 
     Returns:
         For every model and tolerance a heat map of intervals by their start and end, coloured by
-        the share of the adversarials whose decision changes back (or of the clean images whose
-        decision is taken away), averaged over seeds; below, how many adversarials have each t in
-        their responsible interval, and the share that the responsible interval restores beside
-        that of a random one of its length. Lists choose the patch, and dataset, attack, norm and
-        epsilon.
+        the share of the adversarial examples whose decision changes back (or of the clean images
+        whose decision is taken away), averaged over seeds; below, how many adversarial examples
+        have each t in their responsible interval, and the share that the responsible interval
+        restores with that of a random one of its length. Lists choose the patch, and dataset,
+        attack, norm and epsilon.
     """
     frame, menu = condition_menu(responsible[responsible.repaired_of > 0])
     maps = pd.concat([_of_patch(frame, patch) for patch in _PATCHES])
@@ -85,7 +85,7 @@ def figure(
         .facet(
             data=inline(covered),
             column=column,
-            title="Adversarials whose responsible interval has t",
+            title="Adversarial examples whose responsible interval has t",
         ),
         _compared(taus)
         .transform_filter(OF_CONDITION)
@@ -93,7 +93,7 @@ def figure(
         .facet(
             data=inline(rates),
             column=column,
-            title="Adversarials restored by the responsible interval, and by a random one",
+            title="Adversarial examples restored by the responsible interval, and by a random one",
         )
         .resolve_scale(x="independent", xOffset="independent"),
     ]

@@ -42,11 +42,11 @@ def figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
         models: All models of the experiment.
 
     Returns:
-        A grid of panels, a column a model and a row a group of images (adversarials, what the
-        attack ended with where it failed, random noise), one line a tolerance: the median over
+        A grid of panels, a column a model and a row a group of images (adversarial examples, what
+        the attack ended with where it failed, random noise), one line a tolerance: the median over
         images and a band between the quartiles, both averaged over seeds. Dots are where accepted
-        steps end, the dashed line is the same at a tight tolerance. A model without an ODE is
-        drawn block by block. Lists choose the distance, and dataset, attack, norm and epsilon.
+        steps end, the dashed line is the same at a tight tolerance. A model without an ODE is drawn
+        block by block. Lists choose the distance, and dataset, attack, norm and epsilon.
     """
     perturbed = trajectories[(trajectories.group != "clean") & (trajectories.n > 0)]
     frame, menu = condition_menu(perturbed)

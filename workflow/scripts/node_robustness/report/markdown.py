@@ -55,8 +55,8 @@ def gather(tables: Iterable[Path], figures: Iterable[Path], manifest: Path, fold
         copy(path, folder / path.name)
     for path in figures:
         shutil.copyfile(path, folder / path.name)
-    told = json.loads(manifest.read_text())
-    known = {key: value for key, value in told.items() if key not in _PRIVATE}
+    entries = json.loads(manifest.read_text())
+    known = {key: value for key, value in entries.items() if key not in _PRIVATE}
     (folder / manifest.name).write_text(json.dumps(known, indent=2) + "\n")
 
 
@@ -64,7 +64,7 @@ def render(name: str, folder: Path) -> str:
     """Write the page.
 
     Args:
-        name: Of the experiment, and of the folder, as the page beside it links to it.
+        name: Of the experiment, and of the folder, as the page links to it.
         folder: See `gather`.
 
     Returns:

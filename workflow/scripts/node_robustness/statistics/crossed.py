@@ -1,11 +1,11 @@
 """Intervals and tests for outcomes of the same images under one or several training seeds.
 
 Outcomes are arrays [seeds, n], one row a seed, one column an image. With one seed the images are
-the sample. With several, images and seeds are crossed: the same images are judged by every model.
+the sample. With several, images and seeds are crossed: every model classifies the same images.
 Then the number of images is replaced by an effective one (Korn and Graubard, Survey Methodology
 1998): that of independent images which would estimate the mean as exactly as the crossed sample
 does, whose variance is (MS_seeds + MS_images) / (seeds n) of a two-way layout without
-replication, with Satterthwaite's degrees of freedom. It never exceeds n: to judge an image by
+replication, with Satterthwaite's degrees of freedom. It never exceeds n: to classify an image by
 several models makes it no more than one image.
 """
 
@@ -79,7 +79,7 @@ class Share(NamedTuple):
         return _upper_tail(self.value * self.images, self.images, margin)
 
     def below(self, margin: float) -> float:
-        """One-sided p-value of "the share is at least the margin", likewise."""
+        """One-sided p-value of "the share is at least the margin"."""
         return 1 - _upper_tail(self.value * self.images + 1, self.images, margin)
 
 

@@ -1,4 +1,4 @@
-"""Tables of what was measured beside the attacks: gradients, other tolerances, and defences.
+"""Tables of the audits: gradients, other tolerances, and defences.
 
 Pure functions of the files, like those of `evaluation`.
 """
@@ -24,7 +24,7 @@ FINITE_DIFFERENCES = {
 """The references of derivatives in an audit, and their names for people."""
 
 FALSE_POSITIVES = 0.05
-"""The rate of false alarms at which the table tells how many adversarials a detector finds."""
+"""The rate of false alarms at which the table says how many adversarial examples are detected."""
 
 _QUANTILES = {"median": 0.5, "q25": 0.25, "q75": 0.75}
 _AUDIT = {
@@ -118,7 +118,7 @@ def _summary(name: str, values: NDArray[Any]) -> dict[str, float]:
 
 
 def matrix_table(paths: Iterable[Path | str]) -> pd.DataFrame:
-    """Tabulate adversarials made at one tolerance and judged at others.
+    """Tabulate adversarial examples made at one tolerance and evaluated at others.
 
     Args:
         paths: Files of kind "judged".
@@ -184,7 +184,7 @@ def _randomisation_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
 
 
 def detection_table(paths: Iterable[Path | str]) -> pd.DataFrame:
-    """Tabulate how well the disagreement between tolerances gives adversarials away.
+    """Tabulate how well the disagreement between tolerances detects adversarial examples.
 
     Args:
         paths: Files of kind "detection".
@@ -193,8 +193,8 @@ def detection_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         One row for every cell and ``attacker`` (``plain``, and ``adaptive``, which knows the
         detector): numbers of ``clean`` images and of ``adversarial`` ones that fool the
         classifier, the area under the ROC curve (``auc``) with its 95 % interval, and the share
-        of the adversarials that are ``detected`` at 5 % false alarms, with its Wilson interval
-        for the threshold that these clean images set. NaN without adversarials.
+        of the adversarial examples that are ``detected`` at 5 % false alarms, with its Wilson
+        interval for the threshold that these clean images set. NaN without adversarial examples.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -209,7 +209,8 @@ def roc_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         paths: Files of kind "detection".
 
     Returns:
-        For every cell and ``attacker`` with adversarials the points of its curve, at most 200.
+        For every cell and ``attacker`` with adversarial examples the points of its curve, at most
+        200.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -221,7 +222,7 @@ _ATTACKERS = {"plain": "adversarial", "adaptive": "adaptive"}
 
 
 def _scores(file: h5py.File, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Scores of the clean images and of the adversarials that fool the classifier."""
+    """Scores of the clean images and of the adversarial examples that fool the classifier."""
     return file["score/clean"][:], file[f"score/{name}"][:][file[f"success/{name}"][:]]
 
 

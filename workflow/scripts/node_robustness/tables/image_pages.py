@@ -163,17 +163,17 @@ def _headline(
     interval: tuple[float, float],
     flips: dict[str, float],
 ) -> str:
-    told = f"Test image {index}: {before}" + (f" taken for {after}" if success else " stays so")
+    headline = f"Test image {index}: {before}" + (f" taken for {after}" if success else " stays so")
     times = [
         f"{flips[f'flip_{reader}']:.2g} ({reader})"
         for reader in _READERS
         if not math.isnan(flips[f"flip_{reader}"])
     ]
     if times:
-        told += f" from t = {' or '.join(times)}"
+        headline += f" from t = {' or '.join(times)}"
     if not math.isnan(interval[0]):
-        told += f"; responsible: t = {interval[0]:.2g} to {interval[1]:.2g}"
-    return told
+        headline += f"; responsible: t = {interval[0]:.2g} to {interval[1]:.2g}"
+    return headline
 
 
 def _moved(file: h5py.File, kept: int) -> Array:

@@ -1,4 +1,4 @@
-"""Tables of the paths of hidden states: bands along t, one row an image, and repaired intervals.
+"""Tables of the trajectories of hidden states: bands along t, images, and repaired intervals.
 
 Pure functions of the files, like those of `evaluation`.
 """
@@ -87,9 +87,9 @@ def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
 
     Returns:
         One row for every file, ``t`` in [0, 1] and ``group`` of ``n`` images: ``clean``,
-        ``success`` (adversarials), ``failed`` (what an attack ended with that found none) and
-        ``noise`` (random, of the same norm and size, of all images). Mean, median and
-        quantiles (``q25``: 25 %) over the images for which there is a value:
+        ``success`` (adversarial examples), ``failed`` (what an attack ended with that found none)
+        and ``noise`` (random, of the same norm and size, of all images). Mean, median and quantiles
+        (``q25``: 25 %) over the images for which there is a value:
 
         - of the distance from the clean state (``l2``), that over the clean state's norm
           (``relative_l2``), and the ``cosine`` between the two;
@@ -104,8 +104,8 @@ def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
 
         ``flipped_head``, ``flipped_probe``: share whose decision has left the clean one for good;
         ``nodes``: accepted steps an image that end behind the row before and no later than this
-        one; ``responsible``: share of the adversarials whose responsible interval covers t. NaN
-        where there is nothing to summarise.
+        one; ``responsible``: share of the adversarial examples whose responsible interval covers t.
+        NaN where there is nothing to summarise.
 
     Raises:
         UserError: A file is missing, damaged, of another kind or of another schema version.
@@ -170,18 +170,18 @@ def _probe_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
 
 
 def responsible_table(paths: Iterable[Path | str]) -> pd.DataFrame:
-    """Tabulate what patching an interval of t does to the decision on adversarials.
+    """Tabulate what patching an interval of t does to the decision on adversarial examples.
 
     Args:
         paths: Files of kind "trajectory".
 
     Returns:
-        One row a file and interval from ``start`` to ``end``: of how many adversarials
+        One row a file and interval from ``start`` to ``end``: of how many adversarial examples
         (``repaired_of``, those for which the test could be made) undoing what this interval adds to
         the perturbation restores the decision (``repaired``, as a ``_rate`` with 95 % Wilson
         bounds); of how many clean images putting it in takes the decision away (``inserted``,
-        likewise); and how many adversarials have this one as their responsible interval
-        (``chosen``).
+        as a rate, too); and how many adversarial examples have this one as their responsible
+        interval (``chosen``).
 
     Raises:
         UserError: A file is missing, damaged, of another kind or of another schema version.
@@ -260,7 +260,7 @@ def _ends_of_steps(nodes: list[Array], times: Array) -> Array:
 
 
 def _covered(file: h5py.File, times: Array) -> Array:
-    """The share of the adversarials whose responsible interval covers each time."""
+    """The share of the adversarial examples whose responsible interval covers each time."""
     tried = _tried(file)
     start, end = file["causal/responsible"][:][tried].T
     if not tried.any():

@@ -72,7 +72,7 @@ def summary_table(images: pd.DataFrame) -> pd.DataFrame:
         of images has of the group's perturbation; ``over_noise``: of the ratio, image by image, of
         the amplification by the attack and that of the noise; ``flipped`` of the images leave the
         clean decision for good, as the head reads it, and ``flip_*`` is over these. Of the
-        adversarials ``tried``, an interval of t that restores the decision was found for
+        adversarial examples ``tried``, an interval of t that restores the decision was found for
         ``repaired`` (``repaired_rate``); a random other interval of the length of the shortest one
         restores it with ``random_rate``, a mean over the ``random_tried`` that have others; both
         with Wilson bounds; ``responsible_*``: medians of the intervals found.

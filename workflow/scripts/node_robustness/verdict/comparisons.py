@@ -129,16 +129,16 @@ def references(
     """
     for item in items:
         where = item.where
-        beside = [
+        comparable = [
             other
             for other in items
             if all(other.where[name] == where[name] for name in ("experiment", "dataset", "norm"))
         ]
         if item.ode:
-            for other in beside:
+            for other in comparable:
                 if not other.ode:
                     yield "model", item, other
-        own = [other for other in beside if other.where["model"] == where["model"]]
+        own = [other for other in comparable if other.where["model"] == where["model"]]
         reference = reference_tolerance(own, trained.get(where["model"]))
         if where["tolerance"] is not None and where["tolerance"] != reference:
             yield "tolerance", item, next(o for o in own if o.where["tolerance"] == reference)

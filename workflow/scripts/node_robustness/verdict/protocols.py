@@ -1,9 +1,10 @@
 """Robust accuracy under two protocols, image by image: the paper's, and the strongest attack.
 
-``paper`` is one attack to the papers: an image is robust at an epsilon if the cell of that attack
-at that epsilon found no adversarial. ``strongest`` is the minimum over all attacks: an image is
-broken at an epsilon if any attack, at whichever epsilon it ran, found an adversarial of that size
-or smaller. Under both, an image that is misclassified without an attack is not robust.
+``paper`` is the paper's protocol, one attack: an image is robust at an epsilon if the cell of that
+attack at that epsilon found no adversarial example. ``strongest`` is the minimum over all attacks:
+an image is broken at an epsilon if any attack, at whichever epsilon it ran, found an adversarial
+example of that size or smaller. Under both, an image that is misclassified without an attack is not
+robust.
 """
 
 import hashlib
@@ -78,7 +79,7 @@ class Attempt:
         attack: Name of the attack.
         epsilon: Largest size that it was allowed.
         settings: What its file was made with.
-        success: Whether it found an adversarial within epsilon, bool [n].
+        success: Whether it found an adversarial example within epsilon, bool [n].
         size: The size of that adversarial in the norm, infinite where there is none, [n].
         predictions: What the model says to the returned image, int64 [n]; -1: the solve failed.
         beyond: Whether the returned image lies farther than epsilon, bool [n].
@@ -395,8 +396,8 @@ def curve_table(attacked: Iterable[AttackedNetwork], paper: str | None) -> pd.Da
         For every model, seed, tolerance and norm, and ``protocol`` (``strongest``, ``paper``,
         ``noise``; those which ran), the step function from epsilon 0, the clean accuracy, to the
         largest epsilon: ``robust_accuracy`` holds from its ``epsilon`` up to the next row's. Steps
-        lie at the sizes of the adversarials, at most 200 of them. The paper's curve takes its
-        smallest adversarial over all its epsilons, like the others.
+        lie at the sizes of the adversarial examples, at most 200 of them. The paper's curve takes
+        its smallest adversarial example over all its epsilons, like the others.
     """
     return tabulate((row for group in attacked for row in _curve_rows(group, paper)), _CURVES)
 

@@ -135,13 +135,13 @@ def verdict_table(
         images, seeds), and the ``reason`` as a sentence.
     """
     cases = [_case(item, epsilon, checks, paper) for item in items for epsilon in item.epsilons]
-    judged = [case for case in cases if case.gap is not None]
-    above = holm([case.gap.above(MARGIN) for case in judged if case.gap])
-    below = holm([case.gap.below(MARGIN) for case in judged if case.gap])
-    for case, masked, holds in zip(judged, above, below, strict=True):
+    decidable = [case for case in cases if case.gap is not None]
+    above = holm([case.gap.above(MARGIN) for case in decidable if case.gap])
+    below = holm([case.gap.below(MARGIN) for case in decidable if case.gap])
+    for case, masked, holds in zip(decidable, above, below, strict=True):
         case.row |= {"p_masked": masked, "p_holds": holds}
     for case in cases:
-        case.row |= _decide(case, len(judged), paper)
+        case.row |= _decide(case, len(decidable), paper)
     return tabulate((case.row for case in cases), _VERDICTS)
 
 
