@@ -82,7 +82,9 @@ def reasons(workflow: Any, options: argparse.Namespace) -> Iterator[tuple[str, s
     for level in dag.toposorted():
         for job in sorted(needed.intersection(level), key=lambda job: rules.index(job.rule.name)):
             if not job.rule.norun:
-                yield job.rule.name, "; ".join(_reason(job, dag, workflow.persistence, forced))
+                own = "; ".join(_reason(job, dag, workflow.persistence, forced))
+                # In Snakemake's words where there is nothing to add to them.
+                yield job.rule.name, own or str(dag.reason(job))
 
 
 def param_changes(recorded: Sequence[str], params: Mapping[str, Any]) -> list[str]:
@@ -190,12 +192,6 @@ def _reason(job: Any, dag: Any, records: Any, forced: bool) -> Iterator[str]:
         # The others follow from the paths of inputs and outputs, and are not recorded.
         own = {name: v for name, v in job.params.items() if v in job.non_derived_params}
         yield from param_changes(records.params(min(reason.params_changed.files)), own)
-    if reason.input_changed:
-        yield "another set of inputs"
-    if reason.code_changed:
-        yield "the script was written after the output (rerun trigger `code`)"
-    if reason.software_stack_changed:
-        yield "the software environment changed"
     if reason.updated_input_run and not any(
         (reason.forced, reason.missing_output, reason.params_changed, reason.input_changed)
     ):
