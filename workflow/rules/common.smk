@@ -146,9 +146,12 @@ def set_of(*functions):
 
 def of_job(function):
     """The param or the input that a function of the package gives for the coordinates of a job."""
-    return for_each_job(
-        lambda wildcards: function(CONFIG, paths.values(dict(wildcards)))
-    )
+
+    def value(wildcards):
+        return function(CONFIG, paths.values(dict(wildcards)))
+
+    value.__name__ = function.__name__
+    return for_each_job(value)
 
 
 def of_experiment(*files):
