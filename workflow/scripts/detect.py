@@ -1,4 +1,4 @@
-"""Detect the adversarials of a model at one tolerance by its disagreement with other tolerances."""
+"""Detect adversarial examples of a model by the disagreement between tolerances."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Judge the adversarials of one cell at every tolerance."""
+"""Evaluate the adversarial examples of one cell at every tolerance."""
 
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ with job(snakemake.log[0]):
     )
     batch_size = images_at_a_time(compute, model.at(tolerance=min(tolerances)), images)
     started = time.perf_counter()
-    with bar(2 * len(tolerances) * len(images), "judged") as progress:
+    with bar(2 * len(tolerances) * len(images), "evaluated") as progress:
         clean, adversarial = (
             judge(model, x, tolerances, batch_size=batch_size, progress=progress.update)
             for x in (images, torch.from_numpy(attacked.images).to(device))

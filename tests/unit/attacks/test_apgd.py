@@ -129,7 +129,7 @@ def test_gradients_are_asked_for_at_every_iterate_but_the_last():
     assert model.with_gradient == [True] * 4 + [False]
 
 
-def test_restarts_start_anew_and_only_what_still_stands():
+def test_restarts_begin_elsewhere_and_only_what_still_stands():
     model, x = Watched(Constant()), grey_images(2)
     y = torch.zeros(2, dtype=torch.int64)
     AutoPGD(Norm("linf"), 0.1, "ce", 1, restarts=2).search(model, x, y, Streams.of(0, range(2)))

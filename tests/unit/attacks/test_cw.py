@@ -109,7 +109,7 @@ def test_a_misclassified_candidate_without_the_confidence_is_not_returned():
     assert torch.equal(found.success, predicted(model, found.adversarials) != y)
 
 
-def test_more_search_steps_find_no_larger_adversarials():
+def test_more_search_steps_find_no_larger_perturbations():
     model, x, y = digits()
     x, y = x[:4], y[:4]
     few, many = (

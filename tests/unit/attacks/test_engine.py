@@ -79,7 +79,7 @@ class Constant(nn.Module):
 
 
 class Scripted(nn.Module):
-    """Pass after pass, the margins of class 0 over class 1 that it is told to give."""
+    """Pass after pass, the margins of class 0 over class 1 that it is made to give."""
 
     def __init__(self, *margins):
         super().__init__()

@@ -191,13 +191,13 @@ def test_neither_batches_nor_order_matter_and_progress_ends_where_the_search_doe
     how = ExpectationOverTolerances(
         LINF, 0.008, 0.002, 4, draws=3, source=inner.at(gradient="direct"), low=LOW, high=HIGH
     )
-    told, seen = [], []
-    hook = inner.register_forward_hook(lambda *_: seen.append(sum(told)))
-    whole = attack(model, x, y, how, index=rows, seed=5, batch_size=7, progress=told.append)
+    counts, seen = [], []
+    hook = inner.register_forward_hook(lambda *_: seen.append(sum(counts)))
+    whole = attack(model, x, y, how, index=rows, seed=5, batch_size=7, progress=counts.append)
     hook.remove()
     assert 0 < whole.success.sum() < 6
     assert len(seen) <= 1 + how.passes
-    assert (sum(told), max(told[:-1])) == (7, 1)
+    assert (sum(counts), max(counts[:-1])) == (7, 1)
     assert seen[-1] > 3
     order = torch.tensor([6, 2, 0, 3])
     some = attack(

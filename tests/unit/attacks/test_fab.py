@@ -65,7 +65,7 @@ def test_is_no_weaker_than_torchattacks_image_by_image(norm, epsilon):
     assert bool(found.success[broken].all())
     ours = Norm(norm).size(found.adversarials - x)[broken]
     sizes = Norm(norm).size(adversarials - x)[broken]
-    # We also judge the points from which a step starts, which can only help.
+    # We also evaluate the points from which a step starts, which can only help.
     assert bool((ours <= sizes * 1.001).all())
     assert ours.mean() >= 0.97 * sizes.mean()
 

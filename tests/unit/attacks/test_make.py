@@ -1,4 +1,4 @@
-"""Every attack method on models whose smallest adversarials are known, and the promises of each."""
+"""From settings to methods, and what single methods promise beyond the contract."""
 
 import math
 from dataclasses import fields
@@ -284,7 +284,7 @@ def test_noise_ends_at_the_first_draw_that_fools():
 
 class TestTransfer:
     @pytest.mark.parametrize("early_stop", [True, False])
-    def test_the_target_judges_what_the_source_made(self, early_stop):
+    def test_the_target_evaluates_what_the_source_made(self, early_stop):
         target, x = network(), images(8)
         y = target(x).argmax(1)
         torch.manual_seed(9)

@@ -128,7 +128,7 @@ class AutoPGD:
 
 @dataclass(frozen=True)
 class _Objective:
-    """The loss to be raised, and the judge of the points at which it is evaluated."""
+    """The loss to be raised, and a record of the points at which it is evaluated."""
 
     model: nn.Module
     labels: Tensor
@@ -144,7 +144,7 @@ class _Objective:
         Args:
             rows: which images the points belong to, int64 [k].
             points: float [k, C, H, W].
-            steps: gradient steps made since the images were last judged.
+            steps: gradient steps made since the images were last evaluated.
             ascends: whether gradients are needed; they are zero otherwise.
 
         Returns:

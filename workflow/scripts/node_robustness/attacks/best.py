@@ -11,13 +11,13 @@ from node_robustness.perturbations.norms import Norm
 
 
 class Best:
-    """The best candidate of each of m images: the smallest adversarial within epsilon.
+    """The best candidate of each of m images: the smallest adversarial example within epsilon.
 
-    While an image has no adversarial, its best candidate is, of those within epsilon that are
-    classified correctly, the one with the largest `margin`.
+    While an image has no adversarial example, its best candidate is, of those within epsilon that
+    are classified correctly, the one with the largest `margin`.
 
     Attributes:
-        success: whether an adversarial within epsilon is known, bool [m].
+        success: whether an adversarial example within epsilon is known, bool [m].
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Best:
             labels: their classes, which the model predicts, int64 [m].
             norm: in which epsilon is measured.
             epsilon: largest norm of a perturbation.
-            confidence: smallest `margin` of an adversarial.
+            confidence: smallest `margin` of an adversarial example.
         """
         self.success = torch.zeros_like(labels, dtype=torch.bool)
         self._images, self._labels = images, labels
@@ -49,7 +49,7 @@ class Best:
         Args:
             rows: which images the candidates belong to, int64 [k].
             passed: a pass over the k candidates, which are in [0, 1].
-            steps: gradient steps (or queries) made since the last judgement of these images.
+            steps: gradient steps (or queries) made since these images were last evaluated.
         """
         logits, candidates = passed.logits.detach(), passed.images
         predictions = classes(logits)
@@ -77,7 +77,7 @@ class Best:
         return wrong
 
     def going(self) -> Tensor:
-        """The rows of the images that have no adversarial yet, int64 [k]."""
+        """The rows of the images that have no adversarial example yet, int64 [k]."""
         return (~self.success).nonzero().flatten()
 
     def found(self) -> Found:

@@ -13,7 +13,7 @@ from node_robustness.perturbations.streams import Streams
 
 @dataclass(frozen=True)
 class Bisection:
-    """BIM at an epsilon of every image's own, halved in between what failed and what succeeded.
+    """BIM at a separate epsilon for every image, by bisection between failure and success.
 
     Epsilon is first that of the attack; an image that stands there is done. Success does not
     strictly grow with epsilon, so the size that is found is an upper bound of the smallest.
@@ -70,7 +70,7 @@ class Bisection:
 
 
 def _keep(best: Found, rows: Tensor, found: Found, hit: Tensor, spent: Tensor) -> None:
-    """Put the new adversarials in the place of larger ones."""
+    """Replace larger adversarial examples by the new ones."""
     best.adversarials[rows[hit]] = found.adversarials[hit]
     best.predictions[rows[hit]] = found.predictions[hit]
     best.iterations[rows[hit]] = spent[hit]

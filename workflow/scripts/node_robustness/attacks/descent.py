@@ -1,7 +1,7 @@
 """The loop that all gradient attacks of fixed steps share, and what it finds.
 
-The forward pass that yields the gradient at an iterate also judges that iterate, and the last one
-is judged without a gradient.
+The forward pass that yields the gradient at an iterate also evaluates that iterate. The last
+iterate is evaluated without a gradient.
 """
 
 from collections.abc import Callable
@@ -79,7 +79,7 @@ class Descent:
     Attributes:
         norm: in which epsilon and step are measured.
         epsilon: largest norm of a perturbation, for all images or for each of them, [m].
-        step: norm of one step, likewise.
+        step: norm of one step, for all images or for each of them, [m].
         iterations: gradient steps at most.
         loss: a name in `LOSSES`.
         early_stop: end an image at its first adversarial iterate. Otherwise all steps are taken.

@@ -1,4 +1,4 @@
-"""The attack engine: the clean pass, the search for adversarials, and what both came to.
+"""The attack engine: the clean pass, the search for adversarial examples, and the result of both.
 
 Only images that the model classifies correctly are attacked, and gradients reach the image alone:
 parameters are frozen.
@@ -17,7 +17,7 @@ from node_robustness.attacks.method import (
     Pass,
     StartsAtImages,
 )
-from node_robustness.attacks.progress import told_by_passes
+from node_robustness.attacks.progress import report_progress
 from node_robustness.models.classifier import frozen
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.streams import Streams
@@ -32,9 +32,9 @@ class AttackResult:
         attacked: whether the clean prediction is right and the image not skipped; only those are
             attacked, bool [n].
         skipped: whether the clean prediction is right, but the image was to be left out, bool [n].
-        success: whether an adversarial was found, bool [n].
-        adversarials: where found, an adversarial; else the last or best iterate (the image itself
-            where it was not attacked), float32 [n, C, H, W] in [0, 1].
+        success: whether an adversarial example was found, bool [n].
+        adversarials: where found, an adversarial example; else the last or best iterate (the image
+            itself where it was not attacked), float32 [n, C, H, W] in [0, 1].
         adversarial_predictions: the prediction for `adversarials`, int64 [n].
         iterations: gradient steps or queries, see `Found` (all of them where none was found, 0
             where not attacked), int64 [n].
@@ -79,7 +79,7 @@ def attack(
         skip: images that are to be left out, bool [n]; none if None.
         batch_size: images at a time; bounds the memory, does not change the result.
         progress: called with numbers of images, in sum n: within a batch as many as the share of
-            its search that is done is worth (`told_by_passes`).
+            its search that is done is worth (`report_progress`).
     """
     rows = [int(row) for row in (range(len(images)) if index is None else index)]
     left_out = (
@@ -94,7 +94,7 @@ def attack(
         for first in range(0, len(images), batch_size):
             batch = slice(first, first + batch_size)
             streams = Streams.of(seed, rows[batch])
-            with told_by_passes(asked, 1 + method.passes, len(streams), progress):
+            with report_progress(asked, 1 + method.passes, len(streams), progress):
                 results.append(
                     _attack_batch(
                         model, images[batch], labels[batch], left_out[batch], method, streams

@@ -28,7 +28,7 @@ class FAB:
     """Targeted FAB without random starts; it looks for the smallest adversarial.
 
     Where neither the iterate nor the boundary moves any more, an image leaves a run early. Every
-    point at which the model is evaluated is judged, also those from which a step starts.
+    point at which the model is evaluated counts, also those from which a step starts.
 
     Attributes:
         norm: what is minimised.

@@ -59,7 +59,7 @@ class Adversarials:
     Attributes:
         index: rows of test/*, [N].
         labels: [N].
-        images: adversarials where `success`, else what the attack ended with; [N, C, H, W].
+        images: adversarial examples where `success`, else what the attack ended with; [N, C, H, W].
         success: bool [N].
         settings: of the attack.
     """

@@ -16,7 +16,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def likely_targets(model: nn.Module, images: Tensor, labels: Tensor, count: int) -> Tensor:
-    """The classes beside the label, most likely first, int64 [min(count, K - 1), m].
+    """The classes other than the label, most likely first, int64 [min(count, K - 1), m].
 
     Args:
         model: images to logits [m, K].
@@ -30,5 +30,5 @@ def likely_targets(model: nn.Module, images: Tensor, labels: Tensor, count: int)
 
 
 def _others(logits: Tensor, labels: Tensor) -> Tensor:
-    """The logits of the classes beside the label; the label's is as low as can be."""
+    """The logits of the classes other than the label; the label's is minus infinity."""
     return logits.scatter(1, labels[:, None], -torch.inf)

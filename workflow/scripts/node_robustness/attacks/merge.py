@@ -26,16 +26,16 @@ def merge(shards: Sequence[Path], path: Path, index: NDArray[Any]) -> None:
         UserError: A shard is missing, damaged or of another kind; they differ in settings; or
             together they do not hold these images in this order.
     """
-    mend = f"delete {path.parent}/attack-*.h5 and run snakemake again"
+    remedy = f"delete {path.parent}/attack-*.h5 and run snakemake again"
     with ExitStack() as stack:
         files = [stack.enter_context(open_hdf5(shard, "attack")) for shard in shards]
         settings = read_settings(files[0])
         for shard, file in zip(shards, files, strict=True):
             if read_settings(file) != settings or set(file) != set(files[0]):
-                raise UserError(f"{shard}: made with other settings than {shards[0]}; {mend}")
+                raise UserError(f"{shard}: made with other settings than {shards[0]}; {remedy}")
         held = np.concatenate([file["index"][:] for file in files])
         if not np.array_equal(held, index):
-            raise UserError(f"{path}: its shards hold other images than the cell; {mend}")
+            raise UserError(f"{path}: its shards hold other images than the cell; {remedy}")
         seconds = sum(float(file.attrs["seconds"]) for file in files)
         device = ", ".join(sorted({str(file.attrs["device"]) for file in files}))
         with write_hdf5(path, "attack", settings, seconds=seconds, device=device) as whole:

@@ -15,11 +15,11 @@ class Found:
     """What a search returned for m images, all of them classified correctly at its start.
 
     Attributes:
-        adversarials: where found, an adversarial of norm epsilon at most; else the last or best
-            iterate, float [m, C, H, W] in [0, 1].
+        adversarials: where found, an adversarial example of norm epsilon at most; else the last or
+            best iterate, float [m, C, H, W] in [0, 1].
         success: whether the model as attacked misclassifies `adversarials`, bool [m].
         iterations: gradient steps (queries of an attack without gradients) up to the adversarial
-            that is returned, all of them where there is none, int64 [m].
+            example that is returned, all of them where there is none, int64 [m].
         predictions: the prediction for `adversarials`, int64 [m].
         nfe: function evaluations for `adversarials`, int32 [m]; None without an ODE.
     """
@@ -47,7 +47,7 @@ class Method(Protocol):
         """Forward passes that a search makes at most, each over all images that are left."""
 
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
-        """Look for an adversarial of every image.
+        """Look for an adversarial example of every image.
 
         Images that are done leave the batch. A prediction that failed is misclassified.
 

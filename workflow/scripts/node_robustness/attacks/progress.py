@@ -1,4 +1,4 @@
-"""How far the search of a batch has come, told from the forward passes that it makes."""
+"""How far the search of a batch has come, from the forward passes that it makes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from torch import nn
 
 
 @contextmanager
-def told_by_passes(
+def report_progress(
     models: Iterable[nn.Module],
     passes: int,
     images: int,

@@ -2,7 +2,7 @@
 
 Andriushchenko, Croce, Flammarion & Hein, Square Attack: a query-efficient black-box adversarial
 attack via random search, ECCV 2020: Algorithm 1 (the search), Algorithm 2 (proposals for linf),
-Algorithm 3 and equation 2 (proposals for l2). Every image has squares of its own.
+Algorithm 3 and equation 2 (proposals for l2). Every image has its own squares.
 """
 
 import math
@@ -30,7 +30,7 @@ class Square:
     """The Square attack with the margin loss.
 
     The squares shrink by the paper's schedule for 10,000 queries, whatever `queries`, as in the
-    standard evaluation with 5,000. An image is done at its first adversarial.
+    standard evaluation with 5,000. An image is done at its first adversarial example.
 
     Attributes:
         norm: in which epsilon is measured.

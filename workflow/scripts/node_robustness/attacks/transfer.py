@@ -1,4 +1,4 @@
-"""Adversarials made on another model."""
+"""Adversarial examples made on another model."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from node_robustness.perturbations.streams import Streams
 
 @dataclass(frozen=True)
 class Transfer:
-    """An attack on a source model, judged on the target.
+    """An attack on a source model, evaluated on the target.
 
     Papernot et al., Transferability in machine learning, 2016. It needs no gradient of the target,
     so that a target with masked gradients cannot hide from it.
@@ -48,10 +48,10 @@ class Transfer:
         """See `Method.search`."""
         with frozen(self.source):
             made = self.by.search(self.source, images, labels, streams)
-        judged = Pass.over(model, made.adversarials, differentiable=False)
+        passed = Pass.over(model, made.adversarials, differentiable=False)
         record = Record(images, labels)
         rows = torch.arange(len(labels), device=labels.device)
-        record.judge(0, rows, judged, margin(judged.logits, labels))
+        record.judge(0, rows, passed, margin(passed.logits, labels))
         found = record.found()
         found.iterations.copy_(made.iterations)
         return found

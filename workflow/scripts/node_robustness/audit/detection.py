@@ -1,4 +1,4 @@
-"""Adversarials told by the disagreement between tolerances, and an attack that knows of it.
+"""Detection of adversarial examples by the disagreement between tolerances, and an adaptive attack.
 
 A detector that stops the attacks of those who do not know it says little: the attacker that counts
 optimises against classifier and detector at once (Carlini and Wagner, Adversarial Examples Are Not
@@ -42,7 +42,7 @@ def disagreement(probabilities: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DetectorScores:
-    """Scores of n images and of two kinds of adversarials of theirs.
+    """Scores of n images and of two kinds of adversarial examples of them.
 
     Attributes:
         correct: whether the clean prediction at tau is right; only those are attacked, bool [n].
@@ -67,7 +67,7 @@ def detect(
     batch_size: int,
     progress: Callable[[int], object] | None = None,
 ) -> DetectorScores:
-    """Score images, their adversarials, and those of an attacker who knows the detector.
+    """Score images, their adversarial examples, and those of an attacker who knows the detector.
 
     Args:
         model: with an ODE whose steps the tolerance bounds.
@@ -180,7 +180,7 @@ def write_detection(
     seconds: float,
     device: str,
 ) -> None:
-    """Write a detector's scores of the test images `index`, [n], and of their adversarials."""
+    """Write a detector's scores of test images, rows `index`, [n], and of attacks on them."""
     with write_hdf5(path, "detection", settings, seconds=seconds, device=device) as file:
         put_images(file, index, labels)
         attacked = "clean prediction is right; only those are attacked"

@@ -1,4 +1,4 @@
-"""A tolerance that is drawn anew for every image and every pass, as a defence, and its attackers.
+"""A tolerance that is drawn for every image and every pass, as a defence, and its attackers.
 
 Randomness makes a gradient noisy, and attackers who take it for exact fail. Those who average it
 over what is random do not (`attacks.expectation`).
@@ -87,7 +87,7 @@ def attack_randomised(
         progress: called with the number of images of each finished batch.
     """
     known = draw(streams("fixed"), 1)
-    judges = draw(streams("evaluation"), evaluation_draws)
+    tolerances = draw(streams("evaluation"), evaluation_draws)
     fresh, eot = streams("fresh"), streams("eot")
     parts = []
     solved = model.at(gradient="direct")
@@ -101,7 +101,7 @@ def attack_randomised(
                 "eot": climb(solved, batch, answers, ascent, partial(draw, eot[rows], draws)),
             }
             wrong = {
-                name: misclassified(solved, attacked, answers, judges[rows]).float().mean(1)
+                name: misclassified(solved, attacked, answers, tolerances[rows]).float().mean(1)
                 for name, attacked in made.items()
             }
             own = misclassified(solved, made["fixed"], answers, known[rows])
@@ -146,7 +146,7 @@ def climb(
 
 @torch.no_grad()
 def misclassified(model: Classifier, images: Tensor, labels: Tensor, tolerances: Tensor) -> Tensor:
-    """Whether images are misclassified at tolerances of their own, both [n, m]."""
+    """Whether images are misclassified, each at its own tolerances, both [n, m]."""
     found = [
         classes(model.at(tolerance=column)(images)) != labels for column in tolerances.unbind(1)
     ]

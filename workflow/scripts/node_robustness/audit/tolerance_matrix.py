@@ -1,4 +1,4 @@
-"""Adversarials that were made at one tolerance, judged at others.
+"""Adversarial examples that were made at one tolerance, evaluated at others.
 
 If an image fools the model only at the tolerance at which it was attacked, the tolerance moved the
 adversarial, and an attacker who does not know it needs another; if those that an attack failed to

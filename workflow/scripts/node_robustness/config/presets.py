@@ -6,7 +6,7 @@ PAPER_ATTACK = "bim_adjoint"
 """The paper's protocol, unless an experiment says otherwise."""
 
 PRESETS: dict[str, list[str]] = {
-    # The published protocol, to the letter, and nothing else.
+    # The published protocol and nothing else.
     "paper": ["bim_adjoint"],
     # At little cost: enough to see masked gradients where they are gross.
     "quick": [
@@ -20,7 +20,7 @@ PRESETS: dict[str, list[str]] = {
         "noise",
     ],
     # AutoAttack's standard version with its parameters (apgd_ce, apgd_t, fab_t, square), and what a
-    # changed tolerance or an ODE asks for besides.
+    # changed tolerance or an ODE needs in addition.
     "standard": [
         "bim_adjoint",
         "bim_direct",

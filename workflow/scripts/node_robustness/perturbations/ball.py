@@ -1,4 +1,4 @@
-"""Where adversarials may lie: at most epsilon from the image, in [0, 1]."""
+"""Where adversarial examples may lie: at most epsilon from the image, in [0, 1]."""
 
 import torch
 from torch import Tensor

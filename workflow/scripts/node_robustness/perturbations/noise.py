@@ -15,7 +15,7 @@ def noise_like(norm: Norm, images: Tensor, perturbed: Tensor, streams: Streams) 
     Args:
         norm: in which the size counts.
         images: [n, C, H, W] in [0, 1].
-        perturbed: the perturbed images, likewise.
+        perturbed: the perturbed images, in the same form.
         streams: of the images.
     """
     shape = images.shape[1:]

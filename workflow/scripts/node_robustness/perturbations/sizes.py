@@ -1,4 +1,4 @@
-"""How large the adversarials of a file of kind "attack" are, and which count at an epsilon."""
+"""How large the perturbations in a file of kind "attack" are, and which count at an epsilon."""
 
 import math
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ class Sizes:
 
 
 def read_sizes(file: h5py.File) -> Sizes:
-    """Measure the adversarials of an open file of kind "attack"."""
+    """Measure the perturbations of an open file of kind "attack"."""
     settings = read_settings(file)
     norm, epsilon = settings["norm"], settings["epsilon"]
     size = file["perturbation_linf" if norm == "linf" else "perturbation_l2"][:].astype(float)

@@ -1,4 +1,4 @@
-"""Random numbers for attacks: a stream of its own for every image.
+"""Random numbers for attacks: a separate stream for every image.
 
 A stream is seeded from the seed and from the image's row in the test set, so that what is drawn for
 an image depends neither on its batch, nor on the order of the images, nor on the number of shards.
