@@ -70,7 +70,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Example:
-    """A configuration, and the images of those of its datasets that are one's own."""
+    """A configuration, and the images of its datasets in the user's files."""
 
     config: dict[str, Any]
     pictures: dict[str, Pictures] = field(default_factory=dict)

@@ -74,7 +74,7 @@ def test_shards_run_again_what_attacks_do(copied):
 
 
 def test_of_more_images_only_the_new_ones_are_attacked(finished, tmp_path):
-    """Shards that are kept stay when there are more images, and nothing else need be told."""
+    """Shards that are kept stay when there are more images, and no other key changes."""
     own = {"attacks": ATTACKS, "experiments__tiny__attacks": ["steps"]}
     cell = CELLS["steps"]
     more, whole = (shutil.copytree(finished, tmp_path / name) for name in ("more", "whole"))

@@ -1133,7 +1133,7 @@ class TestFilesOfADataset:
         [
             (("labels", "labels"), "of the same name (labels)"),
             (("labels", "Labels"), "whose names are the same on some file systems (Labels)"),
-            # One letter, or an e and an accent.
+            # One character, or an e and an accent.
             (
                 ("l\u00e9", "l\u0065\u0301"),
                 "whose names are the same on some file systems (le\u0301)",

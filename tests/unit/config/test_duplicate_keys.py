@@ -61,7 +61,7 @@ def test_keys_that_stand_twice(tmp_path, text, found):
         # A map in itself, and one that stands for two.
         "a: &a\n  b: *a\n",
         "a: &a {b: 1}\nc: *a\nd: *a\n",
-        # Told apart by Python, and refused by the configuration.
+        # Different to Python, and refused by the configuration.
         "1: a\n'1': b\n",
         "[1, 2]: a\n",
     ],

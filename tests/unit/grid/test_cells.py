@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_robustness.config.attacks.bim import BIM
+from node_robustness.config.attacks.bim import BIMSettings
 from node_robustness.config.config import Config
 from node_robustness.config.loading import load
 from node_robustness.errors import UserError
@@ -144,9 +144,9 @@ def test_trajectories_choose_cells(choice, kept):
 
 
 def test_step_sizes():
-    shared = BIM(method="bim", step=0.05)
-    by_norm = BIM(method="bim", step={"linf": 0.05, "l2": "1/4"})
-    relative = BIM(method="bim", relative_step=0.25)
+    shared = BIMSettings(method="bim", step=0.05)
+    by_norm = BIMSettings(method="bim", step={"linf": 0.05, "l2": "1/4"})
+    relative = BIMSettings(method="bim", relative_step=0.25)
     assert attack_settings.step_size(shared, "l2", 0.3) == 0.05
     assert attack_settings.step_size(by_norm, "linf", 0.3) == 0.05
     assert attack_settings.step_size(by_norm, "l2", 0.3) == 0.25

@@ -1,7 +1,7 @@
-"""Whether there are the images that a configuration asks for, said before any work starts.
+"""Check that a configuration asks for no more images than there are, before any work starts.
 
-Those of known datasets are counted when Snakemake parses the workflow, so this module must import
-quickly; data of your own when they are prepared, and from then on before every run.
+Images of known datasets are counted when Snakemake parses the workflow, so this module must import
+quickly. Your own data are counted when they are prepared, and from then on before every run.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,10 +20,10 @@ _MEASURED = ("trajectories", "audit", "randomisation", "detection")
 def shortages(
     config: "Config", name: str, train: int, test: int, experiments: Iterable[str] | None = None
 ) -> Iterator[str]:
-    """What is asked of a dataset that has fewer images than that, each with its remedy.
+    """The requests for more images than a dataset has, each with its remedy.
 
-    What nobody wrote asks for no more than there is, and a section of an experiment may ask for
-    more than a subset, to measure all of it.
+    Defaults ask for no more than there is. A section of an experiment may ask for more than a
+    subset, to measure all of it.
 
     Args:
         config: the configuration.

@@ -1,17 +1,14 @@
-"""Whether prepared data have the images that a configuration asks for."""
+"""Check that prepared data have the images that a configuration asks for."""
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from node_robustness.config.config import Config
+from node_robustness.config.enough_images import shortages
 from node_robustness.errors import UserError
 
-if TYPE_CHECKING:
-    from node_robustness.config.config import Config
-from node_robustness.config.enough_images import shortages
 
-
-def check_prepared(config: "Config", prepared: Iterable[tuple[str, str]], results: Path) -> None:
+def check_prepared(config: Config, prepared: Iterable[tuple[str, str]], results: Path) -> None:
     """Refuse what asks for more images than there are in data of the user's own.
 
     Args:
