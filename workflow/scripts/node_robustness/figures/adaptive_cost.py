@@ -15,16 +15,16 @@ from node_robustness.figures.menus import (
     group_dash,
     groups_in,
     over_seeds,
+    quartiles,
     tau_menu,
     time_axis,
     with_menus,
 )
 from node_robustness.figures.style import (
-    GREY,
     PANEL,
     Layers,
     inline,
-    rate_axis,
+    roc_curves,
     tau_colour,
     tau_label,
     tau_labels,
@@ -41,8 +41,8 @@ def figure(
     """Draw what clean and perturbed images cost the solver, and how well it detects them.
 
     Args:
-        images: Result of `trajectory_tables.image_table`.
-        trajectories: Result of `trajectory_tables.trajectory_table`.
+        images: Result of `trajectories.image_table`.
+        trajectories: Result of `trajectories.trajectory_table`.
         roc: Result of `trajectory_summary.roc_table`.
         models: All models of the experiment.
 
@@ -135,9 +135,7 @@ def _evaluations(frame: pd.DataFrame) -> Layers:
                 alt.Tooltip("tau:N", title="Tolerance τ"),
                 alt.Tooltip("group:N", title="Images"),
                 alt.Tooltip("n:Q", title="Number of images"),
-                alt.Tooltip("median:Q", title="Median", format=".4~g"),
-                alt.Tooltip("q25:Q", title="Lower quartile", format=".4~g"),
-                alt.Tooltip("q75:Q", title="Upper quartile", format=".4~g"),
+                *quartiles("Median", ".4~g"),
             ],
         ),
     ).properties(width=1.3 * PANEL, height=0.75 * PANEL)
@@ -167,9 +165,7 @@ def _steps(frame: pd.DataFrame) -> Layers:
                 alt.Tooltip("model:N", title="Model"),
                 alt.Tooltip("group:N", title="Images"),
                 alt.Tooltip("t:Q", title="Time t", format=".2f"),
-                alt.Tooltip("median:Q", title="Step, median", format=".3~g"),
-                alt.Tooltip("q25:Q", title="Lower quartile", format=".3~g"),
-                alt.Tooltip("q75:Q", title="Upper quartile", format=".3~g"),
+                *quartiles("Step, median", ".3~g"),
             ],
         ),
     )
@@ -178,30 +174,9 @@ def _steps(frame: pd.DataFrame) -> Layers:
 
 
 def _roc(frame: pd.DataFrame) -> Layers:
-    scores = list(_SCORES.values())
-    lines = (
-        alt.Chart()
-        .transform_filter(OF_CONDITION)
-        .mark_line()
-        .encode(
-            x=alt.X(
-                "false_positive_rate:Q",
-                title="Clean images suspected",
-                axis=alt.Axis(format="~%", tickCount=3),
-                scale=alt.Scale(domain=[0, 1]),
-            ),
-            y=rate_axis("Adversarial examples detected", field="true_positive_rate"),
-            color=tau_colour(tau_labels(frame)),
-            strokeDash=alt.StrokeDash(
-                "score:N", title="Suspect", scale=alt.Scale(domain=scores, range=_DASHES)
-            ),
-            detail="seed:N",
-            order="true_positive_rate:Q",
-        )
+    scale = alt.Scale(domain=list(_SCORES.values()), range=_DASHES)
+    dashes = alt.StrokeDash("score:N", title="Suspect", scale=scale)
+    lines = alt.Chart().transform_filter(OF_CONDITION)
+    return roc_curves(lines, tau_colour(tau_labels(frame)), dashes).properties(
+        width=1.3 * PANEL, height=PANEL
     )
-    chance = (
-        alt.Chart()
-        .mark_rule(color=GREY, strokeWidth=1)
-        .encode(x=alt.datum(0), x2=alt.datum(1), y=alt.datum(0), y2=alt.datum(1))
-    )
-    return alt.layer(chance, lines).properties(width=1.3 * PANEL, height=PANEL)

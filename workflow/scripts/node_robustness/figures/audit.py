@@ -23,7 +23,7 @@ def figure(audit: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """Draw how gradients agree, by the tolerance.
 
     Args:
-        audit: Result of `audit_tables.audit_table`.
+        audit: Result of `audit.audit_table`.
         models: All models of the experiment.
 
     Returns:

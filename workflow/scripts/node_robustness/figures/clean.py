@@ -23,7 +23,7 @@ def figure(clean: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """Draw test error and solver cost against the tolerance.
 
     Args:
-        clean: Result of `tables.clean_table`.
+        clean: Result of `evaluation.clean_table`.
         models: All models of the experiment.
 
     Returns:

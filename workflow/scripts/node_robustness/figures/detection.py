@@ -6,12 +6,11 @@ import altair as alt
 import pandas as pd
 
 from node_robustness.figures.style import (
-    GREY,
     NORMS,
     PANEL,
     epsilon_label,
     inline,
-    rate_axis,
+    roc_curves,
     styled,
     tau_colour,
     tau_label,
@@ -23,7 +22,7 @@ def figure(roc: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """Draw the ROC curves of the detector.
 
     Args:
-        roc: Result of `audit_tables.roc_table`.
+        roc: Result of `audit.roc_table`.
         models: All models of the experiment.
 
     Returns:
@@ -35,37 +34,14 @@ def figure(roc: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     places = cells[["dataset", "norm", "epsilon"]].drop_duplicates()
     for dataset, norm, epsilon in places.to_numpy():
         own = cells[(cells.dataset == dataset) & (cells.norm == norm) & (cells.epsilon == epsilon)]
-        x = alt.X(
-            "false_positive_rate:Q",
-            title="Clean images suspected",
-            axis=alt.Axis(format="~%", tickCount=3),
-            scale=alt.Scale(domain=[0, 1]),
-        )
-        y = rate_axis("Adversarial examples detected", field="true_positive_rate")
-        lines = (
-            alt.Chart()
-            .mark_line()
-            .encode(
-                x=x,
-                y=y,
-                color=tau_colour(tau_labels(own)),
-                strokeDash=alt.StrokeDash(
-                    "attacker:N",
-                    title="Attack",
-                    scale=alt.Scale(domain=["plain", "adaptive"], range=[[1, 0], [5, 3]]),
-                ),
-                detail="seed:N",
-                order="true_positive_rate:Q",
-            )
-        )
-        chance = (
-            alt.Chart()
-            .mark_rule(color=GREY, strokeWidth=1)
-            .encode(x=alt.datum(0), x2=alt.datum(1), y=alt.datum(0), y2=alt.datum(1))
+        dashes = alt.StrokeDash(
+            "attacker:N",
+            title="Attack",
+            scale=alt.Scale(domain=["plain", "adaptive"], range=[[1, 0], [5, 3]]),
         )
         columns = ["model", "seed", "tau", "attacker", "false_positive_rate", "true_positive_rate"]
         rows.append(
-            alt.layer(chance, lines)
+            roc_curves(alt.Chart(), tau_colour(tau_labels(own)), dashes)
             .properties(width=PANEL, height=PANEL)
             .facet(
                 data=inline(own[columns]),
@@ -75,6 +51,6 @@ def figure(roc: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         )
     return styled(
         alt.vconcat(*rows),
-        "Adversarial examples given away by the disagreement of tolerances",
+        "Detection by the disagreement of tolerances",
         ["ROC curves; dashed: an attack that knows the detector. On the grey line it is chance."],
     )

@@ -13,6 +13,7 @@ from node_robustness.figures.menus import (
     group_row,
     groups_in,
     means_along_t,
+    quartiles,
     tau_menu,
     time_axis,
     with_menus,
@@ -34,7 +35,7 @@ def figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
     """Draw the rate of growth of perturbations, and what it is made of.
 
     Args:
-        trajectories: Result of `trajectory_tables.trajectory_table`.
+        trajectories: Result of `trajectories.trajectory_table`.
         models: All models of the experiment.
 
     Returns:
@@ -133,9 +134,7 @@ def _curves() -> list[alt.Chart]:
                 alt.Tooltip("n:Q", title="Number of images"),
                 alt.Tooltip("t:Q", title="Time t", format=".2f"),
                 alt.Tooltip("part:N", title="Rate"),
-                alt.Tooltip("median:Q", title="Median", format=".3~g"),
-                alt.Tooltip("q25:Q", title="Lower quartile", format=".3~g"),
-                alt.Tooltip("q75:Q", title="Upper quartile", format=".3~g"),
+                *quartiles("Median", ".3~g"),
             ],
         ),
     ]

@@ -13,6 +13,7 @@ from node_robustness.figures.menus import (
     group_dash,
     groups_in,
     means_along_t,
+    quartiles,
     tau_menu,
     time_axis,
     with_menus,
@@ -30,8 +31,8 @@ def figure(
     """Draw the margin of the clean decision along the ODE, and when decisions leave it.
 
     Args:
-        trajectories: Result of `trajectory_tables.trajectory_table`.
-        probes: Result of `trajectory_tables.probe_table`.
+        trajectories: Result of `trajectories.trajectory_table`.
+        probes: Result of `trajectories.probe_table`.
         models: All models of the experiment.
 
     Returns:
@@ -125,9 +126,7 @@ def _margins(groups: Sequence[str]) -> list[alt.Chart]:
                 alt.Tooltip("group:N", title="Images"),
                 alt.Tooltip("n:Q", title="Number of images"),
                 alt.Tooltip("t:Q", title="Time t", format=".2f"),
-                alt.Tooltip("median:Q", title="Margin, median", format=".3~g"),
-                alt.Tooltip("q25:Q", title="Lower quartile", format=".3~g"),
-                alt.Tooltip("q75:Q", title="Upper quartile", format=".3~g"),
+                *quartiles("Margin, median", ".3~g"),
             ],
         ),
     ]

@@ -21,7 +21,7 @@ def figure(matrix: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """Draw adversarial examples made at one tolerance and evaluated at another.
 
     Args:
-        matrix: Result of `audit_tables.matrix_table`.
+        matrix: Result of `audit.matrix_table`.
         models: All models of the experiment.
 
     Returns:

@@ -24,7 +24,7 @@ GROUPS = {
     "failed": "attack failed",
     "noise": "random noise",
 }
-"""The groups of `trajectory_tables.trajectory_table` for people."""
+"""The groups of `trajectories.trajectory_table` for people."""
 
 CONDITION = ["dataset", "attack", "norm", "epsilon"]
 
@@ -198,3 +198,9 @@ def means_along_t(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The means over seeds at every t, by condition, model, `tau` and group."""
     means = over_seeds(frame, ["condition", "model", "tolerance", "group", "t"], columns)
     return means.assign(tau=means.tolerance.map(tau_label)).drop(columns="tolerance")
+
+
+def quartiles(median: str, form: str) -> list[alt.Tooltip]:
+    """Tooltips of a median, which has this name, and of its quartiles."""
+    names = {"median": median, "q25": "Lower quartile", "q75": "Upper quartile"}
+    return [alt.Tooltip(f"{part}:Q", title=name, format=form) for part, name in names.items()]

@@ -21,7 +21,7 @@ def figure(nfe: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """Draw how many function evaluations images take.
 
     Args:
-        nfe: Result of `tables.nfe_table`.
+        nfe: Result of `evaluation.nfe_table`.
         models: All models of the experiment.
 
     Returns:

@@ -24,7 +24,7 @@ def figure(randomisation: pd.DataFrame, models: Sequence[str]) -> alt.VConcatCha
     """Draw the accuracy of models whose tolerance is drawn at random.
 
     Args:
-        randomisation: Result of `audit_tables.randomisation_table`.
+        randomisation: Result of `audit.randomisation_table`.
         models: All models of the experiment.
 
     Returns:

@@ -46,8 +46,8 @@ def figure(
     """Draw what becomes of the decision when an interval of t is patched.
 
     Args:
-        responsible: Result of `trajectory_tables.responsible_table`.
-        trajectories: Result of `trajectory_tables.trajectory_table`.
+        responsible: Result of `trajectories.responsible_table`.
+        trajectories: Result of `trajectories.trajectory_table`.
         summary: Result of `trajectory_summary.summary_table`.
         models: All models of the experiment.
 

@@ -323,3 +323,25 @@ def by_papers_method(attacks: pd.DataFrame, suite: pd.DataFrame) -> pd.DataFrame
     """
     own = attacks[attacks.attack.isin(suite.attack[suite.method == "bim"])]
     return own if len(own) else attacks
+
+
+def roc_curves(lines: alt.Chart, colour: alt.Color, dashes: alt.StrokeDash) -> Layers:
+    """ROC curves of a detector of adversarial examples, one a seed, and the diagonal of chance."""
+    x = alt.X(
+        "false_positive_rate:Q",
+        title="Clean images suspected",
+        axis=alt.Axis(format="~%", tickCount=3),
+        scale=alt.Scale(domain=[0, 1]),
+    )
+    chance = alt.Chart().mark_rule(color=GREY, strokeWidth=1)
+    return alt.layer(
+        chance.encode(x=alt.datum(0), x2=alt.datum(1), y=alt.datum(0), y2=alt.datum(1)),
+        lines.mark_line().encode(
+            x=x,
+            y=rate_axis("Adversarial examples detected", field="true_positive_rate"),
+            color=colour,
+            strokeDash=dashes,
+            detail="seed:N",
+            order="true_positive_rate:Q",
+        ),
+    )

@@ -12,6 +12,7 @@ from node_robustness.figures.menus import (
     groups_in,
     option_menu,
     over_seeds,
+    quartiles,
     time_axis,
     with_menus,
 )
@@ -38,7 +39,7 @@ def figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
     """Draw the distance between clean and perturbed states along the ODE.
 
     Args:
-        trajectories: Result of `trajectory_tables.trajectory_table`.
+        trajectories: Result of `trajectories.trajectory_table`.
         models: All models of the experiment.
 
     Returns:
@@ -111,9 +112,7 @@ def _lines(taus: Sequence[str]) -> list[alt.Chart | Layers]:
         alt.Tooltip("group:N", title="Images"),
         alt.Tooltip("n:Q", title="Number of images"),
         alt.Tooltip("t:Q", title="Time t", format=".2f"),
-        alt.Tooltip("median:Q", title="Median", format=".3~g"),
-        alt.Tooltip("q25:Q", title="Lower quartile", format=".3~g"),
-        alt.Tooltip("q75:Q", title="Upper quartile", format=".3~g"),
+        *quartiles("Median", ".3~g"),
         alt.Tooltip("nodes:Q", title="Steps that end here, per image", format=".2~f"),
     ]
     return [

@@ -4,7 +4,7 @@ Pure functions of the files, like those of `evaluation`.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from node_robustness.statistics.intervals import auc_with_interval, roc, wilson
-from node_robustness.tables.frame import CELL, SOLVED, collect, rate
+from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, rate
 
 FINITE_DIFFERENCES = {
     "finite_difference": "finite differences",
@@ -65,8 +65,6 @@ _ROC = {
     **dict.fromkeys(["false_positive_rate", "true_positive_rate"], "float64"),
 }
 _ROC_POINTS = 200
-
-Rows = Iterator[dict[str, Any]]
 
 
 def audit_table(paths: Iterable[Path | str]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ Pure functions of the files, like those of `evaluation`.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from node_robustness.files.hdf5 import open_hdf5, read_settings
-from node_robustness.tables.frame import CELL, SOLVED, collect, place, rate, tabulate
+from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, place, rate, tabulate
 from node_robustness.trajectories.reader import PAIRS, RUNS, Trajectory
 
 # Times that are the same may differ by this: some are kept in single precision.
 _ROUNDING = 1e-6
 
 Array = NDArray[Any]
-Rows = Iterator[dict[str, Any]]
 
 _DISTANCES = ("l2", "relative_l2", "cosine")
 _TIGHT = ("l2", "relative_l2")

@@ -1,6 +1,6 @@
 """What the images of a cell say together about its dynamics, with intervals.
 
-Pure functions of the table of images (`trajectory_tables.image_table`).
+Pure functions of the table of images (`trajectories.image_table`).
 """
 
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def summary_table(images: pd.DataFrame) -> pd.DataFrame:
     """Summarise the followed images of every cell.
 
     Args:
-        images: Result of `trajectory_tables.image_table`.
+        images: Result of `trajectories.image_table`.
 
     Returns:
         One row a cell and ``group`` of ``n`` images: ``success`` and ``failed`` by the attack, and
@@ -88,7 +88,7 @@ def roc_table(images: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the ROC curves of detectors that look at the solver's steps alone.
 
     Args:
-        images: Result of `trajectory_tables.image_table`.
+        images: Result of `trajectories.image_table`.
 
     Returns:
         For every cell, ``group`` and ``score`` (``nfe``, ``first_step``) that both it and the clean
