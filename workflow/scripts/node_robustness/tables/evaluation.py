@@ -74,7 +74,7 @@ def training_table(paths: Iterable[Path | str]) -> pd.DataFrame:
 
     Returns:
         One row a file, sorted by experiment, dataset, model, seed: the ``epochs`` trained and the
-        figures of the best one by validation accuracy, whose weights were kept (see
+        values of the best one by validation accuracy, whose weights were kept (see
         `train.Row`).
     """
     rows = []

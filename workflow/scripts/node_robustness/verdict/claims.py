@@ -1,6 +1,6 @@
 """Claim records: what is claimed of a model's robustness, what it rests on, and its footnotes.
 
-After RobustBench's model cards (Croce et al. 2021): a figure travels with the attacks, budgets
+After RobustBench's model cards (Croce et al. 2021): a value travels with the attacks, budgets
 and weights that it was measured with, and with whether it is reliable.
 """
 
@@ -37,8 +37,8 @@ def claim(
     Returns:
         What JSON can hold: the place, ``images`` (their number and a SHA-256 of their rows in the
         test set), ``seeds`` with the SHA-256 of their weights, ``attacks`` with all parameters and
-        budgets, the ``rules``, and ``results``: for every tolerance, norm and epsilon the figures
-        with their intervals, whether the paper's figure is ``reliable``, and the ``footnote``;
+        budgets, the ``rules``, and ``results``: for every tolerance, norm and epsilon the values
+        with their intervals, whether the paper's value is ``reliable``, and the ``footnote``;
         then ``gains`` with the tolerance, ``checks``, and the software. Of a model that nothing
         attacked ``images`` is None, and what would speak of attacks is empty.
     """
