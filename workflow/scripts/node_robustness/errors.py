@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend, and how a full disk becomes one."""
+"""The one exception for mistakes that a user can fix, and how a full disk becomes one."""
 
 import errno
 import os
