@@ -134,7 +134,7 @@ class Evaluated:
     """The tables of an evaluation; see `protocols`, `checks` and `verdicts`."""
 
     attacked: list[protocols.AttackedNetwork]
-    ladder: pd.DataFrame
+    attack_suite: pd.DataFrame
     protocols: pd.DataFrame
     checks: pd.DataFrame
     verdicts: pd.DataFrame

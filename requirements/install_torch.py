@@ -22,7 +22,7 @@ SECONDS = 10
 CPU_BUILD = "the CPU build, about 0.2 GB"
 CUDA_BUILD = "the CUDA build, about 2.7 GB"
 
-# Prints a page. In a process of its own: what a name server takes has no timeout in Python.
+# Prints a page. In a separate process: what a name server takes has no timeout in Python.
 READ = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=5).read().decode())"
 
 

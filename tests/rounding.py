@@ -23,7 +23,7 @@ BY_KERNELS = {
     aten.native_group_norm.default,
     aten.sum.dim_IntList,
 }
-"""What kernels compute in an order of their own; elementwise arithmetic is exact everywhere."""
+"""What kernels compute in their own order; elementwise arithmetic is exact everywhere."""
 
 
 class OtherRounding(TorchDispatchMode):

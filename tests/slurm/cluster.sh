@@ -7,7 +7,7 @@
 #   cluster.sh stop          all of them, and their jobs
 #   cluster.sh env           the variables that its users need: eval "$(tests/slurm/cluster.sh env)"
 #   cluster.sh restart 15    slurmctld alone, which is away for so many seconds
-#   cluster.sh fail node1    a power cut: the node's slurmd and all that its jobs run; `start` mends it
+#   cluster.sh fail node1    a power cut: the node's slurmd and all that its jobs run; `start` brings it back
 #
 # Nothing outside its folder is touched: neither /etc/slurm and /etc/munge nor their daemons.
 set -euo pipefail
@@ -170,7 +170,7 @@ start() {
     --socket="$FOLDER/run/munge.socket" --pid-file="$FOLDER/run/munged.pid" \
     --log-file="$FOLDER/log/munged.log" --seed-file="$FOLDER/munge.seed"
   alive "$FOLDER/run/mariadbd.pid" || database
-  alive "$FOLDER/run/slurmdbd.pid" || slurmdbd # reads slurmdbd.conf beside $SLURM_CONF
+  alive "$FOLDER/run/slurmdbd.pid" || slurmdbd # reads slurmdbd.conf next to $SLURM_CONF
   await sacctmgr --noheader list cluster
   if [ -z "$(sacctmgr --noheader list account pretend)" ]; then
     sacctmgr --immediate add cluster pretend > /dev/null || true

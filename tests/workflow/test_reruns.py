@@ -383,7 +383,7 @@ class TestMethods:
     def test_a_change_of_one(self, methods, project, name, stages):
         add_line(project, f"node_robustness/attacks/{name}.py", "_ADDED = 1")
         expected = set().union(*(self.of(attack, *found) for attack, found in stages.items()))
-        # The source of a transfer has no cell of its own.
+        # The source of a transfer has no cell.
         expected = {job for job in expected if "RES" not in job or "moved" not in job}
         assert planned(methods, config=EACH_METHOD, project=project) == (
             expected | SUMMARY if expected else set()

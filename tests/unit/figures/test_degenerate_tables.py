@@ -57,7 +57,7 @@ def called(names: dict[str, str]) -> Callable[[Tables], Tables]:
 
 
 def other_norms(tables: Tables) -> Tables:
-    """Each attack in a norm of its own: no facet has rows of all attacks."""
+    """Each attack in its own norm: no facet has rows of all attacks."""
     norms = ["linf", "l2", "l2_rms"]
 
     def spread(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Every writer on a full disk: a line that names the file, what was there stays, nothing is left.
 
 The disk is a real one of a few megabytes where one may be mounted (as root, on Linux); a limit on
-the size of files, with which every system can be had, comes beside it.
+the size of files, which every system has, is tested too.
 """
 
 import hashlib
@@ -200,7 +200,7 @@ def test_the_report(small_disk):
 
 
 def test_a_folder_that_cannot_be_made(small_disk):
-    """Which takes space of its own: here an inode, of which the disk has but some."""
+    """It takes space as well: here an inode, of which the disk has only a few."""
     subprocess.run(
         ["mount", "-o", f"remount,nr_inodes={_inodes(small_disk)}", str(small_disk)], check=True
     )

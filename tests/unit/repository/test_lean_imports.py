@@ -1,4 +1,4 @@
-"""What is read while the workflow is parsed, in every job anew, imports nothing heavy."""
+"""What Snakemake parses in the main process and in every job imports nothing heavy."""
 
 import subprocess
 import sys

@@ -117,7 +117,7 @@ def test_adversarial_training_holds(tmp_path):
 
 
 def test_several_seeds_are_one_verdict(tmp_path):
-    """Files of two seeds, each attacked by transfer from the source of its own seed."""
+    """Files of two seeds, each attacked by transfer from the source of the same seed."""
     plain = {seed: undefended(seed) for seed in (0, 1)}
     nets = {("RES", seed): net for seed, net in plain.items()}
     nets |= {("SATURATED", seed): known.saturated(net) for seed, net in plain.items()}

@@ -171,7 +171,7 @@ METHODS = {
     "fab": {"method": "fab"},
     "square": {"method": "square", "gradient": None},
 }
-CHEAP, DEAR = ("bim", "bisection"), ("apgd", "fab", "square")
+CHEAP, EXPENSIVE = ("bim", "bisection"), ("apgd", "fab", "square")
 
 
 def skipping(group, cheap, epsilon):
@@ -189,7 +189,7 @@ def skipping(group, cheap, epsilon):
             beyond=one.beyond & ~broken,
             skipped=broken,
         )
-        if one.attack in DEAR
+        if one.attack in EXPENSIVE
         else one
         for one in group.attempts
     ]

@@ -156,7 +156,7 @@ class Planted(nn.Module):
         pixels = images[0].numel()
         signs = 1 - 2 * (torch.arange(pixels, device=images.device) % 2)
         self.weight = (signs / pixels).to(images.dtype)
-        # Beside the median, so that no image lies on it, and pulled towards the middle.
+        # Next to the median, so that no image lies on it, and pulled towards the middle.
         self.threshold = 0.99 * self._sum(images).median() + 1e-3
 
     def _sum(self, images: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ def solved(config: Config, name: str) -> Iterator[Solved]:
 def cells(config: Config, name: str) -> Iterator[Cell]:
     """Every attack cell of an experiment.
 
-    An attack has no cell of a norm that it does not know. A transfer has no cell of its own source.
+    An attack has no cell of a norm that it does not know. A transfer has no cell on its source.
     An attack that draws tolerances has no cell of a model whose images must share one.
     """
     experiment = config.experiments[name]
