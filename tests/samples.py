@@ -282,7 +282,7 @@ def write_audit(folder: Path, n: int = 8, **where) -> Path:
     return write(folder / f"audit-{name(settings)}.h5", "audit", settings, arrays | changes)
 
 
-def write_judged(
+def write_reevaluated(
     folder: Path, settings: dict, tolerances: list, success: list, clean: list, adversarial: list
 ) -> Path:
     """Predictions of images of class 0, at each tolerance."""
@@ -294,7 +294,7 @@ def write_judged(
         "clean_predictions": np.array(clean, int),
         "adversarial_predictions": np.array(adversarial, int),
     }
-    return write(folder / f"judged-{name(settings)}.h5", "judged", settings, arrays)
+    return write(folder / f"reevaluated-{name(settings)}.h5", "reevaluated", settings, arrays)
 
 
 def write_randomised(folder: Path, wrong: dict, **where) -> Path:
@@ -367,7 +367,7 @@ def _copies(found: dict) -> dict:
 
 FILES = (
     *("histories", "clean", "attacks", "trajectories", "probes"),
-    *("audits", "judged", "randomised", "detections"),
+    *("audits", "reevaluated", "randomised", "detections"),
 )
 
 
@@ -389,7 +389,7 @@ def _masked_tables(n: int, seeds: tuple[int, ...]) -> dict:
 
 def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {
-        key: [] for key in ("clean", "attacks", "audits", "judged", "randomised", "detections")
+        key: [] for key in ("clean", "attacks", "audits", "reevaluated", "randomised", "detections")
     }
     shares = {("RES", None): (0.3, 0.3), ("OON", 0.01): (0.4, 0.35), ("OON", 1.0): (0.9, 0.35)}
     for seed in seeds:
@@ -400,8 +400,8 @@ def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, lis
             astray = {"cosine": np.full((8, 3, 3), 0.3, np.float32)} if tolerance == 1.0 else {}
             files["audits"].append(write_audit(folder, changes=astray, **where))
             if tolerance is not None:
-                files["judged"].append(
-                    write_judged(
+                files["reevaluated"].append(
+                    write_reevaluated(
                         folder,
                         cell("bim_direct", **where),
                         [0.01, 1.0],

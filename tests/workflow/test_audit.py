@@ -12,7 +12,7 @@ from harness import IMAGES, OON, plan, snakemake, tiny
 RES = "results/tiny/digits/RES/seed-0"
 FILES = {
     "audit": f"{OON}/tau-1/audit.h5",
-    "judged": f"{OON}/tau-1/bim/linf/eps-0.3/judged.h5",
+    "reevaluated": f"{OON}/tau-1/bim/linf/eps-0.3/reevaluated.h5",
     "randomised": f"{OON}/randomised/linf/eps-0.3/randomised.h5",
     "detection": f"{OON}/tau-1/detection/linf/eps-0.3/detection.h5",
 }
@@ -74,8 +74,8 @@ def test_audit(audited):
     assert without["cosine"].shape == (4, 1, 1)
 
 
-def test_judged(audited):
-    found, _ = read(audited / FILES["judged"])
+def test_reevaluated(audited):
+    found, _ = read(audited / FILES["reevaluated"])
     np.testing.assert_array_equal(found["tolerances"], [1e-5, 1e-3, 1])
     attack, _ = read(audited / f"{OON}/tau-1/bim/linf/eps-0.3/attack.h5")
     np.testing.assert_array_equal(

@@ -31,7 +31,7 @@ def test_functions_of_every_cell_need_not_be_inspected(tmp_path, monkeypatch):
         if callable(function)
     }
     rules = {rule for rule, _ in called}
-    assert rules >= {"evaluate", "attack", "trajectory", "audit", "judge", "detect"}
+    assert rules >= {"evaluate", "attack", "trajectory", "audit", "reevaluate", "detect"}
     assert {("attack", "attack"), ("attack", "tested_images"), ("audit", "audit")} <= called.keys()
     assert ("attack", "runtime") in called
     assert [name for name, f in called.items() if not hasattr(f, FUNC_OVERWRITE_PARAMS_ATTR)] == []

@@ -44,13 +44,13 @@ STAGES = {
     "merge": CELL,
     "probe": TRAINED + "/tau-{tolerance}",
     "trajectory": CELL,
-    "judge": TRAINED + "/tau-{tolerance}/{attack}/" + MIDDLE,
+    "reevaluate": TRAINED + "/tau-{tolerance}/{attack}/" + MIDDLE,
     "detect": TRAINED + "/tau-{tolerance}/detection/" + MIDDLE,
     "randomise": TRAINED + "/randomised/" + MIDDLE,
 }
-NEED_AN_ODE = {"judge", "detect", "randomise"}
-OF_ATTACK = ["attack", "trajectory", "judge"]
-IN_SHARDS = ["attack_shard", "merge", "trajectory", "judge"]
+NEED_AN_ODE = {"reevaluate", "detect", "randomise"}
+OF_ATTACK = ["attack", "trajectory", "reevaluate"]
+IN_SHARDS = ["attack_shard", "merge", "trajectory", "reevaluate"]
 LATER = [stage for stage in STAGES if stage not in ("train", "attack_shard", "merge")]
 
 
@@ -150,7 +150,7 @@ class TestConfiguration:
                 [1e-3, 1, 0.1],
                 # The matrix classifies at every tolerance, and the detector compares them all.
                 jobs("evaluate", "audit", "attack", "probe", "trajectory", tolerance=["0.1"])
-                | jobs("judge", "detect", tolerance=["0.001", "0.1", "1"]),
+                | jobs("reevaluate", "detect", tolerance=["0.001", "0.1", "1"]),
             ),
             ("seeds", [0, 1, 2], jobs("train", *LATER, seed=[2])),
             ("models", ["RES", "OON", "MIX"], jobs("train", *LATER, model=["MIX"])),
@@ -174,7 +174,7 @@ class TestConfiguration:
         ("key", "values", "again"),
         [
             ("epsilons", [0.3], set()),
-            ("tolerances", [1], jobs("judge", tolerance=["1"])),
+            ("tolerances", [1], jobs("reevaluate", tolerance=["1"])),
             ("seeds", [0], set()),
             ("models", ["OON"], set()),
             ("attacks", ["bim"], set()),
@@ -299,7 +299,7 @@ class TestCode:
                 jobs(*OF_ATTACK, "audit", "detect") | SUMMARY,
             ),
             ("node_robustness/audit/gradients.py", jobs("audit") | SUMMARY),
-            ("node_robustness/audit/tolerance_matrix.py", jobs("judge") | SUMMARY),
+            ("node_robustness/audit/tolerance_matrix.py", jobs("reevaluate") | SUMMARY),
             ("node_robustness/audit/detection.py", jobs("detect") | SUMMARY),
             ("node_robustness/trajectories/distances.py", jobs("probe", "trajectory") | SUMMARY),
             ("node_robustness/files/hdf5.py", DATA | EVERY_MODEL_AND_AFTER),
@@ -430,7 +430,7 @@ class TestPlan:
             "6 evaluate, 12 attack jobs: images 40 -> None",
             "12 attack jobs: settings.iterations 4 -> 5; images 40 -> None",
             "12 attack, 12 trajectory jobs: epsilon 90over255 is new",
-            "24 trajectory, 8 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "24 trajectory, 8 reevaluate, 1 tables, 1 figures, 2 claim, 1 report jobs: "
             "inputs are rebuilt",
         }
         assert lines[-2].endswith("inputs are rebuilt")
@@ -441,7 +441,7 @@ class TestPlan:
         assert self.lines(grid, config=config) == [
             "36 attack_shard jobs: temporary files are needed again",
             "12 merge jobs: settings.iterations 4 -> 5",
-            "12 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "12 trajectory, 4 reevaluate, 1 tables, 1 figures, 2 claim, 1 report jobs: "
             "inputs are rebuilt",
             "69 jobs in all.",
         ]
@@ -465,7 +465,7 @@ class TestPlan:
             "2 evaluate, 8 attack, 2 probe, 2 audit, 1 randomise, 2 detect jobs: "
             "newer inputs: model.json",
             "1 attack job: interrupted in an earlier run",
-            "9 trajectory, 4 judge, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "9 trajectory, 4 reevaluate, 1 tables, 1 figures, 2 claim, 1 report jobs: "
             "inputs are rebuilt",
             "36 jobs in all.",
         ]

@@ -17,7 +17,7 @@ from harness import IMAGES, OON, TABLES, files, numbers, plan, snakemake, tiny
 from node_robustness.files.atomic import sha256
 from node_robustness.report.markdown import render
 
-AUDITS = {"audit": 3, "judge": 2, "randomise": 1, "detect": 2}
+AUDITS = {"audit": 3, "reevaluate": 2, "randomise": 1, "detect": 2}
 JOBS = {
     "fetch": 1,
     "prepare": 1,
@@ -402,7 +402,7 @@ class TestAgain:
     @pytest.mark.parametrize(
         ("change", "jobs"),
         [
-            ({"experiments__tiny__tolerances": [1]}, {"judge": 1}),
+            ({"experiments__tiny__tolerances": [1]}, {"reevaluate": 1}),
             ({"experiments__tiny__paper": "mnist"}, {"report": 1}),
             (
                 {"experiments__tiny__trajectories": {"norms": ["linf"], "times": 7}},
@@ -412,10 +412,10 @@ class TestAgain:
                 {"experiments__tiny__trajectories": {"norms": ["linf"], "times": 5, "states": 3}},
                 {"trajectory": 3},
             ),
-            ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 3, "judge": 2}),
+            ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 3, "reevaluate": 2}),
             (
                 {"datasets__digits__subset__test": 41},
-                {"evaluate": 3, "attack": 6, "trajectory": 3, "judge": 2},
+                {"evaluate": 3, "attack": 6, "trajectory": 3, "reevaluate": 2},
             ),
             (
                 {"models__RES__training": {"epochs": 2}},

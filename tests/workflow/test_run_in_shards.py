@@ -69,7 +69,7 @@ def test_shards_run_again_what_attacks_do(copied):
     for path in [*attacks, *asking]:
         path.unlink()
     shards = {"attack_shard": 2 * len(attacks), "merge": len(attacks)}
-    again = shards | {"trajectory": 3, "judge": 2} | SUMMARY
+    again = shards | {"trajectory": 3, "reevaluate": 2} | SUMMARY
     assert plan(copied, config=sharded(30)).jobs == again
 
 

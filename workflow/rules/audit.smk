@@ -1,6 +1,6 @@
 # Is a model robust, or only its gradient hidden? Gradients are compared, attacks checked, adversarial
 # examples classified at other tolerances, and two defences by the tolerance attacked with knowledge.
-# Needs: data.h5, a model, attack.h5. Makes: audit.h5, judged.h5, randomised.h5, detection.h5.
+# Needs: data.h5, a model, attack.h5. Makes: audit.h5, reevaluated.h5, randomised.h5, detection.h5.
 
 
 rule audit:
@@ -29,33 +29,33 @@ rule audit:
         "../scripts/audit.py"
 
 
-rule judge:
+rule reevaluate:
     input:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
         attack=ATTACK,
     output:
-        judged=result(CELL, "judged.h5"),
+        reevaluated=result(CELL, "reevaluated.h5"),
     log:
-        paths.log("judge", CELL),
+        paths.log("reevaluate", CELL),
     benchmark:
-        paths.benchmark("judge", CELL)
+        paths.benchmark("reevaluate", CELL)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(judge_work),
-        runtime=minutes(judge_work),
+        mem_mb=megabytes(reevaluate_work),
+        runtime=minutes(reevaluate_work),
     params:
-        code=code_of("judge"),
+        code=code_of("reevaluate"),
         coordinates=of_job(params.coordinates),
         tolerances=of_job(params.matrix_tolerances),
     message:
-        "Judging at every tolerance the adversarials of {wildcards.model} (seed {wildcards.seed}) "
+        "Evaluating at every tolerance the adversarial examples of {wildcards.model} (seed {wildcards.seed}) "
         "from tau {wildcards.tolerance}: {wildcards.attack}, {wildcards.norm} "
         "epsilon {wildcards.epsilon}"
     script:
-        "../scripts/judge.py"
+        "../scripts/reevaluate.py"
 
 
 rule randomise:

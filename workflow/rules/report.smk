@@ -11,7 +11,7 @@ COLLECTED = {
     "trajectories": of_experiment(stages.followed, "trajectory.h5"),
     "probes": of_job(inputs.probes),
     "audits": of_experiment(stages.audited, "audit.h5"),
-    "judged": of_experiment(stages.judged, "judged.h5"),
+    "reevaluated": of_experiment(stages.reevaluated, "reevaluated.h5"),
     "randomised": of_experiment(stages.randomised, "randomised.h5"),
     "detections": of_experiment(stages.detected, "detection.h5"),
 }

@@ -41,8 +41,8 @@ def audit_work(wildcards):
     return job_sizes.evaluation_work(CONFIG, wildcards.dataset, steps, audit.images)
 
 
-def judge_work(wildcards):
-    """The work of judging clean and adversarial images at every tolerance."""
+def reevaluate_work(wildcards):
+    """The work of evaluating clean and adversarial images at every tolerance."""
     tolerances = CONFIG.experiments[wildcards.experiment].tolerances
     return job_sizes.evaluation_work(
         CONFIG, wildcards.dataset, 2 * (len(tolerances) + 1)

@@ -65,7 +65,7 @@ def test_a_failed_draw_has_no_gradient_and_the_largest_loss():
 
 @pytest.mark.parametrize(("norm", "loss"), [("linf", "ce"), ("l2", "margin")])
 def test_every_step_is_that_of_a_plain_loop(norm, loss):
-    """Image by image and draw by draw, in words; success is judged at one tolerance, 0.1."""
+    """Image by image and draw by draw, in words; success is evaluated at one tolerance, 0.1."""
     model, x = small_ode(dtype=torch.float64), random_images(4).double()
     epsilon = {"linf": 0.006, "l2": 0.04}[norm]
     solved = model.at(tolerance=0.1)

@@ -43,7 +43,7 @@ class DarkerImages:
     def search(self, model, images, labels, streams):
         best = Best(images, labels, self.norm, self.epsilon)
         moved = (images - self.share * self.epsilon).clamp(0, 1)
-        best.judge(best.going(), Pass.over(model, moved, differentiable=False), steps=1)
+        best.consider(best.going(), Pass.over(model, moved, differentiable=False), steps=1)
         return best.found()
 '''
 PROGRAM = """

@@ -21,7 +21,7 @@ from node_robustness.audit.detection import DetectorScores, write_detection
 from node_robustness.audit.files import write_audit
 from node_robustness.audit.gradients import GradientAudit
 from node_robustness.audit.randomisation import Randomised, write_randomised
-from node_robustness.audit.tolerance_matrix import Judged, write_judged
+from node_robustness.audit.tolerance_matrix import Reevaluated, write_reevaluated
 from node_robustness.errors import UserError
 from node_robustness.files import records
 from node_robustness.files.hdf5 import schema_version
@@ -276,10 +276,10 @@ def test_audit(tmp_path):
     check(found, expected | {"neighbours_changed": np.float32([0.1, 0.2, 0.3])})
 
 
-def test_judged(tmp_path):
-    path = tmp_path / "judged.h5"
+def test_reevaluated(tmp_path):
+    path = tmp_path / "reevaluated.h5"
     clean, adversarial = (
-        Judged(
+        Reevaluated(
             torch.arange(6).view(3, 2) + shift,
             torch.arange(24.0).view(3, 2, 4) + shift,
             torch.arange(6, dtype=torch.int32).view(3, 2) + shift,
@@ -288,9 +288,9 @@ def test_judged(tmp_path):
     )
     success = np.array([True, False, True])
     images = Adversarials(INDEX, LABELS, IMAGES.numpy(), success, SETTINGS)
-    write_judged(path, SETTINGS, images, [1e-5, 1.0], clean, adversarial, **WITH)
+    write_reevaluated(path, SETTINGS, images, [1e-5, 1.0], clean, adversarial, **WITH)
     check(
-        read(path, "judged"),
+        read(path, "reevaluated"),
         {
             "index": INDEX,
             "labels": LABELS,

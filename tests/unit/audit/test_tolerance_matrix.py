@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from node_robustness.audit.tolerance_matrix import judge
+from node_robustness.audit.tolerance_matrix import reevaluate
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import evaluate
 
@@ -14,7 +14,7 @@ def test_every_column_is_an_evaluation_at_its_tolerance():
     torch.manual_seed(3)
     model = Classifier(Spec(1, 4, (0.4,), (0.3,), "convolution", "ode", 8)).eval()
     x, taus, done = torch.rand(5, 1, 8, 8), [1e-5, 0.1, 10.0], []
-    found = judge(model, x, taus, batch_size=2, progress=done.append)
+    found = reevaluate(model, x, taus, batch_size=2, progress=done.append)
     assert sum(done) == 5 * 3
     assert found.logits.shape == (5, 3, 4)
     for column, tau in enumerate(taus):

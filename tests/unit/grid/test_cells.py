@@ -270,19 +270,19 @@ def test_nothing_is_left_out_where_nothing_may_be():
     assert spared_by(black_box, attack="square") == []
 
 
-def test_the_papers_attack_and_those_judged_at_other_tolerances_attack_every_image():
+def test_the_papers_attack_and_those_reevaluated_at_other_tolerances_attack_every_image():
     attacks = ["bim", "apgd_ce", "fab_t"]
     papers = config(attacks=attacks, paper_attack="apgd_ce")
     assert spared_by(papers, attack="apgd_ce") == []
     assert spared_by(papers, attack="fab_t") != []
-    judged = config(attacks=attacks, matrix={"attacks": ["fab_t", "apgd_ce"]})
-    for one in stages.judged(judged, "e"):
-        assert attack_settings.cheaper(judged, one) == []
+    reevaluated = config(attacks=attacks, matrix={"attacks": ["fab_t", "apgd_ce"]})
+    for one in stages.reevaluated(reevaluated, "e"):
+        assert attack_settings.cheaper(reevaluated, one) == []
     # At every epsilon alike, so that rates at several epsilons are of the same images.
     for epsilon in (0.1, 8 / 255):
-        assert spared_by(judged, attack="apgd_ce", epsilon=epsilon) == []
-    assert spared_by(judged, attack="apgd_ce", norm="l2") != []
-    assert spared_by(judged, attack="apgd_ce", tolerance=None) != []
+        assert spared_by(reevaluated, attack="apgd_ce", epsilon=epsilon) == []
+    assert spared_by(reevaluated, attack="apgd_ce", norm="l2") != []
+    assert spared_by(reevaluated, attack="apgd_ce", tolerance=None) != []
 
 
 def settings_of(asked, **values):
@@ -407,24 +407,24 @@ def test_every_model_is_audited_at_every_tolerance():
     assert list(stages.audited(config(audit=None), "e")) == []
 
 
-def test_by_default_an_adjoint_and_a_direct_attack_are_judged_at_the_middle_epsilon():
+def test_by_default_an_adjoint_and_a_direct_attack_are_reevaluated_at_the_middle_epsilon():
     names = ["square", "bim_adjoint", "bim", "bim2"]
     asked = config(attacks=names, epsilons=[0.3, 0.1, 0.2, 0.4], norms=["l2", "linf"])
     assert [
-        (c.model, c.tolerance, c.attack, c.norm, c.epsilon) for c in stages.judged(asked, "e")
+        (c.model, c.tolerance, c.attack, c.norm, c.epsilon) for c in stages.reevaluated(asked, "e")
     ] == [
         ("M", tau, attack, "l2", 0.3) for tau in (0.001, 1.0) for attack in ("bim_adjoint", "bim")
     ]
-    assert list(stages.judged(config(matrix=None), "e")) == []
+    assert list(stages.reevaluated(config(matrix=None), "e")) == []
 
 
-def test_chosen_attacks_are_judged_and_a_minimal_one_in_its_only_cell():
+def test_chosen_attacks_are_reevaluated_and_a_minimal_one_in_its_only_cell():
     chosen = {"attacks": ["bisection", "bim2"], "norms": ["linf"]}
     asked = config(attacks=["bisection", "bim", "bim2"], epsilons=[0.1, 0.2, 0.4], matrix=chosen)
-    found = {(c.attack, c.norm, c.epsilon) for c in stages.judged(asked, "e")}
+    found = {(c.attack, c.norm, c.epsilon) for c in stages.reevaluated(asked, "e")}
     assert found == {("bisection", "linf", 0.4), ("bim2", "linf", 0.2)}
     chosen = {"epsilons": [0.1], "norms": ["l2"]}
-    found = {(c.attack, c.norm, c.epsilon) for c in stages.judged(config(matrix=chosen), "e")}
+    found = {(c.attack, c.norm, c.epsilon) for c in stages.reevaluated(config(matrix=chosen), "e")}
     assert found == {("bim", "l2", 0.1)}
 
 
@@ -470,7 +470,7 @@ def test_one_tolerance_may_be_drawn_from_a_range_of_its_own():
 def test_what_needs_the_steps_of_every_image_leaves_out_who_is_solved_by_torchdiffeq():
     asked = config(model_keys={"solver": {"backend": "torchdiffeq", "batch_size": 8}})
     assert {item.model for item in grid_cells.cells(asked, "e")} == {"M", "R"}
-    assert {item.model for item in stages.judged(asked, "e")} == {"M"}
+    assert {item.model for item in stages.reevaluated(asked, "e")} == {"M"}
     assert {item.model for item in stages.audited(asked, "e")} == {"R"}
     assert {item.model for item in stages.followed(asked, "e")} == {"R"}
     for stage in (stages.randomised, stages.detected):

@@ -61,14 +61,14 @@ def test_evaluations_are_those_of_the_tables(tmp_path, tables):
         "evaluate/toy/RES/seed-0/tau-none": ["1 1 1"],
         ATTACK: ["1 1 1"],
         # It attacks nothing itself.
-        ATTACK.replace("attack", "judge"): ["1 1 1"],
+        ATTACK.replace("attack", "reevaluate"): ["1 1 1"],
     }
     found = of_jobs(tmp_path, tables, **places).set_index(["rule", "model"]).nfe_mean
     # 8, 8, 14 and 20 of four images; 20 of the first image, the only success.
     assert found["evaluate", "OON"] == 12.5
     assert found["attack", "OON"] == 20
     assert math.isnan(found["evaluate", "RES"])
-    assert math.isnan(found["judge", "OON"])
+    assert math.isnan(found["reevaluate", "OON"])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 
 from node_robustness.statistics.intervals import wilson
 from node_robustness.tables import audit
-from samples import cell, write_audit, write_detection, write_judged, write_randomised
+from samples import cell, write_audit, write_detection, write_randomised, write_reevaluated
 
 
 def test_audit_pairs_the_sources(tmp_path):
@@ -37,8 +37,8 @@ def test_audit_pairs_the_sources(tmp_path):
     assert table.loc[("direct", "finite differences, steps held")].n == 0
 
 
-def test_matrix_judges_at_every_tolerance(tmp_path):
-    path = write_judged(
+def test_matrix_evaluates_at_every_tolerance(tmp_path):
+    path = write_reevaluated(
         tmp_path,
         cell(),
         tolerances=[0.1, 1.0],

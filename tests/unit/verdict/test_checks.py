@@ -20,12 +20,12 @@ N = 20
 SILENT = np.array([1] + [0] * (N - 1))
 
 
-def outcomes(folder, attacks, audit=None, judged=(), clean=None):
+def outcomes(folder, attacks, audit=None, reevaluated=(), clean=None):
     table = checks.check_table(
         [clean or write_evaluation(folder, N)],
         protocols.read_attacked(attacks),
         [audit] if audit else [],
-        judged,
+        reevaluated,
     )
     return table.set_index("check")
 
@@ -37,7 +37,7 @@ def failed(table) -> list[str]:
 def test_a_sound_evaluation_passes(tmp_path):
     table = outcomes(tmp_path, write_suite(tmp_path, N, 0.9, 0.5), write_audit(tmp_path))
     assert set(table.outcome[table.supports]) <= {"passed", "not measured"}
-    # Nothing was judged again.
+    # Nothing was evaluated again.
     assert table.index[table.outcome == "not measured"].tolist() == ["adversarials_confirmed"]
 
 
@@ -127,8 +127,8 @@ def test_adversarials_that_a_second_solve_does_not_confirm(tmp_path):
             int
         ),
     }
-    judged = write(tmp_path / "judged.h5", "judged", cell(), arrays)
-    table = outcomes(tmp_path, [attack], judged=[judged])
+    reevaluated = write(tmp_path / "reevaluated.h5", "reevaluated", cell(), arrays)
+    table = outcomes(tmp_path, [attack], reevaluated=[reevaluated])
     assert failed(table) == ["adversarials_confirmed"]
     assert table.value["adversarials_confirmed"] == pytest.approx(0.1)
 

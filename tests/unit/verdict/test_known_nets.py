@@ -42,7 +42,7 @@ def hardened():
     return net("hardened-0")
 
 
-def judge(folder, nets, *, epsilon=EPSILON, seeds=(0,)):
+def decide(folder, nets, *, epsilon=EPSILON, seeds=(0,)):
     """All tables of nets by name and seed."""
     names = list(dict.fromkeys(name for name, _ in nets))
     # From RES alone there is nowhere to go.
@@ -86,7 +86,7 @@ def test_planted_masking_is_masked(tmp_path):
     plain = undefended()
     nets = {("RES", 0): plain, ("SATURATED", 0): known.saturated(plain)}
     nets["QUANTISED", 0] = known.Quantised.of(plain)
-    found = judge(tmp_path, nets)
+    found = decide(tmp_path, nets)
     for name in ("SATURATED", "QUANTISED"):
         row = verdict(found, name)
         assert (row.verdict, row.because) == ("masked", "gap"), row.reason
@@ -100,7 +100,7 @@ def test_planted_masking_is_masked(tmp_path):
 
 
 def test_a_net_without_a_defence_is_broken_and_not_masked(tmp_path):
-    found = judge(tmp_path, {("RES", 0): undefended()}, epsilon=0.3)
+    found = decide(tmp_path, {("RES", 0): undefended()}, epsilon=0.3)
     row = verdict(found, "RES")
     assert (row.verdict, row.because) == ("undecided", "no_robustness")
     assert row.clean > 0.9
@@ -109,7 +109,7 @@ def test_a_net_without_a_defence_is_broken_and_not_masked(tmp_path):
 
 
 def test_adversarial_training_holds(tmp_path):
-    found = judge(tmp_path, {("RES", 0): undefended(), ("HARDENED", 0): hardened()})
+    found = decide(tmp_path, {("RES", 0): undefended(), ("HARDENED", 0): hardened()})
     row = verdict(found, "HARDENED")
     assert (row.verdict, row.because) == ("holds", "gap"), row.reason
     assert row.strongest > verdict(found, "RES").strongest + 0.1
@@ -122,7 +122,7 @@ def test_several_seeds_are_one_verdict(tmp_path):
     nets = {("RES", seed): net for seed, net in plain.items()}
     nets |= {("SATURATED", seed): known.saturated(net) for seed, net in plain.items()}
     nets |= {("MIXED", 0): nets["SATURATED", 0], ("MIXED", 1): nets["RES", 1]}
-    found = judge(tmp_path, nets, seeds=(0, 1))
+    found = decide(tmp_path, nets, seeds=(0, 1))
     masked, mixed = verdict(found, "SATURATED"), verdict(found, "MIXED")
     assert (masked.seeds, masked.n, masked.verdict) == (2, IMAGES, "masked")
     # What is true of one net only is not true of such nets.

@@ -9,7 +9,7 @@ from samples import cell, sizes_leaving, write_attempt, write_audit, write_evalu
 VANISHING = {"gradient_norm": np.zeros((8, 3))}
 
 
-def judge(folder, attacks, n, audit=True, where=({},), paper="bim_adjoint", changes=None):
+def decide(folder, attacks, n, audit=True, where=({},), paper="bim_adjoint", changes=None):
     """Verdicts and gains of attack files, whose models are all well behaved."""
     groups = protocols.read_attacked(attacks)
     clean = [write_evaluation(folder, n, **w) for w in where]
@@ -22,7 +22,7 @@ def judge(folder, attacks, n, audit=True, where=({},), paper="bim_adjoint", chan
 
 def one(folder, left_by_paper, left, n, **settings):
     paths = write_suite(folder, n, left_by_paper, left)
-    (row,) = judge(folder, paths, n, **settings)[0].itertuples()
+    (row,) = decide(folder, paths, n, **settings)[0].itertuples()
     return row
 
 
@@ -66,7 +66,7 @@ def with_another_gradient(folder, left, **changes):
 
 
 def test_the_same_steps_along_a_better_gradient_tell_masking(tmp_path):
-    (row,) = judge(tmp_path, with_another_gradient(tmp_path, 0.6), 100)[0].itertuples()
+    (row,) = decide(tmp_path, with_another_gradient(tmp_path, 0.6), 100)[0].itertuples()
     assert row.verdict == "masked"
     assert "the gradient of bim_direct break 30.0 points more" in row.reason
 
@@ -74,14 +74,14 @@ def test_the_same_steps_along_a_better_gradient_tell_masking(tmp_path):
 @pytest.mark.parametrize(("left", "changes"), [(0.86, {}), (0.6, {"iterations": 20})])
 def test_other_steps_or_a_little_more_tell_nothing(tmp_path, left, changes):
     paths = with_another_gradient(tmp_path, left, **changes)
-    (row,) = judge(tmp_path, paths, 100)[0].itertuples()
+    (row,) = decide(tmp_path, paths, 100)[0].itertuples()
     assert (row.verdict, row.because) == ("undecided", "weak_attack")
 
 
 def test_the_adjoint_is_no_matter_to_an_attack_that_does_not_follow_it(tmp_path):
     changes = {"cosine": np.full((8, 3, 3), 0.5)}
     paths = with_another_gradient(tmp_path, 0.9)
-    (row,) = judge(tmp_path, paths, 100, paper="bim_direct", changes=changes)[0].itertuples()
+    (row,) = decide(tmp_path, paths, 100, paper="bim_direct", changes=changes)[0].itertuples()
     assert (row.verdict, row.because) == ("undecided", "weak_attack")
 
 
@@ -125,21 +125,21 @@ def test_where_nothing_is_robust_nothing_holds(tmp_path):
 )
 def test_a_weak_suite_never_holds_and_says_what_to_add(tmp_path, left_out, named):
     paths = [p for p in write_suite(tmp_path, 300, 0.6, 0.6) if left_out not in p.name]
-    (row,) = judge(tmp_path, paths, 300)[0].itertuples()
+    (row,) = decide(tmp_path, paths, 300)[0].itertuples()
     assert (row.verdict, row.because) == ("undecided", "attack_suite")
     assert named in row.reason
 
 
 def test_the_papers_attack_alone_never_holds(tmp_path):
     paths = [write_attempt(tmp_path, cell("bim_adjoint", "adjoint"), sizes_leaving(0.9, 1000))]
-    (row,) = judge(tmp_path, paths, 1000)[0].itertuples()
+    (row,) = decide(tmp_path, paths, 1000)[0].itertuples()
     assert (row.verdict, row.because, row.gap) == ("undecided", "attack_suite", 0)
 
 
 def test_a_model_without_an_ode_needs_no_surrogate(tmp_path):
     where = {"model": "RES", "tolerance": None}
     paths = write_suite(tmp_path, 200, 0.6, 0.6, **where)
-    (row,) = judge(tmp_path, paths, 200, where=[where])[0].itertuples()
+    (row,) = decide(tmp_path, paths, 200, where=[where])[0].itertuples()
     assert row.verdict == "holds"
 
 
@@ -176,7 +176,7 @@ def test_many_cells_need_more_evidence_each(tmp_path):
     for tau in taus[1:]:
         paths += write_suite(tmp_path, 100, 0.6, 0.6, tolerance=tau)
     where = [{"tolerance": tau} for tau in taus]
-    found = judge(tmp_path, paths, 100, where=where, changes=VANISHING)[0]
+    found = decide(tmp_path, paths, 100, where=where, changes=VANISHING)[0]
     assert found.verdict.tolist() == ["undecided"] * 8
     assert found.p_masked[0] == pytest.approx(8 * alone.p_masked)
 
@@ -184,14 +184,14 @@ def test_many_cells_need_more_evidence_each(tmp_path):
 def test_seeds_count_together_and_each_check_of_each(tmp_path):
     where = [{"seed": 0}, {"seed": 1}]
     paths = [p for w in where for p in write_suite(tmp_path, 100, 0.9, 0.1, **w)]
-    (row,) = judge(tmp_path, paths, 100, where=where, changes=VANISHING)[0].itertuples()
+    (row,) = decide(tmp_path, paths, 100, where=where, changes=VANISHING)[0].itertuples()
     assert (row.seeds, row.n, row.verdict) == (2, 100, "masked")
 
 
 def two_seeds(folder, first, second, n=100):
     """The verdict over two seeds, each (paper's, strongest) robust accuracy."""
     paths = write_suite(folder, n, *first, seed=0) + write_suite(folder, n, *second, seed=1)
-    (row,) = judge(folder, paths, n, where=[{"seed": 0}, {"seed": 1}])[0].itertuples()
+    (row,) = decide(folder, paths, n, where=[{"seed": 0}, {"seed": 1}])[0].itertuples()
     return row
 
 
@@ -221,7 +221,7 @@ def gain(folder, before, after, n=200):
     paths = write_suite(folder, n, *before, tolerance=0.1)
     paths += write_suite(folder, n, *after, tolerance=1.0)
     where = [{"tolerance": 0.1}, {"tolerance": 1.0}]
-    (row,) = judge(folder, paths, n, where=where)[1].itertuples()
+    (row,) = decide(folder, paths, n, where=where)[1].itertuples()
     return row
 
 
@@ -287,7 +287,7 @@ def test_what_was_not_measured_says_why(tmp_path):
     assert "(the audit had no image for them" in none_correct.reason
     assert "turn audit on" not in none_correct.reason
     paths = [p for p in write_suite(tmp_path, 200, 0.6, 0.6) if "noise" not in p.name]
-    (without,) = judge(tmp_path, paths, 200)[0].itertuples()
+    (without,) = decide(tmp_path, paths, 200)[0].itertuples()
     assert without.reason == (
         "These checks were not measured (there was no attack of method noise; add one to the "
         "attacks): Attacks break what random noise breaks."
@@ -298,7 +298,7 @@ def test_of_a_model_that_is_never_right_nothing_is_said(tmp_path):
     paths = [
         write_attempt(tmp_path, cell("bim_adjoint", "adjoint"), sizes_leaving(0, 8), [False] * 8)
     ]
-    (row,) = judge(tmp_path, paths, 8, audit=False)[0].itertuples()
+    (row,) = decide(tmp_path, paths, 8, audit=False)[0].itertuples()
     assert (row.verdict, row.because) == ("undecided", "no_correct")
     assert row.reason == (
         "No image is classified correctly without an attack: nothing was attacked."
@@ -307,8 +307,8 @@ def test_of_a_model_that_is_never_right_nothing_is_said(tmp_path):
 
 def test_the_papers_attack_in_another_norm_is_not_to_be_added(tmp_path):
     paths = write_suite(tmp_path, 100, 0.9, 0.1)
-    (row,) = judge(tmp_path, paths, 100, paper="cw")[0].itertuples()
+    (row,) = decide(tmp_path, paths, 100, paper="cw")[0].itertuples()
     assert row.because == "no_paper"
     assert row.reason.startswith("cw, the paper's attack here, has no cell with this norm")
-    (row,) = judge(tmp_path, paths, 100, paper=None)[0].itertuples()
+    (row,) = decide(tmp_path, paths, 100, paper=None)[0].itertuples()
     assert "name one of them under paper_attack" in row.reason

@@ -139,7 +139,7 @@ class _Objective:
     def __call__(
         self, rows: Tensor, points: Tensor, steps: int, ascends: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Judge points; the loss and, if the ascent goes on, its gradient where it is not done.
+        """Evaluate points; the loss and, if the ascent goes on, its gradient where it is not done.
 
         Args:
             rows: which images the points belong to, int64 [k].
@@ -152,7 +152,7 @@ class _Objective:
             [j, C, H, W].
         """
         passed = Pass.over(self.model, points, differentiable=ascends)
-        self.best.judge(rows, passed, steps)
+        self.best.consider(rows, passed, steps)
         stay = ~self.best.success[rows]
         passed, rows = passed[stay], rows[stay]
         losses = self._losses(passed.logits, rows)

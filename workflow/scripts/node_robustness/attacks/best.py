@@ -43,7 +43,7 @@ class Best:
         self._steps_to_best = torch.zeros_like(labels)
         self._nfe: Tensor | None = None
 
-    def judge(self, rows: Tensor, passed: Pass, steps: int) -> Tensor:
+    def consider(self, rows: Tensor, passed: Pass, steps: int) -> Tensor:
         """Whether candidates are misclassified, within epsilon or not, bool [k].
 
         Args:

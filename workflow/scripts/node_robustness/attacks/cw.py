@@ -82,7 +82,7 @@ class CarliniWagner:
             last = iteration == self.iterations
             rows, points = descent.rows, descent.points()
             passed = Pass.over(model, points, differentiable=not last)
-            broken[rows] |= best.judge(rows, passed, steps=min(iteration, 1))
+            broken[rows] |= best.consider(rows, passed, steps=min(iteration, 1))
             if last:
                 break
             lacks = (self.confidence - margin(passed.logits, labels[rows])).clamp(min=0)

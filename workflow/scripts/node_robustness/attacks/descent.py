@@ -46,7 +46,7 @@ class Record:
         self._loss = torch.full(labels.shape, -torch.inf, dtype=images.dtype, device=images.device)
         self._nfe: Tensor | None = None
 
-    def judge(self, iteration: int, rows: Tensor, passed: Pass, losses: Tensor) -> None:
+    def consider(self, iteration: int, rows: Tensor, passed: Pass, losses: Tensor) -> None:
         """Take note of a pass over iterates of the images at `rows`, [k], and their losses, [k]."""
         predictions = classes(passed.logits.detach())
         wrong = predictions != self.labels[rows]
@@ -115,7 +115,7 @@ class Descent:
         passed = start
         for iteration in range(self.iterations + 1):
             losses = LOSSES[self.loss](passed.logits, record.labels[rows])
-            record.judge(before + iteration, rows, passed, losses.detach())
+            record.consider(before + iteration, rows, passed, losses.detach())
             stay = ~record.success[rows] if self.early_stop else torch.ones_like(rows).bool()
             if iteration == self.iterations or not bool(stay.any()):
                 break

@@ -63,7 +63,7 @@ class FAB:
         current = images
         for _ in range(self.iterations):
             passed = Pass.over(model, current, differentiable=True)
-            best.judge(rows, passed, steps=0)
+            best.consider(rows, passed, steps=0)
             lead, gradient = _lead(passed, labels[rows], targets[rows])
             following = self._step(images[rows], current, lead, gradient)
             moves = (following != current).flatten(1).any(1)
@@ -71,7 +71,7 @@ class FAB:
             if len(rows) == 0:
                 return
             passed = Pass.over(model, following, differentiable=False)
-            wrong = best.judge(rows, passed, steps=1)
+            wrong = best.consider(rows, passed, steps=1)
             back = images[rows] + _BACKWARD * (following - images[rows])
             current = torch.where(column(wrong), back, following)
 

@@ -44,7 +44,7 @@ class Noise:
                 break
             noisy = self._noisy(images[rows], streams[rows])
             passed = Pass.over(model, noisy, differentiable=False)
-            record.judge(draw, rows, passed, margin(passed.logits, labels[rows]))
+            record.consider(draw, rows, passed, margin(passed.logits, labels[rows]))
         return record.found()
 
     def _noisy(self, images: Tensor, streams: Streams) -> Tensor:

@@ -59,7 +59,7 @@ class Square:
             if query > 0:
                 candidates = self._propose(images[rows], current, query, streams[rows])
             passed = Pass.over(model, candidates, differentiable=False)
-            best.judge(rows, passed, steps=1)
+            best.consider(rows, passed, steps=1)
             margins = margin(passed.logits, labels[rows])
             better = margins > highest
             current = torch.where(column(better), candidates, current)

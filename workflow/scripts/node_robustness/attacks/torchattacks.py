@@ -60,7 +60,7 @@ class LibrarySearch:
             moved, passes = self._attacked(model, images[row], labels[row], streams[row])
             moved = torch.where(torch.isfinite(moved), moved, images[row])
             candidate = into_ball(images[row], moved, self.norm, self.epsilon)
-            best.judge(row, Pass.over(model, candidate, differentiable=False), steps=passes)
+            best.consider(row, Pass.over(model, candidate, differentiable=False), steps=passes)
         return best.found()
 
     def _attacked(

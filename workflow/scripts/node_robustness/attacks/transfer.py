@@ -51,7 +51,7 @@ class Transfer:
         passed = Pass.over(model, made.adversarials, differentiable=False)
         record = Record(images, labels)
         rows = torch.arange(len(labels), device=labels.device)
-        record.judge(0, rows, passed, margin(passed.logits, labels))
+        record.consider(0, rows, passed, margin(passed.logits, labels))
         found = record.found()
         found.iterations.copy_(made.iterations)
         return found

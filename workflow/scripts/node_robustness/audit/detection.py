@@ -95,7 +95,7 @@ def detect(
                 )
             evasion = _Evasion(plain.success.clone(), adversarial.clone())
             for logits in _evade(model, batch, answers, method, tolerances, penalty):
-                evasion.judge(classes(logits[:, classifier]) != answers, logits.softmax(2))
+                evasion.consider(classes(logits[:, classifier]) != answers, logits.softmax(2))
             parts.append(
                 (
                     plain.attacked,
@@ -162,7 +162,7 @@ class _Evasion:
     success: Tensor  # whether it fools the classifier, bool [n]
     score: Tensor  # the detector's, [n]
 
-    def judge(self, fooled: Tensor, probabilities: Tensor) -> None:
+    def consider(self, fooled: Tensor, probabilities: Tensor) -> None:
         """Take an iterate that fools and scores less, or is the first to fool."""
         score = disagreement(probabilities)
         better = fooled & (~self.success | (score < self.score))

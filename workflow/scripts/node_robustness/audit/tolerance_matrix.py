@@ -23,7 +23,7 @@ from node_robustness.models.evaluation import evaluate
 
 
 @dataclass(frozen=True)
-class Judged:
+class Reevaluated:
     """What a model says of n images at E tolerances.
 
     Attributes:
@@ -37,14 +37,14 @@ class Judged:
     nfe: Tensor
 
 
-def judge(
+def reevaluate(
     model: Classifier,
     images: Tensor,
     tolerances: Sequence[float],
     *,
     batch_size: int,
     progress: Callable[[int], object] | None = None,
-) -> Judged:
+) -> Reevaluated:
     """Classify images at several tolerances.
 
     Args:
@@ -58,26 +58,26 @@ def judge(
         evaluate(model.at(tolerance=tau), images, batch_size=batch_size, progress=progress)
         for tau in tolerances
     ]
-    return Judged(
+    return Reevaluated(
         predictions=torch.stack([one.predictions for one in found], dim=1),
         logits=torch.stack([one.logits for one in found], dim=1),
         nfe=torch.stack([one.nfe for one in found if one.nfe is not None], dim=1),
     )
 
 
-def write_judged(
+def write_reevaluated(
     path: Path,
     settings: Mapping[str, Any],
     attacked: Adversarials,
     tolerances: Sequence[float],
-    clean: Judged,
-    adversarial: Judged,
+    clean: Reevaluated,
+    adversarial: Reevaluated,
     *,
     seconds: float,
     device: str,
 ) -> None:
     """Write what a model says of clean and adversarial images at E tolerances."""
-    with write_hdf5(path, "judged", settings, seconds=seconds, device=device) as file:
+    with write_hdf5(path, "reevaluated", settings, seconds=seconds, device=device) as file:
         put_images(file, attacked.index, attacked.labels)
         put(file, "success", attacked.success, units="1", description="an adversarial was found")
         put(file, "tolerances", np.array(tolerances), units="1", description="tau, E")

@@ -7,7 +7,7 @@ from node_robustness.config.attack import AnyAttack, GradientAttack, SteppedAtta
 from node_robustness.config.config import Config
 from node_robustness.config.models import Model
 from node_robustness.grid.cells import Cell, adaptive, can_run, epsilons, source
-from node_robustness.grid.stages import is_judged
+from node_robustness.grid.stages import is_reevaluated
 
 
 def cheaper(config: Config, cell: Cell) -> list[Cell]:
@@ -27,7 +27,7 @@ def cheaper(config: Config, cell: Cell) -> list[Cell]:
         not experiment.skip_broken
         or not own.EXPENSIVE
         or cell.attack == experiment.papers_attack
-        or is_judged(config, cell)
+        or is_reevaluated(config, cell)
     ):
         return []
     every = ((name, config.attacks[name]) for name in experiment.attacks)

@@ -75,7 +75,7 @@ def audited(config: Config, name: str) -> Iterator[Solved]:
                 yield item
 
 
-def judged(config: Config, name: str) -> Iterator[Cell]:
+def reevaluated(config: Config, name: str) -> Iterator[Cell]:
     """Every cell whose adversarial examples are classified at all tolerances."""
     experiment = config.experiments[name]
     matrix = experiment.matrix
@@ -83,11 +83,11 @@ def judged(config: Config, name: str) -> Iterator[Cell]:
         return
     for cell in cells(config, name):
         own = epsilons(config.attacks[cell.attack], experiment, cell.norm)
-        if is_judged(config, cell) and cell.epsilon in (matrix.epsilons or [middle(own)]):
+        if is_reevaluated(config, cell) and cell.epsilon in (matrix.epsilons or [middle(own)]):
             yield cell
 
 
-def is_judged(config: Config, cell: Cell) -> bool:
+def is_reevaluated(config: Config, cell: Cell) -> bool:
     """Whether a cell, at some epsilon, is classified at all tolerances."""
     experiment = config.experiments[cell.experiment]
     matrix = experiment.matrix

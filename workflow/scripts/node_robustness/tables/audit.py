@@ -119,7 +119,7 @@ def matrix_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     """Tabulate adversarial examples made at one tolerance and evaluated at others.
 
     Args:
-        paths: Files of kind "judged".
+        paths: Files of kind "reevaluated".
 
     Returns:
         One row for every cell and tolerance ``evaluated_at``: clean ``accuracy`` there, the
@@ -130,7 +130,7 @@ def matrix_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Raises:
         UserError: A file is missing, damaged or of another kind.
     """
-    return collect(paths, "judged", _matrix_rows, _MATRIX)
+    return collect(paths, "reevaluated", _matrix_rows, _MATRIX)
 
 
 def _matrix_rows(file: h5py.File, _: dict[str, Any]) -> Rows:

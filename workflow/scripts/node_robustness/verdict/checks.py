@@ -219,7 +219,7 @@ def check_table(
     clean: Iterable[Path | str],
     attacked: Iterable[AttackedNetwork],
     audits: Iterable[Path | str],
-    judged: Iterable[Path | str],
+    reevaluated: Iterable[Path | str],
 ) -> pd.DataFrame:
     """Run all checks.
 
@@ -227,7 +227,7 @@ def check_table(
         clean: Files of kind "clean", one a model, seed and tolerance.
         attacked: Result of `protocols.read_attacked`.
         audits: Files of kind "audit".
-        judged: Files of kind "judged".
+        reevaluated: Files of kind "reevaluated".
 
     Returns:
         For every clean file one row a check (without those that need an ODE for a model that has
@@ -242,13 +242,15 @@ def check_table(
     for group in attacked:
         groups.setdefault(_key(group.where), []).append(group)
     by_audit = {_key(where): arrays for where, arrays in _files(audits, "audit")}
-    by_judged: dict[tuple[Any, ...], list[tuple[float | None, Arrays]]] = {}
-    for where, arrays in _files(judged, "judged"):
-        by_judged.setdefault(_key(where), []).append((where["tolerance"], arrays))
+    by_reevaluated: dict[tuple[Any, ...], list[tuple[float | None, Arrays]]] = {}
+    for where, arrays in _files(reevaluated, "reevaluated"):
+        by_reevaluated.setdefault(_key(where), []).append((where["tolerance"], arrays))
     rows = []
     for where, arrays in _files(clean, "clean"):
         key = _key(where)
-        evidence = Evidence(groups.get(key, []), arrays, by_audit.get(key), by_judged.get(key, []))
+        evidence = Evidence(
+            groups.get(key, []), arrays, by_audit.get(key), by_reevaluated.get(key, [])
+        )
         rows += [
             {name: where[name] for name in SOLVED} | _row(check, evidence)
             for check in CHECKS
@@ -264,7 +266,7 @@ def _key(where: Mapping[str, Any]) -> tuple[Any, ...]:
 # Of the large arrays only those that a check looks at.
 _READ = {
     "clean": ("nfe", "status"),
-    "judged": ("labels", "success", "tolerances", "adversarial_predictions"),
+    "reevaluated": ("labels", "success", "tolerances", "adversarial_predictions"),
 }
 
 

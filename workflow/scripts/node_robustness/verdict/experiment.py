@@ -20,7 +20,7 @@ def of_experiment(
     Args:
         files: By name: ``histories`` of training; files of the kinds "clean", "attack"
             (``attacks``), "trajectory" (``trajectories``), "probe" (``probes``), "audit"
-            (``audits``), "judged", "randomised" and "detection" (``detections``).
+            (``audits``), "reevaluated", "randomised" and "detection" (``detections``).
         paper: Name of the paper's attack, None without one.
         training_tolerances: Tolerance in training, by model.
 
@@ -30,7 +30,7 @@ def of_experiment(
     """
     attacked = protocols.read_attacked(files["attacks"])
     replicated = comparisons.replicated(attacked)
-    checks = check_table(files["clean"], attacked, files["audits"], files["judged"])
+    checks = check_table(files["clean"], attacked, files["audits"], files["reevaluated"])
     followed = trajectories.image_table(files["trajectories"])
     verdict = verdicts.verdict_table(replicated, checks, paper)
     return {
@@ -50,7 +50,7 @@ def of_experiment(
         "protocols": protocols.protocol_table(attacked, paper),
         "curves": protocols.curve_table(attacked, paper),
         "audit": audit.audit_table(files["audits"]),
-        "matrix": audit.matrix_table(files["judged"]),
+        "matrix": audit.matrix_table(files["reevaluated"]),
         "randomisation": audit.randomisation_table(files["randomised"]),
         "detection": audit.detection_table(files["detections"]),
         "roc": audit.roc_table(files["detections"]),

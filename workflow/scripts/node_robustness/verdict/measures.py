@@ -21,13 +21,13 @@ class Evidence:
         groups: Its attacks, one item a norm.
         clean: The arrays of its clean.h5.
         audit: Those of its audit.h5, None without one.
-        judged: Those of its judged.h5, one item a cell, with the cell's ``tolerance``.
+        reevaluated: Those of its reevaluated.h5, one item a cell, with the cell's ``tolerance``.
     """
 
     groups: list[AttackedNetwork]
     clean: Arrays
     audit: Arrays | None
-    judged: list[tuple[float | None, Arrays]]
+    reevaluated: list[tuple[float | None, Arrays]]
 
     @property
     def ode(self) -> bool:
@@ -164,11 +164,11 @@ def unlike_its_claim(evidence: Evidence) -> float:
 def unconfirmed(evidence: Evidence) -> float:
     """The largest share of the adversarial examples of a cell that a second solve gets right."""
     shares = []
-    for tolerance, judged in evidence.judged:
-        at = np.flatnonzero(judged["tolerances"] == tolerance)
-        if len(at) and judged["success"].any():
-            again = judged["adversarial_predictions"][:, at[0]] != judged["labels"]
-            shares.append(_mean(~again[judged["success"]]))
+    for tolerance, reevaluated in evidence.reevaluated:
+        at = np.flatnonzero(reevaluated["tolerances"] == tolerance)
+        if len(at) and reevaluated["success"].any():
+            again = reevaluated["adversarial_predictions"][:, at[0]] != reevaluated["labels"]
+            shares.append(_mean(~again[reevaluated["success"]]))
     return _largest(shares)
 
 

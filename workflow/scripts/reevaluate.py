@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from node_robustness.attacks.files import read_adversarials
-from node_robustness.audit.tolerance_matrix import judge, write_judged
+from node_robustness.audit.tolerance_matrix import reevaluate, write_reevaluated
 from node_robustness.data.prepared import load_rows
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
@@ -25,11 +25,11 @@ with job(snakemake.log[0]):
     started = time.perf_counter()
     with bar(2 * len(tolerances) * len(images), "evaluated") as progress:
         clean, adversarial = (
-            judge(model, x, tolerances, batch_size=batch_size, progress=progress.update)
+            reevaluate(model, x, tolerances, batch_size=batch_size, progress=progress.update)
             for x in (images, torch.from_numpy(attacked.images).to(device))
         )
-    write_judged(
-        Path(snakemake.output.judged),
+    write_reevaluated(
+        Path(snakemake.output.reevaluated),
         attacked.settings,
         attacked,
         tolerances,
