@@ -1,4 +1,4 @@
-# The door: the workflow itself is in workflow/. A root Snakefile must name its own default target.
+# The entry point: the workflow itself is in workflow/. A root Snakefile must name its own default target.
 include: "workflow/Snakefile"
 
 

@@ -22,8 +22,8 @@ rule attack:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(attack_work),
-        runtime=minutes(attack_work),
+        mem_mb=megabytes(work.attack),
+        runtime=minutes(work.attack),
     params:
         code=code_of("attack", "merge", modules=of_job(params.methods)),
         coordinates=of_job(params.coordinates),
@@ -54,8 +54,8 @@ rule attack_shard:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(shard_work),
-        runtime=minutes(shard_work),
+        mem_mb=megabytes(work.shard),
+        runtime=minutes(work.shard),
     params:
         code=code_of("attack", modules=of_job(params.methods)),
         coordinates=of_job(params.coordinates),

@@ -17,8 +17,8 @@ rule audit:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(audit_work),
-        runtime=minutes(audit_work),
+        mem_mb=megabytes(work.audit),
+        runtime=minutes(work.audit),
     params:
         code=code_of("audit"),
         coordinates=of_job(params.coordinates),
@@ -44,8 +44,8 @@ rule reevaluate:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(reevaluate_work),
-        runtime=minutes(reevaluate_work),
+        mem_mb=megabytes(work.reevaluation),
+        runtime=minutes(work.reevaluation),
     params:
         code=code_of("reevaluate"),
         coordinates=of_job(params.coordinates),
@@ -72,8 +72,8 @@ rule randomise:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(randomise_work),
-        runtime=minutes(randomise_work),
+        mem_mb=megabytes(work.randomisation),
+        runtime=minutes(work.randomisation),
     params:
         code=code_of("randomise"),
         coordinates=of_job(params.coordinates),
@@ -99,8 +99,8 @@ rule detect:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(detect_work),
-        runtime=minutes(detect_work),
+        mem_mb=megabytes(work.detection),
+        runtime=minutes(work.detection),
     params:
         code=code_of("detect"),
         coordinates=of_job(params.coordinates),

@@ -1,5 +1,6 @@
 # What all rules share: the checked configuration, the paths, the wildcards.
-# Needs: the configuration. Makes: CONFIG, and the functions that name files.
+# Needs: the configuration. Makes: CONFIG, and the functions that rules use for
+# params and inputs.
 import gc
 import hashlib
 import inspect

@@ -16,8 +16,8 @@ rule evaluate:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(evaluation_work),
-        runtime=minutes(evaluation_work),
+        mem_mb=megabytes(work.evaluation),
+        runtime=minutes(work.evaluation),
     params:
         code=code_of("evaluate"),
         coordinates=of_job(params.coordinates),

@@ -18,8 +18,8 @@ rule train:
     threads: CONFIG.compute.training_threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(training_work),
-        runtime=minutes(training_work),
+        mem_mb=megabytes(work.training),
+        runtime=minutes(work.training),
     params:
         code=code_of("train"),
         architecture=of_job(params.architecture),

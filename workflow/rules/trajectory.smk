@@ -16,8 +16,8 @@ rule probe:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(evaluation_work),
-        runtime=minutes(evaluation_work),
+        mem_mb=megabytes(work.evaluation),
+        runtime=minutes(work.evaluation),
     params:
         code=code_of("probe"),
         coordinates=of_job(params.coordinates),
@@ -45,8 +45,8 @@ rule trajectory:
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
-        mem_mb=megabytes(trajectory_work),
-        runtime=minutes(trajectory_work),
+        mem_mb=megabytes(work.trajectory),
+        runtime=minutes(work.trajectory),
     params:
         code=code_of("trajectory"),
         coordinates=of_job(params.coordinates),

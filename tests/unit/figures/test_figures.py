@@ -64,7 +64,7 @@ def test_figures_of_the_verdict_are_drawn(verdict_charts, name, tmp_path):
     assert len(marks) > 5
 
 
-def test_the_verdict_is_told_by_symbols_beside_colours(verdict_charts, tmp_path):
+def test_the_verdict_is_shown_by_symbols_and_colours(verdict_charts, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
     for name, words in {
         "verdicts": ["✕", "90 → 35 %", "masked", "?", "no ODE"],

@@ -63,7 +63,7 @@ def test_menus_begin_with_the_largest_epsilon_and_the_smallest_tolerance(cells):
     assert "Growth of perturbations: τ = 0.01, toy, bim, L∞ norm, ε = 0.3" in texts(chart)
 
 
-def test_all_groups_of_images_are_drawn_beside_a_model_without_an_ode(cells):
+def test_all_groups_of_images_are_drawn_next_to_a_model_without_an_ode(cells):
     found = texts(trajectories.figure(cells[0]["trajectories"], MODELS))
     assert {"attack succeeded", "attack failed", "random noise", "RES", "OON"} <= set(found)
     assert any("Relative L2 distance, toy" in text for text in found)

@@ -245,7 +245,7 @@ def spared_by(asked, **values):
     return keys(attack_settings.cheaper(asked, cell(asked, **values)), "attack", "epsilon")
 
 
-def test_dear_attacks_leave_out_what_attacks_by_gradients_broke_within_the_smallest_epsilon():
+def test_expensive_attacks_leave_out_what_attacks_by_gradients_broke_within_the_smallest_epsilon():
     asked = config(attacks=[*SUITE, "square", "cw"], epsilons=[0.2, 0.1, 0.3])
     gradients = [("bim_adjoint", 0.1), ("bim", 0.1), ("bisection", 0.3), ("fgsm", 0.1)]
     everywhere = list(grid_cells.cells(asked, "e"))

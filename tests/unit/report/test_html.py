@@ -209,7 +209,7 @@ def test_digits_are_not_in_the_paper(page):
     assert "The paper has no results for toy" in page
 
 
-def test_the_papers_figures_stand_beside_ours(tmp_path):
+def test_the_papers_values_next_to_ours(tmp_path):
     page = write_report(tmp_path, "tiny", "mnist").read_text()
     # RES: 3 of 4 images are right, the paper reports 99.6 %.
     row = "<td>toy</td><td>RES</td><td>–</td><td>99.6 %</td><td>4</td><td>1</td><td>75.0 % ("

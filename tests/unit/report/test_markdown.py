@@ -108,7 +108,7 @@ def _missing(page: str) -> str:
     return re.search("Of the standard attacks (.*) did not run", page)[1]
 
 
-def test_questions_stand_beside_what_the_paper_says(folder):
+def test_questions_stand_next_to_what_the_paper_says(folder):
     short = markdown.render("tiny", folder).split("## What ran")[0]
     asked = {"Are models with an ODE more robust?": "comparisons"}
     asked |= {"Does a larger tolerance protect?": "gains"}

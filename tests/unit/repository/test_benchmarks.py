@@ -1,4 +1,4 @@
-"""The benchmarks run from nothing; their figures are nobody's business here."""
+"""The benchmarks run from nothing; their numbers are not tested."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def speed(tmp_path, monkeypatch):
 def test_it_trains_measures_and_writes(speed, tmp_path, monkeypatch):
     options = ["--images", "4", "--repeats", "1", "--threads", "1", "--models", "MIX"]
     tables = ["training", "layout", "tf32", "forward"]
-    output = tmp_path / "new" / "figures.json"
+    output = tmp_path / "new" / "numbers.json"
     arguments = ["speed.py", *options, "--output", str(output), "--only", *tables]
     monkeypatch.setattr(sys, "argv", arguments)
     speed.main()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_robustness.config import config, experiment, loading
-from node_robustness.scheduling import job_sizes
+from node_robustness.config import config, loading
+from node_robustness.grid.shards import Shard
+from node_robustness.scheduling import job_sizes, work
 
 ROOT = Path(__file__).parents[3]
+AT = {"experiment": "mnist_paper", "dataset": "mnist", "model": "RES", "attack": "bim_direct"}
 
 
 def configured(**changes: Any) -> config.Config:
@@ -21,16 +24,21 @@ def configured(**changes: Any) -> config.Config:
     return loading.load(raw | changes)
 
 
-def asked(work: job_sizes.Work, model: str = "OON", attempt: int = 1) -> tuple[int, int]:
+def of_section(section: str, **keys: Any) -> config.Config:
+    raw = yaml.safe_load((ROOT / "config/mnist.yaml").read_text())["experiments"]["mnist_paper"]
+    return configured(experiments={"mnist_paper": raw | {section: keys}})
+
+
+def asked(size: work.Work, model: str = "OON", attempt: int = 1) -> tuple[int, int]:
     mnist = configured()
     return (
-        job_sizes.minutes(mnist, "mnist", model, work, threads=1, attempt=attempt),
-        job_sizes.megabytes(mnist, "mnist", model, work, attempt=attempt),
+        job_sizes.minutes(mnist, "mnist", model, size, threads=1, attempt=attempt),
+        job_sizes.megabytes(mnist, "mnist", model, size, attempt=attempt),
     )
 
 
 works = st.builds(
-    job_sizes.Work,
+    work.Work,
     images=st.integers(0, 100_000),
     steps=st.integers(0, 1000),
     batch_size=st.none() | st.integers(1, 1000),
@@ -38,24 +46,24 @@ works = st.builds(
 
 
 @given(works, st.integers(1, 5))
-def test_enough_to_start_and_twice_as_much_at_each_attempt(work, attempt):
-    first, later = asked(work), asked(work, attempt=attempt)
+def test_enough_to_start_and_twice_as_much_at_each_attempt(size, attempt):
+    first, later = asked(size), asked(size, attempt=attempt)
     assert first >= (10, 2000)
     assert later == tuple(value * 2 ** (attempt - 1) for value in first)
 
 
 @given(works, st.integers(1, 10_000), st.integers(1, 100))
-def test_more_work_asks_for_no_less(work, images, steps):
-    more = job_sizes.Work(work.images + images, work.steps + steps, work.batch_size)
-    for less, greater in zip(asked(work), asked(more), strict=True):
+def test_more_work_asks_for_no_less(size, images, steps):
+    more = work.Work(size.images + images, size.steps + steps, size.batch_size)
+    for less, greater in zip(asked(size), asked(more), strict=True):
         assert less <= greater
 
 
 def test_following_more_asks_for_more():
     def steps(**keys: Any) -> int:
-        work = job_sizes.trajectory_work(configured(), "mnist", experiment.Trajectories(**keys))
-        assert work.images == keys.get("images", 10_000)
-        return work.steps
+        size = work.trajectory(of_section("trajectories", **keys), AT)
+        assert size.images == keys.get("images", 10_000)
+        return size.steps
 
     assert steps(growth=0, causal=0) == 5
     assert steps(growth=0, causal=0) < steps() < steps(intervals=20) < steps(causal=1000)
@@ -65,8 +73,8 @@ def test_following_more_asks_for_more():
 def test_what_is_measured_fits_in_what_is_asked_for():
     """62 ms were measured for an image in an adjoint step, tolerance 1e-4, on one core."""
     on_cpu = configured(compute={"device": "cpu"})
-    work = job_sizes.evaluation_work(on_cpu, "mnist", 11)
-    minutes = job_sizes.minutes(on_cpu, "mnist", "OON", work, threads=1, attempt=1)
+    size = work.passes(on_cpu, AT, 11)
+    minutes = job_sizes.minutes(on_cpu, "mnist", "OON", size, threads=1, attempt=1)
     assert 10_000 * 11 * 0.062 / 60 < minutes < 5 * 10_000 * 11 * 0.062 / 60
 
 
@@ -77,22 +85,52 @@ def test_a_gpu_is_asked_for_where_one_is_wanted(device, gpus):
 
 def test_work_of_the_stages():
     mnist = configured(compute={"batch_size": 64})
-    assert job_sizes.training_work(mnist, "mnist", "RES") == job_sizes.Work(60_000, 25, 128)
-    steps = job_sizes.attack_steps(mnist, "bim_direct")
-    assert job_sizes.evaluation_work(mnist, "mnist", steps) == job_sizes.Work(10_000, 11, 64)
+    assert work.training(mnist, AT) == work.Work(60_000, 25, 128)
+    assert work.attack(mnist, AT) == work.Work(10_000, 11, 64)
     few = {"mnist": {"source": "mnist", "subset": {"train": 70, "test": 30}}}
     mnist = configured(datasets=few)
-    assert job_sizes.training_work(mnist, "mnist", "RES").images == 70
-    assert job_sizes.evaluation_work(mnist, "mnist", 1).images == 30
-    assert job_sizes.evaluation_work(mnist, "mnist", 1, images=7).images == 7
-    assert job_sizes.evaluation_work(mnist, "mnist", 1, images=70).images == 30
+    assert work.training(mnist, AT).images == 70
+    assert work.evaluation(mnist, AT) == work.Work(30, 1, None)
+    assert work.passes(mnist, AT, 1, images=7).images == 7
+    assert work.passes(mnist, AT, 1, images=70).images == 30
+
+
+def test_a_shard_has_the_steps_of_its_attack_and_its_own_images():
+    mnist = configured()
+    whole, part = work.attack(mnist, AT), work.shard(mnist, AT | {"shard": Shard(500, 700).name})
+    assert part == replace(whole, images=200)
+
+
+@pytest.mark.parametrize(
+    ("section", "stage", "steps"),
+    [
+        ("audit", work.audit, lambda s, _: 6 * s.iterations + 10 * (s.directions + 4)),
+        (
+            "randomisation",
+            work.randomisation,
+            lambda s, _: s.iterations * (s.draws + 2) + 4 * s.evaluation_draws,
+        ),
+        ("detection", work.detection, lambda s, taus: s.iterations * (taus + 1)),
+    ],
+)
+def test_what_the_sections_measure(section, stage, steps):
+    mnist = of_section(section, images=17)
+    chosen = mnist.experiments["mnist_paper"]
+    expected = steps(getattr(chosen, section), len(chosen.tolerances))
+    assert stage(mnist, AT) == work.Work(17, expected, mnist.compute.batch_size)
+
+
+def test_every_tolerance_is_evaluated_again():
+    mnist = configured()
+    taus = len(mnist.experiments["mnist_paper"].tolerances)
+    assert work.reevaluation(mnist, AT).steps == 2 * (taus + 1)
 
 
 def test_every_attack_has_its_steps():
     raw = yaml.safe_load((ROOT / "config/mnist.yaml").read_text())
     mine = {"method": "pgd", "relative_step": 0.1, "iterations": 7, "restarts": 3}
     mnist = loading.load(raw | {"attacks": raw["attacks"] | {"mine": mine}})
-    steps = {name: job_sizes.attack_steps(mnist, name) for name in mnist.attacks}
+    steps = {name: work.attack(mnist, AT | {"attack": name}).steps for name in mnist.attacks}
     assert steps["mine"] == 22
     assert steps["square"] == 5001
     assert steps["apgd_t"] == 901
@@ -100,10 +138,10 @@ def test_every_attack_has_its_steps():
 
 
 def test_a_budget_of_memory_is_asked_for_as_a_whole():
-    work = job_sizes.Work(1, 1, None)
+    size = work.Work(1, 1, None)
     asked = [
         job_sizes.megabytes(
-            configured(compute={"memory_mb": megabytes}), "mnist", "OON", work, attempt=1
+            configured(compute={"memory_mb": megabytes}), "mnist", "OON", size, attempt=1
         )
         for megabytes in (500, 4000)
     ]

@@ -43,7 +43,7 @@ def test_flips_are_counted_and_timed(tmp_path):
     assert np.isnan(noise.flip_head)
 
 
-def test_repair_beside_that_by_random_intervals(tmp_path):
+def test_repair_next_to_that_by_random_intervals(tmp_path):
     repaired = np.zeros((N, 10))
     repaired[6:] = -1
     responsible = [[0.25, 0.5]] * 4 + [[np.nan] * 2] * 4

@@ -1,4 +1,4 @@
-"""The typed configuration: every key, its default, its range, and what it means.
+"""The whole configuration: its sections, and the checks between them.
 
 The JSON schema and docs/reference/configuration.md are generated from these classes:
 `python -m node_robustness.config.docs` rewrites both. This module is read every time that Snakemake
@@ -16,12 +16,12 @@ from pydantic import (
 
 from node_robustness.config.attack import AnyAttack, SteppedAttack
 from node_robustness.config.datasets import (
-    _FOLDERS,
-    _NO_PANELS,
-    _ROLES,
-    _SOURCES,
+    FOLDERS,
+    NO_PANELS,
+    ROLES,
+    SOURCES,
     Dataset,
-    _folded,
+    folded,
 )
 from node_robustness.config.enough_images import shortages
 from node_robustness.config.experiment import Experiment
@@ -101,17 +101,17 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _nothing_else_has_the_folder_of_a_name(self) -> Self:
-        for section, folders in _FOLDERS.items():
+        for section, folders in FOLDERS.items():
             for name in getattr(self, section):
-                if _folded(name) in folders:
+                if folded(name) in folders:
                     raise ValueError(
                         f"{section}.{name}: the folder of that name holds other files of a run: "
                         "choose another name"
                     )
         for name, dataset in self.datasets.items():
-            if dataset.source in _ROLES and _folded(name) in _SOURCES:
+            if dataset.source in ROLES and folded(name) in SOURCES:
                 raise ValueError(
-                    f"datasets.{name}: resources/{_folded(name)} is for the files of the known "
+                    f"datasets.{name}: resources/{folded(name)} is for the files of the known "
                     "dataset of that name: choose another name"
                 )
         for section in ("experiments", "datasets", "models"):
@@ -123,7 +123,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _figures_have_panels_of_a_name(self) -> Self:
         for section in ("datasets", "models", "attacks"):
-            for name in _NO_PANELS:
+            for name in NO_PANELS:
                 if name in getattr(self, section):
                     raise ValueError(
                         f"{section}.{name}: is a property of every object in the JavaScript of "
@@ -171,7 +171,7 @@ class Config(Section):
         if self.compute.shard_size is not None:
             for name in dict.fromkeys(d for e in self.experiments.values() for d in e.datasets):
                 dataset = self.datasets[name]
-                if dataset.source in _ROLES and dataset.subset.test is None:
+                if dataset.source in ROLES and dataset.subset.test is None:
                     raise ValueError(
                         f"compute.shard_size: how many test images {name} has is known only once "
                         f"it is prepared: set datasets.{name}.subset.test to their number, or "
@@ -239,7 +239,7 @@ def _apart(where: str, names: Iterable[str]) -> None:
     """Refuse names whose folders are one where the file system ignores case."""
     first: dict[str, str] = {}
     for name in names:
-        other = first.setdefault(_folded(name), name)
+        other = first.setdefault(folded(name), name)
         if other != name:
             raise ValueError(
                 f"{where}: {other} and {name} differ only in case, and on some file systems their "

@@ -33,7 +33,7 @@ class Subset(Section):
     )
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """A name by which files differ on every file system: some ignore case or composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
@@ -44,7 +44,7 @@ def _file_name(name: str) -> str:
             f"{reprlib.repr(name)} is not a file name: write at most {_LONGEST_FILE_NAME} bytes "
             "without control characters"
         )
-    if _folded(name) == _RECORD:
+    if folded(name) == _RECORD:
         raise ValueError(
             f"{_RECORD} is the name of a file that the workflow writes in the same folder: rename "
             "it on the mirror"
@@ -62,13 +62,13 @@ class DataFile(Section):
 
 
 # Folders that lie next to those of the user's names, or by which paths are read.
-_FOLDERS = {
+FOLDERS = {
     "datasets": ("tables", "figures", "claims", "logs", "benchmarks"),
     "models": ("benchmarks",),
     "attacks": ("benchmarks", "detection"),
 }
 # Properties that every object of JavaScript has: a figure cannot have a panel of such a name.
-_NO_PANELS = (
+NO_PANELS = (
     "constructor",
     "hasOwnProperty",
     "isPrototypeOf",
@@ -82,7 +82,7 @@ _MOST_CLASSES = 256
 _RECORD = "verified.json"
 # Of the 255 that file systems allow, some are reserved for the names of temporary files.
 _LONGEST_FILE_NAME = 200
-_ROLES: dict[str, list[set[str]]] = {
+ROLES: dict[str, list[set[str]]] = {
     "idx": [{"train_images", "train_labels", "test_images", "test_labels"}],
     "cifar_binary": [{"archive"}, {"train", "test"}],
 }
@@ -113,7 +113,7 @@ def _check_files(files: Mapping[str, DataFile]) -> None:
     """Refuse two files under one name, and a test set that is the training set."""
     first: dict[str, str] = {}
     for role, file in files.items():
-        other = first.setdefault(_folded(file.name), role)
+        other = first.setdefault(folded(file.name), role)
         if file != files[other]:
             same = file.name == files[other].name
             raise ValueError(
@@ -179,11 +179,11 @@ class Dataset(Section):
 
     @model_validator(mode="after")
     def _own_data_is_described(self) -> Self:
-        own = self.source in _ROLES
+        own = self.source in ROLES
         if own and not (self.files and self.class_names and self.mirrors):
             raise ValueError(f"source {self.source} needs mirrors, files and class_names")
-        if own and set(self.files) not in _ROLES[self.source]:
-            wanted = ", or ".join(" and ".join(sorted(roles)) for roles in _ROLES[self.source])
+        if own and set(self.files) not in ROLES[self.source]:
+            wanted = ", or ".join(" and ".join(sorted(roles)) for roles in ROLES[self.source])
             raise ValueError(f"files of source {self.source} must be: {wanted}")
         _check_files(self.files)
         if own:
@@ -210,5 +210,5 @@ class Dataset(Section):
         return self
 
 
-_SOURCES = frozenset(get_args(Dataset.model_fields["source"].annotation)) - _ROLES.keys()
+SOURCES = frozenset(get_args(Dataset.model_fields["source"].annotation)) - ROLES.keys()
 """The known datasets, whose files lie in a folder of the same name."""

@@ -50,8 +50,8 @@ Node = dict[str, Any]
 def json_schema() -> Node:
     """The JSON schema (draft 2020-12) of a configuration file.
 
-    It takes what `config.load` takes where pydantic's own schema does not: numbers may be written
-    as text (YAML 1.1 takes `1e-3` for text), and names must be valid.
+    It accepts what `loading.load` accepts where pydantic's own schema does not: numbers may be
+    written as text (YAML 1.1 reads `1e-3` as text), and names must be valid.
     """
     schema: Node = _as_read(Config.model_json_schema())
     return {

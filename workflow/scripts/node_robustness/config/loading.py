@@ -56,7 +56,7 @@ def _line(detail: ErrorDetails) -> str:
         case "extra_forbidden" if location[0] == "experiments" and keys[-1] == "pace":
             message = "is no longer a key: remove it (benchmarks/speed.py times the paper's attack)"
         case "extra_forbidden":
-            known = _keys_beside(tagged)
+            known = _keys_next_to(tagged)
             close = difflib.get_close_matches(str(keys[-1]), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
             message = f"unknown key; {hint}"
@@ -113,7 +113,7 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else reprlib.repr(value)
 
 
-def _keys_beside(location: list[int | str]) -> list[str]:
+def _keys_next_to(location: list[int | str]) -> list[str]:
     """The keys that are known where an unknown one stands."""
     schema = Config.model_json_schema()
     node: dict[str, Any] = schema

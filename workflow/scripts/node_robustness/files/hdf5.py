@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writing, and the project's HDF5 conventions.
+"""The HDF5 conventions of the project: files that are whole or absent, signed, and typed.
 
 Every HDF5 file carries the root attributes ``kind``, ``schema_version``, ``software`` and
 ``settings`` (JSON text), and opens with plain h5py, without plug-ins. The same contents give the

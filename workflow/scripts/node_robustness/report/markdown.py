@@ -38,7 +38,7 @@ _TEXTS = [
     *("experiment", "dataset", "model", "reference_model", "attack", "gradient"),
     *("reason", "because"),
 ]
-_BESIDE_MEDIANS = r"_(?:mean|q\d\d)$"
+_OTHER_THAN_MEDIANS = r"_(?:mean|q\d\d)$"
 
 
 def gather(tables: Iterable[Path], figures: Iterable[Path], manifest: Path, folder: Path) -> None:
@@ -127,7 +127,7 @@ def render(name: str, folder: Path) -> str:
 
 def _thin(path: Path, copy: Path) -> None:
     frame = _read(path)
-    kept = frame.loc[:, ~frame.columns.str.contains(_BESIDE_MEDIANS)]
+    kept = frame.loc[:, ~frame.columns.str.contains(_OTHER_THAN_MEDIANS)]
     kept.to_csv(copy, index=False, float_format="%.4g", lineterminator="\n")
 
 

@@ -9,14 +9,9 @@ That a GPU is worth ten such cores is an assumption, on the low side.
 """
 
 import math
-from dataclasses import dataclass, replace
 
 from node_robustness.config.config import Config
-from node_robustness.config.experiment import Trajectories
-from node_robustness.shapes.datasets import Size
-
-# Your own data are counted when they are prepared.
-_UNKNOWN_SIZE = Size(60_000, 10_000, 3, 32 * 32)
+from node_robustness.scheduling.work import Work, size_of
 
 _START_MINUTES = 10
 _START_MEGABYTES = 2000
@@ -28,50 +23,6 @@ _CORES_OF_A_GPU = 10
 _DEFAULT_MEGABYTES = 1000  # for the images of a batch, as in `memory`
 _MAPS = 100  # feature maps of the body's size that a gradient keeps, for an image in a batch
 _BYTES = 4
-_RUNS = 5  # clean, attacked and noisy, and the rates along them
-_PATCHES = 4  # of an interval: repair and insertion, and their controls
-_GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps
-
-
-@dataclass(frozen=True)
-class Work:
-    """The size of a job's work.
-
-    Attributes:
-        images: how many it goes through, at least 0.
-        steps: gradient steps, epochs or plain passes over them.
-        batch_size: images at a time; None: as many as fit into `compute.memory_mb`.
-    """
-
-    images: int
-    steps: int
-    batch_size: int | None
-
-
-def training_work(config: Config, dataset: str, model: str) -> Work:
-    """The work of training a model."""
-    settings = config.training_of(model)
-    images = config.datasets[dataset].subset.train or _size(config, dataset).train
-    return Work(images, settings.epochs, settings.batch_size)
-
-
-def evaluation_work(config: Config, dataset: str, steps: int, images: int | None = None) -> Work:
-    """The work of so many gradient steps, or passes, over some of the test images, or all."""
-    tested = config.datasets[dataset].subset.test or _size(config, dataset).test
-    return Work(min(images or tested, tested), steps, config.compute.batch_size)
-
-
-def attack_steps(config: Config, name: str) -> int:
-    """The gradient steps or queries of an attack on each image, at most, and their evaluation."""
-    return config.attacks[name].steps(config.attacks) + 1
-
-
-def trajectory_work(config: Config, dataset: str, follow: Trajectories) -> Work:
-    """The work of three runs of every image, and of what is expensive for some of them."""
-    every = evaluation_work(config, dataset, 1, follow.images)
-    intervals = follow.intervals * (follow.intervals + 1) // 2
-    expensive = follow.growth * _GROWTH + follow.causal * _PATCHES * intervals
-    return replace(every, steps=_RUNS + math.ceil(expensive / max(every.images, 1)))
 
 
 def minutes(
@@ -88,7 +39,7 @@ def minutes(
         attempt: 1 at first.
     """
     net = config.models[model]
-    step = _SECONDS * net.filters**2 * _size(config, dataset).pixels * _EVALUATIONS[net.body]
+    step = _SECONDS * net.filters**2 * size_of(config, dataset).pixels * _EVALUATIONS[net.body]
     cores = _CORES_OF_A_GPU if gpus(config) else threads
     seconds = work.images * work.steps * max(step, _SMALLEST_SECONDS) / cores
     return _grown(_START_MINUTES + math.ceil(seconds / 60), attempt)
@@ -99,7 +50,7 @@ def megabytes(config: Config, dataset: str, model: str, work: Work, *, attempt: 
 
     The arguments are those of `minutes`.
     """
-    size = _size(config, dataset)
+    size = size_of(config, dataset)
     images = work.images * size.channels * size.pixels * _BYTES / 1e6
     if work.batch_size is None:
         batch: float = config.compute.memory_mb or _DEFAULT_MEGABYTES
@@ -116,7 +67,3 @@ def gpus(config: Config) -> int:
 
 def _grown(first: int, attempt: int) -> int:
     return first * int(2 ** (attempt - 1))
-
-
-def _size(config: Config, dataset: str) -> Size:
-    return config.datasets[dataset].size or _UNKNOWN_SIZE

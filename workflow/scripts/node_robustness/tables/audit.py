@@ -77,7 +77,7 @@ def audit_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         For every model, seed and tolerance one row for every pair of sources of gradients
         (``source``, ``reference``): mean and quartiles over ``n`` images of their ``cosine`` and
         ``sign_agreement``; and one for every source and kind of finite differences: of the
-        relative ``error`` of its directional derivatives (`checks.derivative_errors`). What does
+        relative ``error`` of its directional derivatives (`derivative_errors`). What does
         not apply is NaN.
 
     Raises:

@@ -1,0 +1,112 @@
+"""The size of the work of a job, stage by stage; `job_sizes` turns it into minutes and megabytes.
+
+Like `config`, this module must import quickly.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from node_robustness.config.config import Config
+from node_robustness.grid.shards import Shard
+from node_robustness.shapes.datasets import Size
+
+Coordinates = Mapping[str, Any]
+"""Of a job: the values of its wildcards (`grid.paths.values`)."""
+
+# Your own data are counted when they are prepared.
+_UNKNOWN_SIZE = Size(60_000, 10_000, 3, 32 * 32)
+
+_RUNS = 5  # clean, attacked and noisy, and the rates along them
+_PATCHES = 4  # of an interval: repair and insertion, and their controls
+_GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps
+
+
+@dataclass(frozen=True)
+class Work:
+    """The size of a job's work.
+
+    Attributes:
+        images: how many it goes through, at least 0.
+        steps: gradient steps, epochs or plain passes over them.
+        batch_size: images at a time; None: as many as fit into `compute.memory_mb`.
+    """
+
+    images: int
+    steps: int
+    batch_size: int | None
+
+
+def training(config: Config, at: Coordinates) -> Work:
+    """The work of training a model."""
+    settings = config.training_of(at["model"])
+    images = config.datasets[at["dataset"]].subset.train or size_of(config, at["dataset"]).train
+    return Work(images, settings.epochs, settings.batch_size)
+
+
+def evaluation(config: Config, at: Coordinates) -> Work:
+    """The work of one pass over the test images, for an evaluation or a set of probes."""
+    return passes(config, at, 1)
+
+
+def attack(config: Config, at: Coordinates) -> Work:
+    """The work of an attack in one cell: its steps or queries at most, and their evaluation."""
+    return passes(config, at, config.attacks[at["attack"]].steps(config.attacks) + 1)
+
+
+def shard(config: Config, at: Coordinates) -> Work:
+    """The work of an attack on the images of one shard."""
+    whole = attack(config, at)
+    return replace(whole, images=min(Shard.named(at["shard"]).images, whole.images))
+
+
+def trajectory(config: Config, at: Coordinates) -> Work:
+    """The work of three runs of every image, of the analysis of growth, and of patches."""
+    follow = config.experiments[at["experiment"]].trajectories
+    assert follow is not None
+    every = passes(config, at, 1, follow.images)
+    intervals = follow.intervals * (follow.intervals + 1) // 2
+    expensive = follow.growth * _GROWTH + follow.causal * _PATCHES * intervals
+    return replace(every, steps=_RUNS + math.ceil(expensive / max(every.images, 1)))
+
+
+def audit(config: Config, at: Coordinates) -> Work:
+    """The work of an audit: some attacks, and finite differences of four kinds of gradients."""
+    section = config.experiments[at["experiment"]].audit
+    assert section is not None
+    steps = 6 * section.iterations + 10 * (section.directions + 4)
+    return passes(config, at, steps, section.images)
+
+
+def reevaluation(config: Config, at: Coordinates) -> Work:
+    """The work of evaluating clean and adversarial images at every tolerance."""
+    return passes(config, at, 2 * (len(config.experiments[at["experiment"]].tolerances) + 1))
+
+
+def randomisation(config: Config, at: Coordinates) -> Work:
+    """The work of three attacks on drawn tolerances, one of them with several draws a step."""
+    section = config.experiments[at["experiment"]].randomisation
+    assert section is not None
+    steps = section.iterations * (section.draws + 2) + 4 * section.evaluation_draws
+    return passes(config, at, steps, section.images)
+
+
+def detection(config: Config, at: Coordinates) -> Work:
+    """The work of a plain attack and of one through all tolerances that the detector compares."""
+    experiment = config.experiments[at["experiment"]]
+    assert experiment.detection is not None
+    steps = experiment.detection.iterations * (len(experiment.tolerances) + 1)
+    return passes(config, at, steps, experiment.detection.images)
+
+
+def passes(config: Config, at: Coordinates, steps: int, images: int | None = None) -> Work:
+    """The work of so many gradient steps, or passes, over some of the test images, or all."""
+    dataset = config.datasets[at["dataset"]]
+    tested = dataset.subset.test or size_of(config, at["dataset"]).test
+    return Work(min(images or tested, tested), steps, config.compute.batch_size)
+
+
+def size_of(config: Config, dataset: str) -> Size:
+    """How many images a dataset has and how large they are, or a guess before they are counted."""
+    return config.datasets[dataset].size or _UNKNOWN_SIZE
