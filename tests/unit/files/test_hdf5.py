@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from node_robustness.errors import UserError
-from node_robustness.files.atomic import SOFTWARE, atomic_path, sha256
+from node_robustness.files.atomic import SOFTWARE, sha256
 from node_robustness.files.hdf5 import Rows, open_hdf5, put, read_settings, stream_hdf5, write_hdf5
 
 
@@ -21,12 +21,6 @@ def write_example(path, values=(1, 2, 3)):
     with write_hdf5(path, "clean", {"seed": 0, "tolerance": None}, seconds=1.5) as file:
         put(file, "logits", np.asarray(values, np.float32), units="1", description="class scores")
         put(file, "nodes/names", ["a", "é"], units="1", description="names")
-
-
-def fail_half_way(path, error):
-    with atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise error
 
 
 @pytest.fixture
@@ -38,45 +32,7 @@ def small_files_only():
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-class TestAtomicPath:
-    def test_makes_folders_and_replaces_the_file(self, tmp_path):
-        path = tmp_path / "a" / "table.csv"
-        for text in ("old", "new"):
-            with atomic_path(path) as temporary:
-                assert temporary.parent == path.parent
-                assert temporary.name.startswith(".")
-                assert temporary.suffix == ".csv"
-                temporary.write_text(text)
-        assert path.read_text() == "new"
-        assert list(path.parent.iterdir()) == [path]
-
-    @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
-    def test_keeps_the_old_file_after_a_failure(self, tmp_path, error):
-        path = tmp_path / "table.csv"
-        path.write_text("old")
-        with pytest.raises(type(error)):
-            fail_half_way(path, error)
-        assert path.read_text() == "old"
-        assert list(tmp_path.iterdir()) == [path]
-
-    def test_wants_a_file(self, tmp_path):
-        with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "never"):
-            pass
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            OSError(errno.ENOSPC, "x"),
-            OSError(errno.EDQUOT, "x"),
-            RuntimeError('Os { code: 28, message: "No space left on device" }'),
-        ],
-    )
-    def test_full_disk_is_a_user_error(self, tmp_path, error):
-        path = tmp_path / "model.safetensors"
-        with pytest.raises(UserError, match=r"model\.safetensors: no space left.*free space"):
-            fail_half_way(path, error)
-        assert list(tmp_path.iterdir()) == []
-
+class TestWriteHdf5:
     def test_full_disk_while_flushing(self, tmp_path, monkeypatch):
         def full(descriptor):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -86,12 +42,6 @@ class TestAtomicPath:
             write_example(tmp_path / "clean.h5")
         assert list(tmp_path.iterdir()) == []
 
-    def test_other_system_errors_keep_their_traceback(self, tmp_path):
-        with pytest.raises(PermissionError), atomic_path(tmp_path / "x"):
-            raise PermissionError(errno.EACCES, "x")
-
-
-class TestWriteHdf5:
     def test_root_attributes(self, tmp_path):
         write_example(tmp_path / "clean.h5")
         with open_hdf5(tmp_path / "clean.h5", "clean") as file:
