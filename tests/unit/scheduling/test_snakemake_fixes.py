@@ -44,6 +44,23 @@ def test_methods_are_replaced_by_methods_of_as_many_arguments(method):
     assert len(inspect.signature(ours).parameters) == len(inspect.signature(theirs).parameters)
 
 
+def test_a_second_workflow_in_a_process_changes_nothing_more():
+    scheduler, said = changed()
+    methods = [getattr(scheduler, name) for name in METHODS]
+    snakemake_fixes.work_around(scheduler, said.append)
+    assert [getattr(scheduler, name) for name in METHODS] == methods
+    assert not said
+
+
+def test_a_class_derived_from_a_changed_one_can_be_changed():
+    """As the tests of this file do, wherever the process parsed a workflow before."""
+    base, _ = changed()
+    derived, said = type("Derived", (base,), {}), []
+    snakemake_fixes.work_around(derived, said.append)
+    assert not said
+    assert derived.exit_gracefully is not base.exit_gracefully
+
+
 @pytest.mark.parametrize("version", ["9.26.0", "9.28.0", "10.0.0", "9.270.1"])
 def test_another_version_stays_as_it_is_and_says_so(version):
     scheduler, (line,) = changed(version)

@@ -32,11 +32,15 @@ def work_around(
 ) -> None:
     """Let a scheduler have one round due at a time, and stop when it is asked to.
 
+    A process that parses several workflows changes it once.
+
     Args:
         scheduler: `snakemake.scheduling.job_scheduler.JobScheduler`, changed in place.
         debug: takes the line that says why it is not changed.
         version: of Snakemake; the installed one if None.
     """
+    if "_worked_around" in vars(scheduler):
+        return
     version = version or metadata.version("snakemake")
     other = [
         name for name, parameters in _METHODS.items() if _parameters(scheduler, name) != parameters
@@ -61,11 +65,12 @@ def work_around(
 
     stop = scheduler.exit_gracefully
 
-    def stop_elsewhere(self: Any, *signal: Any) -> None:
-        threading.Thread(target=stop, args=(self, *signal)).start()
+    def stop_elsewhere(self: Any, *args: Any) -> None:
+        threading.Thread(target=stop, args=(self, *args)).start()
 
     scheduler._schedule_reevalutation = schedule
     scheduler.exit_gracefully = stop_elsewhere
+    scheduler._worked_around = True
 
 
 def _parameters(scheduler: type[Any], name: str) -> list[str]:
