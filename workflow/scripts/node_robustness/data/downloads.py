@@ -74,10 +74,10 @@ def fetch(
     """Return a checked copy of a remote file, downloading it if there is none yet.
 
     A file in the folder that has the right checksum is used without a network; one that has not
-    is replaced. The mirrors are tried in turn: failures that may pass (no connection, a body that
-    breaks off, server errors) are tried again, the first time at once, then after 2, 4... seconds
-    or when the server says; others lead to the next mirror. The download gets its name only when
-    its checksum is right.
+    is replaced. The mirrors are tried in turn. A request that fails for a reason that may pass (no
+    connection, server errors) is repeated, the first time at once, then after 2, 4... seconds or
+    when the server says; a body that breaks off is requested again at once. Other failures lead to
+    the next mirror. The download gets its name only when its checksum is right.
 
     Args:
         remote: The file.
