@@ -21,6 +21,7 @@ from node_robustness.config import duplicate_keys
 from node_robustness.config.loading import load
 from node_robustness.data.enough_images import check_prepared
 from node_robustness.errors import UserError
+from node_robustness.figures import catalogue as figures_shown
 from node_robustness.grid import cells as grid
 from node_robustness.grid import inputs, params, paths, sources, stages
 from node_robustness.grid.paths import (
@@ -36,6 +37,7 @@ from node_robustness.grid.paths import (
 from node_robustness.grid.shards import Shard, is_split
 from node_robustness.provenance import command_line
 from node_robustness.scheduling import code_digest, places, snakemake_fixes, unrecorded
+from node_robustness.tables import catalogue as tables_made
 
 command_line.remember()
 places.quote_python()
@@ -158,3 +160,13 @@ def of_job(function):
 def of_experiment(*files):
     """The input that has one file of all items of an experiment; see `inputs.of_experiment`."""
     return of_job(inputs.of_experiment(*files))
+
+
+def table_files(suffix, names=tables_made.TABLES):
+    """Tables of the experiment of the wildcards; all of them by default."""
+    return expand(f"results/{{{{experiment}}}}/tables/{{name}}.{suffix}", name=names)
+
+
+def figure_files(suffix, names=figures_shown.DRAWN):
+    """Figures of the experiment of the wildcards; all of them by default."""
+    return expand(f"results/{{{{experiment}}}}/figures/{{name}}.{suffix}", name=names)

@@ -1,9 +1,6 @@
 # Tables, figures, claim records and the report of an experiment.
 # Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json,
 # costs.csv; and, if asked for, docs/results/, a page in Markdown with what it is made from.
-from node_robustness.figures import catalogue as figures_shown
-from node_robustness.tables import catalogue as tables_made
-
 COLLECTED = {
     "histories": of_experiment(stages.fitted, "history.csv"),
     "clean": of_experiment(grid.solved, "clean.h5"),
@@ -16,16 +13,6 @@ COLLECTED = {
     "detections": of_experiment(stages.detected, "detection.h5"),
 }
 SHOWN = of_experiment(stages.shown, "attack.h5")
-
-
-def table_files(suffix, names=tables_made.TABLES):
-    """Tables of the experiment of the wildcards; all of them by default."""
-    return expand(f"results/{{{{experiment}}}}/tables/{{name}}.{suffix}", name=names)
-
-
-def figure_files(suffix, names=figures_shown.DRAWN):
-    """Figures of the experiment of the wildcards; all of them by default."""
-    return expand(f"results/{{{{experiment}}}}/figures/{{name}}.{suffix}", name=names)
 
 
 rule tables:
