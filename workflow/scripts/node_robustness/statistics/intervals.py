@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 from statsmodels.stats.weightstats import DescrStatsW
 
-SIGNIFICANCE = 0.05
-"""One minus the confidence level of every interval."""
+from node_robustness.statistics.proportions import SIGNIFICANCE as SIGNIFICANCE
+from node_robustness.statistics.proportions import Estimate as Estimate
 
 
 @overload
@@ -51,14 +51,6 @@ def wilson(successes: ArrayLike, n: ArrayLike) -> tuple[Any, Any]:
     if count.ndim == 0:
         return float(low), float(high)
     return low, high
-
-
-class Estimate(NamedTuple):
-    """A value with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def median_with_interval(values: ArrayLike) -> Estimate:
