@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from node_robustness.errors import UserError
-from node_robustness.statistics.intervals import wilson
+from node_robustness.statistics import proportions
 from node_robustness.tables import frame, trajectories
 from samples import INTERVALS, cell, solved, write_probe, write_trajectory
 
@@ -180,7 +180,7 @@ def test_one_row_an_interval(tmp_path):
     first = table.iloc[0]
     assert (first.repaired_of, first.repaired, first.chosen) == (3, 2, 2)
     assert first.repaired_rate == pytest.approx(2 / 3)
-    assert (first.repaired_low, first.repaired_high) == wilson(2, 3)
+    assert (first.repaired_low, first.repaired_high) == proportions.interval(2, 3)
     assert table.repaired[1:].tolist() == [0] * (len(INTERVALS) - 1)
     assert table.chosen[1] == 1
 

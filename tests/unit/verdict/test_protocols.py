@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from node_robustness.errors import UserError
 from node_robustness.perturbations.sizes import within
-from node_robustness.statistics.intervals import wilson
+from node_robustness.statistics import proportions
 from node_robustness.verdict import protocols
 from node_robustness.verdict.checks import CHECKS
 from node_robustness.verdict.measures import Evidence
@@ -88,8 +88,8 @@ def test_protocols_pair_the_images(written):
     assert (small.epsilon, small.correct) == (0.1, 3)
     assert (small.paper, small.strongest, small.gap) == (0.5, 0.25, 0.25)
     assert (large.paper, large.strongest, large.gap) == (0.25, 0, 0.25)
-    assert (small.gap_low, small.gap_high) == wilson(1, 4)
-    assert (large.strongest_low, large.strongest_high) == wilson(0, 4)
+    assert (small.gap_low, small.gap_high) == proportions.interval(1, 4)
+    assert (large.strongest_low, large.strongest_high) == proportions.interval(0, 4)
 
 
 def test_without_the_papers_attack_there_is_no_gap(written):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 from node_robustness.statistics import paired as differences
 from node_robustness.statistics import proportions
@@ -87,10 +87,13 @@ def population_mean(outcomes: Outcomes, level: float = 1 - SIGNIFICANCE) -> Esti
     """Return the mean share of true outcomes, with its interval for networks trained like these.
 
     Networks and images are crossed: both are samples. The half widths for either, from Student's
-    t, are squared and added, which holds the level whatever the two variances are (Banerjee, Ann.
-    Inst. Stat. Math. 1960). Satterthwaite's degrees of freedom do not at small levels: five
-    networks may agree by chance. The result is united with the Clopper-Pearson interval of the
-    mean share, so that the interval has a width where all outcomes are equal.
+    t, are squared and added, which holds every level whatever the two variances are (Banerjee,
+    Ann. Inst. Stat. Math. 1960). Satterthwaite's degrees of freedom do not at small levels: five
+    networks may agree by chance. Bounds are taken on the logit scale, because networks' shares are
+    skewed near 0 and 1, and united with the Clopper-Pearson interval of the mean share, so that
+    the interval has a width where all outcomes are equal. It remains approximate: where shares of
+    networks run from .3 % to 40 % around a mean of 10 %, it misses that mean in 8 % of cases
+    instead of 5 %.
 
     Args:
         outcomes: bool [networks, n], n > 0.
@@ -103,8 +106,7 @@ def population_mean(outcomes: Outcomes, level: float = 1 - SIGNIFICANCE) -> Esti
     if len(outcomes) < MANY:
         return Estimate(share, math.nan, math.nan)
     half = _half_width([outcomes.mean(axis=1), outcomes.mean(axis=0)], level)
-    low, high = proportions.interval(share * n, n, level)
-    return Estimate(share, max(min(low, share - half), 0.0), min(max(high, share + half), 1.0))
+    return Estimate(share, *_widened(proportions.interval(share * n, n, level), share, half))
 
 
 def population_difference(
@@ -112,7 +114,8 @@ def population_difference(
 ) -> Estimate:
     """Return by how much a mean share is larger in ``second``, for networks trained like these.
 
-    The interval is built as that of `population_mean`, on the differences.
+    The interval is built as that of `population_mean`, on differences scaled from [-1, 1] to
+    [0, 1].
 
     Args:
         first: bool [networks, n], n > 0.
@@ -139,7 +142,9 @@ def population_difference(
         lost = (before.mean(axis=0) * (1 - after.mean(axis=0))).mean()
     half = _half_width([*samples, of_images], level)
     low, high = differences.interval(float(gained * n), float(lost * n), n, level)
-    return Estimate(change, max(min(low, change - half), -1.0), min(max(high, change + half), 1.0))
+    exact = ((1 + low) / 2, (1 + high) / 2)
+    low, high = _widened(exact, (1 + change) / 2, half / 2)
+    return Estimate(change, 2 * low - 1, 2 * high - 1)
 
 
 def _half_width(samples: Sequence[Floats], level: float) -> float:
@@ -150,3 +155,12 @@ def _half_width(samples: Sequence[Floats], level: float) -> float:
         if len(sample) > 1
     ]
     return float(np.sqrt(np.sum(np.square(parts))))
+
+
+def _widened(exact: tuple[float, float], share: float, half: float) -> tuple[float, float]:
+    """An interval united with that of a half width around the share, on the logit scale."""
+    if share in (0, 1):
+        return exact
+    scaled = half / (share * (1 - share))
+    around = [float(special.expit(special.logit(share) + side)) for side in (-scaled, scaled)]
+    return min(exact[0], around[0]), max(exact[1], around[1])

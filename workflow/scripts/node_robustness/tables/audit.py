@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from node_robustness.statistics.intervals import auc_with_interval, roc, wilson
+from node_robustness.statistics import proportions
+from node_robustness.statistics.intervals import auc_with_interval, roc
 from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, rate
 
 FINITE_DIFFERENCES = {
@@ -125,7 +126,7 @@ def matrix_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         One row for every cell and tolerance ``evaluated_at``: clean ``accuracy`` there, the
         share of images that are classified correctly there both clean and as returned by the
         attack (``robust_accuracy``), and how many of the cell's ``successes`` are misclassified
-        there too (``kept``, ``kept_rate``), with 95 % Wilson bounds.
+        there too (``kept``, ``kept_rate``), with exact 95 % bounds.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -157,7 +158,7 @@ def randomisation_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Returns:
         One row for every model, seed, norm, epsilon and ``attacker`` (``clean``: none; ``fixed``:
         at one tolerance; ``fresh``: a new draw every step; ``eot``: a mean over draws): mean
-        ``accuracy`` over ``n`` images and the drawn tolerances, with 95 % Wilson bounds over
+        ``accuracy`` over ``n`` images and the drawn tolerances, with exact 95 % bounds over
         images.
 
     Raises:
@@ -171,7 +172,7 @@ def _randomisation_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
         if attacker not in file["wrong"]:
             continue
         right = 1 - file[f"wrong/{attacker}"][:].astype(float)
-        # An image's mean over draws varies less than a single answer: Wilson's is wide enough.
+        # An image's mean over draws varies less than a single answer: the interval is wide enough.
         yield {
             "norm": settings["norm"],
             "epsilon": settings["epsilon"],
@@ -191,7 +192,7 @@ def detection_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         One row for every cell and ``attacker`` (``plain``, and ``adaptive``, which knows the
         detector): numbers of ``clean`` images and of ``adversarial`` ones that fool the
         classifier, the area under the ROC curve (``auc``) with its 95 % interval, and the share
-        of the adversarial examples that are ``detected`` at 5 % false alarms, with its Wilson
+        of the adversarial examples that are ``detected`` at 5 % false alarms, with its exact
         interval for the threshold that these clean images set. NaN without adversarial examples.
 
     Raises:
@@ -233,7 +234,7 @@ def _detection_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
             false, true, _ = roc(clean, adversarial)
             row |= {"auc": auc, "auc_low": low, "auc_high": high}
             detected = float(true[false <= FALSE_POSITIVES].max())
-            low, high = wilson(detected * len(adversarial), len(adversarial))
+            low, high = proportions.interval(detected * len(adversarial), len(adversarial))
             row |= {"detected": detected, "detected_low": low, "detected_high": high}
         yield row
 

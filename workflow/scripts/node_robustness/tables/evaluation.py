@@ -57,7 +57,7 @@ def clean_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Returns:
         One row a file, sorted by experiment, dataset, model, seed, tolerance (NaN, for a model
         without an ODE, last). ``n`` images, ``correct`` of them; ``accuracy`` and ``error`` in
-        [0, 1] with 95 % Wilson bounds ``_low`` and ``_high``; ``nfe_*``: evaluations of the ODE
+        [0, 1] with exact 95 % bounds ``_low`` and ``_high``; ``nfe_*``: evaluations of the ODE
         function an image (``sd`` is the sample standard deviation), NaN without an ODE.
 
     Raises:
@@ -121,7 +121,7 @@ def attack_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         ``success_rate`` is ``successes / attacked``, the paper's definition (NaN if none was
         attacked); ``robust_accuracy`` is ``robust / n``, images that stayed correct under this
         attack and, where it skipped any, under those cheaper ones. Both in
-        [0, 1] with 95 % Wilson bounds. ``iterations_mean``, ``perturbation_*_mean`` (plain norms,
+        [0, 1] with exact 95 % bounds. ``iterations_mean``, ``perturbation_*_mean`` (plain norms,
         images in [0, 1]) and ``nfe_*_mean`` are over the successes, NaN where there are none.
 
     Raises:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from node_robustness.files.atomic import atomic_path
 from node_robustness.files.hdf5 import open_hdf5, read_settings
-from node_robustness.statistics.intervals import wilson
+from node_robustness.statistics import proportions
 
 SOLVED = {
     "experiment": "str",
@@ -118,6 +118,6 @@ def natural(value: str | float) -> tuple[Any, ...]:
 
 
 def rate(prefix: str, name: str, count: float, n: int) -> dict[str, float]:
-    """Return a rate as column ``name``, its 95 % Wilson bounds as ``{prefix}_low``, ``_high``."""
-    low, high = wilson(count, n)
+    """Return a rate as column ``name``, its exact 95 % bounds as ``{prefix}_low``, ``_high``."""
+    low, high = proportions.interval(count, n)
     return {name: count / n if n else math.nan, f"{prefix}_low": low, f"{prefix}_high": high}

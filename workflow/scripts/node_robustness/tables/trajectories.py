@@ -177,7 +177,7 @@ def responsible_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Returns:
         One row a file and interval from ``start`` to ``end``: of how many adversarial examples
         (``repaired_of``, those for which the test could be made) undoing what this interval adds to
-        the perturbation restores the decision (``repaired``, as a ``_rate`` with 95 % Wilson
+        the perturbation restores the decision (``repaired``, as a ``_rate`` with exact 95 %
         bounds); of how many clean images putting it in takes the decision away (``inserted``,
         as a rate, too); and how many adversarial examples have this one as their responsible
         interval (``chosen``).

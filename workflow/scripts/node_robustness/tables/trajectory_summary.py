@@ -75,7 +75,7 @@ def summary_table(images: pd.DataFrame) -> pd.DataFrame:
         adversarial examples ``tried``, an interval of t that restores the decision was found for
         ``repaired`` (``repaired_rate``); a random other interval of the length of the shortest one
         restores it with ``random_rate``, a mean over the ``random_tried`` that have others; both
-        with Wilson bounds; ``responsible_*``: medians of the intervals found.
+        with exact bounds; ``responsible_*``: medians of the intervals found.
         ``nfe_auc``, ``first_step_auc``: area under the ROC curve of a detector that suspects more
         evaluations, or a shorter first step, against the clean runs of all images. NaN without
         values, and for bounds of medians of fewer than six images.
@@ -142,7 +142,7 @@ def _summary(cell: pd.DataFrame, group: str) -> dict[str, Any]:
         tried, restored = int(own.repaired.notna().sum()), int(own.repaired.sum())
         row |= {"tried": tried, "repaired": restored}
         row |= rate("repaired", "repaired_rate", restored, tried)
-        # An image's share varies less than a single answer: Wilson's is wide enough.
+        # An image's share varies less than a single answer: the interval is wide enough.
         others = own.random_repaired.dropna()
         row |= {"random_tried": len(others)}
         row |= rate("random", "random_rate", float(others.sum()), len(others))

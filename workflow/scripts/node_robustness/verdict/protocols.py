@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from node_robustness.errors import UserError
 from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.perturbations.sizes import ROUNDING, Bools, Floats, read_sizes, within
-from node_robustness.statistics.intervals import wilson
+from node_robustness.statistics import proportions
 from node_robustness.tables.frame import CELL, SOLVED, natural, place, rate, tabulate
 
 CONTROL = "noise"
@@ -328,7 +328,7 @@ def suite_table(attacked: Iterable[AttackedNetwork]) -> pd.DataFrame:
         cells, no larger than epsilon (so that an attack which looks for the smallest adversarial
         and runs at the largest epsilon alone has a row at each), or by a cheaper attack for which
         it left out the image; ``alone`` of them by no other attack that ran on the image;
-        ``robust`` are left, ``robust_accuracy`` = robust / n with 95 % Wilson bounds.
+        ``robust`` are left, ``robust_accuracy`` = robust / n with exact 95 % bounds.
     """
     return tabulate((row for group in attacked for row in _suite_rows(group)), _SUITE)
 
@@ -366,7 +366,7 @@ def protocol_table(attacked: Iterable[AttackedNetwork], paper: str | None) -> pd
         under ``paper`` (NaN where that attack did not run) and under the ``strongest`` protocol,
         and the ``gap``: the share of images that are robust under the first but not under the
         second, which is the difference of the two, because whatever the paper's attack breaks the
-        strongest does. All with 95 % Wilson bounds, which pair the images for the gap too.
+        strongest does. All with exact 95 % bounds, which pair the images for the gap too.
     """
     return tabulate((row for group in attacked for row in _protocol_rows(group, paper)), _PROTOCOLS)
 
@@ -417,7 +417,7 @@ def _curve_rows(group: AttackedNetwork, paper: str | None) -> list[dict[str, Any
         n = len(group.index)
         broken = np.searchsorted(np.sort(sizes), steps * (1 + ROUNDING), side="right")
         left = int(group.correct.sum()) - broken
-        low, high = wilson(left, np.full(len(steps), n))
+        low, high = proportions.interval(left, np.full(len(steps), n))
         rows += [
             group.where
             | {"protocol": protocol, "epsilon": float(epsilon), "n": n}
