@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchattacks
 
-from node_robustness.attacks.square import Square
+from node_robustness.attacks.square import Square, scheduled_share
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from victims import Constant, Linear, Watched, digits, distances, grey_images, predicted
@@ -18,7 +18,7 @@ def test_is_as_strong_as_torchattacks_with_as_many_queries(norm, epsilon):
     ours = Square(Norm(norm), epsilon, queries=151)
     broken = ours.search(model, x, y, Streams.of(0, range(len(x)))).success.sum().item()
     theirs = torchattacks.Square(
-        model, {"linf": "Linf", "l2": "L2"}[norm], epsilon, n_queries=150, resc_schedule=False
+        model, {"linf": "Linf", "l2": "L2"}[norm], epsilon, n_queries=150, resc_schedule=True
     )
     their_broken = (predicted(model, theirs(x, y)) != y).sum().item()
     assert 0 < their_broken < len(x)
@@ -39,15 +39,16 @@ def test_breaks_a_linear_model_near_the_closed_form_distance(norm, share):
 def test_starts_from_stripes_and_changes_squares_that_are_each_images_own(channels):
     model, x = Watched(Constant()), grey_images(5, side=10, channels=channels)
     y = torch.zeros(5, dtype=torch.int64)
-    Square(Norm("linf"), 0.1, queries=12).search(model, x, y, Streams.of(0, range(5)))
+    Square(Norm("linf"), 0.1, queries=1200).search(model, x, y, Streams.of(0, range(5)))
     signs = ((model.seen[0] - x) / 0.1).round()
     torch.testing.assert_close(x + 0.1 * signs, model.seen[0], rtol=0, atol=1e-12)
     assert bool((signs.abs() == 1).all())
     assert bool((signs == signs[:, :, :1]).all())
-    for seen in model.seen[1:]:
+    # Queries 1, 2 and 7 of 1,200 stand for 8, 16 and 58 of 10,000: 0.8, 0.4 and 0.2 of 100 pixels.
+    sides = {1: 9, 2: 6, 6: 6, 7: 4, 1199: 1}
+    for query, side in sides.items():
         # The constant model's margin never rises, so that all proposals change the start.
-        changed = (seen != model.seen[0]).any(1)
-        side = 9 if seen is not model.seen[-1] else 6  # sqrt(0.8 * 100), then sqrt(0.4 * 100)
+        changed = (model.seen[query] != model.seen[0]).any(1)
         corners = set()
         for image in changed:
             rows, columns = image.any(1).nonzero().flatten(), image.any(0).nonzero().flatten()
@@ -56,6 +57,17 @@ def test_starts_from_stripes_and_changes_squares_that_are_each_images_own(channe
             assert columns[-1] - columns[0] < side
             corners.add((int(rows[0]), int(columns[0])))
         assert len(corners) > 1
+
+
+def test_squares_shrink_after_the_same_share_of_any_number_of_queries():
+    # Section 3.1 of the paper, for 10,000 queries.
+    for halvings, query in enumerate([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]):
+        assert scheduled_share(query, 10_000) == 0.5**halvings
+        assert scheduled_share(query + 1, 10_000) == 0.5 ** (halvings + 1)
+    assert scheduled_share(9_999, 10_000) == 0.5**9
+    for query in range(1, 200):
+        shares = {scheduled_share(query * n // 200, n) for n in (200, 1000, 5000, 10_000)}
+        assert len(shares) == 1
 
 
 @pytest.mark.parametrize("norm", ["l2", "l2_rms"])

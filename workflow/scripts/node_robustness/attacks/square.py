@@ -19,7 +19,8 @@ from node_robustness.perturbations.norms import Norm, column
 from node_robustness.perturbations.streams import Streams
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""After how many proposals the share of pixels in a square is halved (Section 3.1)."""
+"""After how many of 10,000 queries the share of pixels in a square is halved (Section 3.1)."""
+_SCHEDULED = 10_000
 _TILES = 5  # across the image, of the pattern that the search in L2 starts from
 _SMALLEST_PATTERN = 3
 _TINY = 1e-12  # guards the division by the norm of a window without change
@@ -29,8 +30,9 @@ _TINY = 1e-12  # guards the division by the norm of a window without change
 class Square:
     """The Square attack with the margin loss.
 
-    The squares shrink by the paper's schedule for 10,000 queries, whatever `queries`, as in the
-    standard evaluation with 5,000. An image is done at its first adversarial example.
+    The squares shrink by the paper's schedule for 10,000 queries, rescaled to `queries` as in the
+    authors' program: after the same share of the queries they have the same size. An image is done
+    at its first adversarial example.
 
     Attributes:
         norm: in which epsilon is measured.
@@ -80,7 +82,7 @@ class Square:
     def _propose(self, images: Tensor, current: Tensor, query: int, streams: Streams) -> Tensor:
         """The next candidates, [k, C, H, W]."""
         height, width = images.shape[2:]
-        share = self.p_init / 2 ** sum(query > halving for halving in _HALVINGS)
+        share = self.p_init * scheduled_share(query, self.queries)
         side = max(round(math.sqrt(share * height * width)), 1)
         if self.norm.name == "linf":
             return self._propose_square(images, current, min(side, height, width), streams)
@@ -131,6 +133,12 @@ class Square:
         """The images with the change, made as large as epsilon allows."""
         scale = self.epsilon / self.norm.size(change).clamp(min=_TINY)
         return into_ball(images, images + column(scale) * change, self.norm, self.epsilon)
+
+
+def scheduled_share(query: int, queries: int) -> float:
+    """The share of its first area that a square still covers at a query, from 1 on, of so many."""
+    scheduled = query * _SCHEDULED // queries
+    return float(0.5 ** sum(scheduled > halving for halving in _HALVINGS))
 
 
 def _signs(draws: Tensor) -> Tensor:
