@@ -19,9 +19,11 @@ import known  # noqa: E402
 import victims  # noqa: E402
 
 NETS = {
-    "undefended-0": {"seed": 0, "epochs": 8},
-    "undefended-1": {"seed": 1, "epochs": 8},
-    "hardened-0": {"seed": 0, "epochs": 30, "epsilon": 0.1},
+    "undefended-0": {"body": "residual", "seed": 0, "epochs": 8},
+    "undefended-1": {"body": "residual", "seed": 1, "epochs": 8},
+    "hardened-0": {"body": "residual", "seed": 0, "epochs": 30, "epsilon": 0.1},
+    "undefended-ode-0": {"body": "ode", "seed": 0, "epochs": 8},
+    "hardened-ode-0": {"body": "ode", "seed": 0, "epochs": 30, "epsilon": 0.1},
 }
 
 
@@ -40,7 +42,7 @@ def small_network() -> nn.Module:
 
 
 if __name__ == "__main__":
-    nets = {name: known.trained("residual", **settings) for name, settings in NETS.items()}
+    nets = {name: known.trained(**settings) for name, settings in NETS.items()}
     nets["digits"] = small_network()
     for name, net in nets.items():
         save_file(net.state_dict(), FOLDER / f"{name}.safetensors")
