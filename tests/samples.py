@@ -305,16 +305,26 @@ def write_randomised(folder: Path, wrong: dict, **where) -> Path:
 
 
 def write_detection(
-    folder: Path, clean: list, adversarial: list, adaptive: list, fooled: list, **where
+    folder: Path, clean: list, plain: list, adaptive: list, fooled: list, **where
 ) -> Path:
-    """Scores of a detector; the adaptive attack always fools the classifier."""
+    """Scores of the detectors; the adaptive attack always fools the classifier.
+
+    The confident attack is like the plain one, and confidence detects the opposite.
+    """
     settings = solved(**where) | {"norm": "linf", "epsilon": 0.1}
+    scores = np.array([plain, plain, adaptive], np.float32).T
+    everything = np.ones(len(fooled), bool)
     arrays = {
-        "score/clean": np.array(clean, np.float32),
-        "score/adversarial": np.array(adversarial, np.float32),
-        "score/adaptive": np.array(adaptive, np.float32),
-        "success/adversarial": np.array(fooled, bool),
-        "success/adaptive": np.ones(len(fooled), bool),
+        "attackers": np.array(["plain", "confident", "adaptive"]),
+        "detectors": np.array(["disagreement", "confidence"]),
+        "index": np.arange(len(clean)),
+        "labels": np.zeros(len(clean), np.int64),
+        "correct": everything,
+        "clean_scores": np.array([clean, [1 - score for score in clean]], np.float32).T,
+        "scores": np.stack([scores, 1 - scores], axis=2),
+        "success": np.array([fooled, fooled, everything], bool).T,
+        "perturbation_linf": np.full(scores.shape, 0.1, np.float32),
+        "perturbation_l2": np.full(scores.shape, 0.3, np.float32),
     }
     return write(folder / f"detection-{name(settings)}.h5", "detection", settings, arrays)
 

@@ -234,7 +234,8 @@ def _sections(draw: st.DrawFn, lists: dict[str, list[Any]], most: int) -> dict[s
             **images,
             tolerances=chosen["tolerances"],
             iterations=_FEW,
-            penalty=st.sampled_from([0, 1]),
+            searches=_FEW,
+            search_iterations=_FEW,
         ),
     }
     found = {}

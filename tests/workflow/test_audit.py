@@ -92,8 +92,10 @@ def test_defences(audited):
     assert (settings["low"], settings["high"]) == (1e-3, 1)
     found, settings = read(audited / FILES["detection"])
     assert settings["tolerances"] == [1e-3, 1]
-    for name in ("adversarial", "adaptive"):
-        assert not (found[f"success/{name}"] & ~found["correct"]).any()
+    assert [*found["attackers"].astype(str)] == ["plain", "confident", "adaptive"]
+    assert found["success"].shape == (6, 3)
+    assert not found["success"][~found["correct"]].any()
+    assert (found["perturbation_linf"] <= 0.3 * (1 + 1e-6)).all()
 
 
 def test_a_change_of_one_section_runs_its_files_again(audited):

@@ -1,10 +1,10 @@
-"""Detect adversarial examples of a model by the disagreement between tolerances."""
+"""Detect adversarial examples of a model, made by attacks that know more or less of it."""
 
 import time
 from pathlib import Path
 
 from node_robustness.attacks.bim import BasicIterativeMethod
-from node_robustness.audit.detection import detect, write_detection
+from node_robustness.audit.detection import Search, detect, write_detection
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
@@ -32,9 +32,9 @@ with job(snakemake.log[0]):
             images,
             labels,
             method,
+            Search(detection["searches"], detection["search_iterations"]),
             tolerance=coordinates["tolerance"],
             tolerances=detection["tolerances"],
-            penalty=detection["penalty"],
             batch_size=batch_size,
             progress=progress.update,
         )

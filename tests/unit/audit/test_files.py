@@ -17,7 +17,7 @@ from node_robustness.attacks.files import (
     write_attack,
 )
 from node_robustness.audit.attack_checks import AttackChecks, BatchInvariance
-from node_robustness.audit.detection import DetectorScores, write_detection
+from node_robustness.audit.detection import Detected, write_detection
 from node_robustness.audit.files import write_audit
 from node_robustness.audit.gradients import GradientAudit
 from node_robustness.audit.randomisation import Randomised, write_randomised
@@ -316,10 +316,18 @@ def test_defences(tmp_path):
     check(read(path, "randomised"), expected)
 
     path, correct = tmp_path / "detection.h5", torch.tensor([True, True, False])
-    scores = {name: several + i for i, name in enumerate(["clean", "adversarial", "adaptive"])}
-    success = {"adversarial": ~correct, "adaptive": correct}
-    write_detection(path, SETTINGS, INDEX, LABELS, DetectorScores(correct, scores, success), **WITH)
-    expected = {"index": INDEX, "labels": LABELS, "correct": correct}
-    expected |= {f"score/{name}": values for name, values in scores.items()}
-    expected |= {f"success/{name}": values for name, values in success.items()}
+    parts = {
+        "correct": correct,
+        "clean": torch.rand(3, 2),
+        "scores": torch.rand(3, 3, 2),
+        "success": correct[:, None].expand(3, 3),
+        "linf": torch.rand(3, 3),
+        "l2": torch.rand(3, 3),
+    }
+    write_detection(path, SETTINGS, INDEX, LABELS, Detected(**parts), **WITH)
+    expected = {"index": INDEX, "labels": LABELS, **parts, "clean_scores": parts["clean"]}
+    expected |= {f"perturbation_{name}": expected.pop(name) for name in ("linf", "l2")}
+    expected |= {"attackers": [b"plain", b"confident", b"adaptive"]}
+    expected |= {"detectors": [b"disagreement", b"confidence"]}
+    del expected["clean"]
     check(read(path, "detection"), expected)

@@ -551,7 +551,7 @@ WRONG: list[tuple[str, object, str]] = [
         {"tolerances": [0.5]},
         ".tolerances: 0.5 is not in experiments.e.tolerances (0.001, 1)",
     ),
-    ("experiments.e.detection", {"penalty": -1}, ".penalty: -1 must be 0 or more"),
+    ("experiments.e.detection", {"searches": 0}, ".searches: 0 must be 1 or more"),
     (
         "experiments.e.trajectories.tolerances",
         [0.5],

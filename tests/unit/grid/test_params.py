@@ -132,7 +132,8 @@ def test_a_drawn_tolerance_and_the_step_of_its_attackers():
 def test_a_detector_compares_all_tolerances():
     assert params.detection(config(detection={"iterations": 4, "images": 6}), CELL) == {
         "iterations": 4,
-        "penalty": 1.0,
+        "searches": 3,
+        "search_iterations": 5,
         "images": 6,
         "tolerances": [1e-3, 0.1, 1],
         "step": 0.05,

@@ -110,7 +110,11 @@ def test_a_shard_has_the_steps_of_its_attack_and_its_own_images():
             work.randomisation,
             lambda s, _: s.iterations * (s.draws + 2) + 4 * s.evaluation_draws,
         ),
-        ("detection", work.detection, lambda s, taus: s.iterations * (taus + 1)),
+        (
+            "detection",
+            work.detection,
+            lambda s, taus: 2 * s.iterations + s.searches * s.search_iterations * taus,
+        ),
     ],
 )
 def test_what_the_sections_measure(section, stage, steps):

@@ -72,20 +72,28 @@ def test_detection_counts_those_that_fool_the_classifier(tmp_path):
     path = write_detection(
         tmp_path,
         clean=[0.0, 0.1, 0.2, 0.3],
-        adversarial=[0.9, 0.8, 0.0, 0.7],
+        plain=[0.9, 0.8, 0.0, 0.7],
         adaptive=[0.0, 0.1, 0.2, 0.3],
         fooled=[True, True, False, True],
     )
-    plain, adaptive = audit.detection_table([path]).itertuples()
+    table = audit.detection_table([path])
+    assert [*zip(table.attacker, table.detector, strict=True)] == [
+        (attacker, detector)
+        for attacker in ("plain", "confident", "adaptive")
+        for detector in ("disagreement", "confidence")
+    ]
+    plain, against, *_, adaptive, _ = table.itertuples()
     assert (plain.attacker, plain.clean, plain.adversarial) == ("plain", 4, 3)
     assert (plain.auc, plain.detected) == (1, 1)
+    assert (against.auc, against.detected) == (0, 0)
     assert (adaptive.adversarial, adaptive.detected) == (4, 0)
     assert plain.detected_high == 1
     assert adaptive.detected_low == 0
     assert adaptive.detected_high == pytest.approx(1 - 0.025 ** (1 / 4))
     assert adaptive.auc == 0.5
     points = audit.roc_table([path])
-    assert set(points.attacker) == {"plain", "adaptive"}
+    assert set(points.attacker) == {"plain", "confident", "adaptive"}
+    assert set(points.detector) == {"disagreement", "confidence"}
     rates = points[["false_positive_rate", "true_positive_rate"]]
     assert (rates.min() == 0).all()
     assert (rates.max() == 1).all()
@@ -94,7 +102,7 @@ def test_detection_counts_those_that_fool_the_classifier(tmp_path):
 def test_detection_without_adversarials_is_unknown(tmp_path):
     scores = [0.0, 0.5]
     path = write_detection(tmp_path, scores, scores, scores, [False, False])
-    assert audit.detection_table([path]).auc.isna().tolist() == [True, False]
+    assert audit.detection_table([path]).auc.isna().tolist() == 4 * [True] + 2 * [False]
     assert audit.roc_table([path]).attacker.unique().tolist() == ["adaptive"]
 
 

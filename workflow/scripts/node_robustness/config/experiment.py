@@ -15,7 +15,6 @@ from node_robustness.config.values import (
     Name,
     Names,
     Natural,
-    NonNegative,
     Norms,
     Numbers,
     NumbersByNorm,
@@ -125,7 +124,7 @@ class Randomisation(Section):
 
 
 class Detection(Section):
-    """A detector by the disagreement between tolerances, and an attack that knows it."""
+    """Detectors of adversarial examples, and attacks that know more or less about them."""
 
     images: Count = Field(64, description="the first test images, right or wrong")
     norms: Norms | None = Field(None, description="norms of the attacks; the first one if unset")
@@ -135,13 +134,16 @@ class Detection(Section):
     tolerances: Numbers | None = Field(
         None, description="of the classifier that is attacked; all if unset"
     )
-    iterations: Count = Field(10, description="gradient steps of both attacks")
-    relative_step: Share = Field(0.25, description="step size as a share of epsilon")
-    penalty: NonNegative = Field(
-        1.0,
-        description="cross-entropy that the attack that knows the detector trades for one unit of "
-        "the score",
+    iterations: Count = Field(
+        10, description="gradient steps of the attacks that do not know the detector"
     )
+    relative_step: Share = Field(0.25, description="step size as a share of epsilon")
+    searches: Count = Field(
+        3,
+        description="searches of the attack that knows the detector, each with another weight of "
+        "the score for every image",
+    )
+    search_iterations: Count = Field(5, description="gradient steps of each search")
 
 
 class Experiment(Section):
@@ -180,7 +182,7 @@ class Experiment(Section):
     )
     detection: Detection | None = Field(
         Detection(),
-        description="detect adversarial examples by several tolerances; null disables it",
+        description="test detectors of adversarial examples; null disables it",
     )
     paper: Literal["mnist", "cifar10"] | None = Field(
         None, description="show the paper's values of this dataset next to those of the run"

@@ -112,13 +112,14 @@ FIGURES = {
         page_section=_DEFENCES,
     ),
     "detection": FigureEntry(
-        "Detection by disagreement",
-        "Detection of adversarial examples by the disagreement of tolerances.",
+        "Detection",
+        "Detection of adversarial examples by the disagreement of tolerances and by confidence.",
         ("roc",),
-        "The detector compares predictions at two tolerances. It is tested on an attack that does "
-        "not know it and on one that does.",
+        "One detector compares predictions at all tolerances; the other, the baseline, looks at "
+        "how sure the classifier is. They are tested on an attack that stops at its first success, "
+        "on one that goes on, and on one that knows the disagreement.",
         filled_by=("roc", "detection"),
-        unmeasured="detection by the disagreement of tolerances (detection)",
+        unmeasured="detection of adversarial examples (detection)",
         page_section=_DEFENCES,
     ),
     "checks": FigureEntry(

@@ -176,7 +176,7 @@ def detection(config: Config, at: Coordinates) -> dict[str, Any]:
     section = experiment.detection
     assert section is not None
     return {
-        **section.model_dump(include={"iterations", "penalty"}),
+        **section.model_dump(include={"iterations", "searches", "search_iterations"}),
         "images": images_of(config, at, section),
         "tolerances": sorted(experiment.tolerances),
         "step": section.relative_step * at["epsilon"],

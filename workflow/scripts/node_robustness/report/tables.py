@@ -237,13 +237,15 @@ VIEWS = {
     ),
     "detection": View(
         "detection",
-        "Detection of adversarial examples by the disagreement of tolerances. Plain attacks do not "
-        "know the detector, adaptive attacks do. Intervals of the share detected are for the "
-        "threshold that these clean images set.",
+        "Detection of adversarial examples by the disagreement of tolerances, and by the "
+        "confidence of the classifier alone. Plain attacks stop at their first success, confident "
+        "attacks go on, adaptive attacks know the detector by disagreement. Intervals of the share "
+        "detected are for the threshold that these clean images set.",
         {
             **_SOLVED,
             **_SIZE,
             "Attack": _text("attacker"),
+            "Detector": _text("detector"),
             "Clean": _count("clean"),
             "Adversarial": _count("adversarial"),
             "Area under the curve": lambda row: (

@@ -93,11 +93,12 @@ def randomisation(config: Config, at: Coordinates) -> Work:
 
 
 def detection(config: Config, at: Coordinates) -> Work:
-    """The work of a plain attack and of one through all tolerances that the detector compares."""
+    """The work of two attacks, and of searches through all tolerances that a detector compares."""
     experiment = config.experiments[at["experiment"]]
-    assert experiment.detection is not None
-    steps = experiment.detection.iterations * (len(experiment.tolerances) + 1)
-    return passes(config, at, steps, experiment.detection.images)
+    section = experiment.detection
+    assert section is not None
+    searched = section.searches * section.search_iterations * len(experiment.tolerances)
+    return passes(config, at, 2 * section.iterations + searched, section.images)
 
 
 def passes(config: Config, at: Coordinates, steps: int, images: int | None = None) -> Work:

@@ -4,8 +4,8 @@ Pure functions of the files, like those of `evaluation`.
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from node_robustness.statistics import proportions
 from node_robustness.statistics.intervals import auc_with_interval, roc
 from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, rate
 
@@ -54,7 +53,10 @@ _RANDOMISATION = {
     **{"norm": "str", "epsilon": "float64", "attacker": "str", "n": "int64"},
     **dict.fromkeys(["accuracy", "accuracy_low", "accuracy_high"], "float64"),
 }
-_DETECTED = {**SOLVED, "norm": "str", "epsilon": "float64", "attacker": "str"}
+_DETECTED = {
+    **SOLVED,
+    **{"norm": "str", "epsilon": "float64", "attacker": "str", "detector": "str"},
+}
 _DETECTION = {
     **_DETECTED,
     **dict.fromkeys(["clean", "adversarial"], "int64"),
@@ -183,17 +185,19 @@ def _randomisation_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
 
 
 def detection_table(paths: Iterable[Path | str]) -> pd.DataFrame:
-    """Tabulate how well the disagreement between tolerances detects adversarial examples.
+    """Tabulate how well adversarial examples are detected.
 
     Args:
         paths: Files of kind "detection".
 
     Returns:
-        One row for every cell and ``attacker`` (``plain``, and ``adaptive``, which knows the
-        detector): numbers of ``clean`` images and of ``adversarial`` ones that fool the
-        classifier, the area under the ROC curve (``auc``) with its 95 % interval, and the share
-        of the adversarial examples that are ``detected`` at 5 % false alarms, with its exact
-        interval for the threshold that these clean images set. NaN without adversarial examples.
+        One row for every cell, ``attacker`` (``plain``; ``confident``, which goes on after its
+        first success; ``adaptive``, which knows the detector by disagreement) and ``detector``
+        (``disagreement`` of tolerances; ``confidence`` of the classifier): numbers of ``clean``
+        images and of ``adversarial`` ones that fool the classifier, the area under the ROC curve
+        (``auc``) with Newcombe's 95 % interval, and the share of the adversarial examples that are
+        ``detected`` at 5 % false alarms, with its exact interval for the threshold that these clean
+        images set. NaN without adversarial examples.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -202,14 +206,14 @@ def detection_table(paths: Iterable[Path | str]) -> pd.DataFrame:
 
 
 def roc_table(paths: Iterable[Path | str]) -> pd.DataFrame:
-    """Tabulate the ROC curves of the detector.
+    """Tabulate the ROC curves of the detectors.
 
     Args:
         paths: Files of kind "detection".
 
     Returns:
-        For every cell and ``attacker`` with adversarial examples the points of its curve, at most
-        200.
+        For every cell, ``attacker`` and ``detector`` with adversarial examples the points of its
+        curve, at most 200.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -217,44 +221,43 @@ def roc_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     return collect(paths, "detection", _roc_rows, _ROC)
 
 
-_ATTACKERS = {"plain": "adversarial", "adaptive": "adaptive"}
-
-
-def _scores(file: h5py.File, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Scores of the clean images and of the adversarial examples that fool the classifier."""
-    return file["score/clean"][:], file[f"score/{name}"][:][file[f"success/{name}"][:]]
+def _scores(
+    file: h5py.File, settings: dict[str, Any]
+) -> Iterator[tuple[dict[str, Any], NDArray[Any], NDArray[Any]]]:
+    """For each attacker and detector: its coordinates, and scores of clean images and successes."""
+    found = read_arrays(file)
+    for (a, attacker), (d, detector) in product(
+        enumerate(found["attackers"]), enumerate(found["detectors"])
+    ):
+        where = {"norm": settings["norm"], "epsilon": settings["epsilon"]}
+        where |= {"attacker": str(attacker), "detector": str(detector)}
+        yield where, found["clean_scores"][:, d], found["scores"][found["success"][:, a], a, d]
 
 
 def _detection_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
-    for attacker, name in _ATTACKERS.items():
-        clean, adversarial = _scores(file, name)
-        row = _place(settings, attacker) | {"clean": len(clean), "adversarial": len(adversarial)}
+    for where, clean, adversarial in _scores(file, settings):
+        row = where | {"clean": len(clean), "adversarial": len(adversarial)}
         if len(clean) and len(adversarial):
             auc, low, high = auc_with_interval(clean, adversarial)
-            false, true, _ = roc(clean, adversarial)
             row |= {"auc": auc, "auc_low": low, "auc_high": high}
-            detected = float(true[false <= FALSE_POSITIVES].max())
-            low, high = proportions.interval(detected * len(adversarial), len(adversarial))
-            row |= {"detected": detected, "detected_low": low, "detected_high": high}
+            false, _, thresholds = roc(clean, adversarial)
+            threshold = thresholds[false <= FALSE_POSITIVES].min()
+            detected = int((adversarial >= threshold).sum())
+            row |= rate("detected", "detected", detected, len(adversarial))
         yield row
 
 
 def _roc_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
-    for attacker, name in _ATTACKERS.items():
-        clean, adversarial = _scores(file, name)
+    for where, clean, adversarial in _scores(file, settings):
         if not len(clean) or not len(adversarial):
             continue
         false, true, _ = roc(clean, adversarial)
         kept = np.unique(np.linspace(0, len(false) - 1, _ROC_POINTS).round().astype(int))
         for i in kept:
-            yield _place(settings, attacker) | {
+            yield where | {
                 "false_positive_rate": float(false[i]),
                 "true_positive_rate": float(true[i]),
             }
-
-
-def _place(settings: dict[str, Any], attacker: str) -> dict[str, Any]:
-    return {"norm": settings["norm"], "epsilon": settings["epsilon"], "attacker": attacker}
 
 
 Arrays = Mapping[str, NDArray[Any]]

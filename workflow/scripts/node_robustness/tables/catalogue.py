@@ -36,7 +36,7 @@ TABLES = {
     "checks": TableEntry("the outcome of every sanity check"),
     "matrix": TableEntry("adversarial examples evaluated at other tolerances"),
     "randomisation": TableEntry("accuracy with a tolerance drawn at random"),
-    "detection": TableEntry("detection by the disagreement of tolerances"),
+    "detection": TableEntry("detection by the disagreement of tolerances and by confidence"),
     "trajectories": TableEntry("perturbations along t", medians_alone=True),
     "trajectory_summary": TableEntry("perturbations along t, summarised by cell"),
     "responsible": TableEntry("repairs of every interval of t"),
@@ -46,7 +46,7 @@ TABLES = {
     "examples": TableEntry("the smallest adversarial example of every image", on_page=False),
     "budgets": TableEntry("the parameters of every attack", on_page=False),
     "curves": TableEntry("robust accuracy as a function of epsilon", on_page=False),
-    "roc": TableEntry("ROC curves of the detector", on_page=False),
+    "roc": TableEntry("ROC curves of the detectors", on_page=False),
 }
 """By name."""
 
