@@ -1,6 +1,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from node_robustness.report import findings
 from node_robustness.report.answers import answers, by_network, of_models
 from node_robustness.report.html import render_report
 from node_robustness.report.paper import ACCURACY
+from node_robustness.statistics import proportions
+from node_robustness.statistics.proportions import Estimate, interval
 from node_robustness.tables import evaluation
 from node_robustness.tables.examples import example_table
 from node_robustness.verdict.claims import claim
@@ -252,14 +255,14 @@ def test_findings_compare_models_tolerances_and_gradients(tmp_path):
         ("OON", 0.01, "adjoint", 0, 20),
         ("OON", 0.01, "direct", 0, 10),
         ("OON", 1.0, "adjoint", 0, 2),
-        ("OON", 1.0, "direct", 0, 11),
+        ("OON", 1.0, "direct", 0, 16),
     ]
     text = said(tmp_path, rows)
     assert "2 clean test images of toy: OON 100.0 % at τ = 0.01 and 50.0 % at τ = 1." in text
     assert "gradients succeed on OON clearly more often than on RES in none of 1 setting" in text
-    assert "adjoint gradients on OON falls clearly in 1 of 1 setting and rises clearly" in text
-    assert "direct gradients on OON falls clearly in none of 1 setting and rises clearly" in text
-    assert "adjoint gradients in 1 of 1 comparison and clearly less often in none." in text
+    assert "adjoint gradients on this network of OON falls clearly in 1 of 1 setting and" in text
+    assert "direct gradients on this network of OON falls clearly in none of 1 setting and" in text
+    assert "adjoint gradients in 1 of 1 comparison and clearly less often in none, each" in text
     assert "masked" in text
     assert "no evidence of robustness" in text
 
@@ -295,7 +298,7 @@ def test_findings_name_attacks_without_gradients(tmp_path):
     rows = [("RES", None, "none", 0, 9), ("OON", 0.01, "none", 0, 30), ("OON", 1.0, "none", 0, 1)]
     text = said(tmp_path, rows)
     assert "attacks without gradients succeed on OON clearly more often than on RES in 1" in text
-    assert "the success rate of attacks without gradients on OON falls clearly in 1 of 1" in text
+    assert "rate of attacks without gradients on this network of OON falls clearly in 1 of" in text
 
 
 def test_findings_do_not_warn_without_a_fall(tmp_path):
@@ -319,13 +322,51 @@ def test_findings_compare_no_attacks_that_left_out_images(tmp_path):
     assert findings.native_changes(table) == findings.gradient_changes(table) == []
 
 
-def test_changes_over_seeds_pair_the_seeds(tmp_path):
-    rows = [("OON", t, "direct", seed, n) for t, n in ((0.01, 10), (1.0, 20)) for seed in (0, 1)]
-    (change,) = findings.tolerance_changes(attack_table(tmp_path, rows))
-    assert change.before == (0.25, 0.25, 0.25)
-    assert change.after == (0.5, 0.5, 0.5)
-    assert change.change == (0.25, 0.25, 0.25)
-    assert change.direction == 1
+def test_a_change_is_clear_where_every_network_shows_it(tmp_path):
+    def changed(*networks: tuple[int, int]):
+        rows = [
+            ("OON", tolerance, "direct", seed, successes)
+            for seed, counts in enumerate(networks)
+            for tolerance, successes in zip((0.01, 1.0), counts, strict=True)
+        ]
+        (change,) = findings.tolerance_changes(attack_table(tmp_path, rows))
+        return change
+
+    both = changed((5, 25), (10, 30))
+    one, other = (proportions.difference(*pair) for pair in ((25, 40, 5, 40), (30, 40, 10, 40)))
+    assert both.before == pytest.approx((7.5 / 40, *interval(5, 40)[:1], interval(10, 40)[1]))
+    assert both.change == pytest.approx((0.5, min(one.low, other.low), max(one.high, other.high)))
+    assert both.direction == 1
+    assert changed((25, 5), (30, 10)).direction == -1
+    assert changed((5, 25), (10, 10)).direction == 0
+
+
+def test_less_than_five_points_are_never_clear():
+    sure = Estimate(0.049, 0.04, 0.06)
+    change = findings.RateChange(("toy",), "OON", sure, sure, sure)
+    assert change.direction == 0
+    assert replace(change, change=Estimate(0.05, 0.04, 0.06)).direction == 1
+    assert replace(change, change=Estimate(-0.05, -0.06, -0.04)).direction == -1
+
+
+def test_networks_of_two_models_are_not_paired(tmp_path):
+    """Every network of one model is compared with every network of the other."""
+    rows = [("RES", None, "direct", seed, n) for seed, n in ((0, 2), (1, 30))]
+    rows += [("OON", 0.01, "direct", seed, n) for seed, n in ((0, 20), (1, 40), (2, 40))]
+    ((reference, change),) = findings.native_changes(attack_table(tmp_path, rows))
+    assert reference == "RES"
+    assert change.change.value == pytest.approx((100 / 3 - 16) / 40)
+    assert change.change.low == proportions.difference(20, 40, 30, 40).low < 0
+    assert change.change.high == proportions.difference(40, 40, 2, 40).high
+    assert change.direction == 0
+
+
+def test_findings_name_the_networks(tmp_path):
+    rows = [("RES", None, "direct", 0, 1)]
+    rows += [("OON", t, "direct", seed, n) for t, n in ((0.01, 40), (1.0, 1)) for seed in (0, 1)]
+    text = said(tmp_path, rows)
+    assert "clearly less often in none (these 2 networks of OON, this network of RES)." in text
+    assert "direct gradients on these 2 networks of OON falls clearly in 1 of 1 setting" in text
 
 
 def test_findings_of_one_tolerance_compare_none(tmp_path):

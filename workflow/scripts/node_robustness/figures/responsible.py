@@ -25,7 +25,7 @@ from node_robustness.figures.style import (
     tau_label,
     tau_labels,
 )
-from node_robustness.statistics.intervals import across_seeds
+from node_robustness.statistics.networks import over_networks
 
 _PATCHES = {
     "repaired": "repair of adversarials",
@@ -129,8 +129,8 @@ def _named(means: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rates(summary: pd.DataFrame, whose: str) -> pd.DataFrame:
-    """The share that an interval restores, with its interval over images or seeds."""
-    rates = across_seeds(summary, _BY, f"{whose}_rate", whose)
+    """The share that an interval restores, with its interval over images and networks."""
+    rates = over_networks(summary, _BY, f"{whose}_rate", whose)
     return _named(rates).assign(whose=_WHOSE[whose])
 
 

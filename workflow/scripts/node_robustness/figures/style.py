@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from node_robustness.numbers import label
-from node_robustness.statistics.intervals import across_seeds
+from node_robustness.statistics.networks import over_networks
 from node_robustness.tables.frame import natural
 from node_robustness.verdict.protocols import CONTROL
 
@@ -111,18 +111,24 @@ def inline(frame: pd.DataFrame) -> alt.InlineData:
 
 
 def with_seeds(frame: pd.DataFrame, by: list[str], rate: str, prefix: str) -> pd.DataFrame:
-    """Rates over seeds, and below them, where a group has several, each seed's own."""
-    summary = across_seeds(frame, by, rate, prefix)
-    several = frame.merge(summary.loc[summary.seeds > 1, by], on=by).rename(columns={rate: "value"})
+    """Rates over networks, and below them, where a group has several, the rate of each network."""
+    summary = over_networks(frame, by, rate, prefix)
+    several = frame.merge(summary.loc[summary.networks > 1, by], on=by)
+    several = several.rename(columns={rate: "value"})
     rates = pd.concat([summary, several[[*by, "seed", "value"]]], ignore_index=True)
     return rates.assign(tau=rates.tolerance.map(tau_label), seed=rates.get("seed", float("nan")))
 
 
 def intervals_note(frame: pd.DataFrame) -> str:
     """What the bars and bands of a figure are."""
-    if frame.seed.nunique() > 1:
-        return "Bars and bands: means over seeds with 95 % t intervals; small points: each seed."
-    return "Bars and bands: 95 % Wilson intervals over images."
+    networks = frame.groupby(["dataset", "model"]).seed.nunique()
+    if networks.max() == 1:
+        return "Bars and bands: exact 95 % intervals over images, for this network."
+    several = f"these {networks.max()}" if networks.nunique() == 1 else "the"
+    return (
+        f"Means over {several} networks (small points); bars and bands: from the lowest to the "
+        "highest bound of their exact 95 % intervals over images."
+    )
 
 
 def model_colour(models: Sequence[str], *, legend: bool = True) -> alt.Color:
@@ -254,7 +260,7 @@ def _tooltip(rates: pd.DataFrame, *, seed: bool = False) -> list[alt.Tooltip]:
         *fields,
         alt.Tooltip("low:Q", title="95 % from", format=".1%"),
         alt.Tooltip("high:Q", title="95 % to", format=".1%"),
-        alt.Tooltip("seeds:Q", title="Seeds"),
+        alt.Tooltip("networks:Q", title="Networks"),
     ]
 
 

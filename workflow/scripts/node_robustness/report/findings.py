@@ -1,25 +1,32 @@
 """What single attacks found, in plain sentences computed from the tables.
 
-Nothing here goes beyond the tables: a difference is called one only where its 95 % interval
-leaves out zero, and low success of an attack is never called robustness.
+Nothing here goes beyond the tables, and all of it is descriptive. A difference is called clear
+only where it is at least five points and every network shows it: its exact 95 % interval leaves
+out zero on each. Low success of an attack is never called robustness.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from node_robustness.report.phrases import among, counted, tau
-from node_robustness.statistics.intervals import Estimate, across_seeds, rate_change
+from node_robustness.report.phrases import among, counted, networks, tau
+from node_robustness.statistics import proportions
+from node_robustness.statistics.networks import across, over_networks
+from node_robustness.statistics.proportions import Estimate
 from node_robustness.words import percent
+
+CLEAR = 0.05
+"""The smallest difference that is called clear."""
 
 _CONDITION = ["dataset", "attack", "gradient", "norm", "epsilon"]
 
 
 @dataclass(frozen=True)
 class RateChange:
-    """The success rates of one attack in two places, with the same seeds in both."""
+    """The success rates of one attack in two places, over networks."""
 
     condition: tuple[Any, ...]
     """Dataset, attack, gradient, norm, epsilon (of ``after`` where they differ)."""
@@ -36,6 +43,8 @@ class RateChange:
     @property
     def direction(self) -> int:
         """-1 or 1 where the success rate is clearly lower or higher after; else 0."""
+        if abs(self.change.value) < CLEAR:
+            return 0
         return (self.change.low > 0) - (self.change.high < 0)
 
 
@@ -92,7 +101,7 @@ def native_changes(attacks: pd.DataFrame) -> list[tuple[str, RateChange]]:
         solved = group[group.tolerance == smallest]
         for reference, before in plain.groupby("model", sort=False):
             for model, after in solved.groupby("model", sort=False):
-                comparison = _compare((*key, model), before, after)
+                comparison = _compare((*key, model), before, after, paired=False)
                 if comparison:
                     found.append((str(reference), comparison))
     return found
@@ -120,22 +129,26 @@ def gradient_changes(attacks: pd.DataFrame) -> list[RateChange]:
     return found
 
 
-def _compare(key: tuple[Any, ...], before: pd.DataFrame, after: pd.DataFrame) -> RateChange | None:
-    """Compare the rows of two places, one row a seed; None where a rate is missing."""
-    seeds = sorted(set(before.seed) & set(after.seed))
-    sides = [side.set_index("seed").loc[seeds] for side in (before, after)]
-    counts = [list(zip(s.successes.tolist(), s.attacked.tolist(), strict=True)) for s in sides]
-    change = rate_change(*counts)
-    if change is None:
+def _compare(
+    key: tuple[Any, ...], before: pd.DataFrame, after: pd.DataFrame, *, paired: bool = True
+) -> RateChange | None:
+    """Compare the rows of two places, one row a network; None where a rate is missing.
+
+    The same network is compared with itself. Networks of two models have nothing in common: every
+    network of one is compared with every network of the other.
+    """
+    if paired:
+        seeds = sorted(set(before.seed) & set(after.seed))
+        before, after = (side.set_index("seed").loc[seeds] for side in (before, after))
+    counts = [list(zip(s.successes, s.attacked, strict=True)) for s in (before, after)]
+    pairs = list(zip(*counts, strict=True)) if paired else list(product(*counts))
+    changes = [proportions.difference(*second, *first) for first, second in pairs]
+    known = [change for change in changes if change is not None]
+    if not known or len(known) < len(changes):
         return None
-    rates = [_rate(side.reset_index()) for side in sides]
+    rates = [across(s.success_rate, s.success_low, s.success_high) for s in (before, after)]
+    change = across(*zip(*known, strict=True))
     return RateChange(key[:-1], str(key[-1]), rates[0], rates[1], change)
-
-
-def _rate(rows: pd.DataFrame) -> Estimate:
-    """The success rate over the seeds of one place."""
-    summary = across_seeds(rows, ["attack"], "success_rate", "success").iloc[0]
-    return Estimate(float(summary.value), float(summary.low), float(summary.high))
 
 
 def sentences(clean: pd.DataFrame, attacks: pd.DataFrame) -> list[str]:
@@ -157,17 +170,24 @@ def sentences(clean: pd.DataFrame, attacks: pd.DataFrame) -> list[str]:
                 f"At {tau(attacks.tolerance.min())}, the smallest tolerance, attacks {gradients} "
                 f"succeed on {model} clearly more often than on {reference} in "
                 f"{among(directions.count(1), len(directions))} and clearly less often in "
-                f"{directions.count(-1) or 'none'}."
+                f"{directions.count(-1) or 'none'} ({_level(attacks, model)} of {model}, "
+                f"{_level(attacks, reference)} of {reference})."
             )
     changes = tolerance_changes(attacks)
     for (gradients, model), directions in _directions(changes).items():
         smallest, largest = attacks.tolerance.min(), attacks.tolerance.max()
         found.append(
             f"From {tau(smallest)} to {tau(largest)}, the success rate of attacks {gradients} on "
-            f"{model} falls clearly in {among(directions.count(-1), len(directions))} and rises "
-            f"clearly in {directions.count(1) or 'none'}."
+            f"{_level(attacks, model)} of {model} falls clearly in "
+            f"{among(directions.count(-1), len(directions))} and rises clearly in "
+            f"{directions.count(1) or 'none'}."
         )
     return found + _cautions(attacks, changes)
+
+
+def _level(attacks: pd.DataFrame, model: str) -> str:
+    """The networks of a model about which a sentence speaks."""
+    return networks(attacks.seed[attacks.model == model].nunique())
 
 
 def _directions(changes: Sequence[RateChange]) -> Mapping[tuple[str, str], list[int]]:
@@ -183,7 +203,7 @@ def _directions(changes: Sequence[RateChange]) -> Mapping[tuple[str, str], list[
 
 def _on_clean(clean: pd.DataFrame) -> str:
     by = ["model", "tolerance"]
-    accuracy = across_seeds(clean, by, "accuracy", "accuracy")
+    accuracy = over_networks(clean, by, "accuracy", "accuracy")
     parts = []
     for model, group in accuracy.groupby("model", sort=False):
         values = [percent(value) for value in group.value]
@@ -194,7 +214,8 @@ def _on_clean(clean: pd.DataFrame) -> str:
             f"{tau(group.tolerance.iloc[-1])}"
         )
     images = counted(int(clean.n.max()), "clean test image")
-    return f"Accuracy on {images} of {clean.dataset.iloc[0]}: {'; '.join(parts)}."
+    means = ", means over networks" if accuracy.networks.max() > 1 else ""
+    return f"Accuracy on {images} of {clean.dataset.iloc[0]}{means}: {'; '.join(parts)}."
 
 
 def of_gradients(audit: pd.DataFrame) -> list[str]:
@@ -234,7 +255,7 @@ def _cautions(attacks: pd.DataFrame, changes: Sequence[RateChange]) -> list[str]
             f"At {tau(attacks.tolerance.max())}, attacks with direct gradients succeed clearly "
             "more often than those with adjoint gradients in "
             f"{among(stronger.count(1), len(stronger), 'comparison')} and clearly less often in "
-            f"{stronger.count(-1) or 'none'}."
+            f"{stronger.count(-1) or 'none'}, each on the networks of one model."
         )
     if any(change.gradient == "adjoint" for change in fell):
         found.append(

@@ -17,6 +17,11 @@ def among(count: int, n: int, noun: str = "setting") -> str:
     return f"{count or 'none'} of {counted(n, noun)}"
 
 
+def networks(n: int) -> str:
+    """The networks about which a sentence speaks: all that were trained, and no others."""
+    return "this network" if n == 1 else f"these {n:,} networks"
+
+
 def tau(tolerance: float) -> str:
     """A tolerance, such as `τ = 0.1`."""
     return f"τ = {label(float(tolerance))}"

@@ -13,7 +13,9 @@ from node_robustness.jobs.failures import attempt
 from node_robustness.numbers import label
 from node_robustness.report import findings
 from node_robustness.report.paper import ACCURACY
-from node_robustness.statistics.intervals import Estimate, across_seeds, wilson
+from node_robustness.statistics import proportions
+from node_robustness.statistics.networks import over_networks
+from node_robustness.statistics.proportions import Estimate
 from node_robustness.words import duration, percent
 
 _LONGEST = 200
@@ -110,7 +112,7 @@ def _success_rates(protocols: pd.DataFrame) -> Iterable[Any]:
         broken = protocols.correct - (protocols[name] * protocols.n).round()
         known = broken.notna()
         rows[name] = broken / protocols.correct
-        low, high = wilson(broken[known], protocols.correct[known])
+        low, high = proportions.interval(broken[known], protocols.correct[known])
         rows.loc[known, f"{name}_low"], rows.loc[known, f"{name}_high"] = low, high
     return rows.itertuples()
 
@@ -133,7 +135,7 @@ VIEWS = {
     "success": View(
         "protocols",
         "Success rate among the images that are classified correctly, under the paper's protocol "
-        "and under the strongest attack, with 95 % Wilson intervals.",
+        "and under the strongest attack, with exact 95 % intervals.",
         {
             **_SOLVED,
             **_SIZE,
@@ -260,7 +262,9 @@ VIEWS = {
     "changes": View(
         "attacks",
         "Success rate at the smallest and at the largest tolerance, and its change in percentage "
-        "points, with 95 % intervals.",
+        "points. With several networks: means, from the lowest to the highest bound of any of "
+        "them. A change is lower or higher where it is at least 5 points and every network shows "
+        "it.",
         {
             "Dataset": lambda change: change.condition[0],
             "Attack": lambda change: change.condition[1],
@@ -277,7 +281,7 @@ VIEWS = {
     ),
     "clean": View(
         "clean",
-        "Clean images: accuracy with 95 % Wilson intervals, and evaluations of the ODE function "
+        "Clean images: accuracy with exact 95 % intervals, and evaluations of the ODE function "
         "per image.",
         {
             **_SOLVED,
@@ -318,10 +322,10 @@ VIEWS = {
     ),
     "attacks": View(
         "attacks",
-        "Attacks: success rate among the attacked images and robust accuracy among all, with 95 % "
-        "Wilson intervals. The attacked images are those classified correctly. An expensive attack "
-        "skips those that a cheaper attack broke within the smallest ε; no verdict depends on "
-        "this. Iterations, perturbations (plain norms) and evaluations are means over the "
+        "Attacks: success rate among the attacked images and robust accuracy among all, with "
+        "exact 95 % intervals. The attacked images are those classified correctly. An expensive "
+        "attack skips those that a cheaper attack broke within the smallest ε; no verdict depends "
+        "on this. Iterations, perturbations (plain norms) and evaluations are means over the "
         "successes.",
         {
             **_SOLVED,
@@ -416,7 +420,7 @@ def _table(caption: str, rows: Iterable[Any], columns: Columns) -> Table:
 def papers_accuracy(clean: pd.DataFrame, dataset: str) -> Table:
     """Show the paper's accuracy on a dataset and ours."""
     by = ["dataset", "model", "tolerance"]
-    ours = across_seeds(clean, by, "accuracy", "accuracy")
+    ours = over_networks(clean, by, "accuracy", "accuracy")
     images = clean.groupby(by, as_index=False, dropna=False).n.max()
     reported = pd.DataFrame(
         [
@@ -432,15 +436,16 @@ def papers_accuracy(clean: pd.DataFrame, dataset: str) -> Table:
         "τ": _tau(),
         "Paper": lambda row: percent(row.paper),
         "Images": _count("n"),
-        "Seeds": _count("seeds"),
+        "Networks": _count("networks"),
         "This run": lambda row: _percent((row.value, row.low, row.high)),
         "Difference": lambda row: (
             "–" if pd.isna(row.value) else _signed(100 * (row.value - row.paper))
         ),
     }
     return _table(
-        "Accuracy on clean test images: the paper’s and ours, with 95 % intervals, and the "
-        "difference in percentage points.",
+        "Accuracy on clean test images: the paper’s and ours, with exact 95 % intervals, and the "
+        "difference in percentage points. With several networks: means, from the lowest to the "
+        "highest bound of any network.",
         reported.merge(ours.merge(images, on=by), "left", on=["model", "tolerance"]).itertuples(),
         columns,
     )
