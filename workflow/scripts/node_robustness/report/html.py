@@ -19,7 +19,7 @@ from node_robustness.jobs.failures import attempt, sentences
 from node_robustness.report import dynamics, findings
 from node_robustness.report import tables as report_tables
 from node_robustness.report.answers import answers
-from node_robustness.report.paper import CITATION
+from node_robustness.report.paper import CITATION, PRIOR_WORK
 from node_robustness.report.reservations import reservations
 from node_robustness.report.tables import Table
 
@@ -98,6 +98,7 @@ def render_report(
             lambda why: Table(why, [], []),
         ),
         citation=CITATION,
+        prior_work=PRIOR_WORK,
         no_paper=[
             name
             for name in dict.fromkeys(clean.dataset)

@@ -22,7 +22,7 @@ from node_robustness.figures.drawing import why_not_drawn_still
 from node_robustness.jobs.failures import sentences
 from node_robustness.report import answers, dynamics, findings
 from node_robustness.report import tables as report_tables
-from node_robustness.report.paper import CITATION, CLAIMS, EPOCHS, NO_SUCCESS_RATES
+from node_robustness.report.paper import CITATION, CLAIMS, EPOCHS, NO_SUCCESS_RATES, PRIOR_WORK
 from node_robustness.report.reservations import reservations
 from node_robustness.report.tables import Table
 from node_robustness.tables.catalogue import ON_PAGE, TABLES
@@ -122,7 +122,17 @@ def render(name: str, folder: Path) -> str:
         own = [part for part in parts if part]
         if own:
             lines += [f"## {title}", *own]
-    return "\n\n".join([*lines, f"The paper: {CITATION}"]) + "\n"
+    lines += [
+        "## References",
+        *_list(
+            [
+                f"The paper: {CITATION}",
+                *(f"{work} {finding}" for work, finding in PRIOR_WORK.items()),
+                "How the results here relate to these: [verdict.md](../verdict.md#prior-work).",
+            ]
+        ),
+    ]
+    return "\n\n".join(lines) + "\n"
 
 
 def _thin(path: Path, copy: Path) -> None:

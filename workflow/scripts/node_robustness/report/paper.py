@@ -11,6 +11,27 @@ CITATION = (
     "Security (WIFS), 2019."
 )
 
+PRIOR_WORK = {
+    "H. Yan, J. Du, V. Y. F. Tan, J. Feng: On robustness of neural ordinary differential "
+    "equations. ICLR, 2020.": "Claims that neural ODEs are more robust than convolutional "
+    "networks.",
+    "F. Carrara, R. Caldelli, F. Falchi, G. Amato: Defending neural ODE image classifiers from "
+    "adversarial attacks with tolerance randomization. ICPR workshops, 2021.": "Proposes a random "
+    "tolerance at test time to detect adversarial examples.",
+    "F. Carrara, R. Caldelli, F. Falchi, G. Amato: Improving the adversarial robustness of neural "
+    "ODE image classifiers by tuning the tolerance parameter. Information 13(12), 2022.": "Claims "
+    "that a tolerance other than that of training protects.",
+    "Y. Huang, Y. Yu, H. Zhang, Y. Ma, Y. Yao: Adversarial robustness of stabilized neural ODE "
+    "might be from obfuscated gradients. MSML 2021, PMLR 145.": "Finds that adaptive solvers mask "
+    "gradients from PGD, but not from attacks by Carlini and Wagner and without gradients.",
+    "F. Croce, M. Hein: Reliable evaluation of adversarial robustness with an ensemble of diverse "
+    "parameter-free attacks. ICML, 2020.": "The attacks that a strong suite needs.",
+    "M. Pintor, L. Demetrio, A. Sotgiu, A. Demontis, N. Carlini, B. Biggio, F. Roli: Indicators of "
+    "attack failure: debugging and improving optimization of adversarial examples. NeurIPS, "
+    "2022.": "How an attack that fails is recognised.",
+}
+"""What others found on the same questions, by citation; docs/verdict.md says more."""
+
 _TOLERANCES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
