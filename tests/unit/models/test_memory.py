@@ -1,11 +1,17 @@
 """The batch size that a memory budget allows."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from node_robustness.config.config import Compute
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.memory import LARGEST_BATCH, bytes_per_image, images_at_a_time
+
+SCRIPTS = Path(__file__).parents[3] / "workflow" / "scripts"
 
 
 class Square(torch.nn.Module):
@@ -31,6 +37,17 @@ def test_the_need_of_a_simple_model_is_a_few_images(images):
     one = images[0].numel() * images.element_size()
     need = bytes_per_image(Square(), images)
     assert 3 * one <= need <= 7 * one  # the image, its square, and their gradients
+
+
+def test_a_job_that_measures_its_memory_does_not_import_the_compiler():
+    """It takes a second of every job."""
+    program = (
+        "import sys, torch\n"
+        "from node_robustness.models.memory import bytes_per_image\n"
+        "bytes_per_image(torch.nn.Flatten(), torch.rand(4, 1, 8, 8))\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=SCRIPTS)
 
 
 def test_every_step_that_is_kept_needs_its_memory(model, images):
