@@ -329,6 +329,24 @@ def write_detection(
     return write(folder / f"detection-{name(settings)}.h5", "detection", settings, arrays)
 
 
+def write_sweep(
+    folder: Path, success: list, backward: tuple = (1e-5, 10), changes=None, **where
+) -> Path:
+    """A sweep on images that are right without an attack; `success` has the direct one first."""
+    settings = solved(**where) | {"attack": "bim_adjoint", "norm": "linf", "epsilon": 0.1}
+    shape = np.array(success).shape
+    arrays = {
+        "backward_tolerances": np.array([np.nan, *backward]),
+        "correct": np.ones(shape[0], bool),
+        "success": np.array(success, bool),
+        "perturbation_linf": np.full(shape, 0.1, np.float32),
+        "perturbation_l2": np.full(shape, 0.4, np.float32),
+        "cosine": np.tile(np.linspace(1, 0.5, shape[1], dtype=np.float32), (shape[0], 1)),
+    }
+    path = folder / f"adjoint_sweep-{name(settings)}.h5"
+    return write(path, "adjoint_sweep", settings, arrays | (changes or {}))
+
+
 def write_data(folder: Path, shape=(1, 4, 4)) -> Path:
     arrays = {
         "test/images": np.zeros((4, *shape), np.uint8),
@@ -377,7 +395,7 @@ def _copies(found: dict) -> dict:
 
 FILES = (
     *("histories", "clean", "attacks", "trajectories", "probes"),
-    *("audits", "reevaluated", "randomised", "detections"),
+    *("audits", "reevaluated", "randomised", "detections", "sweeps"),
 )
 
 
@@ -399,7 +417,10 @@ def _masked_tables(n: int, seeds: tuple[int, ...]) -> dict:
 
 def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {
-        key: [] for key in ("clean", "attacks", "audits", "reevaluated", "randomised", "detections")
+        key: []
+        for key in (
+            *("clean", "attacks", "audits", "reevaluated", "randomised", "detections", "sweeps"),
+        )
     }
     shares = {("RES", None): (0.3, 0.3), ("OON", 0.01): (0.4, 0.35), ("OON", 1.0): (0.9, 0.35)}
     for seed in seeds:
@@ -423,6 +444,8 @@ def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, lis
                 scores = [0.1, 0.2, 0.3], [0.2, 0.5, 0.9], [0.1, 0.2, 0.2]
                 fooled = [True] * 3
                 files["detections"].append(write_detection(folder, *scores, fooled, **where))
+                found = [[True, True, False], [True, False, False], [False, False, True]]
+                files["sweeps"].append(write_sweep(folder, found, **where))
         wrong = {"clean": [0, 0], "fixed": [0, 0.5], "fresh": [0.5, 1], "eot": [1, 1]}
         files["randomised"].append(write_randomised(folder, wrong, seed=seed))
     return files

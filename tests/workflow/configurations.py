@@ -304,6 +304,11 @@ def examples(draw: st.DrawFn) -> Example:
         sections["randomisation"] = {"low": 1e-3, "high": 10, "images": 1}
     if careful and "transfer" in methods.values() and len(models) == 1:
         models["second"] = draw(_model())
+    swept: dict[str, Any] = {}
+    follows = [name for name in every if methods[name] in ("bim", "pgd", "apgd")]
+    if follows and draw(st.integers(0, 3)) == 0:
+        keys = {"images": st.integers(1, most), "backward_tolerances": st.just([0.1, 1])}
+        swept = {"adjoint_sweep": draw(_maybe(**keys)), "paper_attack": follows[0]}
     experiment = {
         "datasets": list(datasets),
         "models": list(models),
@@ -320,6 +325,7 @@ def examples(draw: st.DrawFn) -> Example:
                 paper_attack=st.sampled_from(every),
             )
         ),
+        **swept,
     }
     compute = draw(_maybe(batch_size=st.integers(1, 40), memory_mb=st.sampled_from([1, 100])))
     if shards:

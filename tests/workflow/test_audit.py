@@ -23,6 +23,15 @@ SMALL = {
     "experiments__tiny__detection": {"images": 6, "iterations": 2},
 }
 
+PAPER = {"method": "bim", "iterations": 2, "step": 0.1, "gradient": "adjoint"}
+SWEPT = {
+    "attacks__bim_adjoint": PAPER,
+    "experiments__tiny__attacks": ["bim", "bim_adjoint"],
+    "experiments__tiny__adjoint_sweep": {"images": 6, "backward_tolerances": [1, 1e-3]},
+}
+PAPERS_CELL = f"{OON}/tau-1/bim_adjoint/linf/eps-0.3/attack.h5"
+SWEEP = f"{OON}/tau-1/adjoint_sweep/linf/eps-0.3/adjoint_sweep.h5"
+
 
 @pytest.fixture(scope="module")
 def audited(finished, tmp_path_factory):
@@ -96,6 +105,27 @@ def test_defences(audited):
     assert found["success"].shape == (6, 3)
     assert not found["success"][~found["correct"]].any()
     assert (found["perturbation_linf"] <= 0.3 * (1 + 1e-6)).all()
+
+
+@pytest.fixture(scope="module")
+def swept(finished, tmp_path_factory):
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("sweep") / "run")
+    run = snakemake(folder, SWEEP, PAPERS_CELL, config=tiny(**SWEPT))
+    assert run.jobs == {"attack": 1, "sweep": 1}
+    return folder
+
+
+def test_the_adjoint_at_other_tolerances(swept):
+    """At the forward tolerance the sweep is the paper's attack."""
+    found, settings = read(swept / SWEEP)
+    attack, made_with = read(swept / PAPERS_CELL)
+    np.testing.assert_array_equal(found["backward_tolerances"], [np.nan, 1e-3, 1])
+    for name in ("success", "perturbation_linf", "perturbation_l2"):
+        np.testing.assert_array_equal(found[name][:, 2], attack[name][:6])
+    assert (settings["attack"], settings["step"]) == ("bim_adjoint", made_with["step"])
+    assert settings["weights_sha256"] == made_with["weights_sha256"]
+    other = tiny(**SWEPT | {"attacks__bim_adjoint": PAPER | {"step": 0.2}})
+    assert plan(swept, SWEEP, config=other).jobs == {"sweep": 1}
 
 
 def test_a_change_of_one_section_runs_its_files_again(audited):

@@ -1,6 +1,8 @@
 # Is a model robust, or only its gradient hidden? Gradients are compared, attacks checked, adversarial
-# examples classified at other tolerances, and two defences by the tolerance attacked with knowledge.
-# Needs: data.h5, a model, attack.h5. Makes: audit.h5, reevaluated.h5, randomised.h5, detection.h5.
+# examples classified at other tolerances, two defences by the tolerance attacked with knowledge, and
+# the adjoint solved at other tolerances.
+# Needs: data.h5, a model, attack.h5. Makes: audit.h5, reevaluated.h5, randomised.h5, detection.h5,
+# adjoint_sweep.h5.
 
 
 rule audit:
@@ -110,3 +112,30 @@ rule detect:
         "{wildcards.tolerance} by other tolerances: {wildcards.norm} epsilon {wildcards.epsilon}"
     script:
         "../scripts/detect.py"
+
+
+rule sweep:
+    input:
+        data=DATA,
+        weights=WEIGHTS,
+        spec=SPEC,
+    output:
+        sweep=result(SWEPT, "adjoint_sweep.h5"),
+    log:
+        paths.log("sweep", SWEPT),
+    benchmark:
+        paths.benchmark("sweep", SWEPT)
+    threads: CONFIG.compute.threads
+    resources:
+        gpu=GPUS,
+        mem_mb=megabytes(work.adjoint_sweep),
+        runtime=minutes(work.adjoint_sweep),
+    params:
+        code=code_of("sweep", modules=of_job(params.methods)),
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.adjoint_sweep),
+    message:
+        "Attacking {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance} with the "
+        "adjoint solved at other tolerances: {wildcards.norm} epsilon {wildcards.epsilon}"
+    script:
+        "../scripts/sweep.py"

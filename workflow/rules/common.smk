@@ -31,6 +31,7 @@ from node_robustness.grid.paths import (
     RANDOMISED,
     SHARD,
     SOLVED,
+    SWEPT,
     TRAINED,
     result,
 )

@@ -11,6 +11,7 @@ COLLECTED = {
     "reevaluated": of_experiment(stages.reevaluated, "reevaluated.h5"),
     "randomised": of_experiment(stages.randomised, "randomised.h5"),
     "detections": of_experiment(stages.detected, "detection.h5"),
+    "sweeps": of_experiment(stages.swept, "adjoint_sweep.h5"),
 }
 SHOWN = of_experiment(stages.shown, "attack.h5")
 

@@ -115,7 +115,7 @@ WRONG: list[tuple[str, object, str]] = [
         1,
         ": unknown key; known keys: datasets, models, seeds, tolerances, "
         "attacks, norms, epsilons, skip_broken, trajectories, audit, matrix, randomisation, "
-        "detection, paper, paper_attack",
+        "detection, adjoint_sweep, paper, paper_attack",
     ),
     ("experiments.e.trajectories.time", 5, ": unknown key; did you mean 'times'?"),
     ("datasets.d.sauce", "x", ": unknown key; did you mean 'source'?"),
@@ -553,6 +553,18 @@ WRONG: list[tuple[str, object, str]] = [
     ),
     ("experiments.e.detection", {"searches": 0}, ".searches: 0 must be 1 or more"),
     (
+        "experiments.e.adjoint_sweep",
+        {"tolerances": [0.5]},
+        ".tolerances: 0.5 is not in experiments.e.tolerances (0.001, 1)",
+    ),
+    (
+        "experiments.e.adjoint_sweep",
+        {},
+        ": it solves the adjoint of the paper's attack at other tolerances, and none of the "
+        "attacks is the paper's: name an attack by gradients with paper_attack, or remove "
+        "adjoint_sweep",
+    ),
+    (
         "experiments.e.trajectories.tolerances",
         [0.5],
         ": 0.5 is not in experiments.e.tolerances (0.001, 1)",
@@ -793,6 +805,21 @@ def test_a_transfer_that_is_named_needs_two_models_but_one_of_a_preset_does_not(
     ]
 
 
+def test_the_adjoint_is_swept_of_an_attack_that_can_follow_it():
+    swept = {"paper_attack": "bim", "adjoint_sweep": {}}
+    assert load(with_attacks(["bim"], **swept)).experiments["e"].adjoint_sweep
+    named = with_attacks(["square"], **swept | {"paper_attack": "square"})
+    assert mistakes(named) == [
+        "config: experiments.e.adjoint_sweep: it solves the adjoint of the paper's attack at other "
+        "tolerances, and square takes none: name an attack by gradients with paper_attack, or "
+        "remove adjoint_sweep"
+    ]
+    assert mistakes(with_attacks(["bim"], **swept | {"adjoint_sweep": {"images": 360}})) == [
+        "config: experiments.e.adjoint_sweep.images: 360 images are asked for, d has 359 to test: "
+        "lower it or leave it out"
+    ]
+
+
 @pytest.mark.parametrize(
     "changes", [{"randomisation": None}, {"tolerances": [1]}], ids=["null", "one tolerance"]
 )
@@ -979,6 +1006,7 @@ def test_the_full_base_is_right():
         ("models", "benchmarks"),
         ("attacks", "detection"),
         ("attacks", "Detection"),
+        ("attacks", "adjoint_sweep"),
         ("attacks", "Benchmarks"),
     ],
 )

@@ -46,6 +46,7 @@ VERDICT = [
     "matrix",
     "randomisation",
     "detection",
+    "adjoint_sweep",
     "checks",
 ]
 

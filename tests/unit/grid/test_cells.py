@@ -440,12 +440,29 @@ def test_defences_by_the_tolerance():
     ]
     chosen = {"norms": ["l2"], "epsilons": [0.1, "8/255"]}
     detection = chosen | {"tolerances": [1]}
-    asked = config(randomisation=chosen, detection=detection)
+    sweep = detection | {"backward_tolerances": [10]}
+    asked = config(
+        randomisation=chosen, detection=detection, adjoint_sweep=sweep, paper_attack="bim"
+    )
     assert {(r.norm, r.epsilon) for r in stages.randomised(asked, "e")} == {
         ("l2", 0.1),
         ("l2", 8 / 255),
     }
-    assert {(d.tolerance, d.norm) for d in stages.detected(asked, "e")} == {(1.0, "l2")}
+    for stage in (stages.detected, stages.swept):
+        assert {(d.tolerance, d.norm) for d in stage(asked, "e")} == {(1.0, "l2")}
+
+
+def test_the_adjoint_is_swept_where_it_is_asked_for():
+    assert list(stages.swept(config(paper_attack="bim"), "e")) == []
+    asked = config(paper_attack="bim", adjoint_sweep={})
+    assert [s.folder for s in stages.swept(asked, "e")] == [
+        f"e/d/M/seed-0/tau-{tau}/adjoint_sweep/linf/eps-0.1" for tau in ("0.001", "1")
+    ]
+    fixed = {"solver": {"method": "rk4", "steps": 9}}
+    assert (
+        list(stages.swept(config(paper_attack="bim", adjoint_sweep={}, model_keys=fixed), "e"))
+        == []
+    )
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,22 @@ def test_a_detector_compares_all_tolerances():
     }
 
 
+def test_a_sweep_has_the_steps_of_the_papers_attack_and_no_gradient():
+    asked = config(paper_attack="steps", adjoint_sweep={"backward_tolerances": [1, 1e-4]})
+    at = AT | {"norm": "linf", "epsilon": 0.2}
+    assert params.adjoint_sweep(asked, at) == {
+        "attack": "steps",
+        "method": "bim",
+        "iterations": 3,
+        "step": 0.1,
+        "early_stop": True,
+        "adjoint_norm": "full",
+        "images": 40,
+        "backward_tolerances": [1e-4, 1],
+    }
+    assert params.methods(asked, at) == ["node_robustness.attacks.bim"]
+
+
 def test_what_is_followed_and_probed():
     asked = config(trajectories={"times": 5, "epsilons": [0.2]})
     found = params.follow(asked, CELL)

@@ -22,7 +22,7 @@ COORDINATES = st.fixed_dictionaries(
         "shard": st.tuples(*[st.integers(0, 10**9)] * 2).map("{0[0]}-{0[1]}".format),
     }
 )
-PLACES = ["TRAINED", "SOLVED", "CELL", "SHARD", "RANDOMISED", "DETECTED"]
+PLACES = ["TRAINED", "SOLVED", "CELL", "SHARD", "RANDOMISED", "DETECTED", "SWEPT"]
 
 
 def named(pattern: str, values: dict) -> dict:
@@ -59,6 +59,10 @@ def test_paths_as_they_have_always_been():
         (
             paths.result(paths.DETECTED, "detection.h5"),
             "results/e/d/M/seed-3/tau-0.001/detection/linf/eps-8over255/detection.h5",
+        ),
+        (
+            paths.result(paths.SWEPT, "adjoint_sweep.h5"),
+            "results/e/d/M/seed-3/tau-0.001/adjoint_sweep/linf/eps-8over255/adjoint_sweep.h5",
         ),
         (paths.log("attack_shard", paths.SHARD), f"results/e/logs/attack_shard/{cell}/0-50.log"),
         (

@@ -81,6 +81,7 @@ def test_evaluations_are_those_of_the_tables(tmp_path, tables):
         ATTACK.replace("bim", "pgd"),
         "detect/toy/OON/seed-0/tau-0.01/linf/eps-0.2",
         "randomise/toy/OON/seed-0/linf/eps-0.2",
+        "sweep/toy/OON/seed-0/tau-0.01/adjoint_sweep/linf/eps-0.2",
     ],
 )
 def test_what_the_experiment_had_once_does_not_count(tmp_path, gone):
@@ -90,6 +91,7 @@ def test_what_the_experiment_had_once_does_not_count(tmp_path, gone):
         ATTACK.replace("bim", "apgd"): ["1 1 1"],
         "detect/toy/OON/seed-0/tau-0.01/linf/eps-0.1": ["1 1 1"],
         "randomise/toy/OON/seed-0/linf/eps-0.1": ["1 1 1"],
+        "sweep/toy/OON/seed-0/tau-0.01/adjoint_sweep/linf/eps-0.1": ["1 1 1"],
     }
     assert len(of_jobs(tmp_path, tables, **there)) == len(there)
     assert len(of_jobs(tmp_path, tables, **there, **{gone: ["1 1 1"]})) == len(there)

@@ -121,7 +121,8 @@ def test_what_was_not_measured_is_said(tmp_path):
         "audit)",
         "matrix)",
         "randomisation)",
-        "detection).",
+        "detection)",
+        "adjoint_sweep).",
     ]
     assert 'id="figure-audit"' not in page
     assert 'id="figure-costs"' not in page

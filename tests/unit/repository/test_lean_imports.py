@@ -71,5 +71,6 @@ def test_jobs_that_compute_import_no_tables():
         "reevaluate",
         "randomise",
         "detect",
+        "sweep",
     ]
     assert not of_scripts(*names) & TABLES

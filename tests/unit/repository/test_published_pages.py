@@ -30,8 +30,17 @@ def test_made_again_from_its_files_a_page_is_the_same(page):
 
 def test_every_figure_is_published():
     published = {path.relative_to(ROOT / "docs").as_posix() for path in PICTURES}
-    shown = {f"results/{page.stem}/{name}.svg" for page in PAGES for name in figures.ON_PAGE}
-    assert published >= shown
+    assert published >= {
+        f"results/{page.stem}/{name}.svg"
+        for page in PAGES
+        for name in figures.ON_PAGE
+        if figures.has_rows(name, filled(page))
+    }
+
+
+def filled(page):
+    """The tables of a page; a stage that a run leaves out has a table without rows."""
+    return {path.stem: pd.read_csv(path) for path in page.with_suffix("").glob("*.csv")}
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=[path.stem for path in PICTURES])

@@ -261,6 +261,7 @@ def test_every_rule_has_the_digest_of_its_script(name, text):
         ("audit/tolerance_matrix", {"reevaluate"}),
         ("audit/randomisation", {"randomise"}),
         ("audit/detection", {"detect"}),
+        ("audit/adjoint_sweep", {"sweep"}),
         ("trajectories/writer", {"trajectory"}),
         ("provenance/costs", {"report"}),
         ("provenance/manifest", {"report"}),

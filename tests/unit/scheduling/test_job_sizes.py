@@ -124,6 +124,13 @@ def test_what_the_sections_measure(section, stage, steps):
     assert stage(mnist, AT) == work.Work(17, expected, mnist.compute.batch_size)
 
 
+def test_a_sweep_attacks_once_with_each_gradient():
+    sweep = {"images": 17, "backward_tolerances": [1e-5, 1, 10]}
+    mnist = of_section("adjoint_sweep", **sweep)
+    steps = work.attack(mnist, AT | {"attack": "bim_adjoint"}).steps + 1
+    assert work.adjoint_sweep(mnist, AT) == work.Work(17, 4 * steps, mnist.compute.batch_size)
+
+
 def test_every_tolerance_is_evaluated_again():
     mnist = configured()
     taus = len(mnist.experiments["mnist_paper"].tolerances)

@@ -144,6 +144,8 @@ class Config(Section):
             for attack in experiment.attacks:
                 self._check_attack(where, experiment, attack)
             _chosen_from_the_grid(where, experiment)
+            if experiment.adjoint_sweep is not None:
+                self._check_swept(where, experiment.papers_attack)
         for model, settings in self.models.items():
             training = self.training_of(model)
             method = settings.solver.method
@@ -210,6 +212,17 @@ class Config(Section):
                 f"remove it, or add {' or '.join(attack.norms)} to norms"
             )
 
+    def _check_swept(self, where: str, name: str | None) -> None:
+        """Refuse a sweep of an attack whose gradient cannot be the adjoint's."""
+        attack = None if name is None else self.attacks[name]
+        if attack is None or not attack.by_gradient or attack.draws_tolerances:
+            named = "none of the attacks is the paper's" if name is None else f"{name} takes none"
+            raise ValueError(
+                f"{where}.adjoint_sweep: it solves the adjoint of the paper's attack at other "
+                f"tolerances, and {named}: name an attack by gradients with paper_attack, or "
+                "remove adjoint_sweep"
+            )
+
     def _check_transfer(
         self, where: str, experiment: Experiment, name: str, transfer: AnyAttack, made_by: str
     ) -> None:
@@ -264,7 +277,7 @@ def _chosen_from_the_grid(where: str, experiment: Experiment) -> None:
         "tolerances": experiment.tolerances,
         "epsilons": [e for n in experiment.norms for e in experiment.epsilons_for(n)],
     }
-    for section in ("trajectories", "matrix", "randomisation", "detection"):
+    for section in ("trajectories", "matrix", "randomisation", "detection", "adjoint_sweep"):
         for key, values in every.items():
             chosen: list[object] = getattr(getattr(experiment, section), key, None) or []
             for value in chosen:

@@ -65,7 +65,7 @@ class DataFile(Section):
 FOLDERS = {
     "datasets": ("tables", "figures", "claims", "logs", "benchmarks"),
     "models": ("benchmarks",),
-    "attacks": ("benchmarks", "detection"),
+    "attacks": ("benchmarks", "detection", "adjoint_sweep"),
 }
 # Properties that every object of JavaScript has: a figure cannot have a panel of such a name.
 NO_PANELS = (

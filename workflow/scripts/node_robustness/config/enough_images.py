@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from node_robustness.config.config import Config
 
 
-_MEASURED = ("trajectories", "audit", "randomisation", "detection")
+_MEASURED = ("trajectories", "audit", "randomisation", "detection", "adjoint_sweep")
 """The sections of an experiment that measure some of the test images."""
 
 

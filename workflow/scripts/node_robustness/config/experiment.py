@@ -146,6 +146,20 @@ class Detection(Section):
     search_iterations: Count = Field(5, description="gradient steps of each search")
 
 
+class AdjointSweep(Section):
+    """The paper's attack with its adjoint solved at other tolerances than the forward solve."""
+
+    images: Count = Field(300, description="the first test images, right or wrong")
+    norms: Norms | None = Field(None, description="norms of the attack; the first one if unset")
+    epsilons: Numbers | None = Field(
+        None, description="their epsilons; the middle one of each norm if unset"
+    )
+    tolerances: Numbers | None = Field(None, description="of the forward solve; all if unset")
+    backward_tolerances: Tolerances = Field(
+        [1e-5, 1e-3, 0.1, 10], description="of the adjoint's backward solve"
+    )
+
+
 class Experiment(Section):
     """One grid: the product of its lists, without combinations that have no meaning."""
 
@@ -183,6 +197,11 @@ class Experiment(Section):
     detection: Detection | None = Field(
         Detection(),
         description="test detectors of adversarial examples; null disables it",
+    )
+    adjoint_sweep: AdjointSweep | None = Field(
+        None,
+        description="repeat the paper's attack with the adjoint solved at other tolerances; off "
+        "unless it is given, `{}` for its defaults",
     )
     paper: Literal["mnist", "cifar10"] | None = Field(
         None, description="show the paper's values of this dataset next to those of the run"

@@ -122,6 +122,17 @@ FIGURES = {
         unmeasured="detection of adversarial examples (detection)",
         page_section=_DEFENCES,
     ),
+    "adjoint_sweep": FigureEntry(
+        "The adjoint at other tolerances",
+        "Robust accuracy under the paper's attack by the tolerance of its backward solve.",
+        ("adjoint_sweep",),
+        "The network is solved at the forward tolerance throughout. A line that rises shows "
+        "gradients masked by an inaccurate backward solve. What is left between its left end and "
+        "the dashed line is masked by the adjoint itself: the equation has another gradient than "
+        "the steps that the solver took.",
+        unmeasured="the adjoint at other tolerances (adjoint_sweep)",
+        page_section=_GRADIENTS,
+    ),
     "checks": FigureEntry(
         "Sanity checks",
         "Outcome of every sanity check.",

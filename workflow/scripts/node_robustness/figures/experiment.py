@@ -8,6 +8,7 @@ import pandas as pd
 
 from node_robustness.figures import (
     adaptive_cost,
+    adjoint_sweep,
     attack_suite,
     audit,
     checks,
@@ -32,7 +33,8 @@ from node_robustness.figures.catalogue import DRAWN, EXAMPLE_PICTURES, FIGURES, 
 from node_robustness.tables.image_pages import Pages
 
 _MODULES = (
-    *(adaptive_cost, attack_suite, audit, checks, clean, curves, detection, examples, growth),
+    *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks, clean, curves, detection),
+    *(examples, growth),
     *(images, margins, matrix, nfe, protocols, randomisation, responsible, robust, success),
     *(trajectories, verdicts),
 )

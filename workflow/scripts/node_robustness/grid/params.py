@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from node_robustness.config.config import Config
-from node_robustness.config.experiment import Audit, Detection, Randomisation
+from node_robustness.config.experiment import AdjointSweep, Audit, Detection, Randomisation
 from node_robustness.grid import attack_settings, sources
 from node_robustness.grid.cells import RK4_STEPS, TIGHT_TOLERANCE, Cell, adaptive
 from node_robustness.grid.shards import Shard
@@ -94,10 +94,10 @@ def attack(config: Config, at: Coordinates) -> dict[str, Any]:
 
 
 def methods(config: Config, at: Coordinates) -> list[str]:
-    """The modules of the methods that an attack uses."""
-    return [
-        f"node_robustness.attacks.{name}" for name in attack_settings.methods(config, at["attack"])
-    ]
+    """The modules of the methods that an attack uses; without one in `at`, the paper's."""
+    name = at["attack"] if "attack" in at else papers_attack(config, at)
+    assert name is not None
+    return [f"node_robustness.attacks.{method}" for method in attack_settings.methods(config, name)]
 
 
 def part(config: Config, at: Coordinates) -> list[int]:
@@ -111,7 +111,9 @@ def images_of_part(config: Config, at: Coordinates) -> int:
     return Shard.named(at["shard"]).end
 
 
-def images_of(config: Config, at: Coordinates, section: Audit | Randomisation | Detection) -> int:
+def images_of(
+    config: Config, at: Coordinates, section: Audit | Randomisation | Detection | AdjointSweep
+) -> int:
     """How many test images a section of an experiment measures: never more than are attacked.
 
     Before data are prepared it may be more than there are.
@@ -180,6 +182,24 @@ def detection(config: Config, at: Coordinates) -> dict[str, Any]:
         "images": images_of(config, at, section),
         "tolerances": sorted(experiment.tolerances),
         "step": section.relative_step * at["epsilon"],
+    }
+
+
+def adjoint_sweep(config: Config, at: Coordinates) -> dict[str, Any]:
+    """The paper's attack in a cell, and the tolerances at which its adjoint is solved."""
+    experiment = config.experiments[at["experiment"]]
+    section, name = experiment.adjoint_sweep, experiment.papers_attack
+    assert section is not None
+    assert name is not None
+    settings = attack_settings.attack_settings(config, Cell(**coordinates(config, at), attack=name))
+    for key in ("gradient", "adjoint_tolerance", "surrogate"):
+        settings.pop(key, None)
+    return {
+        "adjoint_norm": "full",  # the paper's, unless the attack says otherwise
+        **settings,
+        "attack": name,
+        "images": images_of(config, at, section),
+        "backward_tolerances": sorted(section.backward_tolerances),
     }
 
 

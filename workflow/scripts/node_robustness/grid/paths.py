@@ -31,9 +31,11 @@ SHARD_FILE = "attack-{shard}.h5"
 """The name of a shard's file, among the results of its cell."""
 RANDOMISED = f"{TRAINED}/{_PERTURBED}"
 DETECTED = f"{SOLVED}/{_PERTURBED}"
+SWEPT = f"{SOLVED}/adjoint_sweep/{_PERTURBED}"
 
-_OF_MODELS = (TRAINED, SOLVED, CELL, SHARD, RANDOMISED, DETECTED)
-"""The places of jobs on a model; no path has two of them, as each has another number of parts."""
+_OF_MODELS = (TRAINED, SOLVED, SWEPT, CELL, SHARD, RANDOMISED, DETECTED)
+"""The places of jobs on a model. The first that a path has is its place: no attack is called like
+another stage's folder, and all other places differ in their number of parts."""
 
 # Where results of a place lie in another folder than that of its coordinates.
 _FOLDERS = {

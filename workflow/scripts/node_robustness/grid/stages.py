@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from node_robustness.config.attack import GradientAttack
 from node_robustness.config.config import Config
-from node_robustness.config.experiment import Detection, Experiment, Randomisation
+from node_robustness.config.experiment import AdjointSweep, Detection, Experiment, Randomisation
 from node_robustness.grid import paths
 from node_robustness.grid.cells import (
     Cell,
@@ -32,13 +32,28 @@ class RandomisedCell(Trained):
 
 
 @dataclass(frozen=True)
-class DetectionCell(Solved):
-    """A model at a tolerance, with a detector, under attacks of a norm and an epsilon."""
-
-    PLACE: ClassVar[str] = paths.DETECTED
+class PerturbedCell(Solved):
+    """A model at a tolerance, under attacks of a norm and an epsilon that a section makes."""
 
     norm: str
     epsilon: float
+
+
+@dataclass(frozen=True)
+class DetectionCell(PerturbedCell):
+    """One with a detector."""
+
+    PLACE: ClassVar[str] = paths.DETECTED
+
+
+@dataclass(frozen=True)
+class SweepCell(PerturbedCell):
+    """One under the paper's attack, its adjoint solved at several tolerances."""
+
+    PLACE: ClassVar[str] = paths.SWEPT
+
+
+AnyPerturbedCell = TypeVar("AnyPerturbedCell", bound=PerturbedCell)
 
 
 def fitted(config: Config, name: str) -> Iterator[Trained]:
@@ -126,19 +141,39 @@ def detected(config: Config, name: str) -> Iterator[DetectionCell]:
     """Every model at a tolerance whose adversarial examples other tolerances are to detect."""
     experiment = config.experiments[name]
     section = experiment.detection
-    if section is None or len(experiment.tolerances) == 1:
-        return
+    if section is not None and len(experiment.tolerances) > 1:
+        yield from _perturbed(config, name, section, DetectionCell)
+
+
+def swept(config: Config, name: str) -> Iterator[SweepCell]:
+    """Every model at a tolerance whose adjoint is to be solved at others."""
+    experiment = config.experiments[name]
+    section, attack = experiment.adjoint_sweep, experiment.papers_attack
+    if section is not None and attack is not None:
+        for cell in _perturbed(config, name, section, SweepCell):
+            if cell.norm in config.attacks[attack].norms:
+                yield cell
+
+
+def _perturbed(
+    config: Config,
+    name: str,
+    section: Detection | AdjointSweep,
+    kind: type[AnyPerturbedCell],
+) -> Iterator[AnyPerturbedCell]:
+    """The cells of a section: models whose images each take steps that a tolerance bounds."""
+    experiment = config.experiments[name]
     for item in solved(config, name):
         tau = item.tolerance
         if not stepped_alone(config.models[item.model]):
             continue
         if tau is not None and tau in (section.tolerances or experiment.tolerances):
             for norm, epsilon in perturbations(experiment, section):
-                yield DetectionCell(name, item.dataset, item.model, item.seed, tau, norm, epsilon)
+                yield kind(name, item.dataset, item.model, item.seed, tau, norm, epsilon)
 
 
 def perturbations(
-    experiment: Experiment, section: Randomisation | Detection
+    experiment: Experiment, section: Randomisation | Detection | AdjointSweep
 ) -> Iterator[tuple[str, float]]:
     """The norms and epsilons of a section: unless it says otherwise, the first and the middle."""
     for norm in section.norms or experiment.norms[:1]:

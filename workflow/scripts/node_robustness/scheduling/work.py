@@ -101,6 +101,16 @@ def detection(config: Config, at: Coordinates) -> Work:
     return passes(config, at, 2 * section.iterations + searched, section.images)
 
 
+def adjoint_sweep(config: Config, at: Coordinates) -> Work:
+    """The work of the paper's attack with a direct gradient and with every adjoint."""
+    experiment = config.experiments[at["experiment"]]
+    section, name = experiment.adjoint_sweep, experiment.papers_attack
+    assert section is not None
+    assert name is not None
+    steps = config.attacks[name].steps(config.attacks) + 2  # the evaluation, and a clean gradient
+    return passes(config, at, steps * (len(section.backward_tolerances) + 1), section.images)
+
+
 def passes(config: Config, at: Coordinates, steps: int, images: int | None = None) -> Work:
     """The work of so many gradient steps, or passes, over some of the test images, or all."""
     dataset = config.datasets[at["dataset"]]

@@ -37,6 +37,7 @@ TABLES = {
     "matrix": TableEntry("adversarial examples evaluated at other tolerances"),
     "randomisation": TableEntry("accuracy with a tolerance drawn at random"),
     "detection": TableEntry("detection by the disagreement of tolerances and by confidence"),
+    "adjoint_sweep": TableEntry("the paper's attack with its adjoint solved at other tolerances"),
     "trajectories": TableEntry("perturbations along t", medians_alone=True),
     "trajectory_summary": TableEntry("perturbations along t, summarised by cell"),
     "responsible": TableEntry("repairs of every interval of t"),

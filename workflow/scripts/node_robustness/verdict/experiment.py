@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from node_robustness.tables import audit, evaluation, trajectories, trajectory_summary
+from node_robustness.tables import (
+    adjoint_sweep,
+    audit,
+    evaluation,
+    trajectories,
+    trajectory_summary,
+)
 from node_robustness.verdict import comparisons, gains, protocols, verdicts
 from node_robustness.verdict.checks import check_table
 
@@ -20,7 +26,8 @@ def of_experiment(
     Args:
         files: By name: ``histories`` of training; files of the kinds "clean", "attack"
             (``attacks``), "trajectory" (``trajectories``), "probe" (``probes``), "audit"
-            (``audits``), "reevaluated", "randomised" and "detection" (``detections``).
+            (``audits``), "reevaluated", "randomised", "detection" (``detections``) and
+            "adjoint_sweep" (``sweeps``).
         paper: Name of the paper's attack, None without one.
         training_tolerances: Tolerance in training, by model.
 
@@ -54,6 +61,7 @@ def of_experiment(
         "randomisation": audit.randomisation_table(files["randomised"]),
         "detection": audit.detection_table(files["detections"]),
         "roc": audit.roc_table(files["detections"]),
+        "adjoint_sweep": adjoint_sweep.sweep_table(files["sweeps"]),
         "checks": checks,
         "comparisons": comparisons.comparison_table(replicated, paper, training_tolerances),
         "verdicts": verdict,

@@ -1,0 +1,48 @@
+"""Repeat the paper's attack with its adjoint solved at other tolerances than the forward solve."""
+
+import time
+from pathlib import Path
+
+from node_robustness.attacks.make import make
+from node_robustness.audit.adjoint_sweep import sweep, write_sweep
+from node_robustness.files.atomic import sha256
+from node_robustness.jobs import devices
+from node_robustness.jobs.log import bar, job
+from node_robustness.models import checkpoints
+from node_robustness.models.evaluation import measured_images
+from node_robustness.models.memory import images_at_a_time
+
+with job(snakemake.log[0]):
+    compute, device = devices.set_up(snakemake.config)
+    coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
+    model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    model = model.at(tolerance=coordinates["tolerance"])
+    test, images, labels = measured_images(Path(snakemake.input.data), settings["images"], device)
+    backward = settings["backward_tolerances"]
+    batch_size = min(
+        images_at_a_time(compute, model.at(gradient=gradient), images)
+        for gradient in ("direct", "adjoint")
+    )
+    started = time.perf_counter()
+    with bar(len(images) * (len(backward) + 1), "attacked") as progress:
+        found = sweep(
+            model,
+            images,
+            labels,
+            make(settings, coordinates["norm"], coordinates["epsilon"]),
+            backward,
+            adjoint_norm=settings["adjoint_norm"],
+            index=test.index.tolist(),
+            seed=coordinates["seed"],
+            batch_size=batch_size,
+            progress=progress.update,
+        )
+    write_sweep(
+        Path(snakemake.output.sweep),
+        {**coordinates, **settings, "weights_sha256": sha256(snakemake.input.weights)},
+        test.index,
+        test.labels,
+        found,
+        seconds=time.perf_counter() - started,
+        device=devices.describe(device),
+    )
