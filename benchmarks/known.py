@@ -10,6 +10,7 @@ import copy
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -167,11 +168,11 @@ def evaluated(
     for item in stages.audited(config, name):
         report_cell(f"{item.folder}/audit")
         audits.append(_audit(folder, config, item, nets, images, labels))
-    # Expensive attacks read what the cheaper ones have broken.
-    cells = sorted(
-        grid_cells.cells(config, name), key=lambda cell: bool(attack_settings.cheaper(config, cell))
-    )
-    for cell in cells:
+    # Expensive attacks read what others have broken.
+    before = {
+        cell: attack_settings.cheaper(config, cell) for cell in grid_cells.cells(config, name)
+    }
+    for cell in TopologicalSorter(before).static_order():
         report_cell(cell.folder)
         attacked.append(_attack(folder, config, cell, nets, images, labels))
     groups = protocols.read_attacked(attacked)

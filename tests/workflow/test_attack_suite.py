@@ -131,24 +131,37 @@ def with_expensive(skip=True, **changes):
 def spared(finished, tmp_path_factory):
     folder = shutil.copytree(finished, tmp_path_factory.mktemp("spared") / "run")
     run = snakemake(folder, *expensive_cells(), config=with_expensive())
-    # Three expensive cells, and the cheap one at the smallest epsilon that spares them work.
-    assert run.jobs == {"attack": 4}
+    # Three expensive cells, and the cheap one at both epsilons, which spares them work.
+    assert run.jobs == {"attack": 5}
     return folder
 
 
-def test_expensive_attacks_leave_out_what_a_cheaper_one_broke(spared):
+LEFT_OUT_BY = {
+    ("squares", 0.1): {"steps": 0.1, "least": 0.3},
+    ("squares", 0.3): {"steps": 0.3, "least": 0.3},
+    ("least", 0.3): {"steps": 0.1},
+}
+
+
+@pytest.mark.parametrize(("attack", "epsilon"), LEFT_OUT_BY)
+def test_expensive_attacks_leave_out_what_attacks_before_them_broke(spared, attack, epsilon):
+    within = 0.1 if attack == "least" else epsilon
+    broken = False
+    for other, at in LEFT_OUT_BY[attack, epsilon].items():
+        with h5py.File(spared / f"{OON}/tau-1/{other}/linf/eps-{at:g}/attack.h5") as file:
+            sizes = file["perturbation_linf"][:]
+            broken |= file["success"][:] & (sizes <= within * (1 + 1e-5))
     with h5py.File(spared / f"{OON}/tau-1/steps/linf/eps-0.1/attack.h5") as file:
-        broken, right = file["success"][:], file["attacked"][:]
+        right = file["attacked"][:]
         assert not file["skipped"][:].any()
     assert 0 < broken.sum() < right.sum()
-    for path in expensive_cells():
-        with h5py.File(spared / path) as file:
-            np.testing.assert_array_equal(file["skipped"][:], broken)
-            np.testing.assert_array_equal(file["attacked"][:], right & ~broken)
-            assert not file["success"][:][broken].any()
-            assert not file["perturbation_linf"][:][broken].any()
-            skips = json.loads(file.attrs["settings"])["skips"]
-        assert skips == {"broken_by": {"steps": 0.1}, "within": 0.1}
+    with h5py.File(spared / f"{OON}/tau-1/{attack}/linf/eps-{epsilon:g}/attack.h5") as file:
+        np.testing.assert_array_equal(file["skipped"][:], broken)
+        np.testing.assert_array_equal(file["attacked"][:], right & ~broken)
+        assert not file["success"][:][broken].any()
+        assert not file["perturbation_linf"][:][broken].any()
+        skips = json.loads(file.attrs["settings"])["skips"]
+    assert skips == {"broken_by": LEFT_OUT_BY[attack, epsilon], "within": within}
 
 
 def test_the_strongest_protocol_is_the_same_where_nothing_is_left_out(spared, tmp_path):
@@ -157,7 +170,8 @@ def test_the_strongest_protocol_is_the_same_where_nothing_is_left_out(spared, tm
     assert run.jobs == {"attack": 3}
     tables = []
     for folder in (spared, whole):
-        paths = [*expensive_cells(), f"{OON}/tau-1/steps/linf/eps-0.1/attack.h5"]
+        cheap = [f"{OON}/tau-1/steps/linf/eps-{epsilon}/attack.h5" for epsilon in (0.1, 0.3)]
+        paths = [*expensive_cells(), *cheap]
         (group,) = read_attacked(folder / path for path in paths)
         assert any(one.skipped.any() for one in group.attempts) == (folder == spared)
         tables.append(protocol_table([group], None))
@@ -169,6 +183,6 @@ def test_the_strongest_protocol_is_the_same_where_nothing_is_left_out(spared, tm
 def test_another_cheap_attack_runs_the_expensive_ones_again(spared):
     assert plan(spared, *expensive_cells(), config=with_expensive()).jobs == {}
     changed = with_expensive(attacks__steps__iterations=4)
-    assert plan(spared, *expensive_cells(), config=changed).jobs == {"attack": 4}
+    assert plan(spared, *expensive_cells(), config=changed).jobs == {"attack": 5}
     others = with_expensive(experiments__tiny__attacks=[*SPARED, "fgsm"])
-    assert plan(spared, *expensive_cells(), config=others).jobs == {"attack": 4}
+    assert plan(spared, *expensive_cells(), config=others).jobs == {"attack": 5}

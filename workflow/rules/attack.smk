@@ -1,7 +1,7 @@
 # One attack on one model at one tolerance, norm and epsilon: a cell of the grid. An attack on many
 # images runs in shards, in parallel, which are merged into the same file.
 # Needs: data.h5, a model, the model whose adversarial examples are transferred, and the attack.h5 of
-# cheaper attacks whose broken images are left out. Makes: attack.h5.
+# other attacks whose broken images are left out. Makes: attack.h5.
 
 
 rule attack:

@@ -181,9 +181,9 @@ def test_the_model_that_makes_adversarial_examples_for_another():
     ]
 
 
-def test_cheaper_attacks_at_the_smallest_epsilon():
+def test_cheaper_attacks_at_the_epsilon_of_a_cell():
     at = CELL | {"attack": "squares"}
-    cheaper = "results/e/d/M/seed-3/tau-0.001/steps/linf/eps-0.1/attack.h5"
+    cheaper = "results/e/d/M/seed-3/tau-0.001/steps/linf/eps-0.2/attack.h5"
     assert inputs.cheaper_attacks(config(), at) == [cheaper]
     assert inputs.cheaper_attacks(config(skip_broken=False), at) == []
 

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -216,6 +217,40 @@ def test_skipping_what_cheaper_attacks_broke_changes_no_verdict(correct, sizes):
         measure = next(c.measure for c in CHECKS if c.name == check)
         before, after = (measure(Evidence([g], {}, None, [])) for g in (whole, spared))
         assert before == after
+
+
+def leaving_out_at_the_own_epsilon(group):
+    """The same attacks, of which `apgd` leaves out what `bim` broke within the same epsilon."""
+    attempts = []
+    for cheap, one in itertools.product(group.attempts, group.attempts):
+        if (cheap.attack, one.attack) == ("bim", "apgd") and cheap.epsilon == one.epsilon:
+            spared = skipping(attacked(group.correct, cheap, one), ["bim"], one.epsilon)
+            attempts += spared.attempts
+    return replace(group, attempts=tuple(attempts))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.booleans(), min_size=6, max_size=6),
+    st.fixed_dictionaries({(name, e): SIZES for name in ("bim", "apgd") for e in EPSILONS}),
+)
+def test_skipping_what_is_broken_at_the_own_epsilon_misses_smaller_examples_alone(correct, sizes):
+    whole = attacked(
+        correct,
+        *(attempt(a, e, found, correct, **METHODS[a]) for (a, e), found in sizes.items()),
+    )
+    spared = leaving_out_at_the_own_epsilon(whole)
+    originals = {(one.attack, one.epsilon): one for one in whole.attempts}
+    assert len(originals) == len(spared.attempts)
+    for epsilon in EPSILONS:
+        more = spared.strongest(epsilon) & ~whole.strongest(epsilon)
+        missed = np.zeros(6, bool)
+        for one in spared.attempts:
+            if one.epsilon > epsilon:  # it could have found an example for a smaller epsilon
+                before = originals[one.attack, one.epsilon]
+                missed |= one.skipped & within(before.size, epsilon)
+        assert not (more & ~missed).any()
+        assert not (whole.strongest(epsilon) & ~spared.strongest(epsilon)).any()
 
 
 def test_the_suite_of_an_attack_that_skips_is_cumulative(tmp_path):

@@ -14,10 +14,8 @@ _COUNTS = ("iterations", "restarts", "targets", "search_steps", "halvings", "que
 class AnyAttack(Section):
     """What all attacks have."""
 
-    EXPENSIVE: ClassVar[bool] = False
-    """Whether it leaves out images that cheaper attacks have broken (`attack_settings.cheaper`)."""
     SPARES: ClassVar[bool] = False
-    """Whether expensive attacks may leave out the images that it has broken."""
+    """Whether other attacks may leave out the images that it has broken."""
     IN_STEPS: ClassVar[bool] = False
     """Whether it is a plain descent by steps of one length: only these can be transferred."""
 
@@ -31,6 +29,11 @@ class AnyAttack(Section):
     @property
     def minimal(self) -> bool:
         """Whether it looks for the smallest perturbation: one cell, of the largest epsilon."""
+        return False
+
+    @property
+    def expensive(self) -> bool:
+        """Whether it leaves out images that other attacks broke (`attack_settings.cheaper`)."""
         return False
 
     @property

@@ -8,7 +8,6 @@ from pydantic import (
     model_validator,
 )
 
-from node_robustness.config.methods import METHODS
 from node_robustness.config.presets import PAPER_ATTACK, PRESETS, expand
 from node_robustness.config.values import (
     Count,
@@ -27,8 +26,6 @@ from node_robustness.config.values import (
 )
 from node_robustness.numbers import label
 from node_robustness.shapes.datasets import FEWEST_TO_PROBE
-
-_EXPENSIVE = ", ".join(name for name, method in METHODS.items() if method.EXPENSIVE)
 
 
 class Trajectories(Section):
@@ -177,8 +174,8 @@ class Experiment(Section):
     )
     skip_broken: bool = Field(
         True,
-        description=f"expensive attacks ({_EXPENSIVE}) leave out the images that a cheaper "
-        "attack by gradients broke within the smallest epsilon; no verdict depends on it "
+        description="apgd with targets, and square, leave out the images that a cheaper attack by "
+        "gradients broke within the same epsilon; cw and fab those broken within the smallest "
         "(docs/attacks.md)",
     )
     trajectories: Trajectories | None = Field(

@@ -13,31 +13,51 @@ from node_robustness.grid.stages import is_reevaluated
 def cheaper(config: Config, cell: Cell) -> list[Cell]:
     """The cells whose broken images a cell leaves out: none unless its attack is expensive.
 
-    An image that they broke within the smallest epsilon is broken at every epsilon, whatever the
-    expensive attack would find. An image that they broke at a larger epsilon is attacked there: the
-    expensive attack could find a smaller perturbation, which counts at the smaller epsilons too.
+    An image that they broke within the epsilon of `_left_out_within` is broken there, whatever the
+    expensive attack would find. An attack of gradients leaves out what those broke that are not
+    expensive; a black box, which asks whether it breaks what no gradient does, what any of them
+    broke. So no two cells wait for each other.
 
     Only images that attacks by gradients broke are left out. Whether a black box or random noise
     breaks what gradients do not is another question, for which all gradients must fail. The paper's
-    attack, and adversarial examples that are classified at other tolerances, leave no image out.
+    attack, those of its method (with which its gradient is compared), and adversarial examples that
+    are classified at other tolerances, leave no image out.
     """
     experiment = config.experiments[cell.experiment]
-    own = config.attacks[cell.attack]
+    own, papers = config.attacks[cell.attack], experiment.papers_attack
     if (
         not experiment.skip_broken
-        or not own.EXPENSIVE
-        or cell.attack == experiment.papers_attack
+        or not own.expensive
+        or (papers is not None and own.method == config.attacks[papers].method)
         or is_reevaluated(config, cell)
     ):
         return []
+    within = _left_out_within(config, cell)
+
+    def nearest(attack: AnyAttack) -> float:
+        """That epsilon, or the only one of an attack that looks for the smallest perturbation."""
+        return min(e for e in epsilons(attack, experiment, cell.norm) if e >= within)
+
     every = ((name, config.attacks[name]) for name in experiment.attacks)
     return [
-        replace(cell, attack=name, epsilon=min(epsilons(attack, experiment, cell.norm)))
+        replace(cell, attack=name, epsilon=nearest(attack))
         for name, attack in every
         if attack.SPARES
-        and not attack.EXPENSIVE
+        and not (attack.expensive and own.by_gradient)
         and can_run(attack, config.models[cell.model], cell.norm)
     ]
+
+
+def _left_out_within(config: Config, cell: Cell) -> float:
+    """Within which epsilon a broken image is left out by a cell of an expensive attack.
+
+    An attack at one epsilon leaves out what is broken within that epsilon: at the smaller ones, it
+    has cells of its own. An attack that looks for the smallest perturbation has one cell, whose
+    sizes count at every epsilon: it leaves out what is broken within the smallest.
+    """
+    if not config.attacks[cell.attack].minimal:
+        return cell.epsilon
+    return min(config.experiments[cell.experiment].epsilons_for(cell.norm))
 
 
 def methods(config: Config, attack: str) -> list[str]:
@@ -74,7 +94,7 @@ def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
     if spared_by:
         settings["skips"] = {
             "broken_by": {other.attack: other.epsilon for other in spared_by},
-            "within": min(config.experiments[cell.experiment].epsilons_for(cell.norm)),
+            "within": _left_out_within(config, cell),
         }
     return settings
 

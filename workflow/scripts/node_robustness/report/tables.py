@@ -341,9 +341,9 @@ VIEWS = {
         "attacks",
         "Attacks: success rate among the attacked images and robust accuracy among all, with "
         "exact 95 % intervals. The attacked images are those classified correctly. An expensive "
-        "attack skips those that a cheaper attack broke within the smallest ε; no verdict depends "
-        "on this. Iterations, perturbations (plain norms) and evaluations are means over the "
-        "successes.",
+        "attack skips those that another attack broke within this ε (one that looks for the "
+        "smallest perturbation: within the smallest ε). Iterations, perturbations (plain norms) "
+        "and evaluations are means over the successes.",
         {
             **_SOLVED,
             "Attack": _text("attack"),

@@ -1,6 +1,6 @@
 """The settings of Auto-PGD."""
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,8 +16,6 @@ BUILT_IN = {
 class APGDSettings(GradientAttack):
     """Auto-PGD: sets its step size itself."""
 
-    EXPENSIVE: ClassVar[bool] = True
-
     method: Literal["apgd"] = Field(description="apgd")
     loss: Literal["ce", "dlr"] = Field(
         "ce", description="ce: cross-entropy; dlr: difference of logits ratio"
@@ -29,6 +27,11 @@ class APGDSettings(GradientAttack):
         description="only for dlr: aim at this many classes in turn (at most all but the label); "
         "untargeted if unset",
     )
+
+    @property
+    def expensive(self) -> bool:
+        """See `AnyAttack.expensive`: a run for each of several targets is."""
+        return self.targets is not None
 
     @model_validator(mode="after")
     def _targets_need_dlr(self) -> Self:

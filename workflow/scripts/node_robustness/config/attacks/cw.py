@@ -1,6 +1,6 @@
 """The settings of Carlini and Wagner's attack."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,8 +12,6 @@ BUILT_IN = {"cw": {"method": "cw"}}
 
 class CarliniWagnerSettings(GradientAttack):
     """Carlini and Wagner's attack: the smallest perturbation in L2."""
-
-    EXPENSIVE: ClassVar[bool] = True
 
     method: Literal["cw"] = Field(description="cw")
     iterations: Count = Field(200, description="gradient steps for each weight of the loss")
@@ -31,4 +29,9 @@ class CarliniWagnerSettings(GradientAttack):
     @property
     def minimal(self) -> bool:
         """See `AnyAttack.minimal`."""
+        return True
+
+    @property
+    def expensive(self) -> bool:
+        """See `AnyAttack.expensive`."""
         return True

@@ -1,6 +1,6 @@
 """The settings of the Square attack."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -16,7 +16,10 @@ BUILT_IN = {
 class SquareSettings(AnyAttack):
     """Square attack: random squares, kept where they help; needs no gradient."""
 
-    EXPENSIVE: ClassVar[bool] = True
-
     method: Literal["square"] = Field(description="square")
     queries: Count = Field(5000, description="passes of an image through the model at most")
+
+    @property
+    def expensive(self) -> bool:
+        """See `AnyAttack.expensive`."""
+        return True
