@@ -38,7 +38,7 @@ from node_robustness.models.evaluation import evaluate
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.sizes import broken_within
 from node_robustness.perturbations.streams import Streams
-from node_robustness.verdict import comparisons, protocols, verdicts
+from node_robustness.verdict import attack_tables, protocols, verdicts
 from node_robustness.verdict.checks import check_table
 
 TRAINING_IMAGES = 1297
@@ -177,13 +177,13 @@ def evaluated(
         attacked.append(_attack(folder, config, cell, nets, images, labels))
     groups = protocols.read_attacked(attacked)
     checked = check_table(clean, groups, audits, [])
-    items = comparisons.replicated(groups)
+    networks = protocols.protocol_table(groups, experiment.papers_attack)
     return Evaluated(
         groups,
-        protocols.suite_table(groups),
-        protocols.protocol_table(groups, experiment.papers_attack),
+        attack_tables.suite_table(groups),
+        networks,
         checked,
-        verdicts.verdict_table(items, checked, experiment.papers_attack),
+        verdicts.verdict_table(networks, checked),
     )
 
 

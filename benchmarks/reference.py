@@ -50,8 +50,8 @@ DESIGNS = {
 MASKS = {"SATURATED": known.saturated, "QUANTISED": known.Quantised.of}
 EPOCHS = 10
 EXPECTED = {
-    "RES": {verdicts.HOLDS, verdicts.UNDECIDED},
-    "HARDENED": {verdicts.HOLDS},
+    "RES": {verdicts.SURVIVES, verdicts.UNDECIDED},
+    "HARDENED": {verdicts.SURVIVES},
     "SATURATED": {verdicts.MASKED},
     "QUANTISED": {verdicts.MASKED},
 }

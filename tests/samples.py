@@ -217,22 +217,34 @@ def sizes_leaving(share: float, n: int, epsilon: float = 0.1) -> np.ndarray:
 
 SUITE = {
     "bim_adjoint": {"method": "bim", "gradient": "adjoint"},
-    "apgd": {"method": "apgd", "gradient": "direct", "iterations": 100},
-    "pgd_surrogate": {"method": "pgd", "gradient": "surrogate", "iterations": 40},
-    "square": {"method": "square", "gradient": None},
+    "bim_direct": {"method": "bim", "gradient": "direct"},
+    "apgd_ce": {"method": "apgd", "gradient": "direct", "iterations": 100, "loss": "ce"},
+    "apgd_t": {"method": "apgd", "gradient": "direct", "iterations": 100, "loss": "dlr"}
+    | {"targets": 9},
+    "apgd_surrogate": {"method": "apgd", "gradient": "surrogate", "iterations": 100, "loss": "ce"},
+    "square": {"method": "square", "gradient": None, "queries": 1000},
     "noise": {"method": "noise", "gradient": None},
 }
 
 
-def write_suite(folder: Path, n: int, paper: float, strongest: float, **where) -> list[Path]:
-    """All kinds of attacks on n images, robust in these shares; apgd and square are the best."""
+def write_suite(
+    folder: Path, n: int, paper: float, strongest: float, corrected: float | None = None, **where
+) -> list[Path]:
+    """All kinds of attacks on n images, robust in these shares.
+
+    The paper's attack leaves `paper`, the same steps along direct gradients `corrected` (as much if
+    None), all strong attacks `strongest`, and noise everything.
+    """
+    shares = {"bim_adjoint": paper, "bim_direct": paper if corrected is None else corrected}
+    shares["noise"] = 1.0
     paths = []
-    shares = {"bim_adjoint": paper, "pgd_surrogate": paper, "noise": 1.0}
     for attack, settings in SUITE.items():
-        if attack == "pgd_surrogate" and where.get("tolerance", 0.1) is None:
+        plain = where.get("tolerance", 0.1) is None
+        if attack == "apgd_surrogate" and plain:
             continue
+        own = settings | ({"gradient": "direct"} if plain and settings["gradient"] else {})
         sizes = sizes_leaving(shares.get(attack, strongest), n, where.get("epsilon", 0.1))
-        paths.append(write_attempt(folder, cell(attack, **where) | settings, sizes))
+        paths.append(write_attempt(folder, cell(attack, **where) | own, sizes))
     return paths
 
 
@@ -323,7 +335,8 @@ def write_detection(
         "clean_scores": np.array([clean, [1 - score for score in clean]], np.float32).T,
         "scores": np.stack([scores, 1 - scores], axis=2),
         "success": np.array([fooled, fooled, everything], bool).T,
-        "perturbation_linf": np.full(scores.shape, 0.1, np.float32),
+        # Larger than the smallest epsilon of these files, so that no attack's outcome changes.
+        "perturbation_linf": np.full(scores.shape, 0.2, np.float32),
         "perturbation_l2": np.full(scores.shape, 0.3, np.float32),
     }
     return write(folder / f"detection-{name(settings)}.h5", "detection", settings, arrays)
@@ -339,8 +352,11 @@ def write_sweep(
         "backward_tolerances": np.array([np.nan, *backward]),
         "correct": np.ones(shape[0], bool),
         "success": np.array(success, bool),
-        "perturbation_linf": np.full(shape, 0.1, np.float32),
-        "perturbation_l2": np.full(shape, 0.4, np.float32),
+        "index": np.arange(shape[0]),
+        "labels": np.zeros(shape[0], int),
+        # As in `write_detection`.
+        "perturbation_linf": np.full(shape, 0.2, np.float32),
+        "perturbation_l2": np.full(shape, 0.8, np.float32),
         "cosine": np.tile(np.linspace(1, 0.5, shape[1], dtype=np.float32), (shape[0], 1)),
     }
     path = folder / f"adjoint_sweep-{name(settings)}.h5"
@@ -422,12 +438,13 @@ def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, lis
             *("clean", "attacks", "audits", "reevaluated", "randomised", "detections", "sweeps"),
         )
     }
-    shares = {("RES", None): (0.3, 0.3), ("OON", 0.01): (0.4, 0.35), ("OON", 1.0): (0.9, 0.35)}
+    shares = {("RES", None): (0.3, 0.3), ("OON", 0.01): (0.4, 0.35, 0.4)}
+    shares["OON", 1.0] = (0.9, 0.35, 0.4)
     for seed in seeds:
-        for (model, tolerance), (paper, strongest) in shares.items():
+        for (model, tolerance), left in shares.items():
             where = {"model": model, "tolerance": tolerance, "seed": seed}
             files["clean"].append(write_evaluation(folder, n, **where))
-            files["attacks"] += write_suite(folder, n, paper, strongest, **where)
+            files["attacks"] += write_suite(folder, n, *left, **where)
             astray = {"cosine": np.full((8, 3, 3), 0.3, np.float32)} if tolerance == 1.0 else {}
             files["audits"].append(write_audit(folder, changes=astray, **where))
             if tolerance is not None:

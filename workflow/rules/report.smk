@@ -76,7 +76,7 @@ rule figures:
 
 rule claim:
     input:
-        tables=table_files("parquet", ["budgets", "verdicts", "gains", "checks"]),
+        tables=table_files("parquet", tables_made.CLAIMED),
     output:
         claim="results/{experiment}/claims/{dataset}-{model}.json",
     log:

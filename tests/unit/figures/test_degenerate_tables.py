@@ -93,7 +93,9 @@ CASES: dict[str, Callable[[Tables], Tables]] = {
     "no trajectories": without(*FOLLOWED, "probes", "responsible"),
     "no probes": without("probes", "responsible", "trajectory_roc"),
     "no audit": without(*("audit", "matrix", "randomisation", "detection", "roc", "adjoint_sweep")),
-    "no attacks": without("attacks", "attack_suite", "verdicts", "gains", "comparisons", "curves"),
+    "no attacks": without(
+        *("attacks", "attack_suite", "verdicts", "pairs", "models", "tolerances", "curves")
+    ),
     "no success": where("group", lambda group: group.isin(["failed", "noise", "clean"])),
     "successes only": where("group", lambda group: group == "success"),
     "attacks in other norms": other_norms,

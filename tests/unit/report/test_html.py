@@ -8,17 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from node_robustness.errors import UserError
 from node_robustness.figures.catalogue import FIGURES
 from node_robustness.provenance.costs import job_costs
 from node_robustness.report import findings
-from node_robustness.report.answers import answers, by_network, of_models
+from node_robustness.report.answers import answers, of_models
 from node_robustness.report.html import render_report
 from node_robustness.report.paper import ACCURACY
 from node_robustness.statistics import proportions
 from node_robustness.statistics.proportions import Estimate, interval
 from node_robustness.tables import evaluation
 from node_robustness.tables.examples import example_table
-from node_robustness.verdict.claims import claim
+from node_robustness.verdict.claims import claim, read_claim
 from samples import (
     MANIFEST,
     SUITE,
@@ -101,9 +102,9 @@ def test_the_answer_comes_first(page):
     assert (
         page.index('id="answer"') < page.index('id="figure-verdicts"') < page.index('id="findings"')
     )
-    assert "The robustness of OON on toy under the paper's protocol" in html.unescape(page)
+    assert "OON on toy (this network): masked gradient in 1" in html.unescape(page)
     assert (
-        "at τ\u00a0=\u00a01, L∞ ε\u00a0=\u00a00.1: the paper's protocol leaves 90.0\u00a0% "
+        "at τ\u00a0=\u00a01, L∞ ε\u00a0=\u00a00.1: 90.0\u00a0% under the paper's procedure"
         in html.unescape(page)
     )
     assert "<td>masked</td>" in page
@@ -129,51 +130,53 @@ def test_what_was_not_measured_is_said(tmp_path):
     assert "the paper&#39;s attack did not run (6)" in page
 
 
+ASKED = ("verdicts", "models", "tolerances")
+
+
 def test_answers_of_masked_robustness():
     collected = masked_tables()
-    text = "\n".join(answers(*(collected[key] for key in ("verdicts", "gains", "comparisons"))))
-    assert "The robustness of RES on toy under the paper's protocol holds in 1 of 1 " in text
-    assert "is masked gradients in 1 and is undecided in 1 of 2 settings. The largest" in text
-    assert "increase the robust accuracy of OON on toy in 1 of 1 setting. The gain is" in text
-    assert "+50.0 points under the paper's protocol, +0.0 points under the strongest" in text
-    assert "Under the paper's protocol, OON on toy is clearly more robust than RES in 2" in text
-    assert "Under the strongest attack, OON on toy is clearly more robust than RES in 2 of" in text
-    assert "The largest difference is at τ = 1, L∞ ε = 0.1: 34.7 % against 30.0 %." in text
-    assert "1 setting is undecided: there are too few images (1)." in text
-
-
-def test_answers_of_models_that_do_not_differ():
-    comparisons = masked_tables()["comparisons"].assign(direction=0)
-    paper, strongest = of_models(comparisons)
-    than = (
-        "OON on toy is neither clearly more nor clearly less robust than RES in any of 2 settings."
+    text = "\n".join(answers(*(collected[key] for key in ASKED)))
+    assert (
+        "Under the paper's procedure, OON is, compared with RES on toy (these 2 networks), " in text
     )
-    assert paper == f"Under the paper's protocol, {than}"
-    assert strongest.startswith(f"Under the strongest attack, {than} The largest difference is at")
+    assert "more robust in 2 of 2 settings" in text
+    assert "The largest difference is at τ = 1, L∞ ε = 0.1: 90.0 % against 30.0 %." in text
+    assert "gain OON on toy (this network): masked gradient in 1 of 1 setting. The paper's" in text
+    assert "+50.0 points; there the strongest attack shows +0.7 points." in text
+    assert "OON on toy (this network): masked gradient in 1 and undecided in 1 of 2 " in text
+    assert "90.0 % under the paper's procedure, 34.7 % under the strongest attack; 50.0 " in text
+    assert "points are masked gradient, 5.3 points weak search." in text
+    assert "there are too few images (1)" in text
 
 
-def test_of_several_seeds_each_network_is_told_of():
-    assert by_network(masked_tables(150)["protocols"]) == []
-    protocols = masked_tables(150, seeds=(0, 1))["protocols"]
-    found = by_network(protocols)
-    own = protocols[protocols.model == "OON"]
-    (sentence,) = [sentence for sentence in found if "networks OON on toy" in sentence]
-    for seed in (0, 1):
-        gaps = own[own.seed == seed].gap_low
-        assert f"{(gaps > 0.1).sum()} of {len(gaps)} (seed {seed})" in sentence
-    assert (own.gap_low > 0.1).any()
-    largest = own.loc[own.gap.idxmax()]
-    assert f"{100 * largest.strongest:.1f} % under the strongest attack" in sentence
-    level = by_network(own.assign(gap_low=0.1))
-    assert level == [
-        "The gap between the protocols of single networks OON on toy is clearly above "
-        f"10.0 points in none of {len(own)} settings."
-    ]
+def test_a_ranking_that_the_procedure_reverses_is_said():
+    models = masked_tables()["models"]
+    turned = models.assign(paper=0.2, strongest=-0.3, reversed=True)
+    sentence = of_models(turned)[-1]
+    assert sentence.startswith("The paper's procedure reverses the ranking of OON and RES in 2 of")
+    assert sentence.endswith("+20.0 points under it, −30.0 points under the strongest attack.")
+    assert "reverses" not in " ".join(of_models(models.assign(reversed=False)))
+
+
+def test_what_stands_in_the_way_of_every_answer_comes_first():
+    collected = masked_tables()
+    verdicts = collected["verdicts"].assign(verdict="undecided", because="no_paper")
+    found = answers(verdicts, collected["models"], collected["tolerances"])
+    assert found[0] == (
+        "Nothing is said of the robustness of OON on toy: the paper's attack did not run."
+    )
+
+
+def test_several_networks_are_named_as_such():
+    collected = masked_tables(150, seeds=(0, 1))
+    text = "\n".join(answers(*(collected[key] for key in ASKED)))
+    assert "compared with RES on toy (these 4 networks)" in text
+    assert "OON on toy (these 2 networks): masked gradient" in text
 
 
 def test_answers_of_no_attack():
     collected = tiny_tables()
-    empty = [collected[key].iloc[:0] for key in ("verdicts", "gains", "comparisons")]
+    empty = [collected[key].iloc[:0] for key in ASKED]
     assert answers(*empty) == ["No attack ran: nothing is known of the robustness of these models."]
 
 
@@ -184,16 +187,23 @@ def test_a_claim_travels_with_what_it_rests_on():
     json.dumps(record, allow_nan=False)
     assert (record["dataset"], record["model"], record["images"]["n"]) == ("toy", "OON", 150)
     assert {entry["attack"] for entry in record["attacks"]} == set(SUITE)
-    apgd = next(entry for entry in record["attacks"] if entry["attack"] == "apgd")
-    assert apgd["parameters"] == {"gradient": "direct", "iterations": 100, "method": "apgd"}
+    apgd = next(entry for entry in record["attacks"] if entry["attack"] == "apgd_ce")
+    assert apgd["parameters"] == SUITE["apgd_ce"]
     assert (apgd["norm"], apgd["epsilon"]) == ("linf", 0.1)
     small, large = record["results"]
     assert (large["tolerance"], large["verdict"], large["reliable"]) == (1.0, "masked", False)
     assert large["strongest"]["value"] == pytest.approx(0.35, abs=0.01)
-    assert "masked gradients" in large["footnote"]
+    assert large["masked"]["value"] == pytest.approx(0.5, abs=0.01)
+    assert "masked gradient" in large["footnote"]
+    assert (large["level"], large["networks"], large["agree"]) == ("this network", 1, 1)
     assert small["verdict"] == "undecided"
-    (gain,) = record["gains"]
-    assert gain["verdict"] == "masked"
+    assert small["needed"] > 150
+    (tolerance,) = record["tolerances"]
+    assert (tolerance["claim"], tolerance["reliable"]) == ("masked", False)
+    (_, model) = record["models"]
+    assert (model["paper_claim"], model["level"]) == ("more", "these 2 networks")
+    assert [network["seed"] for network in record["networks"]] == [0, 0]
+    assert record["populations"] == []
     failed = [check for check in record["checks"] if check["outcome"] == "failed"]
     assert [(c["check"], c["tolerance"]) for c in failed] == [
         ("adjoint_agrees", 1.0),
@@ -206,7 +216,24 @@ def test_a_claim_of_a_model_that_nothing_attacked():
     record = claim(masked_tables(), place, None)
     assert record["images"] is None
     assert record["seeds"] == {}
-    assert record["attacks"] == record["results"] == record["gains"] == record["checks"] == []
+    for name in ("attacks", "results", "networks", "models", "tolerances", "checks"):
+        assert record[name] == []
+
+
+def test_claims_of_another_schema_are_refused(tmp_path):
+    path = tmp_path / "toy-OON.json"
+    record = claim(
+        masked_tables(), {"experiment": "tiny", "dataset": "toy", "model": "OON"}, "bim_adjoint"
+    )
+    path.write_text(json.dumps(record))
+    assert read_claim(path) == record
+    path.write_text(json.dumps(record | {"schema_version": 2}))
+    with pytest.raises(UserError, match=r"of schema 2, and this version reads 3; delete it"):
+        read_claim(path)
+    for text in ("{", "[]", "{}"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="not a claim record"):
+            read_claim(path)
 
 
 def test_digits_are_not_in_the_paper(page):

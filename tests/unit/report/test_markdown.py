@@ -110,8 +110,8 @@ def _missing(page: str) -> str:
 
 def test_questions_stand_next_to_what_the_paper_says(folder):
     short = markdown.render("tiny", folder).split("## What ran")[0]
-    asked = {"Are models with an ODE more robust?": "comparisons"}
-    asked |= {"Does a larger tolerance protect?": "gains"}
+    asked = {"Are models with an ODE more robust?": "models"}
+    asked |= {"Does a larger tolerance protect?": "tolerances"}
     asked |= {"Which part of the dynamics is to blame?": "responsible"}
     for question, table in asked.items():
         known = len(pd.read_csv(folder / f"{table}.csv")) > 0

@@ -82,7 +82,7 @@ def test_an_attack_that_loses_with_epsilon(tmp_path):
 )
 def test_what_only_a_weak_attack_breaks(tmp_path, attack, check):
     paths = [
-        write_attempt(tmp_path, cell("apgd") | SUITE["apgd"], sizes_leaving(0.9, N)),
+        write_attempt(tmp_path, cell("apgd_ce") | SUITE["apgd_ce"], sizes_leaving(0.9, N)),
         write_attempt(tmp_path, cell(attack) | SUITE[attack], sizes_leaving(0.5, N)),
     ]
     table = outcomes(tmp_path, paths)

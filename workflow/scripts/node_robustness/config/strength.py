@@ -60,3 +60,18 @@ def _apgd(settings: Settings, gradient: str) -> bool:
     return (
         settings["method"] == "apgd" and settings["gradient"] == gradient and prod(counts) >= STEPS
     )
+
+
+LATER = frozenset({3, 4})
+"""The ranks after those that every strong suite begins with: what these add shows saturation."""
+
+
+def rank(settings: Mapping[str, Any]) -> int:
+    """The place of an attack in the order in which attacks of a strong suite add to each other.
+
+    Auto-PGD untargeted (1), targeted (2) and along surrogate gradients (3), Square (4); 0 for every
+    other attack.
+    """
+    if settings["method"] == "apgd":
+        return 3 if settings.get("gradient") == "surrogate" else 2 if settings.get("targets") else 1
+    return 4 if settings["method"] == "square" else 0

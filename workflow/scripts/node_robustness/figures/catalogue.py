@@ -54,11 +54,11 @@ FIGURES = {
         "The verdict",
         "The verdict in every setting: model, tolerance, norm and epsilon.",
         ("verdicts",),
-        "Holds: the strongest attack leaves at most 10 points less than the paper's protocol, the "
-        "attacks are strong enough, and all required checks passed. Masked: the strongest attack "
-        "leaves more than 10 points less, and the checks do not show that the gradients of the "
-        "paper's attack are accurate. Undecided: neither is shown. Point at a field to read the "
-        "reason.",
+        "Broken: hardly anything is left under the strongest attack. Masked: the paper's own steps "
+        "along another gradient break what its procedure leaves. Under-searched: they do not, and "
+        "stronger attacks do. Survives: the gap is small, the attacks are strong enough and have "
+        "saturated, and all checks passed. Undecided: none of these is shown. Point at a field to "
+        "read the reason.",
         section="verdict",
         page_section="In short",
     ),

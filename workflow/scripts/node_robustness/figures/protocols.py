@@ -51,7 +51,7 @@ def figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
             alt.layer(*_layers(own))
             .properties(width=max(0.8 * PANEL, _TICK * own.tau.nunique()), height=0.7 * PANEL)
             .facet(
-                data=inline(own.drop(columns=["experiment", "because", "reason"])),
+                data=inline(own.drop(columns=["experiment", "because", "reason", "lacks"])),
                 column=alt.Column("model:N", title=None, sort=list(models)),
                 row=alt.Row(
                     "panel:N", title=None, sort=[epsilon_label(e) for e in sorted(set(own.epsilon))]

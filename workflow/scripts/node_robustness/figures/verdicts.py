@@ -11,6 +11,7 @@ from node_robustness.figures.style import (
     LEVEL,
     NORMS,
     OPEN,
+    PAPER,
     epsilon_label,
     groups_of,
     inline,
@@ -19,19 +20,37 @@ from node_robustness.figures.style import (
     tau_label,
     tau_labels,
 )
-from node_robustness.verdict.verdicts import HOLDS, MASKED, UNDECIDED
+from node_robustness.verdict.verdicts import (
+    BROKEN,
+    MASKED,
+    SURVIVES,
+    UNDECIDED,
+    UNDER_SEARCHED,
+    VERDICTS,
+)
 
-_SYMBOLS = {HOLDS: "✓", MASKED: "✕", UNDECIDED: "?"}
+_SYMBOLS = {BROKEN: "✕", MASKED: "◐", UNDER_SEARCHED: "◔", SURVIVES: "✓", UNDECIDED: "?"}
+_COLOURS = {
+    BROKEN: BAD,
+    MASKED: "#CC79A7",
+    UNDER_SEARCHED: PAPER,
+    SURVIVES: GOOD,
+    UNDECIDED: OPEN,
+}
 _FIELD, _HIGH, _WIDEST = 100, 38, 1000
 _BECAUSE = {
+    "no_images": "no images",
     "no_correct": "nothing correct",
+    "no_accuracy": "little accuracy",
     "no_paper": "no paper's attack",
-    "no_robustness": "little is left",
-    "weak_attack": "paper's attack weak",
-    "attack_suite": "attacks too weak",
+    "no_corrected": "cause not known",
+    "mixed": "both causes",
+    "attacks": "attacks too weak",
+    "saturation": "not saturated",
     "checks": "checks not passed",
     "images": "too few images",
-    "seeds": "too few seeds",
+    "networks": "networks differ",
+    "margin": "on a margin",
 }
 
 
@@ -70,9 +89,9 @@ def figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
                 alt.Tooltip("verdict:N", title="Verdict"),
                 percent("paper", "Robust, paper's protocol"),
                 percent("strongest", "Robust, strongest attack"),
-                percent("gap", "Gap"),
-                percent("gap_low", "95 % from"),
-                percent("gap_high", "95 % to"),
+                percent("masked", "Masked gradient"),
+                percent("weak", "Weak search"),
+                alt.Tooltip("level:N", title="Of"),
                 alt.Tooltip("reason:N", title="Because"),
             ],
         )
@@ -80,7 +99,7 @@ def figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
             color=alt.Color(
                 "verdict:N",
                 title="Robustness",
-                scale=alt.Scale(domain=[HOLDS, MASKED, UNDECIDED], range=[GOOD, BAD, OPEN]),
+                scale=alt.Scale(domain=list(VERDICTS), range=[_COLOURS[name] for name in VERDICTS]),
                 legend=alt.Legend(symbolType="square"),
             ),
         )
@@ -94,7 +113,7 @@ def figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
             alt.layer(fields, symbols, rates, words)
             .properties(width=wide, height=_HIGH * own.model.nunique())
             .facet(
-                data=inline(own.drop(columns=["experiment", "because"])),
+                data=inline(own.drop(columns=["experiment", "because", "lacks"])),
                 facet=alt.Facet("panel:N", title=None, sort=epsilons),
                 columns=max(1, _WIDEST // wide),
                 title=f"{dataset}: {NORMS[norm]}",

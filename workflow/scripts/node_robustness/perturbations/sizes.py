@@ -41,13 +41,23 @@ class Sizes:
     size: Floats
 
 
+def measured(linf: Floats, l2: Floats, norm: str, pixels: int) -> Floats:
+    """Sizes in a norm of perturbations of images with so many values, from their two norms."""
+    if norm == "linf":
+        return linf.astype(float)
+    return l2.astype(float) / (math.sqrt(pixels) if norm == "l2_rms" else 1.0)
+
+
 def read_sizes(file: h5py.File) -> Sizes:
     """Measure the perturbations of an open file of kind "attack"."""
     settings = read_settings(file)
     norm, epsilon = settings["norm"], settings["epsilon"]
-    size = file["perturbation_linf" if norm == "linf" else "perturbation_l2"][:].astype(float)
-    if norm == "l2_rms":
-        size /= math.sqrt(math.prod(file["adversarials"].shape[1:]))
+    size = measured(
+        file["perturbation_linf"][:],
+        file["perturbation_l2"][:],
+        norm,
+        math.prod(file["adversarials"].shape[1:]),
+    )
     claimed: Bools = file["success"][:]
     near = size <= epsilon * (1 + _MEASURED)
     success = claimed & near

@@ -1,171 +1,197 @@
-"""The answer of a run in a few sentences: what is real, what is masked, what is not known.
+"""The answer of a run in a few sentences: what is shown, of which networks, and what is not known.
 
-Computed from the tables of verdicts and protocols alone; `verdicts` has the rules.
+Computed from the tables of the three claims alone; the room `verdict` has the rules.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from node_robustness.report.phrases import among, counted, setting, tau
-from node_robustness.verdict.verdicts import ABSENT, HOLDS, MARGIN, MASKED, UNDECIDED
+from node_robustness.verdict.contrasts import EQUIVALENT, LESS, MORE
+from node_robustness.verdict.tolerances import NONE, REAL, REVERSED
+from node_robustness.verdict.verdicts import (
+    BROKEN,
+    HIDES,
+    MASKED,
+    SURVIVES,
+    UNDECIDED,
+    UNDER_SEARCHED,
+    level_of,
+)
 from node_robustness.words import listed, percent, points, signed
 
-_VERDICTS = {HOLDS: "holds", MASKED: "is masked gradients", UNDECIDED: "is undecided"}
-_GAINS = {HOLDS: "real", MASKED: "masked gradients", UNDECIDED: "undecided"}
-_PROTOCOLS = {"paper": "the paper's protocol", "strongest": "the strongest attack"}
-_BECAUSE = {
-    "no_correct": "no image is classified correctly",
-    "no_paper": "the paper's attack did not run",
-    "no_robustness": "the strongest attack leaves too little robust accuracy",
-    "weak_attack": "the paper's attack is weak, although its gradients are accurate",
-    "attack_suite": "the attacks that ran are too weak to show that robustness holds",
-    "checks": "a check failed or was not measured",
-    "images": "there are too few images",
-    "seeds": "there are too few seeds for how much they differ",
+_VERDICTS = {
+    BROKEN: "broken",
+    MASKED: "masked gradient",
+    UNDER_SEARCHED: "under-searched",
+    SURVIVES: "robustness that survives",
+    UNDECIDED: "undecided",
 }
+_DIRECTIONS = {
+    MORE: "more robust",
+    LESS: "less robust",
+    EQUIVALENT: "equally robust",
+    UNDECIDED: "undecided",
+}
+_CLAIMS = {
+    REAL: "real",
+    MASKED: "masked gradient",
+    REVERSED: "reversed (less robust)",
+    NONE: "none (a change below 5 points)",
+    UNDECIDED: "undecided",
+}
+_PROCEDURES = {"paper": "the paper's procedure", "strongest": "the strongest attack"}
+_BECAUSE = {
+    "no_images": "there are no images",
+    "no_correct": "no image is classified correctly",
+    "no_accuracy": "too few images are classified correctly",
+    "no_paper": "the paper's attack did not run",
+    "no_corrected": "no attack corrects the gradient of the paper's",
+    "mixed": "masked gradient and weak search both matter",
+    "attacks": "the attacks are too weak to show that robustness survives",
+    "saturation": "the last attacks still broke images",
+    "checks": "a check failed, was not measured or rests on too few images",
+    "images": "there are too few images",
+    "networks": "the networks differ",
+    "margin": "the shares lie on a margin of the rules",
+}
+_NOTHING = ("no_images", "no_correct", "no_accuracy", "no_paper")
 
 
-def answers(verdicts: pd.DataFrame, gains: pd.DataFrame, comparisons: pd.DataFrame) -> list[str]:
-    """Say what is real and what is masked.
+def answers(verdicts: pd.DataFrame, models: pd.DataFrame, tolerances: pd.DataFrame) -> list[str]:
+    """Say what the run shows.
 
     Args:
         verdicts: Result of `verdicts.verdict_table`.
-        gains: Result of `gains.gain_table`.
-        comparisons: Result of `comparisons.comparison_table`.
+        models: Result of `models.model_table`.
+        tolerances: Result of `tolerances.tolerance_table`.
 
     Returns:
-        Plain sentences with numbers.
+        Plain sentences with numbers, what stands in the way of every answer first.
     """
     if verdicts.empty:
         return ["No attack ran: nothing is known of the robustness of these models."]
     return [
+        *of_obstacles(verdicts),
+        *of_models(models),
+        *of_tolerances(tolerances),
         *of_robustness(verdicts),
-        *of_tolerances(gains),
-        *of_models(comparisons),
         *undecided(verdicts),
     ]
 
 
-def of_robustness(verdicts: pd.DataFrame) -> list[str]:
-    """What holds and what is masked, for every dataset and model."""
+def of_obstacles(verdicts: pd.DataFrame) -> list[str]:
+    """Why nothing can be said of a model, wherever that is so in all of its settings."""
     found = []
     for (dataset, model), own in verdicts.groupby(["dataset", "model"], sort=False):
+        reasons = set(own.because)
+        if reasons <= set(_NOTHING):
+            why = listed([_BECAUSE[reason] for reason in _NOTHING if reason in reasons])
+            found.append(f"Nothing is said of the robustness of {model} on {dataset}: {why}.")
+    return found
+
+
+def of_robustness(verdicts: pd.DataFrame) -> list[str]:
+    """The verdicts, for every dataset and model, and the largest gap of each cause."""
+    found = []
+    for (dataset, model), own in verdicts.groupby(["dataset", "model"], sort=False):
+        counts = _counts(own.verdict, _VERDICTS)
         sentence = (
-            f"The robustness of {model} on {dataset} under the paper's protocol "
-            f"{listed(_counts(own.verdict, _VERDICTS))} of "
-            f"{counted(len(own), 'setting')}."
+            f"{model} on {dataset} ({level_of(int(own.networks.max()))}): "
+            f"{listed(counts)} of {counted(len(own), 'setting')}."
         )
-        masked = own[own.verdict == MASKED]
-        if len(masked):
-            worst = masked.sort_values("gap").iloc[-1]
+        hidden = int(((own.verdict == BROKEN) & (own.procedure == HIDES)).sum())
+        if hidden:
+            sentence += f" The paper's procedure hides {hidden} of the broken ones."
+        wide = own[own.masked.notna() & (own.procedure == HIDES)]
+        if len(wide):
+            worst = wide.sort_values("gap", kind="stable").iloc[-1]
             sentence += (
-                f" The largest masked gap is at {setting(worst)}: the paper's protocol leaves "
-                f"{percent(worst.paper)} of the images robust, the strongest attack "
-                f"{percent(worst.strongest)}."
+                f" The largest gap is at {setting(worst)}: {percent(worst.paper)} under the "
+                f"paper's procedure, {percent(worst.strongest)} under the strongest attack; "
+                f"{points(worst.masked)} are masked gradient, {points(worst.weak)} weak search."
             )
         found.append(sentence)
     return found
 
 
-def by_network(protocols: pd.DataFrame) -> list[str]:
-    """What each network shows, for every dataset and model with several seeds.
-
-    Args:
-        protocols: The table of both protocols, one row a seed, tolerance, norm and epsilon.
-
-    Returns:
-        In how many settings the 95 % interval of the gap lies above `verdicts.MARGIN`, for every
-        seed, unadjusted for their number, and the largest gap, if there are any.
-    """
-    found = []
-    for (dataset, model), own in protocols.groupby(["dataset", "model"], sort=False):
-        if own.seed.nunique() == 1:
-            continue
-        clear = (own.gap_low > MARGIN).groupby(own.seed).agg(["sum", "size"])
-        start = (
-            f"The gap between the protocols of single networks {model} on {dataset} is clearly "
-            f"above {points(MARGIN)} in"
-        )
-        if not clear["sum"].any():
-            found.append(f"{start} {among(0, len(own))}.")
-            continue
-        counts = [f"{row['sum']} of {row['size']} (seed {seed})" for seed, row in clear.iterrows()]
-        largest = own.sort_values("gap", kind="stable").iloc[-1]
-        found.append(
-            f"{start} {listed(counts)} settings. The largest gap is that of seed {largest.seed} at "
-            f"{setting(largest)}: {percent(largest.paper)} under the paper's protocol, "
-            f"{percent(largest.strongest)} under the strongest attack."
-        )
-    return found
-
-
-def of_tolerances(gains: pd.DataFrame) -> list[str]:
+def of_tolerances(tolerances: pd.DataFrame) -> list[str]:
     """What becomes of the claim that a larger tolerance protects, for every dataset and model."""
     found = []
-    for (dataset, model), own in gains.groupby(["dataset", "model"], sort=False):
-        shown = own[own.verdict != ABSENT]
+    for (dataset, model), own in tolerances.groupby(["dataset", "model"], sort=False):
         sentence = (
-            f"Under the paper's protocol, tolerances above {tau(own.reference.iloc[0])} clearly "
-            f"increase the robust accuracy of {model} on {dataset} in "
-            f"{among(len(shown), len(own))}."
+            f"What tolerances above {tau(own.reference.iloc[0])} gain {model} on {dataset} "
+            f"({own.level.iloc[0]}): {listed(_counts(own.claim, _CLAIMS))} of "
+            f"{counted(len(own), 'setting')}."
         )
+        shown = own[own.paper.notna()]
         if len(shown):
-            largest = shown.sort_values("paper").iloc[-1]
+            largest = shown.sort_values("paper", kind="stable").iloc[-1]
             sentence += (
-                f" The gain is {listed(_counts(shown.verdict, _GAINS))}. The largest is at "
-                f"{setting(largest)}: {signed(largest.paper)} under the paper's protocol, "
-                f"{signed(largest.strongest)} under the strongest attack."
+                f" The paper's procedure shows the largest gain at {setting(largest)}: "
+                f"{signed(largest.paper)}; there the strongest attack shows "
+                f"{signed(largest.strongest)}."
             )
         found.append(sentence)
     return found
 
 
-def of_models(comparisons: pd.DataFrame) -> list[str]:
-    """How models with an ODE compare with those without: a sentence for each protocol."""
+def of_models(models: pd.DataFrame) -> list[str]:
+    """How models with an ODE compare with those without: a sentence for each procedure."""
     found = []
-    between = comparisons[comparisons.kind == "model"]
-    by = ["dataset", "model", "reference_model", "protocol"]
-    for (dataset, model, reference, protocol), own in between.groupby(by, sort=False):
-        more, less = int((own.direction > 0).sum()), int((own.direction < 0).sum())
-        than = (
-            f"is clearly more robust than {reference} in {among(more, len(own))} and clearly less "
-            f"robust in {less or 'none'}"
-            if more or less
-            else f"is neither clearly more nor clearly less robust than {reference} in any of "
-            f"{counted(len(own), 'setting')}"
-        )
-        sentence = f"Under {_PROTOCOLS[str(protocol)]}, {model} on {dataset} {than}."
-        if protocol == "strongest":
-            far = own.sort_values("difference", key=abs).iloc[-1]
-            sentence += (
-                f" The largest difference is at {setting(far)}: {percent(far.robust)} against "
-                f"{percent(far.reference)}."
+    by = ["dataset", "model", "reference_model"]
+    for (dataset, model, reference), own in models.groupby(by, sort=False):
+        for procedure, words in _PROCEDURES.items():
+            claims = own[f"{procedure}_claim"]
+            if (claims == "").all():
+                continue
+            sentence = (
+                f"Under {words}, {model} is, compared with {reference} on {dataset} "
+                f"({own.level.iloc[0]}), {listed(_counts(claims, _DIRECTIONS))} of "
+                f"{counted(len(own), 'setting')}."
             )
-        found.append(sentence)
+            far = own.sort_values(procedure, key=abs, kind="stable").iloc[-1]
+            sentence += (
+                f" The largest difference is at {setting(far)}: "
+                f"{percent(far[f'{procedure}_robust'])} against "
+                f"{percent(far[f'{procedure}_reference'])}."
+            )
+            found.append(sentence)
+        turned = own[own.reversed]
+        if len(turned):
+            worst = turned.sort_values("strongest", key=abs, kind="stable").iloc[-1]
+            found.append(
+                f"The paper's procedure reverses the ranking of {model} and {reference} in "
+                f"{among(len(turned), len(own))}, most of all at {setting(worst)}: "
+                f"{signed(worst.paper)} under it, {signed(worst.strongest)} under the strongest "
+                "attack."
+            )
     return found
 
 
 def undecided(verdicts: pd.DataFrame) -> list[str]:
-    """Why settings are undecided, and for the commonest reason what would decide them."""
-    because = verdicts.because[verdicts.verdict == UNDECIDED].value_counts(sort=False)
-    if because.empty:
+    """Why settings are undecided, and how many images would decide those that lack images."""
+    own = verdicts[verdicts.verdict == UNDECIDED]
+    if own.empty:
         return []
-    total = int(because.sum())
+    because = own.because.value_counts(sort=False)
     reasons = [f"{_BECAUSE[str(reason)]} ({count})" for reason, count in because.items()]
     sentence = (
-        f"{counted(total, 'setting')} {'is' if total == 1 else 'are'} undecided: "
+        f"{counted(len(own), 'setting')} {'is' if len(own) == 1 else 'are'} undecided: "
         f"{'; '.join(reasons)}."
     )
-    if (verdicts.because == "attack_suite").any():
+    needed = own.needed.dropna()
+    if len(needed):
         sentence += (
-            " Robustness can hold under all attacks of the preset standard with their settings "
-            "there (attacks: [standard])."
+            f" {int(needed.max()):,} images would decide all that lack images, if the shares stay "
+            "as they are."
         )
-    return [sentence]
+    lacking = own.lacks[own.because.isin(["attacks", "saturation", "checks"])]
+    return [sentence, *dict.fromkeys(lacking)]
 
 
-def _counts(verdicts: pd.Series, words: Mapping[str, str]) -> list[str]:
+def _counts(found: Sequence[str] | pd.Series, words: Mapping[str, str]) -> list[str]:
     """In how many settings each verdict was given, for those that were."""
-    counts = verdicts.value_counts()
-    return [f"{word} in {counts[verdict]}" for verdict, word in words.items() if verdict in counts]
+    counts = pd.Series(found).value_counts()
+    return [f"{word} in {counts[name]}" for name, word in words.items() if name in counts]

@@ -70,7 +70,7 @@ def render_report(
             "The answer",
             lambda: [
                 *reservations(tables, datasets),
-                *answers(tables["verdicts"], tables["gains"], tables["comparisons"]),
+                *answers(tables["verdicts"], tables["models"], tables["tolerances"]),
             ],
         ),
         figures=figures,

@@ -36,7 +36,8 @@ _ROWS_TO_SHOW = 40
 # Of these columns an empty field is an empty text.
 _TEXTS = [
     *("experiment", "dataset", "model", "reference_model", "attack", "gradient"),
-    *("reason", "because"),
+    *("reason", "because", "lacks", "level", "procedure", "claim", "paper_claim"),
+    *("strongest_claim", "norm"),
 ]
 _OTHER_THAN_MEDIANS = r"_(?:mean|q\d\d)$"
 
@@ -153,15 +154,18 @@ def _answers(tables: Mapping[str, pd.DataFrame], paper: str | None) -> list[str]
     """What holds, question by question, each after what the paper says."""
     verdicts = tables["verdicts"]
     if verdicts.empty:
-        return _list(answers.answers(verdicts, tables["gains"], tables["comparisons"]))
+        return _list(answers.answers(verdicts, tables["models"], tables["tolerances"]))
     questions = {
-        "Are models with an ODE more robust?": ("models", answers.of_models(tables["comparisons"])),
-        "Does a larger tolerance protect?": ("tolerances", answers.of_tolerances(tables["gains"])),
+        "Are models with an ODE more robust?": ("models", answers.of_models(tables["models"])),
+        "Does a larger tolerance protect?": (
+            "tolerances",
+            answers.of_tolerances(tables["tolerances"]),
+        ),
         "Is what the paper's protocol shows real?": (
             None,
             [
+                *answers.of_obstacles(verdicts),
                 *answers.of_robustness(verdicts),
-                *answers.by_network(tables["protocols"]),
                 *answers.undecided(verdicts),
             ],
         ),

@@ -27,10 +27,14 @@ TABLES = {
     "clean": TableEntry("accuracy and cost on clean images"),
     "nfe": TableEntry("images by their number of function evaluations", on_page=False),
     "attacks": TableEntry("what each attack achieved in each cell"),
-    "protocols": TableEntry("both protocols, network by network"),
+    "protocols": TableEntry("what each network keeps under each protocol"),
     "verdicts": TableEntry("the verdict in every setting"),
-    "gains": TableEntry("the verdict on what a larger tolerance gains"),
-    "comparisons": TableEntry("models and tolerances, compared on the same images"),
+    "models": TableEntry(
+        "the claim that models with an ODE are more robust, under both procedures"
+    ),
+    "tolerances": TableEntry("the claim that a larger tolerance protects"),
+    "populations": TableEntry("what networks trained like these keep, with five or more of them"),
+    "pairs": TableEntry("networks compared two at a time, image by image"),
     "attack_suite": TableEntry("what each attack alone leaves at each epsilon"),
     "audit": TableEntry("the agreement of gradients"),
     "checks": TableEntry("the outcome of every sanity check"),
@@ -53,3 +57,6 @@ TABLES = {
 
 ON_PAGE = tuple(name for name, entry in TABLES.items() if entry.on_page)
 """The tables that the page of results rests on, or that belong to it."""
+
+CLAIMED = ("budgets", "protocols", "verdicts", "models", "tolerances", "populations", "checks")
+"""The tables that claim records are made from."""

@@ -106,6 +106,11 @@ def tabulate(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> p
     return pd.DataFrame(found, columns=list(columns)).astype(dict(columns))
 
 
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, each as its values by column."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
 def natural(value: str | float) -> tuple[Any, ...]:
     """Return a sort key: text with its digits as numbers (cifar10 < cifar100), NaN last."""
     if isinstance(value, str):

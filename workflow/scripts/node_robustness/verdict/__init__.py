@@ -1,1 +1,1 @@
-"""The verdict: protocols, comparisons, checks, and what follows from them."""
+"""The verdict: protocols, checks, and what follows from them for settings, models, tolerances."""

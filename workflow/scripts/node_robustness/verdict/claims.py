@@ -7,21 +7,33 @@ and weights that it was measured with, and with whether it is reliable.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from node_robustness.errors import UserError
 from node_robustness.files.atomic import SOFTWARE
 from node_robustness.provenance.software import versions
-from node_robustness.statistics.intervals import SIGNIFICANCE
-from node_robustness.verdict.causes import SMALL
-from node_robustness.verdict.verdicts import HOLDS, LEVEL, MARGIN
+from node_robustness.statistics.networks import MANY
+from node_robustness.statistics.proportions import SIGNIFICANCE
+from node_robustness.tables.catalogue import CLAIMED
+from node_robustness.verdict.models import PROCEDURES
+from node_robustness.verdict.tolerances import REAL
+from node_robustness.verdict.verdicts import (
+    LEVEL,
+    MARGIN,
+    SATURATED,
+    SHARES,
+    SMALL,
+    SURVIVES,
+)
 
-_SCHEMA_VERSION = 2
-_ESTIMATES = ("clean", "paper", "strongest", "gap", "hidden")
+SCHEMA_VERSION = 3
+"""Of the record: 3 names levels of inference, masked gradient and weak search."""
+
 _PLACE = ("experiment", "dataset", "model")
-_TABLES = ("budgets", "verdicts", "gains", "checks")
 
 
 def claim(
@@ -30,22 +42,24 @@ def claim(
     """Write the record of one model on one dataset.
 
     Args:
-        tables: ``budgets``, ``verdicts``, ``gains`` and ``checks`` of the experiment.
+        tables: `CLAIMED` of the experiment.
         place: Its ``experiment``, ``dataset`` and ``model``.
         paper: Name of the paper's attack, None without one.
 
     Returns:
         What JSON can hold: the place, ``images`` (their number and a SHA-256 of their rows in the
         test set), ``seeds`` with the SHA-256 of their weights, ``attacks`` with all parameters and
-        budgets, the ``rules``, and ``results``: for every tolerance, norm and epsilon the values
-        with their intervals, whether the paper's value is ``reliable``, and the ``footnote``;
-        then ``gains`` with the tolerance, ``checks``, and the software. Of a model that nothing
-        attacked ``images`` is None, and what would speak of attacks is empty.
+        budgets, the ``rules``, and ``results``: for every tolerance, norm and epsilon the shares
+        with their intervals and ``level`` of inference, whether the paper's value is ``reliable``,
+        and the ``footnote``; ``networks``, the same for each; ``models`` and ``tolerances``, the
+        two comparisons; ``populations``, empty with fewer than five networks; ``checks``, and the
+        software. Of a model that nothing attacked ``images`` is None, and what would speak of
+        attacks is empty.
     """
-    own = {name: _own(tables[name], place) for name in _TABLES}
+    own = {name: _own(tables[name], place) for name in CLAIMED}
     budgets = own["budgets"].to_dict("records")
     return {
-        "schema_version": _SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
         **place,
         "images": (
             {"n": budgets[0]["n"], "index_sha256": budgets[0]["images_sha256"]} if budgets else None
@@ -55,20 +69,42 @@ def claim(
         },
         "protocols": {
             "paper": paper,
-            "strongest": "for every image the smallest adversarial of all attacks and epsilons",
+            "corrected": "the paper's attack and every attack that differs in its gradient alone",
+            "strongest": "every adversarial example known for these weights and this tolerance",
         },
         "attacks": _attacks(budgets),
         "rules": {
             "margin": MARGIN,
-            "margin_of_gains": SMALL,
+            "smallest_difference": SMALL,
+            "saturated_below": SATURATED,
             "level_of_each_error": LEVEL,
-            "multiplicity": "Holm, over all cells of the experiment",
+            "multiplicity": {
+                "results": "Holm, over all settings of the experiment",
+                "models and tolerances": "Holm at the primary epsilon of each norm, then in a "
+                "fixed sequence along epsilon",
+            },
+            "several_networks": "each has to show it; intervals contain those of every network",
+            "networks_for_a_population": MANY,
             "confidence_level": 1 - SIGNIFICANCE,
         },
-        "results": [_result(row) for row in own["verdicts"].to_dict("records")],
-        "gains": [_result(row) for row in own["gains"].to_dict("records")],
+        "results": [
+            _record(row, SHARES)
+            | {"reliable": row["verdict"] == SURVIVES, "footnote": row["reason"]}
+            for row in own["verdicts"].to_dict("records")
+        ],
+        "networks": [_record(row, SHARES[1:]) for row in own["protocols"].to_dict("records")],
+        "models": [_record(row, PROCEDURES) for row in own["models"].to_dict("records")],
+        "tolerances": [
+            _record(row, ("paper", "corrected", "strongest", "masked"))
+            | {"reliable": row["claim"] == REAL}
+            for row in own["tolerances"].to_dict("records")
+        ],
+        "populations": [
+            _plain({name: value for name, value in row.items() if name not in _PLACE})
+            for row in own["populations"].to_dict("records")
+        ],
         "checks": [
-            _plain({name: row[name] for name in _CHECKED})
+            _plain({name: row[name] for name in _CHECKED if name in row})
             for row in own["checks"].to_dict("records")
         ],
         "software": SOFTWARE,
@@ -76,7 +112,10 @@ def claim(
     }
 
 
-_CHECKED = ("seed", "tolerance", "check", "value", "bound", "threshold", "outcome", "supports")
+_CHECKED = (
+    *("seed", "tolerance", "norm", "check", "n", "value", "low", "high"),
+    *("bound", "threshold", "outcome", "supports"),
+)
 
 
 def _own(table: pd.DataFrame, place: Mapping[str, str]) -> pd.DataFrame:
@@ -96,20 +135,34 @@ def _attacks(budgets: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _result(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A verdict as a claim: estimates as objects, the reason as the footnote."""
-    bounds = {f"{name}{part}" for name in _ESTIMATES for part in ("", "_low", "_high")}
+def _record(row: Mapping[Any, Any], estimates: Sequence[str]) -> dict[str, Any]:
+    """A row without its place, with its estimates as objects."""
+    bounds = {f"{name}{part}" for name in estimates for part in ("", "_low", "_high")}
     rest = {k: v for k, v in row.items() if k not in bounds and k not in (*_PLACE, "reason")}
-    estimates = {
-        name: {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
-        for name in _ESTIMATES
-        if name in row
+    return _plain(rest) | {
+        name: _plain({"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]})
+        for name in estimates
     }
-    return _plain(
-        rest
-        | {name: _plain(estimate) for name, estimate in estimates.items()}
-        | {"reliable": row["verdict"] == HOLDS, "footnote": row["reason"]}
-    )
+
+
+def read_claim(path: Path | str) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        UserError: It is none, or one of another schema.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        version = record["schema_version"]
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: not a claim record; run snakemake again") from None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path}: a claim record of schema {version}, and this version reads "
+            f"{SCHEMA_VERSION}; delete it and run snakemake again"
+        )
+    found: dict[str, Any] = record
+    return found
 
 
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:

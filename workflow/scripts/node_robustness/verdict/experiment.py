@@ -12,7 +12,16 @@ from node_robustness.tables import (
     trajectories,
     trajectory_summary,
 )
-from node_robustness.verdict import comparisons, gains, protocols, verdicts
+from node_robustness.verdict import (
+    attack_tables,
+    known,
+    models,
+    pairs,
+    populations,
+    protocols,
+    tolerances,
+    verdicts,
+)
 from node_robustness.verdict.checks import check_table
 
 
@@ -35,11 +44,20 @@ def of_experiment(
         UserError: A file is missing, damaged or of another kind, or cells that belong together
             attack different images.
     """
-    attacked = protocols.read_attacked(files["attacks"])
-    replicated = comparisons.replicated(attacked)
+    others = [
+        example
+        for kind, paths in (
+            ("detection", files["detections"]),
+            ("adjoint_sweep", files["sweeps"]),
+        )
+        for example in known.recorded(paths, kind)
+    ]
+    attacked = protocols.read_attacked(files["attacks"], files["reevaluated"], others)
     checks = check_table(files["clean"], attacked, files["audits"], files["reevaluated"])
     followed = trajectories.image_table(files["trajectories"])
-    verdict = verdicts.verdict_table(replicated, checks, paper)
+    networks = protocols.protocol_table(attacked, paper)
+    verdict = verdicts.verdict_table(networks, checks)
+    compared = pairs.pair_table(attacked, paper, training_tolerances)
     return {
         "training": evaluation.training_table(files["histories"]),
         "clean": evaluation.clean_table(files["clean"]),
@@ -51,11 +69,11 @@ def of_experiment(
         "trajectory_roc": trajectory_summary.roc_table(followed),
         "probes": trajectories.probe_table(files["probes"]),
         "responsible": trajectories.responsible_table(files["trajectories"]),
-        "examples": protocols.example_sizes(attacked, paper),
-        "budgets": protocols.budget_table(attacked),
-        "attack_suite": protocols.suite_table(attacked),
-        "protocols": protocols.protocol_table(attacked, paper),
-        "curves": protocols.curve_table(attacked, paper),
+        "examples": attack_tables.example_sizes(attacked, paper),
+        "budgets": attack_tables.budget_table(attacked),
+        "attack_suite": attack_tables.suite_table(attacked),
+        "protocols": networks,
+        "curves": attack_tables.curve_table(attacked, paper),
         "audit": audit.audit_table(files["audits"]),
         "matrix": audit.matrix_table(files["reevaluated"]),
         "randomisation": audit.randomisation_table(files["randomised"]),
@@ -63,7 +81,9 @@ def of_experiment(
         "roc": audit.roc_table(files["detections"]),
         "adjoint_sweep": adjoint_sweep.sweep_table(files["sweeps"]),
         "checks": checks,
-        "comparisons": comparisons.comparison_table(replicated, paper, training_tolerances),
         "verdicts": verdict,
-        "gains": gains.gain_table(replicated, verdict, paper, training_tolerances),
+        "pairs": compared,
+        "models": models.model_table(compared),
+        "tolerances": tolerances.tolerance_table(compared, verdict),
+        "populations": populations.population_table(attacked, paper, training_tolerances),
     }

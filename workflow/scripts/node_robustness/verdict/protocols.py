@@ -1,16 +1,15 @@
-"""Robust accuracy under two protocols, image by image: the paper's, and the strongest attack.
+"""Robust accuracy under three protocols, image by image.
 
-``paper`` is the paper's protocol, one attack: an image is robust at an epsilon if the cell of that
-attack at that epsilon found no adversarial example. ``strongest`` is the minimum over all attacks:
-an image is broken at an epsilon if any attack, at whichever epsilon it ran, found an adversarial
-example of that size or smaller. Under both, an image that is misclassified without an attack is not
-robust.
+``paper``: an image is robust at an epsilon if the paper's attack found no adversarial example in
+the cell of that epsilon. ``corrected``: and if no attack found one that differs from the paper's in
+its gradient alone. ``strongest``: if no adversarial example of that size or smaller is known, from
+whichever attack, epsilon, norm or measurement (`known`). Under all of them an image that is
+misclassified without an attack is not robust. What is robust under one is robust under those before
+it: the difference of the first two is masked gradient, that of the last two is weak search.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,55 +19,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from node_robustness.config import strength
 from node_robustness.errors import UserError
 from node_robustness.files.hdf5 import open_hdf5, read_settings
-from node_robustness.perturbations.sizes import ROUNDING, Bools, Floats, read_sizes, within
-from node_robustness.statistics import proportions
-from node_robustness.tables.frame import CELL, SOLVED, natural, place, rate, tabulate
+from node_robustness.perturbations.sizes import Bools, Floats, read_sizes, within
+from node_robustness.tables.frame import SOLVED, natural, place, rate, tabulate
+from node_robustness.verdict import known
+from node_robustness.verdict.known import KnownExamples, cell_key
+
+PAPER, CORRECTED, STRONGEST = PROTOCOLS = ("paper", "corrected", "strongest")
+"""From the weakest to the strongest."""
 
 CONTROL = "noise"
 """The method that searches nothing: a control, which every attack must outperform."""
 
-_WHERE = {**SOLVED, "norm": "str"}
-_EXAMPLES = {
-    **_WHERE,
-    **dict.fromkeys(["index", "label"], "int64"),
-    "correct": "bool",
-    "size": "float64",
-    "attack": "str",
-    **dict.fromkeys(["paper_size", "noise_size"], "float64"),
-}
-_SUITE = {
-    **CELL,
-    "method": "str",
-    **dict.fromkeys(["n", "correct", "broken", "alone", "robust"], "int64"),
-    **dict.fromkeys(["robust_accuracy", "robust_low", "robust_high"], "float64"),
-}
-_PROTOCOLS = {
-    **_WHERE,
-    "epsilon": "float64",
-    **dict.fromkeys(["n", "correct"], "int64"),
-    **{
-        f"{name}{part}": "float64"
-        for name in ("paper", "strongest", "gap")
-        for part in ("", "_low", "_high")
-    },
-}
-_CURVES = {
-    **_WHERE,
-    "protocol": "str",
-    "epsilon": "float64",
-    "n": "int64",
-    **dict.fromkeys(["robust_accuracy", "robust_low", "robust_high"], "float64"),
-}
-_CURVE_POINTS = 200
-_BUDGETS = {
-    **CELL,
-    "weights_sha256": "str",
-    "n": "int64",
-    "images_sha256": "str",
-    "parameters": "str",
-}
+WHERE = {**SOLVED, "norm": "str"}
+"""The columns that name a network at a tolerance in a norm."""
+
+_BUDGET = ("method", "iterations", "step", "restarts", "loss", "early_stop", "targets", "halvings")
+_GRADIENT = ("gradient", "surrogate", "adjoint_tolerance", "adjoint_norm")
 
 
 @dataclass(frozen=True)
@@ -84,8 +53,9 @@ class Attempt:
         predictions: What the model says to the returned image, int64 [n]; -1: the solve failed.
         beyond: Whether the returned image lies farther than epsilon, bool [n].
         claimed: Whether the file claims a success, bool [n].
-        skipped: Whether it left out the image, which cheaper attacks had broken within the
-            smallest epsilon (`attack_settings.cheaper`), bool [n].
+        skipped: Whether it left out the image, which cheaper attacks had broken
+            (`attack_settings.cheaper`), bool [n].
+        returned: Sizes of the returned image, adversarial or not, in L-infinity and in L2, [n].
     """
 
     attack: str
@@ -97,6 +67,7 @@ class Attempt:
     beyond: Bools
     claimed: Bools
     skipped: Bools
+    returned: tuple[Floats, Floats]
 
     @property
     def method(self) -> str:
@@ -109,9 +80,30 @@ class Attempt:
         return str(self.settings.get("gradient") or "")
 
     @property
+    def by_gradient(self) -> bool:
+        """Whether it follows a gradient of the attacked model."""
+        return self.gradient not in ("", "none")
+
+    @property
     def black_box(self) -> bool:
         """Whether it uses no gradient of the attacked model, and is not the control."""
-        return self.gradient in ("", "none") and self.method != CONTROL
+        return not self.by_gradient and self.method != CONTROL
+
+    @property
+    def stuck(self) -> Bools:
+        """Whether it did not move the image at all: its gradient was zero, bool [n]."""
+        still: Bools = ~self.success & ~self.skipped & (self.returned[0] == 0)
+        return still
+
+    def differs_in_gradient_alone(self, other: "Attempt") -> bool:
+        """Whether another attack has the same budget and loss and another gradient."""
+
+        def settings(attempt: Attempt, names: Iterable[str]) -> list[Any]:
+            return [attempt.settings.get(name) for name in names]
+
+        return settings(self, _BUDGET) == settings(other, _BUDGET) and settings(
+            self, _GRADIENT
+        ) != settings(other, _GRADIENT)
 
     @property
     def cumulative(self) -> Floats:
@@ -134,6 +126,8 @@ class AttackedNetwork:
         labels: Their classes, int64 [n].
         correct: Whether the model classifies the image correctly, in every cell, bool [n].
         attempts: The cells, by attack and epsilon.
+        known: By source, the sizes of other adversarial examples that are known of this network at
+            this tolerance (`known`), infinite where there is none, each [n].
     """
 
     where: dict[str, Any]
@@ -142,6 +136,7 @@ class AttackedNetwork:
     labels: NDArray[np.int64]
     correct: Bools
     attempts: tuple[Attempt, ...]
+    known: tuple[tuple[str, Floats], ...] = ()
 
     @property
     def epsilons(self) -> list[float]:
@@ -154,23 +149,76 @@ class AttackedNetwork:
         least: Floats = np.min([np.full(len(self.index), math.inf), *sizes], axis=0)
         return least
 
+    def everything(self) -> Floats:
+        """The size of the smallest adversarial example that is known, infinite where none, [n]."""
+        least: Floats = np.min([self.smallest(), *(sizes for _, sizes in self.known)], axis=0)
+        return least
+
     def strongest(self, epsilon: float) -> Bools:
-        """Which images no attack broke within epsilon, bool [n]."""
-        return self.correct & ~within(self.smallest(), epsilon)
+        """Which images no known adversarial example within epsilon breaks, bool [n]."""
+        return self.correct & ~within(self.everything(), epsilon)
+
+    def of_paper(self, attack: str | None, epsilon: float) -> Attempt | None:
+        """The cell of the paper's attack at this very epsilon; None if it did not run."""
+        for attempt in self.attempts:
+            if (attempt.attack, attempt.epsilon) == (attack, epsilon):
+                return attempt
+        return None
 
     def paper(self, attack: str | None, epsilon: float) -> Bools | None:
         """Which images the paper's attack left at this very epsilon, bool [n]; None if not run."""
-        for attempt in self.attempts:
-            if (attempt.attack, attempt.epsilon) == (attack, epsilon):
-                return self.correct & ~attempt.success
-        return None
+        own = self.of_paper(attack, epsilon)
+        return None if own is None else self.correct & ~own.success
+
+    def with_other_gradients(self, attack: str | None, epsilon: float) -> list[Attempt]:
+        """The cells that differ from that of the paper's attack in their gradient alone."""
+        own = self.of_paper(attack, epsilon)
+        return [
+            other
+            for other in self.attempts
+            if own is not None and other.epsilon == epsilon and own.differs_in_gradient_alone(other)
+        ]
+
+    def corrected(self, attack: str | None, epsilon: float) -> Bools | None:
+        """Which images are left where the gradient of the paper's attack is not masked, bool [n].
+
+        Those that neither the paper's attack broke nor one with another gradient. An image that
+        the paper's attack could not move, because its gradient is zero, is none of them if
+        anything breaks it. None where the paper's attack did not run, or nothing is known of its
+        gradient: it follows the adjoint, and no attack like it follows another gradient.
+        """
+        own = self.of_paper(attack, epsilon)
+        others = self.with_other_gradients(attack, epsilon)
+        if own is None or (own.gradient == "adjoint" and not others):
+            return None
+        broken = np.logical_or.reduce([own.success, *(other.success for other in others)])
+        left: Bools = self.correct & ~broken & ~(own.stuck & ~self.strongest(epsilon))
+        return left
+
+    def robust(self, protocol: str, attack: str | None, epsilon: float) -> Bools | None:
+        """Which images are left under a protocol of `PROTOCOLS`, bool [n]; None if not known.
+
+        Args:
+            protocol: Its name.
+            attack: Name of the paper's attack, None without one.
+            epsilon: One of `epsilons`.
+        """
+        if protocol == STRONGEST:
+            return self.strongest(epsilon)
+        return {PAPER: self.paper, CORRECTED: self.corrected}[protocol](attack, epsilon)
 
 
-def read_attacked(paths: Iterable[Path | str]) -> list[AttackedNetwork]:
+def read_attacked(
+    paths: Iterable[Path | str],
+    reevaluations: Iterable[Path | str] = (),
+    others: Iterable[KnownExamples] = (),
+) -> list[AttackedNetwork]:
     """Read attack cells and put those together that attack the same thing.
 
     Args:
         paths: Files of kind "attack", in any order.
+        reevaluations: Files of kind "reevaluated".
+        others: Adversarial examples from other measurements.
 
     Returns:
         One item for every model, seed, tolerance and norm, in the order of tables.
@@ -179,13 +227,30 @@ def read_attacked(paths: Iterable[Path | str]) -> list[AttackedNetwork]:
         UserError: A file is missing, damaged or of another kind, or two cells of one model
             attack different images.
     """
-    groups: dict[tuple[Any, ...], list[_Cell]] = {}
+    cells = []
     for path in sorted(map(Path, paths)):
         with open_hdf5(path, "attack") as file:
-            cell = _read_cell(path, file)
+            cells.append(_read_cell(path, file))
+    sizes = {
+        cell_key(cell.where | {"attack": cell.attempt.attack, "epsilon": cell.attempt.epsilon}): (
+            cell.index,
+            *cell.attempt.returned,
+        )
+        for cell in cells
+    }
+    examples: dict[tuple[Any, ...], list[KnownExamples]] = {}
+    for example in [*known.reevaluated(reevaluations, sizes), *others]:
+        examples.setdefault(_solved(example.where), []).append(example)
+    groups: dict[tuple[Any, ...], list[_Cell]] = {}
+    for cell in cells:
         groups.setdefault(tuple(cell.where.values()), []).append(cell)
-    joined = [_join(cells) for cells in groups.values()]
+        examples.setdefault(_solved(cell.where), []).append(cell.examples)
+    joined = [_join(own, examples[_solved(own[0].where)]) for own in groups.values()]
     return sorted(joined, key=lambda group: place(group.where))
+
+
+def _solved(where: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(where[name] for name in SOLVED)
 
 
 @dataclass(frozen=True)
@@ -196,7 +261,15 @@ class _Cell:
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
     correct: Bools
+    pixels: int
     attempt: Attempt
+
+    @property
+    def examples(self) -> KnownExamples:
+        """What it found, to be measured in other norms."""
+        own = self.attempt
+        source = f"{own.attack} in {self.where['norm']}"
+        return KnownExamples(self.where, source, self.index, own.success, *own.returned)
 
 
 def _read_cell(path: Path, file: h5py.File) -> _Cell:
@@ -212,19 +285,21 @@ def _read_cell(path: Path, file: h5py.File) -> _Cell:
         sizes.beyond,
         sizes.claimed,
         skipped,
+        (file["perturbation_linf"][:].astype(float), file["perturbation_l2"][:].astype(float)),
     )
     return _Cell(
         path,
-        {name: settings[name] for name in _WHERE},
+        {name: settings[name] for name in WHERE},
         "nfe_clean" in file,
         file["index"][:],
         file["labels"][:],
         file["attacked"][:] | skipped,
+        math.prod(file["adversarials"].shape[1:]),
         attempt,
     )
 
 
-def _join(cells: Sequence[_Cell]) -> AttackedNetwork:
+def _join(cells: Sequence[_Cell], examples: Sequence[KnownExamples]) -> AttackedNetwork:
     first = cells[0]
     for cell in cells[1:]:
         if not np.array_equal(cell.index, first.index):
@@ -232,6 +307,13 @@ def _join(cells: Sequence[_Cell]) -> AttackedNetwork:
                 f"{cell.path}: attacks other images than {first.path}; delete both and run "
                 "snakemake again"
             )
+    norm = first.where["norm"]
+    found: dict[str, Floats] = {}
+    for example in examples:
+        # Of its own norm the attempts say it more exactly.
+        if example.where.get("norm") != norm:
+            size = example.smallest(first.index, norm, first.pixels)
+            found[example.source] = np.minimum(size, found.get(example.source, math.inf))
     attempts = sorted((c.attempt for c in cells), key=lambda a: (natural(a.attack), a.epsilon))
     return AttackedNetwork(
         first.where,
@@ -240,197 +322,107 @@ def _join(cells: Sequence[_Cell]) -> AttackedNetwork:
         first.labels,
         np.logical_and.reduce([cell.correct for cell in cells]),
         tuple(attempts),
+        tuple(found.items()),
     )
 
 
-def example_sizes(attacked: Iterable[AttackedNetwork], paper: str | None) -> pd.DataFrame:
-    """Tabulate the smallest adversarial of every image.
-
-    Args:
-        attacked: Result of `read_attacked`.
-        paper: Name of the paper's attack, None without one.
-
-    Returns:
-        One row for every image, model, seed, tolerance and norm: ``index`` in the test set,
-        ``label``, whether it is classified ``correct``ly; ``size`` of the smallest adversarial in
-        the norm over all attacks and epsilons, and the ``attack`` that found it (empty if none);
-        the same for the paper's attack alone (``paper_size``) and for random noise
-        (``noise_size``). Sizes are infinite where nothing was found, and NaN where the image is
-        misclassified as it is, or the attack was not run.
-    """
-    return tabulate((row for group in attacked for row in _example_rows(group, paper)), _EXAMPLES)
-
-
-def _example_rows(group: AttackedNetwork, paper: str | None) -> list[dict[str, Any]]:
-    sizes = np.array([attempt.size for attempt in group.attempts])
-    best = sizes.argmin(axis=0)
-    columns = {
-        "size": sizes.min(axis=0),
-        "paper_size": _smallest_of(group, lambda attempt: attempt.attack == paper),
-        "noise_size": _smallest_of(group, lambda attempt: attempt.method == CONTROL),
-    }
-    found = np.isfinite(columns["size"]) & group.correct
-    return [
-        group.where
-        | {"index": int(index), "label": int(group.labels[i]), "correct": bool(group.correct[i])}
-        | {name: values[i] if group.correct[i] else math.nan for name, values in columns.items()}
-        | {"attack": group.attempts[best[i]].attack if found[i] else ""}
-        for i, index in enumerate(group.index)
-    ]
-
-
-def _smallest_of(group: AttackedNetwork, chosen: Callable[[Attempt], bool]) -> Floats:
-    ran = any(map(chosen, group.attempts))
-    return group.smallest(chosen) if ran else np.full(len(group.index), math.nan)
-
-
-def budget_table(attacked: Iterable[AttackedNetwork]) -> pd.DataFrame:
-    """Tabulate what every cell was attacked with.
-
-    Args:
-        attacked: Result of `read_attacked`.
-
-    Returns:
-        One row a cell: the SHA-256 of the weights (empty in files that do not say), the ``n``
-        images with a SHA-256 of their rows in the test set (little-endian int64), and as a JSON
-        object all parameters of the attack, its budget among them.
-    """
-    coordinates = {*CELL, "weights_sha256"} - {"gradient"}
-    rows = []
-    for group in attacked:
-        images = hashlib.sha256(group.index.astype("<i8").tobytes()).hexdigest()
-        for attempt in group.attempts:
-            own = {k: v for k, v in attempt.settings.items() if k not in coordinates}
-            rows.append(
-                {
-                    **group.where,
-                    "attack": attempt.attack,
-                    "gradient": attempt.gradient,
-                    "epsilon": attempt.epsilon,
-                    "weights_sha256": attempt.settings.get("weights_sha256") or "",
-                    "n": len(group.index),
-                    "images_sha256": images,
-                    "parameters": json.dumps(own, sort_keys=True, allow_nan=False),
-                }
-            )
-    return tabulate(rows, _BUDGETS)
-
-
-def suite_table(attacked: Iterable[AttackedNetwork]) -> pd.DataFrame:
-    """Tabulate what every attack achieves at every epsilon.
-
-    Args:
-        attacked: Result of `read_attacked`.
-
-    Returns:
-        One row for every attack and epsilon of its norm. Of ``n`` images, ``correct`` are
-        classified correctly; ``broken`` of them by an adversarial of that attack, from any of its
-        cells, no larger than epsilon (so that an attack which looks for the smallest adversarial
-        and runs at the largest epsilon alone has a row at each), or by a cheaper attack for which
-        it left out the image; ``alone`` of them by no other attack that ran on the image;
-        ``robust`` are left, ``robust_accuracy`` = robust / n with exact 95 % bounds.
-    """
-    return tabulate((row for group in attacked for row in _suite_rows(group)), _SUITE)
-
-
-def _suite_rows(group: AttackedNetwork) -> list[dict[str, Any]]:
-    rows = []
-    for attack in dict.fromkeys(attempt.attack for attempt in group.attempts):
-        first = next(attempt for attempt in group.attempts if attempt.attack == attack)
-        mine = [attempt.cumulative for attempt in group.attempts if attempt.attack == attack]
-        own = np.min(mine, axis=0)
-        others = group.smallest(lambda attempt, attack=attack: attempt.attack != attack)  # type: ignore[misc]
-        for epsilon in group.epsilons:
-            broken = group.correct & within(own, epsilon)
-            n, correct, robust = len(broken), int(group.correct.sum()), group.correct & ~broken
-            rows.append(
-                group.where
-                | {"attack": attack, "gradient": first.gradient, "method": first.method}
-                | {"epsilon": epsilon, "n": n, "correct": correct, "broken": int(broken.sum())}
-                | {"alone": int((broken & ~within(others, epsilon)).sum())}
-                | {"robust": int(robust.sum())}
-                | rate("robust", "robust_accuracy", int(robust.sum()), n)
-            )
-    return rows
+_SHARES = ("paper", "corrected", "strongest", "gap", "masked", "weak")
+_PROTOCOLS = {
+    **WHERE,
+    "epsilon": "float64",
+    **dict.fromkeys(["n", "correct"], "int64"),
+    **{f"{name}{part}": "float64" for name in _SHARES for part in ("", "_low", "_high")},
+    "gradients": "int64",
+    **dict.fromkeys(["added", "hidden"], "float64"),
+    "lacks": "str",
+}
 
 
 def protocol_table(attacked: Iterable[AttackedNetwork], paper: str | None) -> pd.DataFrame:
-    """Tabulate robust accuracy under the paper's protocol and under the strongest attack.
+    """Tabulate what each network keeps under each protocol, and how far the attacks went.
 
     Args:
         attacked: Result of `read_attacked`.
         paper: Name of the paper's attack, None without one.
 
     Returns:
-        One row for every model, seed, tolerance, norm and epsilon: robust accuracy in [0, 1]
-        under ``paper`` (NaN where that attack did not run) and under the ``strongest`` protocol,
-        and the ``gap``: the share of images that are robust under the first but not under the
-        second, which is the difference of the two, because whatever the paper's attack breaks the
-        strongest does. All with exact 95 % bounds, which pair the images for the gap too.
+        One row for every model, seed, tolerance, norm and epsilon. Shares of all ``n`` images with
+        exact 95 % bounds, of this network: robust under ``paper``, ``corrected`` and ``strongest``;
+        their differences ``gap`` (first and last), ``masked`` (masked gradient: first and second)
+        and ``weak`` (weak search: second and last), which are shares of images, too, because what
+        one protocol breaks the next does. NaN where the paper's attack did not run or nothing is
+        known of its gradient. ``gradients``: how many attacks follow another gradient with the
+        paper's steps. ``added``: the largest share that one of the attacks of `strength.LATER`
+        added, in their order (NaN if none ran); ``hidden``: Chapman's estimate of the share that no
+        attack broke but one could; ``lacks``: what the attacks lack (`strength`).
     """
     return tabulate((row for group in attacked for row in _protocol_rows(group, paper)), _PROTOCOLS)
 
 
-def _protocol_rows(group: AttackedNetwork, paper: str | None) -> list[dict[str, Any]]:
-    rows = []
+def _protocol_rows(group: AttackedNetwork, paper: str | None) -> Iterator[dict[str, Any]]:
+    lacks = strength.missing([attempt.settings for attempt in group.attempts], group.ode)
     for epsilon in group.epsilons:
-        strongest, papers = group.strongest(epsilon), group.paper(paper, epsilon)
+        papers, corrected, strongest = (
+            group.robust(protocol, paper, epsilon) for protocol in PROTOCOLS
+        )
+        assert strongest is not None  # every cell has it
         n = len(strongest)
-        row = group.where | {"epsilon": epsilon, "n": n, "correct": int(group.correct.sum())}
-        row |= rate("strongest", "strongest", int(strongest.sum()), n)
+        counts = {"strongest": strongest}
         if papers is not None:
-            row |= rate("paper", "paper", int(papers.sum()), n)
-            row |= rate("gap", "gap", int((papers & ~strongest).sum()), n)
-        rows.append(row)
-    return rows
+            counts |= {"paper": papers, "gap": papers & ~strongest}
+        if papers is not None and corrected is not None:
+            counts |= {"corrected": corrected, "masked": papers & ~corrected}
+            counts |= {"weak": corrected & ~strongest}
+        row = group.where | {"epsilon": epsilon, "n": n, "correct": int(group.correct.sum())}
+        for name, outcomes in counts.items():
+            row |= rate(name, name, int(outcomes.sum()), n)
+        yield (
+            row
+            | {"gradients": len(group.with_other_gradients(paper, epsilon))}
+            | {"added": _added(group, epsilon), "hidden": _hidden(group, epsilon)}
+            | {"lacks": "; ".join(lacks)}
+        )
 
 
-def curve_table(attacked: Iterable[AttackedNetwork], paper: str | None) -> pd.DataFrame:
-    """Tabulate robust accuracy as a function of epsilon.
+def _added(group: AttackedNetwork, epsilon: float) -> float:
+    """The largest share that one of the later strong attacks added to all before it."""
+    added = []
+    ranks = {strength.rank(attempt.settings) for attempt in group.attempts}
+    for later in sorted(ranks & strength.LATER):
+        own, before = (
+            within(group.smallest(chosen), epsilon)
+            for chosen in (
+                lambda attempt, rank=later: strength.rank(attempt.settings) == rank,
+                lambda attempt, rank=later: strength.rank(attempt.settings) < rank,
+            )
+        )
+        added.append(float(np.mean(group.correct & own & ~before)) if len(own) else math.nan)
+    return max(added, default=math.nan)
 
-    Args:
-        attacked: Result of `read_attacked`.
-        paper: Name of the paper's attack, None without one.
 
-    Returns:
-        For every model, seed, tolerance and norm, and ``protocol`` (``strongest``, ``paper``,
-        ``noise``; those which ran), the step function from epsilon 0, the clean accuracy, to the
-        largest epsilon: ``robust_accuracy`` holds from its ``epsilon`` up to the next row's. Steps
-        lie at the sizes of the adversarial examples, at most 200 of them. The paper's curve takes
-        its smallest adversarial example over all its epsilons, like the others.
+def _hidden(group: AttackedNetwork, epsilon: float) -> float:
+    """Chapman's estimate of what is left to break (Univ. Calif. Publ. Stat. 1951).
+
+    Two captures: attacks along direct gradients, and others. Attacks that left images out cannot
+    tell which of these they would have broken, and take no part. The captures are not independent:
+    an image that is easy for one is easy for the other. The estimate is rather too low.
     """
-    return tabulate((row for group in attacked for row in _curve_rows(group, paper)), _CURVES)
-
-
-def _curve_rows(group: AttackedNetwork, paper: str | None) -> list[dict[str, Any]]:
-    protocols: dict[str, Callable[[Attempt], bool]] = {
-        "strongest": lambda _: True,
-        "paper": lambda attempt: attempt.attack == paper,
-        CONTROL: lambda attempt: attempt.method == CONTROL,
-    }
-    rows = []
-    for protocol, chosen in protocols.items():
-        if not any(map(chosen, group.attempts)):
-            continue
-        sizes = group.smallest(chosen)[group.correct]
-        steps = _steps(sizes, group.epsilons)
-        n = len(group.index)
-        broken = np.searchsorted(np.sort(sizes), steps * (1 + ROUNDING), side="right")
-        left = int(group.correct.sum()) - broken
-        low, high = proportions.interval(left, np.full(len(steps), n))
-        rows += [
-            group.where
-            | {"protocol": protocol, "epsilon": float(epsilon), "n": n}
-            | {"robust_accuracy": left[i] / n if n else math.nan}
-            | {"robust_low": low[i], "robust_high": high[i]}
-            for i, epsilon in enumerate(steps)
+    direct, other = (
+        [
+            attempt
+            for attempt in group.attempts
+            if (attempt.gradient == "direct") == is_direct
+            and attempt.method != CONTROL
+            and "skips" not in attempt.settings
         ]
-    return rows
-
-
-def _steps(sizes: Floats, epsilons: Sequence[float]) -> Floats:
-    """The points of the curve: 0, the epsilons of the grid, and the sizes or some of them."""
-    found = np.unique(sizes[np.isfinite(sizes)])
-    if len(found) > _CURVE_POINTS:
-        found = found[np.linspace(0, len(found) - 1, _CURVE_POINTS).round().astype(int)]
-    return np.unique([0.0, *epsilons, *found])
+        for is_direct in (True, False)
+    )
+    if not direct or not other or not len(group.index):
+        return math.nan
+    first, second = (
+        group.correct & within(np.min([attempt.size for attempt in own], axis=0), epsilon)
+        for own in (direct, other)
+    )
+    total = (first.sum() + 1) * (second.sum() + 1) / ((first & second).sum() + 1) - 1
+    left = int(group.strongest(epsilon).sum())
+    return min(max(float(total) - int((first | second).sum()), 0.0), left) / len(group.index)

@@ -1,335 +1,487 @@
-"""The verdict on every setting: holds, masked or undecided.
+"""The verdict on every setting: broken, masked, under-searched, survives or undecided.
 
-docs/verdict.md has the rules. Two errors are controlled over all settings of an experiment, each at
-2.5 % (Holm): to call robustness masked that is not, and to say that it holds where the strongest
-attack breaks it. What is not shown either way is undecided.
+docs/verdict.md has the rules. They are applied to each network by itself with exact tests over its
+images; what is said of several networks has to hold for each of them (the largest p-value counts:
+an intersection-union test). Four errors are controlled over all settings of an experiment, each at
+2.5 % (Holm): to call a setting one of the first four and be wrong. What is not shown is undecided.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from node_robustness.statistics.crossed import Share, holm, proportion
-from node_robustness.statistics.intervals import SIGNIFICANCE
+from node_robustness.statistics import networks, proportions
+from node_robustness.statistics.multiplicity import holm
+from node_robustness.statistics.proportions import SIGNIFICANCE, Estimate
 from node_robustness.tables.frame import tabulate
-from node_robustness.verdict.causes import Doubts, doubts
-from node_robustness.verdict.checks import AUDITED, CHECKS, FAILED, NOT_MEASURED, SOLVER_SUCCEEDS
-from node_robustness.verdict.comparisons import Replicated, columns
-from node_robustness.verdict.protocols import Attempt
+from node_robustness.verdict.checks import CHECKS, FAILED, PASSED, SOLVER_SUCCEEDS
 from node_robustness.words import listed, percent, points
 
-HOLDS, MASKED, UNDECIDED, ABSENT = "holds", "masked", "undecided", "absent"
+BROKEN, MASKED, UNDER_SEARCHED = "broken", "masked", "under-searched"
+SURVIVES, UNDECIDED = "survives", "undecided"
+VERDICTS = (BROKEN, MASKED, UNDER_SEARCHED, SURVIVES, UNDECIDED)
+
+SHOWS, HIDES, OPEN = "shows", "hides", "open"
+"""Whether the paper's procedure shows what is left: the gap is small, large, or neither."""
 
 MARGIN = 0.10
-"""The gap in robust accuracy between sound attacks of different strength, at most.
+"""Robust accuracy below which a network is broken, and the gap that counts as large.
 
 Croce & Hein (ICML 2020) found robustness broken where AutoAttack left 10 points less than the
 attacks of its authors; gradient descent of a few steps leaves some points more on any model.
 """
 
+SMALL = 0.05
+"""Share of the images below which no difference is called one, and no gradient masked."""
+
 LEVEL = SIGNIFICANCE / 2
-"""Of either one-sided error, over all cells of an experiment."""
+"""Of each one-sided error, over all settings of an experiment."""
 
-STEPS = 100
-"""Gradient steps on an image, restarts and targets included, of a strong white-box attack."""
+SATURATED = 0.01
+"""Each later attack of the suite has to add less than this share of the images."""
 
-WHERE = {
+SHARES = ("clean", "paper", "corrected", "strongest", "gap", "masked", "weak")
+SETTING = ("experiment", "dataset", "model", "tolerance", "norm", "epsilon")
+
+_SHOWN = {
+    BROKEN: "is broken",
+    MASKED: "is masked",
+    UNDER_SEARCHED: "is under-searched",
+    SURVIVES: "survives",
+}
+_TESTS: dict[str, list[tuple[str, float, Literal["above", "below"]]]] = {
+    BROKEN: [("strongest", MARGIN, "below")],
+    MASKED: [("masked", SMALL, "above")],
+    UNDER_SEARCHED: [("gap", MARGIN, "above"), ("masked", SMALL, "below")],
+    SURVIVES: [("gap", MARGIN, "below"), ("strongest", MARGIN, "above")],
+}
+"""By verdict, the share, the margin and the side on which it has to be shown."""
+_TESTED = (*_TESTS, "small", "large")
+_COLUMNS = {
     **dict.fromkeys(["experiment", "dataset", "model"], "str"),
     "tolerance": "float64",
     "norm": "str",
     "epsilon": "float64",
-    **dict.fromkeys(["n", "seeds"], "int64"),
-}
-ENDING = {
-    **dict.fromkeys(["p_masked", "p_holds"], "float64"),
-    **dict.fromkeys(["verdict", "because", "reason"], "str"),
-}
-_VERDICTS = {
-    **WHERE,
-    **{
-        f"{name}{part}": "float64"
-        for name in ("clean", "paper", "strongest", "gap")
-        for part in ("", "_low", "_high")
-    },
-    **ENDING,
+    **dict.fromkeys(["n", "networks"], "int64"),
+    "level": "str",
+    **{f"{name}{part}": "float64" for name in SHARES for part in ("", "_low", "_high")},
+    **{f"p_{name.replace('-', '_')}": "float64" for name in _TESTED},
+    **dict.fromkeys(["added", "hidden"], "float64"),
+    **dict.fromkeys(["verdict", "procedure", "because", "reason", "lacks"], "str"),
+    "needed": "float64",
+    "agree": "int64",
+    "agree_low": "float64",
 }
 
-
-def missing_attacks(attempts: Iterable[Attempt], ode: bool) -> list[str]:
-    """Say what an attack suite lacks for robustness under it to count as such.
-
-    Args:
-        attempts: The cells of a model, tolerance and norm.
-        ode: Whether the model solves an ODE.
-
-    Returns:
-        For each kind of attack that is missing, what to add; empty if none is.
-    """
-    ran = list(attempts)
-    wanted = [
-        (
-            any(
-                attempt.method in ("pgd", "apgd")
-                and attempt.gradient == "direct"
-                and _steps(attempt.settings) >= STEPS
-                for attempt in ran
-            ),
-            f"apgd or pgd with direct gradients and at least {STEPS} steps in all",
-        ),
-        (
-            not ode or any(attempt.gradient == "surrogate" for attempt in ran),
-            "an attack with surrogate gradients",
-        ),
-        (
-            any(attempt.black_box for attempt in ran),
-            "an attack without gradients of the model (square or transfer)",
-        ),
-    ]
-    return [what for there, what in wanted if not there]
+Counts = NDArray[np.int64]
 
 
-def _steps(settings: Mapping[str, Any]) -> int:
-    counts = (settings.get(name) or 1 for name in ("iterations", "restarts", "targets"))
-    return math.prod(counts)
+def level_of(count: int) -> str:
+    """What a statement about so many networks of a model is about."""
+    return "this network" if count == 1 else f"these {count} networks"
 
 
-@dataclass
-class _Case:
-    """What is known of one cell before the verdict.
-
-    ``left`` is what the strongest attack leaves, over all seeds and by seed; ``unmeasured`` are
-    sentences; ``unsolved`` is true where every solve of a clean image fails.
-    """
-
-    row: dict[str, Any]
-    gap: Share | None
-    left: Share
-    left_by_seed: list[float]
-    gap_by_seed: list[float]
-    missing: list[str]
-    failed: list[str]
-    unmeasured: list[str]
-    unsolved: bool
-    gradients: Doubts
-
-
-def verdict_table(
-    items: Sequence[Replicated], checks: pd.DataFrame, paper: str | None
-) -> pd.DataFrame:
+def verdict_table(protocols: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame:
     """Give a verdict on every model, tolerance, norm and epsilon.
 
     Args:
-        items: Result of `comparisons.replicated`.
+        protocols: Result of `protocols.protocol_table`.
         checks: Result of `checks.check_table`.
-        paper: Name of the paper's attack, None without one.
 
     Returns:
-        One row a cell over all seeds: accuracy without an attack (``clean``), robust accuracy
-        under both protocols and the ``gap``, with 95 % intervals over images and seeds; the
-        Holm-adjusted p-values of "the gap is at most `MARGIN`" (``p_masked``) and of "it is at
-        least that" (``p_holds``); the ``verdict`` (holds, masked, undecided), ``because`` of
-        which rule (gap; no_correct, no_paper, no_robustness, weak_attack, attack_suite, checks,
-        images, seeds), and the ``reason`` as a sentence.
+        One row a setting, over all networks that were trained of the model (``level``): the mean
+        over networks of accuracy without an attack (``clean``) and of the shares of `protocols`,
+        each with an interval that contains the exact 95 % interval of every network; the p-values,
+        adjusted by Holm over all settings, of the four verdicts and of a gap below (``p_small``)
+        and above `MARGIN` (``p_large``); ``added`` and ``hidden``, the largest of the networks; the
+        ``verdict``; whether the paper's ``procedure`` shows, hides or leaves open what the
+        strongest attack finds; ``because`` of which rule, and the ``reason`` as sentences; what
+        ``lacks`` for *survives* (empty if nothing); of an undecided setting how many images would
+        be ``needed`` at these shares (NaN where no number would do, or images are not what is
+        missing); and how many of the networks ``agree``: have that verdict when each is taken by
+        itself, with the exact lower bound of their share among networks trained like this
+        (``agree_low``, NaN with fewer than five).
     """
-    cases = [_case(item, epsilon, checks, paper) for item in items for epsilon in item.epsilons]
-    decidable = [case for case in cases if case.gap is not None]
-    above = holm([case.gap.above(MARGIN) for case in decidable if case.gap])
-    below = holm([case.gap.below(MARGIN) for case in decidable if case.gap])
-    for case, masked, holds in zip(decidable, above, below, strict=True):
-        case.row |= {"p_masked": masked, "p_holds": holds}
-    for case in cases:
-        case.row |= _decide(case, len(decidable), paper)
-    return tabulate((case.row for case in cases), _VERDICTS)
-
-
-def _case(item: Replicated, epsilon: float, checks: pd.DataFrame, paper: str | None) -> _Case:
-    strongest, papers = (item.robust(p, paper, epsilon) for p in ("strongest", "paper"))
-    assert strongest is not None  # every cell has it
-    row = item.where | {
-        "epsilon": epsilon,
-        "n": strongest.shape[1],
-        "seeds": len(strongest),
-        **columns("clean", proportion(item.correct)),
-        **columns("strongest", proportion(strongest)),
-    }
-    gap, gap_by_seed = None, []
-    if papers is not None and papers.size:
-        hidden = papers & ~strongest
-        row |= columns("paper", proportion(papers)) | columns("gap", proportion(hidden))
-        gap, gap_by_seed = Share.of(hidden), hidden.mean(axis=1).tolist()
-    own = _of(checks, item)
-    return _Case(
-        row,
-        gap,
-        Share.of(strongest),
-        strongest.mean(axis=1).tolist(),
-        gap_by_seed,
-        list(
-            dict.fromkeys(
-                what
-                for group in item.groups.values()
-                for what in missing_attacks(group.attempts, item.ode)
-            )
-        ),
-        list(dict.fromkeys(own.title[own.supports & (own.outcome == FAILED)])),
-        _unmeasured(own),
-        bool((own.value[own.check == SOLVER_SUCCEEDS] == 1).all() and item.ode),
-        doubts(item, own, paper, epsilon),
-    )
-
-
-def _unmeasured(checks: pd.DataFrame) -> list[str]:
-    """For each reason why checks were not measured a sentence, with what can be done."""
-    missing = checks[checks.supports & (checks.outcome == NOT_MEASURED)]
-    audited = set(checks.seed[(checks.check == AUDITED) & (checks.outcome != NOT_MEASURED)])
-    titles: dict[str, list[str]] = {}
-    for check, seed in zip(missing.check, missing.seed, strict=True):
-        titles.setdefault(_why_unmeasured(str(check), seed in audited), []).append(str(check))
-    known = {check.name: check.title for check in CHECKS}
-    return [
-        f"These checks were not measured ({why}): "
-        f"{'; '.join(known[check] for check in dict.fromkeys(own))}."
-        for why, own in titles.items()
+    found = [
+        _Setting.of(dict(zip(SETTING, key, strict=True)), own, checks)
+        for key, own in protocols.groupby(list(SETTING), sort=False, dropna=False)
     ]
+    together = _decide(found, adjust=True)
+    alone = _decide([one for item in found for one in item.each()], adjust=False)
+    rows = []
+    for item, row in zip(found, together, strict=True):
+        own = [next_row["verdict"] for next_row in alone[: len(item.n)]]
+        del alone[: len(item.n)]
+        agree = own.count(row["verdict"])
+        row |= {"agree": agree, "agree_low": networks.share_of_networks(agree, len(own)).low}
+        different = set(own) - {UNDECIDED}
+        if row["verdict"] == UNDECIDED and row["because"] in _OF_SHARES and len(different) > 1:
+            counted = [f"{own.count(name)} {name}" for name in VERDICTS if name in own]
+            row |= ending(
+                "networks",
+                f"The {len(own)} networks differ: by themselves {listed(counted)}. More images "
+                "would not make them one; a statement about networks trained like these needs at "
+                f"least {networks.MANY} of them.",
+            )
+            row["needed"] = math.nan
+        rows.append(item.row() | row)
+    return tabulate(rows, _COLUMNS)
 
 
-def _why_unmeasured(check: str, audited: bool) -> str:
-    needed = next(known.needs for known in CHECKS if known.name == check)
-    if needed:
-        return f"there was no {needed}; add one to the attacks"
-    if audited:
-        return (
-            "the audit had no image for them: none is classified correctly, or nothing changes "
-            "their logits"
+_OF_SHARES = ("images", "margin", "mixed")
+"""The rules by which the shares leave a setting undecided."""
+
+
+def ending(because: str, reason: str) -> dict[str, str]:
+    """The columns that say how a verdict came about."""
+    return {"because": because, "reason": reason}
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What is known of one setting: images of each of its networks."""
+
+    where: dict[Hashable, Any]
+    n: Counts
+    correct: Counts
+    shares: dict[str, Counts]
+    bounds: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    added: NDArray[np.float64]
+    hidden: NDArray[np.float64]
+    attacks_lack: tuple[str, ...]
+    checks: pd.DataFrame
+
+    @classmethod
+    def of(cls, where: dict[Hashable, Any], own: pd.DataFrame, checks: pd.DataFrame) -> "_Setting":
+        n = own.n.to_numpy()
+        known = {"clean": own.correct / own.n.where(own.n > 0)} | {
+            name: own[name] for name in SHARES[1:] if own[name].notna().all() and len(own)
+        }
+        shares = {
+            name: (rates.fillna(0) * n).round().to_numpy().astype(int)
+            for name, rates in known.items()
+        }
+        return cls(
+            where,
+            n,
+            own.correct.to_numpy(),
+            shares,
+            {name: proportions.interval(counts, n) for name, counts in shares.items()},
+            own.added.to_numpy(),
+            own.hidden.to_numpy(),
+            tuple(dict.fromkeys(text for text in own.lacks.fillna("") if text)),
+            _of_setting(checks, where, own.seed.tolist()),
         )
-    return "there was no audit; turn audit on, which a model with backend torchdiffeq cannot have"
+
+    def each(self) -> Iterable["_Setting"]:
+        """The networks, each as a setting by itself."""
+        for i in range(len(self.n)):
+            one = slice(i, i + 1)
+            yield _Setting(
+                self.where,
+                self.n[one],
+                self.correct[one],
+                {name: counts[one] for name, counts in self.shares.items()},
+                {name: (low[one], high[one]) for name, (low, high) in self.bounds.items()},
+                self.added[one],
+                self.hidden[one],
+                self.attacks_lack,
+                self.checks,
+            )
+
+    def largest(self, share: str, margin: float, side: str) -> float:
+        """The largest p-value of the networks; NaN where the share is not known."""
+        if share not in self.shares or not len(self.n) or not (self.n > 0).all():
+            return math.nan
+        test = proportions.above if side == "above" else proportions.below
+        return float(np.max(test(self.shares[share], self.n, margin)))
+
+    def estimate(self, share: str) -> Estimate:
+        """The mean over the networks, and an interval that contains theirs."""
+        if share not in self.shares:
+            return Estimate(math.nan, math.nan, math.nan)
+        with np.errstate(invalid="ignore"):
+            return networks.across(self.shares[share] / self.n, *self.bounds[share])
+
+    def p_values(self) -> dict[str, float]:
+        """Of the verdicts, and of a small and of a large gap."""
+        found = {
+            verdict: float(np.max([self.largest(*test) for test in tests]))
+            for verdict, tests in _TESTS.items()
+        }
+        if "masked" in self.shares and self.half_is_not_masked():
+            found[MASKED] = 1.0
+        small, large = (self.largest("gap", MARGIN, side) for side in ("below", "above"))
+        return found | {"small": small, "large": large}
+
+    def half_is_not_masked(self) -> bool:
+        """Whether masked gradient is less than half of the gap in one of the networks."""
+        return bool((2 * self.shares["masked"] < self.shares["gap"]).any())
+
+    def lacks(self) -> list[str]:
+        """What is missing before robust accuracy can be said to survive, in sentences."""
+        found = []
+        if self.attacks_lack:
+            found.append(f"The attacks are too weak: add {'; '.join(self.attacks_lack)}.")
+        elif not (self.added < SATURATED).all():
+            most = float(np.nanmax(self.added)) if np.isfinite(self.added).any() else math.nan
+            found.append(
+                "The attacks have not saturated: "
+                + (
+                    "what the last of them add was not measured."
+                    if math.isnan(most)
+                    else f"one of the last still added {points(most)}."
+                )
+            )
+        return found + _unsupported(self.checks)
+
+    def row(self) -> dict[str, Any]:
+        """The columns that hold before any decision."""
+        row = self.where | {
+            "n": int(self.n.max(initial=0)),
+            "networks": len(self.n),
+            "level": level_of(len(self.n)),
+            "lacks": " ".join(self.lacks()),
+            "added": _most(self.added),
+            "hidden": _most(self.hidden),
+        }
+        for name in SHARES:
+            value, low, high = self.estimate(name)
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        return {str(name): value for name, value in row.items()}
 
 
-def _of(checks: pd.DataFrame, item: Replicated) -> pd.DataFrame:
-    """The checks of all seeds of a model at a tolerance."""
-    where = item.where
+def _most(values: NDArray[np.float64]) -> float:
+    return float(np.max(values, initial=-math.inf)) if len(values) else math.nan
+
+
+def _of_setting(
+    checks: pd.DataFrame, where: dict[Hashable, Any], seeds: Sequence[int]
+) -> pd.DataFrame:
     tolerance = where["tolerance"]
-    same = checks.tolerance.isna() if tolerance is None else checks.tolerance == tolerance
-    same &= (checks.dataset == where["dataset"]) & (checks.model == where["model"])
-    same &= checks.seed.isin(list(item.groups))
+    same = checks.tolerance.isna() if pd.isna(tolerance) else checks.tolerance == tolerance
+    for name in ("experiment", "dataset", "model"):
+        same &= checks[name] == where[name]
+    same &= checks.seed.isin(seeds)
+    if "norm" in checks:
+        same &= checks.norm.isin(["", where["norm"]])
     own: pd.DataFrame = checks.loc[same]
     return own
 
 
-def _decide(case: _Case, family: int, paper: str | None) -> dict[str, str]:
-    row, gap = case.row, case.gap
-    if row["clean"] == 0:
-        why = ", because the solver fails on every one" if case.unsolved else ""
-        return ending(
-            UNDECIDED,
+def _unsupported(checks: pd.DataFrame) -> list[str]:
+    """For each outcome but a pass, which of the checks that robustness needs have it."""
+    needed = checks[checks.supports]
+    if needed.empty:
+        return ["No check was made."]
+    return [
+        f"These checks {_OUTCOMES.get(str(outcome), str(outcome))}: "
+        f"{'; '.join(dict.fromkeys(own.title))}{_remedy(own.check)}."
+        for outcome, own in needed[needed.outcome != PASSED].groupby("outcome", sort=True)
+    ]
+
+
+_OUTCOMES = {
+    FAILED: "failed",
+    "not measured": "were not measured",
+    UNDECIDED: "rest on too few images to pass",
+}
+
+
+def _remedy(names: Iterable[str]) -> str:
+    known = {check.name: check.needs for check in CHECKS}
+    missing = [need for need in dict.fromkeys(known.get(name, "") for name in names) if need]
+    return f" (add an {listed(missing)})" if missing else ""
+
+
+def _decide(found: Sequence[_Setting], *, adjust: bool) -> list[dict[str, Any]]:
+    """The verdicts on settings, with p-values adjusted for their number or not."""
+    values = {
+        name: pd.Series([item.p_values()[name] for item in found], dtype=float) for name in _TESTED
+    }
+    if adjust:
+        for p in values.values():
+            known = p.notna()
+            p[known] = np.array(holm(p[known].tolist()))
+    size = len(found) if adjust else 1
+    return [
+        {_column(name): values[name][i] for name in _TESTED}
+        | _verdict(item, {name: float(values[name][i]) for name in _TESTED}, size)
+        for i, item in enumerate(found)
+    ]
+
+
+def _column(name: str) -> str:
+    return f"p_{name.replace('-', '_')}"
+
+
+def _verdict(item: _Setting, p: dict[str, float], family: int) -> dict[str, Any]:
+    procedure = SHOWS if p["small"] < LEVEL else HIDES if p["large"] < LEVEL else OPEN
+    verdict, because, reason, needed = _ruling(item, p, procedure, family)
+    return {
+        "verdict": verdict,
+        "procedure": procedure if "gap" in item.shares else "",
+        "needed": needed,
+        **ending(because, reason),
+    }
+
+
+def _ruling(
+    item: _Setting, p: dict[str, float], procedure: str, family: int
+) -> tuple[str, str, str, float]:
+    """Verdict, rule, reason, and the images that are needed."""
+    nothing = _no_accuracy(item)
+    if nothing is not None:
+        return UNDECIDED, *nothing, math.nan
+    every = level_of(len(item.n))
+    left, gap, masked, weak = (
+        item.estimate(name) for name in ("strongest", "gap", "masked", "weak")
+    )
+    if p[BROKEN] < LEVEL:
+        seen = {
+            SHOWS: "The paper's procedure shows it.",
+            HIDES: f"The paper's procedure hides it: it leaves {points(gap.value)} more"
+            f"{_split(masked.value, weak.value)}.",
+            OPEN: "Whether the paper's procedure shows it is not known."
+            if math.isnan(gap.value)
+            else f"The paper's procedure leaves {points(gap.value)} more"
+            f"{_split(masked.value, weak.value)}.",
+        }[procedure]
+        reason = f"The known attacks together leave at most {percent(left.high)}. {seen}"
+        return BROKEN, BROKEN, reason, math.nan
+    if "gap" not in item.shares:
+        reason = (
+            f"The paper's attack did not run in this setting, or not on {every}: add bim_adjoint "
+            "to the attacks, or name one of them under paper_attack."
+        )
+        return UNDECIDED, "no_paper", reason, math.nan
+    numbers = (
+        f"The paper's procedure leaves {percent(item.estimate('paper').value)} of the images, the "
+        f"strongest attack {percent(left.value)}"
+    )
+    if p[MASKED] < LEVEL:
+        reason = (
+            f"{numbers}. Of these {points(gap.value)}, {points(masked.value)} are masked gradient "
+            f"(the paper's own steps along another gradient break them), {points(weak.value)} weak "
+            "search."
+        )
+        return MASKED, MASKED, reason, math.nan
+    if p[UNDER_SEARCHED] < LEVEL:
+        failed = item.checks[item.checks.outcome == FAILED]
+        doubts = "; ".join(dict.fromkeys(failed.title[failed.check.str.startswith("gradients")]))
+        reason = (
+            f"{numbers}. The paper's own steps along another gradient break {points(masked.value)} "
+            f"more, at most {points(masked.high)}: the rest of the gap is weak search."
+            + (f" But these checks failed: {doubts}." if doubts else "")
+        )
+        return UNDER_SEARCHED, UNDER_SEARCHED, reason, math.nan
+    if p[SURVIVES] < LEVEL:
+        lacks = item.lacks()
+        if not lacks:
+            return SURVIVES, SURVIVES, f"{numbers}. {_hidden(item)}", math.nan
+        because = "attacks" if item.attacks_lack else _first_reason(item)
+        return UNDECIDED, because, f"{numbers}. {' '.join(lacks)}", math.nan
+    return UNDECIDED, *_undecided(item, numbers, procedure, family)
+
+
+def _first_reason(item: _Setting) -> str:
+    return "checks" if (item.added < SATURATED).all() else "saturation"
+
+
+def _split(masked: float, weak: float) -> str:
+    if math.isnan(masked):
+        return ""
+    return f", {points(masked)} by masked gradient and {points(weak)} by weak search"
+
+
+def _hidden(item: _Setting) -> str:
+    most = _most(item.hidden)
+    saturated = (
+        f"The attacks have saturated: the last added at most {points(_most(item.added))}. All "
+        "checks passed."
+    )
+    if math.isnan(most):
+        return saturated
+    return (
+        f"{saturated} About {points(most)} more could still be found (Chapman's estimate, which is "
+        "rather too low)."
+    )
+
+
+def _no_accuracy(item: _Setting) -> tuple[str, str] | None:
+    """Why there is no accuracy that an attack could take away; None if there is."""
+    if not len(item.n) or not (item.n > 0).all():
+        return "no_images", "There are no test images."
+    if (item.correct == 0).any():
+        solver = item.checks[item.checks.check == SOLVER_SUCCEEDS]
+        dead = len(solver) and (solver.value == 1).any()
+        why = ", because the solver fails on every one" if dead else ""
+        return (
             "no_correct",
             f"No image is classified correctly without an attack{why}: nothing was attacked.",
         )
-    if gap is None:
-        return ending(
-            UNDECIDED,
-            "no_paper",
-            "No attack of this experiment is the paper's: add bim_adjoint to the attacks, or name "
-            "one of them under paper_attack."
-            if paper is None
-            else f"{paper}, the paper's attack here, has no cell with this norm and epsilon.",
+    lowest = item.estimate("clean").low
+    if lowest <= MARGIN:
+        return (
+            "no_accuracy",
+            f"Accuracy without an attack may be as low as {percent(lowest)}: an attack has nothing "
+            f"to take away. It takes more images, or a network that classifies more than "
+            f"{percent(MARGIN)} of them correctly.",
         )
-    if row["p_masked"] < LEVEL and not case.gradients.sound:
-        return ending(
-            MASKED,
-            "gap",
-            f"The paper's protocol leaves {percent(row['paper'])} of the images, the strongest "
-            f"attack {percent(row['strongest'])}: {points(row['gap'])} of robust accuracy are "
-            f"masked gradients ({_against(case.gradients)}).",
+    return None
+
+
+def _undecided(item: _Setting, numbers: str, procedure: str, family: int) -> tuple[str, str, float]:
+    """Rule, reason and the images that would decide, where the numbers show nothing."""
+    if procedure == HIDES and "masked" not in item.shares:
+        return (
+            "no_corrected",
+            f"{numbers}. Whether masked gradient or weak search is the reason is not known: no "
+            "attack with the paper's steps follows another gradient (bim_direct, bim_surrogate).",
+            math.nan,
         )
-    reasons = list(_reasons(case, gap, family))
-    if reasons:
-        return ending(UNDECIDED, reasons[0][0], " ".join(sentence for _, sentence in reasons))
-    return ending(
-        HOLDS,
-        "gap",
-        f"The strongest attack leaves {percent(row['strongest'])} of the images, the paper's "
-        f"protocol {percent(row['paper'])}: the gap is below {points(MARGIN)}, and all checks "
-        "passed.",
+    if procedure == HIDES and (item.shares["masked"] > SMALL * item.n).all():
+        masked, weak = item.estimate("masked"), item.estimate("weak")
+        if item.half_is_not_masked():
+            return (
+                "mixed",
+                f"{numbers}. {points(masked.value)} are masked gradient and {points(weak.value)} "
+                "weak search: neither alone is the reason.",
+                math.nan,
+            )
+    level = LEVEL / family
+    images = {name: count for name in _TESTS if (count := _images(item, name, level)) is not None}
+    if not images:
+        return (
+            "margin",
+            f"{numbers}. This lies on a margin of the rules: no number of images would decide it.",
+            math.nan,
+        )
+    verdict, needed = min(images.items(), key=lambda pair: pair[1])
+    return (
+        "images",
+        f"{numbers}. {int(item.n.max()):,} images are too few to tell; if the shares stay as they "
+        f"are, {needed:,} would show that it {_SHOWN[verdict]}.",
+        float(needed),
     )
 
 
-def _against(gradients: Doubts) -> str:
-    """Why the gradients of the paper's attack are not known to be accurate."""
-    if gradients.found:
-        return "; ".join(gradients.found)
-    return f"no check shows that they are accurate; not measured: {'; '.join(gradients.unmeasured)}"
-
-
-def _reasons(case: _Case, gap: Share, family: int) -> Iterable[tuple[str, str]]:
-    """Why robustness cannot be said to hold, the most important reason first."""
-    row = case.row
-    if not row["strongest_low"] > MARGIN:
-        left = f"{percent(row['strongest_low'])} to {percent(row['strongest_high'])}"
-        if case.left.value > MARGIN and _disagree(case.left, row["n"]):
-            yield (
-                "seeds",
-                f"The strongest attack leaves {listed([percent(x) for x in case.left_by_seed])} of "
-                f"the images of the {row['seeds']} networks. For other networks that may be too "
-                f"little for robustness to hold ({left}).",
-            )
-        else:
-            yield (
-                "no_robustness",
-                f"The strongest attack leaves {percent(row['strongest'])} ({left}), too little for "
-                "robustness to hold.",
-            )
-    if row["p_masked"] < LEVEL:
-        yield (
-            "weak_attack",
-            f"The paper's protocol leaves {percent(row['paper'])} of the images, the strongest "
-            f"attack {percent(row['strongest'])}. The checks of its gradients passed, and other "
-            "gradients do not make it stronger: it has too few steps or a weak loss. This is "
-            "evidence neither of masked gradients nor of robustness.",
-        )
-    if case.missing:
-        yield (
-            "attack_suite",
-            "The attacks that ran are too weak for robustness to hold: add "
-            f"{listed(case.missing)}.",
-        )
-    if case.failed:
-        yield "checks", f"These checks failed: {'; '.join(case.failed)}."
-    if case.unmeasured:
-        yield "checks", " ".join(case.unmeasured)
-    if row["p_holds"] >= LEVEL and row["p_masked"] >= LEVEL:
-        yield _too_few(case, gap, family)
-
-
-def _disagree(share: Share, images: int) -> bool:
-    """Whether the seeds differ by more than their images explain."""
-    return round(share.images) < images  # equal ones may fall short by a rounding error
-
-
-def _too_few(case: _Case, gap: Share, family: int) -> tuple[str, str]:
-    """Why the gap can neither be said to be above the margin nor below it."""
-    n, seeds = case.row["n"], case.row["seeds"]
-    large = gap.value > MARGIN
-    start = f"The gap of {points(gap.value)} may still be {points(MARGIN)} or less: "
-    if _disagree(gap, n):
-        return "seeds", (
-            f"{start if large else ''}{n} images of {seeds} networks that differ (gaps of "
-            f"{listed([points(x) for x in case.gap_by_seed])}) count as {gap.images:.1f} "
-            f"independent ones, too few to "
-            f"{'tell' if large else f'rule out a gap of {points(MARGIN)}'}. More seeds would help."
-        )
-    if large:
-        return "images", f"{start}{n} images are too few to tell."
-    least = math.ceil(math.log(LEVEL / family) / math.log1p(-MARGIN))
-    return "images", (
-        f"{n} images are too few to rule out a gap of {points(MARGIN)}. Without any gap, {least} "
-        "images are needed."
-    )
-
-
-def ending(verdict: str, because: str, reason: str) -> dict[str, str]:
-    """The columns `ENDING` that say how a verdict came about."""
-    return {"verdict": verdict, "because": because, "reason": reason}
+def _images(item: _Setting, verdict: str, level: float) -> int | None:
+    """How many images would show a verdict of the networks if their shares stay as they are."""
+    if verdict == MASKED and ("masked" not in item.shares or item.half_is_not_masked()):
+        return None
+    needed = 0
+    for share, margin, side in _TESTS[verdict]:
+        if share not in item.shares:
+            return None
+        for rate in item.shares[share] / item.n:
+            images = proportions.images_needed(float(rate), margin, side, level)
+            if images is None:
+                return None
+            needed = max(needed, images)
+    return needed

@@ -1,0 +1,123 @@
+"""What pairs of networks show together: a direction, equality, or neither.
+
+A direction needs a p-value below its level and an estimate of at least `SMALL`: less is never
+called a difference. Of several networks every pair has to show it (the largest p-value counts).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from node_robustness.statistics import paired
+from node_robustness.statistics.multiplicity import holm_chains
+from node_robustness.verdict.verdicts import LEVEL, SMALL
+
+MORE, LESS, EQUIVALENT, UNDECIDED = "more", "less", "equivalent", "undecided"
+
+KEY = ("experiment", "dataset", "model", "tolerance", "norm", "epsilon")
+
+
+def primary(epsilons: Sequence[float]) -> float:
+    """The epsilon of a norm that claims are made at first: the middle one, or the larger of two."""
+    return sorted(epsilons)[len(epsilons) // 2]
+
+
+def contrasts(pairs: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """Put the pairs of networks of every comparison together, under one protocol.
+
+    Args:
+        pairs: Rows of one kind of `pairs.pair_table`.
+        protocol: One of its protocols.
+
+    Returns:
+        One row for every comparison (`KEY` and the reference) in the order of the table: ``value``,
+        the mean difference of the pairs, and an interval that contains the exact 95 % intervals of
+        all (``low``, ``high``); the mean robust accuracy here and in the ``reference``; the number
+        of ``networks`` and ``reference_networks``; and the largest p-values of the pairs, not
+        adjusted: of no gain (``more``), of no loss (``less``), of a difference of at least `SMALL`
+        either way (``equal``), and of a gain of at most `SMALL` (``beyond``).
+    """
+    own = pairs[pairs.protocol == protocol]
+    gained, lost, n = (own[name].to_numpy() for name in ("gained", "lost", "n"))
+    more, less = paired.mcnemar(gained, lost)
+    beyond = paired.above(gained, lost, n, SMALL)
+    equal = np.maximum(paired.above(gained, lost, n, -SMALL), paired.below(gained, lost, n, SMALL))
+    p = own.assign(
+        more=more,
+        less=less,
+        equal=equal,
+        beyond=beyond,
+        rate=own.robust / own.n,
+        reference_rate=own.reference / own.n,
+    )
+    grouped = p.groupby(
+        [*KEY, "reference_model", "reference_tolerance"], sort=False, dropna=False
+    ).agg(
+        n=("n", "max"),
+        networks=("seed", "nunique"),
+        reference_networks=("reference_seed", "nunique"),
+        value=("difference", "mean"),
+        low=("difference_low", "min"),
+        high=("difference_high", "max"),
+        robust=("rate", "mean"),
+        reference=("reference_rate", "mean"),
+        more=("more", "max"),
+        less=("less", "max"),
+        equal=("equal", "max"),
+        beyond=("beyond", "max"),
+    )
+    found: pd.DataFrame = grouped.reset_index()
+    return found
+
+
+def adjusted(found: pd.DataFrame, p: "pd.Series[float]") -> "pd.Series[float]":
+    """Adjust p-values of comparisons for their number.
+
+    The comparisons at the primary epsilon of each norm are one family. The other epsilons of a
+    comparison follow it in a fixed order, the smaller ones from the largest down, then the larger
+    ones: each is tested only after those before it are shown (`holm_chains`).
+
+    Args:
+        found: Comparisons, with the columns of `contrasts`.
+        p: Their p-values, of the same index.
+    """
+    first = is_primary(found)
+    chain = [name for name in (*KEY, "reference_model", "reference_tolerance") if name != "epsilon"]
+    chains = []
+    for _, own in found.groupby(chain, sort=False, dropna=False):
+        epsilons = own.epsilon
+        middle = epsilons[first[own.index]]
+        start = float(middle.iloc[0]) if len(middle) else math.inf
+        rows = [
+            *middle.index,
+            *epsilons[epsilons < start].sort_values(ascending=False).index,
+            *epsilons[epsilons > start].sort_values().index,
+        ]
+        chains.append(rows)
+    values = holm_chains([p[rows].tolist() for rows in chains])
+    found_at = [row for rows in chains for row in rows]
+    flat = [value for own in values for value in own]
+    return pd.Series(flat, found_at, dtype=float).reindex(p.index)
+
+
+def is_primary(found: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each comparison is at the primary epsilon of its norm."""
+    middle = {norm: primary(sorted(set(own))) for norm, own in found.groupby("norm").epsilon}
+    return found.epsilon == found.norm.map(middle).astype(float)
+
+
+def setting_key(row: Mapping[str, Any], names: Sequence[str] = KEY) -> tuple[Any, ...]:
+    """The coordinates of a row, to be compared: without an ODE there is no tolerance."""
+    return tuple(None if pd.isna(row[name]) else row[name] for name in names)
+
+
+def direction(value: float, more: float, less: float, equal: float) -> str:
+    """What adjusted p-values and an estimate show."""
+    if more < LEVEL and value >= SMALL:
+        return MORE
+    if less < LEVEL and value <= -SMALL:
+        return LESS
+    return EQUIVALENT if equal < LEVEL else UNDECIDED
