@@ -224,6 +224,32 @@ def test_adaptive_steps_grow_as_the_order_says(method):
     assert errors[2] < errors[0] * 1e-2
 
 
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_work_in_closed_form_and_its_gradient_with_the_steps_held(checkpoint):
+    """Of y' = -y by Heun's method, whose last stage is, as in torchdiffeq, the next first one."""
+    tau, start = 1e-3, torch.tensor([[1.0], [3.0]], dtype=torch.float64, requires_grad=True)
+    keep = {"keep_nodes": True, "keep_work": True, "checkpoint": checkpoint}
+    settings = {"tolerance": tau, "method": "adaptive_heun", **keep}
+    found = solve(lambda t, y: -y, start, [0.0, 1.0], **settings)
+    expected = []
+    for nodes, y in zip(found.nodes, start.flatten(), strict=True):
+        work, slope = torch.zeros((), dtype=torch.float64), -y
+        for before, after in pairwise(nodes.tolist()):
+            h = after - before
+            last = -(y + h * slope)
+            ratio = h * (last - slope) / 2 / (tau * (1 + y))  # the state before is the larger one
+            work = work + min(1, (1 - before) / h) * ratio**0.5
+            y, slope = y + h * (slope + last) / 2, last
+        expected.append(work)
+    torch.testing.assert_close(found.work, torch.stack(expected))
+    assert ((found.work > 0) & (found.work < found.accepted)).all()
+    gradients = (torch.autograd.grad(w, start)[0] for w in (found.work.sum(), sum(expected)))
+    torch.testing.assert_close(*gradients)
+    without = solve(lambda t, y: -y, start, [0.0, 1.0], **settings | {"keep_work": False})
+    assert torch.equal(without.states, found.states)
+    assert without.work.tolist() == [0, 0]
+
+
 def test_every_output_time_is_interpolated():
     """y' = 4 t^3 + 1 has a quartic solution, which the dense output of dopri5 reproduces."""
     y = torch.zeros(3, 2, dtype=torch.float64)

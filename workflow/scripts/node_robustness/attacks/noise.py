@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from node_robustness.attacks.descent import Record
 from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Pass
 from node_robustness.perturbations.ball import into_ball
+from node_robustness.perturbations.noise import random_directions
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 
@@ -48,9 +48,5 @@ class Noise:
         return record.found()
 
     def _noisy(self, images: Tensor, streams: Streams) -> Tensor:
-        shape = images.shape[1:]
-        if self.norm.name == "linf":
-            direction = torch.where(streams.uniform(shape, images) < 0.5, -1.0, 1.0)
-        else:
-            direction = self.norm.direction(streams.normal(shape, images))
+        direction = random_directions(self.norm, images, streams)
         return into_ball(images, images + self.epsilon * direction, self.norm, self.epsilon)

@@ -130,6 +130,7 @@ class ODEBody(nn.Module):
         times: tuple[float, ...] | Tensor,
         keep_nodes: bool = False,
         keep_node_states: bool = False,
+        keep_work: bool = False,
         nodes: Sequence[Tensor] | None = None,
     ) -> Solution:
         """Solve for the states at the given times, [T, n, C, H, W], with cost and status.
@@ -139,6 +140,7 @@ class ODEBody(nn.Module):
             times: see `ode.solve.solve`.
             keep_nodes: see `ode.solve.solve`.
             keep_node_states: see `ode.solve.solve`.
+            keep_work: see `ode.solve.solve`.
             nodes: of a solve with the same settings, to take its steps again.
 
         Raises:
@@ -157,6 +159,7 @@ class ODEBody(nn.Module):
             max_steps=self.settings.max_steps,
             keep_nodes=keep_nodes,
             keep_node_states=keep_node_states,
+            keep_work=keep_work,
             checkpoint=self.settings.checkpoint,
         )
 

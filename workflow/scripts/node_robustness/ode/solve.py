@@ -56,6 +56,10 @@ class Solution:
             start; the last node may lie beyond the last output time. Empty unless requested.
         node_states: for each sample the first part of the state at the nodes, [number of nodes,
             ...]. Empty unless requested.
+        work: how many steps each sample would take if each had the largest error that is
+            tolerated: over its accepted steps, the last one up to the last output time, the sum of
+            the error ratio to the power of 1 / order, [N]. Unlike the number of evaluations it has
+            a gradient, that of the steps held constant. Zero unless requested.
     """
 
     parts: Parts
@@ -65,6 +69,7 @@ class Solution:
     status: Tensor
     nodes: list[Tensor]
     node_states: list[Tensor]
+    work: Tensor
 
     @property
     def states(self) -> Tensor:
@@ -85,6 +90,7 @@ def solve(
     max_steps: int = 1000,
     keep_nodes: bool = False,
     keep_node_states: bool = False,
+    keep_work: bool = False,
     checkpoint: bool = False,
 ) -> Solution:
     """Solve y' = f(t, y) for a batch of initial states.
@@ -111,6 +117,7 @@ def solve(
             `steps` or `nodes` is given.
         keep_nodes: whether to record the accepted nodes.
         keep_node_states: whether to record the state at the nodes.
+        keep_work: whether to sum the work of adaptive steps.
         checkpoint: whether to recompute each step in the backward pass from the state and slope at
             its start: same gradients, more time, less memory.
 
@@ -132,6 +139,7 @@ def solve(
         max_steps=max_steps,
         keep_nodes=keep_nodes,
         keep_node_states=keep_node_states,
+        keep_work=keep_work,
         checkpoint=checkpoint,
     )
 
@@ -148,6 +156,7 @@ def solve_parts(
     max_steps: int = 1000,
     keep_nodes: bool = False,
     keep_node_states: bool = False,
+    keep_work: bool = False,
     checkpoint: bool = False,
     coupled: int | None = None,
 ) -> Solution:
@@ -167,6 +176,7 @@ def solve_parts(
         max_steps: see `solve`.
         keep_nodes: see `solve`.
         keep_node_states: see `solve`; for the first part.
+        keep_work: see `solve`.
         checkpoint: see `solve`.
 
     Returns:
@@ -188,7 +198,7 @@ def solve_parts(
         coupled=len(initial) if coupled is None else coupled,
         checkpoint=checkpoint and torch.is_grad_enabled(),
     )
-    return integration.run(initial, keep_nodes, keep_node_states)
+    return integration.run(initial, keep_nodes, keep_node_states, keep_work)
 
 
 def _check_initial(initial: Parts) -> None:
@@ -360,7 +370,9 @@ class _Integration:
     def __post_init__(self) -> None:
         self.rows = _Rows(self.tableau)
 
-    def run(self, initial: Parts, keep_nodes: bool, keep_node_states: bool) -> Solution:
+    def run(
+        self, initial: Parts, keep_nodes: bool, keep_node_states: bool, keep_work: bool
+    ) -> Solution:
         samples, device = len(initial[0]), initial[0].device
         count = torch.zeros(2, samples, dtype=torch.int64)  # rejected, accepted
         status = torch.zeros(samples, dtype=torch.int64)
@@ -368,11 +380,16 @@ class _Integration:
         outputs = _Outputs()
         outputs.add(active.index, initial)
         visited, times, at_nodes = [active.index], [active.time], [initial[0]]
+        work = torch.zeros(samples, dtype=initial[0].dtype, device=device)
         while active.index.numel():
             end, active.step = self.control.advance(active.index, active.time, active.step)
             attempt, stages = self._attempt(active, end)
-            ratio = self.control.error_ratio(attempt).cpu().double()
+            with torch.set_grad_enabled(keep_work and torch.is_grad_enabled()):
+                error = self.control.error_ratio(attempt)
+            ratio = error.detach().cpu().double()
             accept = ratio <= 1
+            if keep_work:
+                work = work + self._work(active, end, accept, error, samples)
             count[accept.long(), active.index] += 1
             failure = self._failures(active, end, ratio, count)
             status[active.index] = failure
@@ -405,6 +422,7 @@ class _Integration:
             node_states=_by_sample(visited, torch.cat(at_nodes), samples)
             if keep_node_states
             else [],
+            work=work,
         )
 
     def _evaluations(self, attempts: Tensor) -> Tensor:
@@ -487,6 +505,19 @@ class _Integration:
         status = torch.where((attempts >= self.max_steps) & ~arrived, int(Status.MAX_STEPS), 0)
         status = torch.where(end > active.time, status, int(Status.UNDERFLOW))
         return torch.where(torch.isfinite(ratio), status, int(Status.NONFINITE))
+
+    def _work(
+        self, active: _Active, end: Tensor, accept: Tensor, error: Tensor, samples: int
+    ) -> Tensor:
+        """The work of one attempt, [N]; see `Solution`."""
+        share = ((self.grid[0, -1] - active.time) / (end - active.time)).clamp(max=1)
+        weight = torch.where(accept, share, 0.0).to(error.dtype)
+        # The root has no derivative at zero.
+        steps = error.clamp(min=torch.finfo(error.dtype).tiny) ** (1 / self.tableau.order)
+        index, weight = (
+            values.to(error.device, non_blocking=True) for values in (active.index, weight)
+        )
+        return error.new_zeros(samples).index_add(0, index, weight * steps)
 
     def _emit(
         self,

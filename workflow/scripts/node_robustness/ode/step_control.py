@@ -129,7 +129,6 @@ class Adaptive:
         """The end is the start plus the size."""
         return time + step, step
 
-    @torch.no_grad()
     def error_ratio(self, attempt: StepAttempt) -> Tensor:
         """RMS of the estimated error over tau (1 + the larger of both states), in their dtype."""
         error = combine(None, attempt.error_weights, attempt.error_stages)
@@ -180,7 +179,6 @@ class Given:
         end = nodes.gather(1, following).squeeze(1)
         return end, end - time
 
-    @torch.no_grad()
     def error_ratio(self, attempt: StepAttempt) -> Tensor:
         """Zero, or NaN where the state is not finite."""
         return 0 * norm(attempt.after)

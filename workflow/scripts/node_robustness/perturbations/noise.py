@@ -18,10 +18,13 @@ def noise_like(norm: Norm, images: Tensor, perturbed: Tensor, streams: Streams) 
         perturbed: the perturbed images, in the same form.
         streams: of the images.
     """
+    size = column(norm.size(perturbed - images))
+    return (images + size * random_directions(norm, images, streams)).clamp(0, 1)
+
+
+def random_directions(norm: Norm, images: Tensor, streams: Streams) -> Tensor:
+    """Random steps of norm one, like the images: signs in linf, Gaussian directions in L2."""
     shape = images.shape[1:]
     if norm.name == "linf":
-        direction = torch.where(streams.uniform(shape, images) < 0.5, -1.0, 1.0).to(images)
-    else:
-        direction = norm.direction(streams.normal(shape, images))
-    size = column(norm.size(perturbed - images))
-    return (images + size * direction).clamp(0, 1)
+        return torch.where(streams.uniform(shape, images) < 0.5, -1.0, 1.0).to(images)
+    return norm.direction(streams.normal(shape, images))
