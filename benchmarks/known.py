@@ -38,7 +38,7 @@ from node_robustness.models.evaluation import evaluate
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.sizes import broken_within
 from node_robustness.perturbations.streams import Streams
-from node_robustness.verdict import attack_tables, protocols, verdicts
+from node_robustness.verdict import attack_tables, pairs, protocols, tolerances, verdicts
 from node_robustness.verdict.checks import check_table
 
 TRAINING_IMAGES = 1297
@@ -132,13 +132,14 @@ class Quantised(Classifier):
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The tables of an evaluation; see `protocols`, `checks` and `verdicts`."""
+    """The tables of an evaluation; see the modules of their names, and `attack_tables`."""
 
     attacked: list[protocols.AttackedNetwork]
     attack_suite: pd.DataFrame
     protocols: pd.DataFrame
     checks: pd.DataFrame
     verdicts: pd.DataFrame
+    tolerances: pd.DataFrame
 
 
 def evaluated(
@@ -178,12 +179,20 @@ def evaluated(
     groups = protocols.read_attacked(attacked)
     checked = check_table(clean, groups, audits, [])
     networks = protocols.protocol_table(groups, experiment.papers_attack)
+    found = verdicts.verdict_table(networks, checked)
+    trained = {
+        name: model.solver.tolerance
+        for name, model in config.models.items()
+        if grid_cells.adaptive(model)
+    }
+    compared = pairs.pair_table(groups, experiment.papers_attack, trained)
     return Evaluated(
         groups,
         attack_tables.suite_table(groups),
         networks,
         checked,
-        verdicts.verdict_table(networks, checked),
+        found,
+        tolerances.tolerance_table(compared, found),
     )
 
 
