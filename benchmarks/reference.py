@@ -36,7 +36,7 @@ from node_robustness.config.loading import load
 from node_robustness.models.classifier import frozen
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.sizes import within
-from node_robustness.statistics.crossed import difference
+from node_robustness.statistics import paired
 from node_robustness.verdict import verdicts
 from node_robustness.verdict.protocols import AttackedNetwork
 
@@ -174,7 +174,8 @@ def compare(
         theirs = broken(model, images, labels, where["norm"], epsilon, attack).numpy()
     seconds = time.perf_counter() - started
     ours, left = group.strongest(epsilon), group.correct & ~theirs
-    change = difference(left[None], ours[None])
+    only_ours, only_theirs = int((left & ~ours).sum()), int((ours & ~left).sum())
+    low, high = paired.interval(only_theirs, only_ours, len(labels))
     return Row(
         model=where["model"],
         tolerance=where["tolerance"],
@@ -183,11 +184,11 @@ def compare(
         images=len(labels),
         ours=float(ours.mean()),
         theirs=float(left.mean()),
-        difference=change.value,
-        low=change.low,
-        high=change.high,
-        only_ours=int((left & ~ours).sum()),
-        only_theirs=int((ours & ~left).sum()),
+        difference=(only_theirs - only_ours) / len(labels),
+        low=low,
+        high=high,
+        only_ours=only_ours,
+        only_theirs=only_theirs,
         seconds=seconds,
     )
 
