@@ -147,8 +147,8 @@ def of_models(models: pd.DataFrame) -> list[str]:
             if (claims == "").all():
                 continue
             sentence = (
-                f"Under {words}, {model} is, compared with {reference} on {dataset} "
-                f"({own.level.iloc[0]}), {listed(_counts(claims, _DIRECTIONS))} of "
+                f"Under {words}, {model} against {reference} on {dataset} "
+                f"({own.level.iloc[0]}): {listed(_counts(claims, _DIRECTIONS))} of "
                 f"{counted(len(own), 'setting')}."
             )
             far = own.sort_values(procedure, key=abs, kind="stable").iloc[-1]
@@ -187,8 +187,12 @@ def undecided(verdicts: pd.DataFrame) -> list[str]:
             f" {int(needed.max()):,} images would decide all that lack images, if the shares stay "
             "as they are."
         )
-    lacking = own.lacks[own.because.isin(["attacks", "saturation", "checks"])]
-    return [sentence, *dict.fromkeys(lacking)]
+    if own.because.isin(["attacks", "saturation", "checks"]).any():
+        sentence += (
+            " What each setting lacks is in its reason; the presets quick and standard have all "
+            "attacks that are needed (docs/attacks.md)."
+        )
+    return [sentence]
 
 
 def _counts(found: Sequence[str] | pd.Series, words: Mapping[str, str]) -> list[str]:

@@ -213,7 +213,8 @@ def _limits(
         limits.append(f"{undecided} of {len(tables['verdicts'])} settings are undecided.")
     if manifest["device"].startswith("cpu"):
         limits.append(f"It ran on {manifest['device']} with {manifest['threads']} processors.")
-    return limits
+    # What is to be known of tables that another version made and that were converted.
+    return [*limits, *manifest.get("notes", [])]
 
 
 def _norms(attack: str) -> tuple[str, ...]:

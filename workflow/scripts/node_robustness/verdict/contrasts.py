@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from node_robustness.grid.stages import middle
 from node_robustness.statistics import paired
 from node_robustness.statistics.multiplicity import holm_chains
 from node_robustness.verdict.verdicts import LEVEL, SMALL
@@ -18,11 +19,6 @@ from node_robustness.verdict.verdicts import LEVEL, SMALL
 MORE, LESS, EQUIVALENT, UNDECIDED = "more", "less", "equivalent", "undecided"
 
 KEY = ("experiment", "dataset", "model", "tolerance", "norm", "epsilon")
-
-
-def primary(epsilons: Sequence[float]) -> float:
-    """The epsilon of a norm that claims are made at first: the middle one, or the larger of two."""
-    return sorted(epsilons)[len(epsilons) // 2]
 
 
 def contrasts(pairs: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -89,10 +85,10 @@ def adjusted(found: pd.DataFrame, p: "pd.Series[float]") -> "pd.Series[float]":
     chains = []
     for _, own in found.groupby(chain, sort=False, dropna=False):
         epsilons = own.epsilon
-        middle = epsilons[first[own.index]]
-        start = float(middle.iloc[0]) if len(middle) else math.inf
+        at_first = epsilons[first[own.index]]
+        start = float(at_first.iloc[0]) if len(at_first) else math.inf
         rows = [
-            *middle.index,
+            *at_first.index,
             *epsilons[epsilons < start].sort_values(ascending=False).index,
             *epsilons[epsilons > start].sort_values().index,
         ]
@@ -104,9 +100,9 @@ def adjusted(found: pd.DataFrame, p: "pd.Series[float]") -> "pd.Series[float]":
 
 
 def is_primary(found: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each comparison is at the primary epsilon of its norm."""
-    middle = {norm: primary(sorted(set(own))) for norm, own in found.groupby("norm").epsilon}
-    return found.epsilon == found.norm.map(middle).astype(float)
+    """Whether each comparison is at the primary epsilon of its norm, the middle one."""
+    primary = {norm: middle(sorted(set(own))) for norm, own in found.groupby("norm").epsilon}
+    return found.epsilon == found.norm.map(primary).astype(float)
 
 
 def setting_key(row: Mapping[str, Any], names: Sequence[str] = KEY) -> tuple[Any, ...]:
