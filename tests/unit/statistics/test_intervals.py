@@ -1,37 +1,17 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node_robustness.statistics.intervals import (
-    across_seeds,
     auc_with_interval,
-    mean_with_interval,
     median_with_interval,
-    rate_change,
     roc,
-    wilson,
 )
 
 NAN = math.nan
-
-
-def test_wilson_is_the_textbook_formula():
-    # z = 1.959964; (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) at p = 0.8, n = 10.
-    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
-
-
-def test_wilson_of_nothing_is_unknown():
-    assert all(math.isnan(bound) for bound in wilson(0, 0))
-
-
-def test_wilson_takes_arrays():
-    low, high = wilson([0, 8, 10, 0], [10, 10, 10, 0])
-    np.testing.assert_allclose(low, [0, 0.490162, 0.722467, NAN], atol=1e-6)
-    np.testing.assert_allclose(high, [0.277533, 0.943318, 1, NAN], atol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "rank"), [(6, 1), (10, 2), (20, 6), (50, 18)])
@@ -47,66 +27,6 @@ def test_a_median_of_few_values_has_no_interval():
     assert median_with_interval([1, NAN, 3, math.inf])[0] == 2
     assert np.isnan(median_with_interval([1, 2, 3, 4, 5])[1:]).all()
     assert np.isnan(median_with_interval([NAN])).all()
-
-
-@pytest.mark.parametrize("counts", [(-1, 2), (3, 2)])
-def test_wilson_refuses_impossible_counts(counts):
-    with pytest.raises(ValueError, match="between 0 and"):
-        wilson(*counts)
-
-
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_the_rate_and_mirrors(counts):
-    successes, n = counts
-    low, high = wilson(successes, n)
-    assert 0 <= low <= successes / n <= high <= 1
-    mirrored = wilson(n - successes, n)
-    assert (low, high) == pytest.approx((1 - mirrored[1], 1 - mirrored[0]), abs=1e-12)
-
-
-def test_mean_with_interval_is_students_t():
-    # Mean 0.5, standard deviation 0.1, t(0.975; 2) = 4.302653: half width 0.248414.
-    estimate = mean_with_interval([0.4, 0.5, 0.6], (0.0, 1.0))
-    assert estimate == pytest.approx((0.5, 0.251586, 0.748414), abs=1e-6)
-
-
-def test_mean_with_interval_stays_within_the_possible():
-    assert mean_with_interval([0.1, 0.9], (0.0, 1.0)) == pytest.approx((0.5, 0.0, 1.0))
-
-
-def test_across_seeds_takes_images_for_one_seed_and_seeds_for_several():
-    frame = pd.DataFrame(
-        {
-            "model": ["B", "A", "A", "A", "C"],
-            "tolerance": [NAN, 0.1, 0.1, 0.1, 0.1],
-            "seed": [0, 0, 1, 2, 0],
-            "rate": [0.8, 0.4, 0.5, 0.6, NAN],
-            "rate_low": [0.7, 0, 0, 0, NAN],
-            "rate_high": [0.9, 1, 1, 1, NAN],
-        }
-    )
-    found = across_seeds(frame, ["model", "tolerance"], "rate", "rate")
-    assert found.model.tolist() == ["B", "A"]
-    assert found.seeds.tolist() == [1, 3]
-    np.testing.assert_allclose(found.value, [0.8, 0.5])
-    np.testing.assert_allclose(found.low, [0.7, 0.251586], atol=1e-6)
-    np.testing.assert_allclose(found.high, [0.9, 0.748414], atol=1e-6)
-
-
-def test_rate_change_of_one_seed_is_newcombes():
-    # Newcombe 1998, table II, method 10, example a: 56/70 - 48/80 = 0.2 (0.0524 to 0.3339).
-    assert rate_change([(48, 80)], [(56, 70)]) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
-
-
-def test_rate_change_of_several_seeds_pairs_them():
-    # Differences 0.1, 0.2, 0.3: half width again 0.248414.
-    change = rate_change([(1, 10), (2, 10), (3, 10)], [(2, 10), (4, 10), (6, 10)])
-    assert change == pytest.approx((0.2, -0.048414, 0.448414), abs=1e-6)
-
-
-def test_rate_change_of_nothing_is_unknown():
-    assert rate_change([], []) is None
-    assert rate_change([(0, 0)], [(1, 2)]) is None
 
 
 def test_roc_of_separated_and_of_identical_scores():

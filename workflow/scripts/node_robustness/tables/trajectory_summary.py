@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from node_robustness.statistics.intervals import (
-    Estimate,
     auc_with_interval,
     median_with_interval,
     roc,
 )
+from node_robustness.statistics.proportions import Estimate
 from node_robustness.tables.frame import CELL, rate, tabulate
 
 SCORES = {"nfe": 1, "first_step": -1}
