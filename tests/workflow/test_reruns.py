@@ -325,7 +325,7 @@ class TestCode:
         ("library", "expected"),
         [
             ("torchdiffeq", EVERY_MODEL_AND_AFTER),
-            ("statsmodels", SUMMARY),
+            ("pyarrow", SUMMARY),
             ("pillow", DRAWN),
             ("tqdm", set()),
         ],

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 SCRIPTS = ROOT / "workflow/scripts"
 TENSORS = {"torch", "torchdiffeq", "safetensors"}
-TABLES = {"pandas", "pyarrow", "sklearn", "scipy", "statsmodels", "altair", "vl_convert"}
+TABLES = {"pandas", "pyarrow", "sklearn", "scipy", "altair", "vl_convert"}
 HEAVY = TENSORS | TABLES | {"numpy", "h5py", "PIL", "matplotlib", "requests", "tqdm"}
 
 

@@ -15,7 +15,6 @@ _DISTRIBUTIONS = (
     "safetensors",
     "scikit-learn",
     "scipy",
-    "statsmodels",
     "torchattacks",
     "altair",
     "vl-convert-python",
