@@ -33,8 +33,9 @@ from victims import (
 
 pytestmark = pytest.mark.numerical
 
-# Without an ODE the kinds of gradient are one; and 5,000 queries say no more here than 200.
-SAME = ("bim_adjoint", "bim_surrogate", "pgd_surrogate", "square")
+# Without an ODE the kinds of gradient are one; and larger budgets say no more here than small ones.
+SAME = ("bim_adjoint", "bim_surrogate", "pgd_surrogate", "apgd_surrogate", "apgd_surrogate_short")
+SAME += ("apgd_t_short", "square")
 ATTACKS = {name: keys for name, keys in BUILT_IN.items() if name not in SAME} | {
     "apgd_dlr": {"method": "apgd", "loss": "dlr"},
     "apgd_restarts": {"method": "apgd", "loss": "ce", "restarts": 2},

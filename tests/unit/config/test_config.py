@@ -742,7 +742,7 @@ def with_attacks(attacks, own=None, **changes):
 
 
 def test_a_preset_stands_for_its_attacks_once_each():
-    experiment = load(with_attacks(["paper", "bim", "quick", "pgd"])).experiments["e"]
+    experiment = load(with_attacks(["paper", "bim", "quick", "apgd_ce"])).experiments["e"]
     assert experiment.attacks[:2] == ["bim_adjoint", "bim"]
     assert sorted(experiment.attacks) == sorted({*PRESETS["quick"], "bim"})
 
@@ -780,7 +780,8 @@ def test_attacks_may_be_built_in_ones_alone():
 
 
 def test_an_attack_of_a_preset_may_know_none_of_the_norms_but_one_that_is_named_may_not():
-    assert "cw" in load(with_attacks(["standard"], norms=["linf"])).experiments["e"].attacks
+    preset = load(with_attacks(["torchattacks"], norms=["linf"])).experiments["e"].attacks
+    assert "torchattacks_pgdl2" in preset
     line = "experiments.e.attacks: cw knows none of the norms linf: remove it, or add l2 or l2_rms"
     found = mistakes(with_attacks(["bim", "cw"], norms=["linf"]))
     assert found == [f"config: {line} to norms"]
@@ -1135,7 +1136,7 @@ class TestFoldersOfDatasets:
     def test_so_do_the_attacks_of_an_experiment(self):
         own = {"PGD": {"method": "pgd", "relative_step": 0.1}}
         assert load(with_attacks(["PGD", "bim"], own))
-        assert mistakes(with_attacks(["PGD", "quick"], own)) == [
+        assert mistakes(with_attacks(["PGD", "bim", "pgd"], own)) == [
             "config: experiments.e.attacks: PGD and pgd differ only in case, and on some file "
             "systems their folders would be one: rename one of them"
         ]

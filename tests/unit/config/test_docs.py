@@ -182,8 +182,8 @@ def test_the_schema_takes_what_load_takes(validator, change):
 
 def test_default_follows_only_some_of_its_cells():
     config = load(shipped("config"))
-    # Seven columns of seven attacks at two epsilons and one at the largest; RES transfers to six.
-    assert len(list(cells.cells(config, "digits"))) == 7 * (6 * 2 + 1) + 6 * 2
+    # Seven columns of eight attacks at two epsilons; RES transfers to six.
+    assert len(list(cells.cells(config, "digits"))) == 7 * 8 * 2 + 6 * 2
     assert len(list(stages.followed(config, "digits"))) == 5
 
 

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from node_robustness.config.loading import load
 from node_robustness.config.strength import missing
+from node_robustness.grid.attack_settings import attack_settings
+from node_robustness.grid.cells import cells
 
 APGD: dict[str, Any] = {"method": "apgd", "iterations": 100, "restarts": 1}
 STRONG: dict[str, dict[str, Any]] = {
@@ -39,6 +42,30 @@ def test_every_attack_of_a_strong_suite_is_needed_and_named(name: str) -> None:
     assert lacks.endswith(f"({name})")
 
 
+@pytest.mark.parametrize("preset", ["quick", "standard"])
+@pytest.mark.parametrize("body", ["ode", "residual"])
+def test_presets_for_verdicts_are_strong(preset: str, body: str) -> None:
+    model = {"downsampling": "residual", "body": body}
+    config = load(
+        {
+            "experiments": {
+                "e": {
+                    "datasets": ["digits"],
+                    "models": ["M"],
+                    "tolerances": [0.1],
+                    "attacks": [preset],
+                    "norms": ["linf"],
+                    "epsilons": [0.1],
+                }
+            },
+            "datasets": {"digits": {"source": "digits"}},
+            "models": {"M": model},
+        }
+    )
+    attacks = [attack_settings(config, cell) for cell in cells(config, "e")]
+    assert missing(attacks, ode=body == "ode") == []
+
+
 def test_a_net_without_an_ode_needs_no_surrogate() -> None:
     others = [settings for name, settings in STRONG.items() if name != "apgd_surrogate"]
     assert missing(others, ode=False) == []
@@ -57,7 +84,7 @@ def test_all_that_is_missing_is_said() -> None:
         ("apgd_t", {"iterations": 11}),
         ("apgd_t", {"targets": None}),
         ("apgd_t", {"gradient": "adjoint"}),
-        ("apgd_surrogate", {"iterations": 99}),
+        ("apgd_surrogate", {"iterations": 39}),
         ("apgd_surrogate", {"gradient": "adjoint"}),
         ("square", {"queries": 999}),
     ],
@@ -72,7 +99,8 @@ def test_too_little_of_an_attack_does_not_count(name: str, changes: Mapping[str,
     [
         ("apgd_ce", {"iterations": 50, "restarts": 2}),
         ("apgd_t", {"iterations": 20}),
-        ("apgd_surrogate", {"loss": "dlr", "targets": 3, "iterations": 40}),
+        ("apgd_surrogate", {"iterations": 40}),
+        ("apgd_surrogate", {"loss": "dlr", "targets": 4, "iterations": 10}),
     ],
 )
 def test_restarts_and_targets_count_as_steps(name: str, changes: Mapping[str, object]) -> None:

@@ -246,7 +246,8 @@ def spared_by(asked, **values):
 
 
 def test_expensive_attacks_leave_out_what_attacks_by_gradients_broke():
-    asked = config(attacks=[*SUITE, "square", "cw", "apgd_t"], epsilons=[0.2, 0.1, 0.3])
+    attacks = [*SUITE, "square", "cw", "apgd_t", "apgd_surrogate"]
+    asked = config(attacks=attacks, epsilons=[0.2, 0.1, 0.3])
     everywhere = list(grid_cells.cells(asked, "e"))
     for one in everywhere:
         # Attacks for the smallest perturbation leave out what is broken at every epsilon.
@@ -255,8 +256,8 @@ def test_expensive_attacks_leave_out_what_attacks_by_gradients_broke():
         gradients += [("bisection", 0.3), ("fgsm", within), ("apgd_ce", within)]
         if one.attack == "square":  # a black box comes after all gradients
             gradients += [("fab_t", 0.3), ("cw", 0.3)][: 1 + (one.norm != "linf")]
-            gradients += [("apgd_t", within)]
-        expensive = one.attack in ("apgd_t", "fab_t", "square", "cw")
+            gradients += [("apgd_t", within), ("apgd_surrogate", within)]
+        expensive = one.attack in ("apgd_t", "apgd_surrogate", "fab_t", "square", "cw")
         found = attack_settings.cheaper(asked, one)
         assert keys(found, "attack", "epsilon") == (gradients if expensive else [])
         assert set(found) <= set(everywhere)

@@ -174,7 +174,7 @@ class Experiment(Section):
     )
     skip_broken: bool = Field(
         True,
-        description="apgd with targets, and square, leave out the images that a cheaper attack by "
+        description="apgd with targets or surrogate gradients, and square, leave out the images that a cheaper attack by "
         "gradients broke within the same epsilon; cw and fab those broken within the smallest "
         "(docs/attacks.md)",
     )

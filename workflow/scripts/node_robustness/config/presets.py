@@ -8,13 +8,14 @@ PAPER_ATTACK = "bim_adjoint"
 PRESETS: dict[str, list[str]] = {
     # The published protocol and nothing else.
     "paper": ["bim_adjoint"],
-    # At little cost: enough to see masked gradients where they are gross.
+    # The least that is strong enough for a verdict (`strength.missing`).
     "quick": [
         "bim_adjoint",
         "bim_direct",
         "bim_surrogate",
-        "pgd",
-        "bisection",
+        "apgd_ce",
+        "apgd_t_short",
+        "apgd_surrogate_short",
         "square_short",
         "transfer",
         "noise",
@@ -24,12 +25,12 @@ PRESETS: dict[str, list[str]] = {
     "standard": [
         "bim_adjoint",
         "bim_direct",
+        "bim_surrogate",
         "apgd_ce",
         "apgd_t",
+        "apgd_surrogate",
         "fab_t",
         "square",
-        "pgd_surrogate",
-        "cw",
         "transfer",
         "noise",
     ],

@@ -10,7 +10,10 @@ from math import prod
 from typing import Any
 
 STEPS = 100
-"""Gradient steps on an image, restarts and targets included, of a strong Auto-PGD."""
+"""Gradient steps on an image, restarts and targets included, of a strong direct Auto-PGD."""
+
+SURROGATE_STEPS = 40
+"""The same of one with surrogate gradients, which asks whether the direct ones mislead."""
 
 QUERIES = 1000
 """Queries of an image of a strong Square attack."""
@@ -31,11 +34,13 @@ def missing(attacks: Iterable[Settings], ode: bool) -> list[str]:
     ran = list(attacks)
     wanted: list[tuple[Callable[[Settings], bool], str]] = [
         (
-            lambda settings: _apgd(settings, "direct") and settings["loss"] == "ce",
+            lambda settings: _apgd(settings, "direct", STEPS) and settings.get("loss") == "ce",
             f"apgd with the loss ce, direct gradients and at least {STEPS} steps (apgd_ce)",
         ),
         (
-            lambda settings: _apgd(settings, "direct") and settings.get("targets") is not None,
+            lambda settings: (
+                _apgd(settings, "direct", STEPS) and settings.get("targets") is not None
+            ),
             f"apgd with targets, direct gradients and at least {STEPS} steps in all (apgd_t)",
         ),
         (
@@ -47,19 +52,20 @@ def missing(attacks: Iterable[Settings], ode: bool) -> list[str]:
         wanted.insert(
             2,
             (
-                lambda settings: _apgd(settings, "surrogate"),
-                f"apgd with surrogate gradients and at least {STEPS} steps (apgd_surrogate)",
+                lambda settings: _apgd(settings, "surrogate", SURROGATE_STEPS),
+                "apgd with surrogate gradients and at least "
+                f"{SURROGATE_STEPS} steps (apgd_surrogate)",
             ),
         )
     return [what for fits, what in wanted if not any(map(fits, ran))]
 
 
-def _apgd(settings: Settings, gradient: str) -> bool:
-    """Whether an attack is Auto-PGD with this gradient and enough steps."""
+def _apgd(settings: Settings, gradient: str, steps: int) -> bool:
+    """Whether an attack is Auto-PGD with this gradient and at least so many steps."""
+    if settings["method"] != "apgd" or settings["gradient"] != gradient:
+        return False
     counts = (settings.get(name) or 1 for name in ("iterations", "restarts", "targets"))
-    return (
-        settings["method"] == "apgd" and settings["gradient"] == gradient and prod(counts) >= STEPS
-    )
+    return prod(counts) >= steps
 
 
 LATER = frozenset({3, 4})

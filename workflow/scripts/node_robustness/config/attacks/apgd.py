@@ -10,6 +10,22 @@ from node_robustness.config.values import Count
 BUILT_IN = {
     "apgd_ce": {"method": "apgd", "loss": "ce", "iterations": 100},
     "apgd_t": {"method": "apgd", "loss": "dlr", "iterations": 100, "targets": 9},
+    # All targets in few steps break more than few targets in many.
+    "apgd_t_short": {"method": "apgd", "loss": "dlr", "iterations": 12, "targets": 9},
+    "apgd_surrogate": {
+        "method": "apgd",
+        "loss": "ce",
+        "iterations": 100,
+        "gradient": "surrogate",
+        "surrogate": {"tolerance": 1e-4},
+    },
+    "apgd_surrogate_short": {
+        "method": "apgd",
+        "loss": "ce",
+        "iterations": 40,
+        "gradient": "surrogate",
+        "surrogate": {"tolerance": 1e-4},
+    },
 }
 
 
@@ -30,8 +46,8 @@ class APGDSettings(GradientAttack):
 
     @property
     def expensive(self) -> bool:
-        """See `AnyAttack.expensive`: a run for each of several targets is."""
-        return self.targets is not None
+        """See `AnyAttack.expensive`: runs for many targets and accurate solves are."""
+        return self.targets is not None or self.gradient == "surrogate"
 
     @model_validator(mode="after")
     def _targets_need_dlr(self) -> Self:

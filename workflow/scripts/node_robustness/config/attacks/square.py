@@ -9,7 +9,7 @@ from node_robustness.config.values import Count
 
 BUILT_IN = {
     "square": {"method": "square", "queries": 5000},
-    "square_short": {"method": "square", "queries": 200},
+    "square_short": {"method": "square", "queries": 1000},
 }
 
 
