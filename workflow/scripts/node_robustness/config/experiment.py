@@ -174,9 +174,9 @@ class Experiment(Section):
     )
     skip_broken: bool = Field(
         True,
-        description="apgd with targets or surrogate gradients, and square, leave out the images that a cheaper attack by "
-        "gradients broke within the same epsilon; cw and fab those broken within the smallest "
-        "(docs/attacks.md)",
+        description="apgd with targets or surrogate gradients, and square, leave out the images "
+        "that a cheaper attack by gradients broke within the same epsilon; cw and fab those broken "
+        "within the smallest (docs/attacks.md)",
     )
     trajectories: Trajectories | None = Field(
         Trajectories(), description="follow h(t) of clean and adversarial images; null disables it"
