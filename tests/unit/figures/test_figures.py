@@ -9,6 +9,8 @@ from PIL import Image
 
 from node_robustness.figures import examples as drawn_examples
 from node_robustness.figures import images as drawn_images
+from node_robustness.figures import models as drawn_models
+from node_robustness.figures import tolerances as drawn_tolerances
 from node_robustness.figures import verdicts as drawn_verdicts
 from node_robustness.figures.drawing import draw_still, render, save_drawing
 from node_robustness.figures.images import single_pages
@@ -17,6 +19,7 @@ from node_robustness.report import answers
 from node_robustness.tables.examples import as_shown, example_table, picture
 from node_robustness.tables.image_pages import image_pages
 from samples import (
+    MODELS,
     cell,
     collect,
     draw,
@@ -39,6 +42,8 @@ def charts(request, tmp_path_factory):
 
 VERDICT = [
     "verdicts",
+    "models",
+    "tolerances",
     "protocols",
     "attack_suite",
     "curves",
@@ -83,6 +88,54 @@ def test_an_undecided_field_says_why(verdict_charts, tmp_path):
     reasons = drawn_verdicts._BECAUSE
     assert reasons.keys() == answers._BECAUSE.keys()
     assert len([text for text in texts if text in reasons.values()]) == texts.count("?")
+
+
+def words_of(chart, folder):
+    paths = [folder / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+    save_drawing(render(chart), *paths)
+    return [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
+
+
+def test_the_first_claim_is_written_in_its_panel(verdict_charts, tmp_path):
+    texts = words_of(verdict_charts["models"], tmp_path)
+    claimed = masked_tables(seeds=(0, 1))["models"]
+    for claim in claimed.to_dict("records"):
+        change = f"{claim['paper_claim']} → {claim['strongest_claim']}"
+        assert f"OON against RES: {change}" in texts
+    assert {"τ = 0.01", "τ = 1", "paper's procedure", "strongest attack"} <= set(texts)
+
+
+def test_a_reversed_ranking_is_named(tmp_path):
+    tables = masked_tables(40)
+    claimed = tables["models"].assign(paper_claim="more", strongest_claim="less", reversed=True)
+    texts = words_of(drawn_models.figure(tables["protocols"], claimed, MODELS), tmp_path)
+    assert texts.count("OON against RES: more → less, reversed") == 2
+
+
+def test_the_second_claim_and_its_causes_are_written_in_the_panel(verdict_charts, tmp_path):
+    texts = words_of(verdict_charts["tolerances"], tmp_path)
+    assert texts.count("masked gradient") == 2  # in the legend and in the area
+    assert "weak search" in texts
+    assert set(masked_tables(seeds=(0, 1))["tolerances"].claim) <= set(texts)
+    assert "cause not known" not in texts
+
+
+def test_without_a_corrected_gradient_the_cause_is_not_known(tmp_path):
+    tables = masked_tables(40)
+    verdicts = tables["verdicts"].assign(corrected=np.nan, masked=np.nan, weak=np.nan)
+    drawn = drawn_tolerances.figure(tables["protocols"], verdicts, tables["tolerances"], MODELS)
+    texts = words_of(drawn, tmp_path)
+    assert texts.count("cause not known") == 2
+
+
+def test_claims_draw_a_thin_line_a_network(verdict_charts, tmp_path):
+    for name, panels in (("models", 2), ("tolerances", 1)):
+        paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+        save_drawing(render(verdict_charts[name]), *paths)
+        lines = ET.fromstring(paths[0].read_bytes()).findall(f".//{SVG}path[@stroke-width]")
+        thin = [line for line in lines if line.get("stroke-width") in ("1.2", "0.8")]
+        # Two networks of each of two models in every panel; of one model under three protocols.
+        assert len(thin) == {"models": 2 * 2 * panels, "tolerances": 3 * 2 * panels}[name]
 
 
 SVG = "{http://www.w3.org/2000/svg}"

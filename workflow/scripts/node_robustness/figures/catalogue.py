@@ -62,6 +62,27 @@ FIGURES = {
         section="verdict",
         page_section="In short",
     ),
+    "models": FigureEntry(
+        "Does the ranking survive the strongest attack?",
+        "Robust accuracy of every network under the paper's procedure and under the strongest "
+        "attack, at one epsilon a norm.",
+        ("protocols", "models"),
+        "Lines that cross mean that the paper's procedure reverses the ranking. In words: whether "
+        "a model with an ODE is more or less robust than one without, under both. The strongest "
+        "attack is, for each image, the best of all.",
+        filled_by=("models",),
+        page_section=_ATTACKS,
+    ),
+    "tolerances": FigureEntry(
+        "Does a larger tolerance protect?",
+        "Robust accuracy against the tolerance of the solver, under three protocols.",
+        ("protocols", "verdicts", "tolerances"),
+        "What the paper's attack leaves and the same steps along a corrected gradient break is "
+        "masked gradient. What these leave and the strongest attack breaks is weak search. In "
+        "words, above each tolerance: what is left of the claim that it protects.",
+        filled_by=("tolerances",),
+        page_section=_ATTACKS,
+    ),
     "protocols": FigureEntry(
         "The paper's protocol and the strongest attack",
         "Robust accuracy under the paper's protocol and the strongest attack.",

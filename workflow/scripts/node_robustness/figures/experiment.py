@@ -20,12 +20,14 @@ from node_robustness.figures import (
     images,
     margins,
     matrix,
+    models,
     nfe,
     protocols,
     randomisation,
     responsible,
     robust,
     success,
+    tolerances,
     trajectories,
     verdicts,
 )
@@ -34,9 +36,8 @@ from node_robustness.tables.image_pages import Pages
 
 _MODULES = (
     *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks, clean, curves, detection),
-    *(examples, growth),
-    *(images, margins, matrix, nfe, protocols, randomisation, responsible, robust, success),
-    *(trajectories, verdicts),
+    *(examples, growth, images, margins, matrix, models, nfe, protocols, randomisation),
+    *(responsible, robust, success, tolerances, trajectories, verdicts),
 )
 _BY_NAME = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 

@@ -26,6 +26,9 @@ NORMS = {"linf": "L∞ norm", "l2": "L2 norm", "l2_rms": "L2 norm, root mean squ
 PROTOCOLS = {"strongest": "strongest attack", "paper": "paper's", CONTROL: "random noise"}
 """The protocols of `protocols.curve_table`, and their names for people."""
 
+PROCEDURES = {"paper": "paper's procedure", "strongest": "strongest attack"}
+"""What robust accuracy is measured by, and its names for people."""
+
 NO_ODE = "no ODE"
 
 PANEL = 200
@@ -168,13 +171,14 @@ def tolerance_axis(tolerances: pd.Series) -> alt.X:
     )
 
 
-def rate_axis(title: str, *, field: str = "value", whole: bool = True) -> alt.Y:
-    """An axis of percentages."""
+def rate_axis(title: str, *, field: str = "value", whole: bool = True, above: float = 0) -> alt.Y:
+    """An axis of percentages; `above` 100 % it may have space for words."""
+    ticks = {"values": [0, 0.25, 0.5, 0.75, 1]} if above else {"tickCount": 5}
     return alt.Y(
         f"{field}:Q",
         title=title,
-        axis=alt.Axis(format="~%", tickCount=5),
-        scale=alt.Scale(domain=[0, 1]) if whole else alt.Undefined,
+        axis=alt.Axis(format="~%", **ticks),
+        scale=alt.Scale(domain=[0, 1 + above], nice=False) if whole else alt.Undefined,
     )
 
 
