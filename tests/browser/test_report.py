@@ -17,18 +17,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 
 FIGURES = [
     *("verdicts", "trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"),
-    *("protocols", "attack_suite", "curves", "audit", "matrix", "randomisation"),
-    *(
-        "detection",
-        "adjoint_sweep",
-        "checks",
-        "clean",
-        "nfe",
-        "success",
-        "robust",
-        "examples",
-        "costs",
-    ),
+    *("models", "tolerances", "attack_suite", "curves", "audit", "matrix", "randomisation"),
+    *("detection", "adjoint_sweep", "checks", "clean", "nfe", "success", "robust", "examples", "costs"),
 ]
 FLAGS = [
     "--no-sandbox",

@@ -44,7 +44,6 @@ VERDICT = [
     "verdicts",
     "models",
     "tolerances",
-    "protocols",
     "attack_suite",
     "curves",
     "audit",

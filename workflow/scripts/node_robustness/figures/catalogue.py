@@ -83,14 +83,6 @@ FIGURES = {
         filled_by=("tolerances",),
         page_section=_ATTACKS,
     ),
-    "protocols": FigureEntry(
-        "The paper's protocol and the strongest attack",
-        "Robust accuracy under the paper's protocol and the strongest attack.",
-        ("verdicts",),
-        "The strongest attack is, for each image, the best of all attacks. The bar between the two "
-        "is robustness that the paper's protocol shows and the strongest attack breaks.",
-        page_section=_ATTACKS,
-    ),
     "attack_suite": FigureEntry(
         "What each attack leaves",
         "Robust accuracy under each attack alone.",

@@ -22,7 +22,6 @@ from node_robustness.figures import (
     matrix,
     models,
     nfe,
-    protocols,
     randomisation,
     responsible,
     robust,
@@ -36,7 +35,7 @@ from node_robustness.tables.image_pages import Pages
 
 _MODULES = (
     *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks, clean, curves, detection),
-    *(examples, growth, images, margins, matrix, models, nfe, protocols, randomisation),
+    *(examples, growth, images, margins, matrix, models, nfe, randomisation),
     *(responsible, robust, success, tolerances, trajectories, verdicts),
 )
 _BY_NAME = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
