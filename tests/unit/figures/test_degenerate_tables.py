@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from node_robustness.figures import robust
 from node_robustness.figures.drawing import draw_still
 from node_robustness.figures.experiment import of_experiment
 from node_robustness.tables.examples import example_table
@@ -112,11 +111,3 @@ def test_every_figure_is_drawn(case):
     known = of_experiment(tables, lambda: example_table([]), lambda: image_pages([]), models)
     drawn = {name: draw_still(f"The figure {name}", make) for name, make in known.items()}
     assert [name for name, svg in drawn.items() if "Not drawn" in svg] == []
-
-
-def test_an_attack_that_has_no_rows_in_a_norm_has_no_panel_there():
-    tables = other_norms(everything())
-    attacks, clean, suite = tables["attacks"], tables["clean"], tables["attack_suite"].iloc[:0]
-    chart = robust.figure(attacks, suite, clean, MODELS)
-    titles = [row["title"] for row in chart.to_dict()["vconcat"]]
-    assert titles == ["toy: L∞ norm, bim", "toy: L2 norm, fgsm"]

@@ -151,7 +151,7 @@ def test_only_the_papers_method_is_drawn_as_curves():
 DYNAMICS = ["trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"]
 
 
-@pytest.mark.parametrize("name", ["clean", "nfe", "success", "robust", *DYNAMICS, "examples"])
+@pytest.mark.parametrize("name", ["clean", "nfe", "success", *DYNAMICS, "examples"])
 def test_figures_are_drawn(charts, name, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
     save_drawing(render(charts[0][name]), *paths)

@@ -176,13 +176,6 @@ FIGURES = {
         "for an expensive attack, of those that no cheaper attack breaks within the smallest ε. A "
         "model without an ODE is a horizontal line.",
     ),
-    "robust": FigureEntry(
-        "Accuracy under attack",
-        "Accuracy under attack by the size of the perturbation.",
-        ("attacks", "attack_suite", "clean"),
-        "It is the share of all test images that the model classifies correctly with and without "
-        "the attack. At ε = 0 it is the clean accuracy.",
-    ),
     "trajectories": FigureEntry(
         "Distance from the clean state",
         "Distance of perturbed from clean states along t.",

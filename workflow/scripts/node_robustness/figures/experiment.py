@@ -24,7 +24,6 @@ from node_robustness.figures import (
     nfe,
     randomisation,
     responsible,
-    robust,
     success,
     tolerances,
     trajectories,
@@ -36,7 +35,7 @@ from node_robustness.tables.image_pages import Pages
 _MODULES = (
     *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks, clean, curves, detection),
     *(examples, growth, images, margins, matrix, models, nfe, randomisation),
-    *(responsible, robust, success, tolerances, trajectories, verdicts),
+    *(responsible, success, tolerances, trajectories, verdicts),
 )
 _BY_NAME = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 
