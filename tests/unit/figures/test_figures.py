@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from node_robustness.figures import examples as drawn_examples
 from node_robustness.figures import images as drawn_images
@@ -18,6 +18,7 @@ from node_robustness.figures.style import by_papers_method
 from node_robustness.report import answers
 from node_robustness.tables.examples import as_shown, example_table, picture
 from node_robustness.tables.image_pages import image_pages
+from node_robustness.verdict.verdicts import UNDECIDED, VERDICTS
 from samples import (
     MODELS,
     cell,
@@ -72,12 +73,41 @@ def test_figures_of_the_verdict_are_drawn(verdict_charts, name, tmp_path):
 def test_the_verdict_is_shown_by_symbols_and_colours(verdict_charts, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
     for name, words in {
-        "verdicts": ["✕", "90 → 35 %", "masked", "?", "no ODE"],
+        "verdicts": ["◐", "90 → 35 %", "masked", "?", "no ODE"],
         "checks": ["✓", "✕", "toy, seed 1"],
     }.items():
         save_drawing(render(verdict_charts[name]), *paths)
         texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
         assert set(words) <= set(texts)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_every_verdict_is_drawn_with_its_symbol_and_its_word(verdict, tmp_path):
+    rows = masked_tables(40)["verdicts"].assign(verdict=verdict, because="margin")
+    texts = words_of(drawn_verdicts.figure(rows, MODELS), tmp_path)
+    assert texts.count(drawn_verdicts._SYMBOLS[verdict]) == len(rows)
+    word = drawn_verdicts._BECAUSE["margin"] if verdict == UNDECIDED else verdict
+    assert texts.count(word) >= len(rows)
+
+
+def luminance(colour):
+    """Relative luminance in sRGB (WCAG 2)."""
+    channels = [channel / 255 for channel in ImageColor.getrgb(colour)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_verdict_can_be_read_on_its_colour(verdict):
+    """On a light page and on a dark one, which leave the fields as they are: 4.5 to 1 (WCAG AA)."""
+    field, words = map(luminance, drawn_verdicts._COLOURS[verdict])
+    assert (max(field, words) + 0.05) / (min(field, words) + 0.05) >= 4.5
+
+
+def test_no_two_verdicts_look_alike():
+    colours, symbols = drawn_verdicts._COLOURS, drawn_verdicts._SYMBOLS
+    assert colours.keys() == symbols.keys() == set(VERDICTS)
+    assert len({field for field, _ in colours.values()}) == len(set(symbols.values())) == 5
 
 
 def test_an_undecided_field_says_why(verdict_charts, tmp_path):

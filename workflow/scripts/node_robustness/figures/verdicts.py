@@ -30,13 +30,18 @@ from node_robustness.verdict.verdicts import (
 )
 
 _SYMBOLS = {BROKEN: "✕", MASKED: "◐", UNDER_SEARCHED: "◔", SURVIVES: "✓", UNDECIDED: "?"}
+# Okabe and Ito's, and black or white words, whichever can be read on them.
 _COLOURS = {
-    BROKEN: BAD,
-    MASKED: "#CC79A7",
-    UNDER_SEARCHED: PAPER,
-    SURVIVES: GOOD,
-    UNDECIDED: OPEN,
+    BROKEN: (BAD, "black"),
+    MASKED: ("#CC79A7", "black"),
+    UNDER_SEARCHED: (PAPER, "black"),
+    SURVIVES: (GOOD, "white"),
+    UNDECIDED: (OPEN, "white"),
 }
+_ON_DARK = [name for name, (_, words) in _COLOURS.items() if words == "white"]
+_READABLE = alt.condition(
+    alt.FieldOneOfPredicate(field="verdict", oneOf=_ON_DARK), alt.value("white"), alt.value("black")
+)
 _FIELD, _HIGH, _WIDEST = 100, 38, 1000
 _BECAUSE = {
     "no_images": "no images",
@@ -99,14 +104,17 @@ def figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
             color=alt.Color(
                 "verdict:N",
                 title="Robustness",
-                scale=alt.Scale(domain=list(VERDICTS), range=[_COLOURS[name] for name in VERDICTS]),
+                scale=alt.Scale(
+                    domain=list(VERDICTS), range=[_COLOURS[name][0] for name in VERDICTS]
+                ),
                 legend=alt.Legend(symbolType="square"),
             ),
         )
         # On its own: a still falls back for all of a text on a font that has the symbol.
-        symbols = base.mark_text(color="white", dx=-38).encode(text="symbol:N")
-        rates = base.mark_text(color="white", fontWeight=600, dx=7, dy=-7).encode(text="rates:N")
-        words = base.mark_text(color="white", fontSize=10, dx=7, dy=8).encode(text="word:N")
+        texts = base.encode(color=_READABLE)
+        symbols = texts.mark_text(dx=-38).encode(text="symbol:N")
+        rates = texts.mark_text(fontWeight=600, dx=7, dy=-7).encode(text="rates:N")
+        words = texts.mark_text(fontSize=10, dx=7, dy=8).encode(text="word:N")
         wide = _FIELD * own.tau.nunique()
         epsilons = [epsilon_label(epsilon) for epsilon in sorted(set(own.epsilon))]
         rows.append(
