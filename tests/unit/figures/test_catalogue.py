@@ -9,6 +9,7 @@ from node_robustness.figures import catalogue, drawing, experiment
 from node_robustness.figures.catalogue import DRAWN, EXAMPLE_PICTURES, FIGURES, IMAGE_PAGES
 from node_robustness.scheduling import code_digest
 from node_robustness.tables import catalogue as tables
+from node_robustness.tables.catalogue import Level
 
 SHARED = {"__init__", "catalogue", "drawing", "experiment", "menus", "style"}
 FOLDER = Path(drawing.__file__).parent
@@ -33,6 +34,8 @@ def test_an_entry_names_what_there_is(name):
     assert {*entry.needs, *entry.filled_by} <= known
     assert entry.shows.endswith(".")
     assert "  " not in entry.caption
+    assert isinstance(entry.level, Level)
+    assert entry.caption.endswith(f". {entry.level.sentence}")
 
 
 @pytest.mark.parametrize("name", catalogue.ON_PAGE)

@@ -6,7 +6,9 @@ the entries. The workflow reads this module while it is parsed, so it imports no
 """
 
 from collections.abc import Mapping, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from node_robustness.tables.catalogue import Level
 
 EXAMPLE_PICTURES, IMAGE_PAGES = "example pictures", "image pages"
 """What figures are drawn from besides tables: the results of `examples.example_table` and
@@ -20,6 +22,7 @@ class FigureEntry:
     Attributes:
         title: its heading in the report.
         shows: what it shows, in one sentence that stands for the figure where it cannot be seen.
+        level: what it speaks of.
         needs: what its function is called with, in order: names of tables, or the sources above.
         explanation: what the report says below the figure after that sentence.
         filled_by: the tables that must have rows for the figure to be shown, as far as they are at
@@ -33,6 +36,7 @@ class FigureEntry:
     title: str
     shows: str
     needs: tuple[str, ...]
+    level: Level = field(kw_only=True)
     explanation: str = ""
     filled_by: tuple[str, ...] = ()
     unmeasured: str = ""
@@ -43,7 +47,7 @@ class FigureEntry:
     @property
     def caption(self) -> str:
         """What the report says below the figure."""
-        return f"{self.shows} {self.explanation}".strip()
+        return f"{self.shows} {self.explanation}".strip() + f" {self.level.sentence}"
 
 
 _ATTACKS, _VERDICTS, _GRADIENTS = "Success of the attacks", "Verdicts", "Gradients"
@@ -61,6 +65,7 @@ FIGURES = {
         "read the reason.",
         section="verdict",
         page_section="In short",
+        level=Level.NETWORKS,
     ),
     "models": FigureEntry(
         "Does the ranking survive the strongest attack?",
@@ -72,6 +77,7 @@ FIGURES = {
         "attack is, for each image, the best of all.",
         filled_by=("models",),
         page_section=_ATTACKS,
+        level=Level.NETWORKS,
     ),
     "tolerances": FigureEntry(
         "Does a larger tolerance protect?",
@@ -82,6 +88,7 @@ FIGURES = {
         "words, above each tolerance: what is left of the claim that it protects.",
         filled_by=("tolerances",),
         page_section=_ATTACKS,
+        level=Level.NETWORKS,
     ),
     "attack_suite": FigureEntry(
         "What each attack leaves",
@@ -90,6 +97,7 @@ FIGURES = {
         "An image that an expensive attack skips because a cheaper attack breaks it counts as "
         "broken. Random noise is a control: it does not search.",
         page_section=_ATTACKS,
+        level=Level.NETWORKS,
     ),
     "curves": FigureEntry(
         "Robust accuracy at every epsilon",
@@ -98,6 +106,7 @@ FIGURES = {
         "It is the share of the images without a known adversarial example of size ε or smaller.",
         filled_by=("curves", "verdicts"),
         page_section=_ATTACKS,
+        level=Level.NETWORK,
     ),
     "audit": FigureEntry(
         "Agreement of gradients",
@@ -106,6 +115,7 @@ FIGURES = {
         "Gradients are compared with each other and with finite differences of the network.",
         unmeasured="the gradients (audit)",
         page_section=_GRADIENTS,
+        level=Level.NETWORKS,
     ),
     "matrix": FigureEntry(
         "Attacked at one tolerance, evaluated at another",
@@ -115,6 +125,7 @@ FIGURES = {
         "accuracy stays low off the diagonal, a change of tolerance is no defence.",
         unmeasured="adversarial examples at other tolerances (matrix)",
         page_section=_GRADIENTS,
+        level=Level.NETWORKS,
     ),
     "randomisation": FigureEntry(
         "A tolerance drawn at random",
@@ -123,6 +134,7 @@ FIGURES = {
         "The attacks know more about the defence from left to right.",
         unmeasured="tolerances drawn at random (randomisation)",
         page_section=_DEFENCES,
+        level=Level.NETWORKS,
     ),
     "detection": FigureEntry(
         "Detection",
@@ -134,6 +146,7 @@ FIGURES = {
         filled_by=("roc", "detection"),
         unmeasured="detection of adversarial examples (detection)",
         page_section=_DEFENCES,
+        level=Level.NETWORK,
     ),
     "adjoint_sweep": FigureEntry(
         "The adjoint at other tolerances",
@@ -145,6 +158,7 @@ FIGURES = {
         "the steps that the solver took.",
         unmeasured="the adjoint at other tolerances (adjoint_sweep)",
         page_section=_GRADIENTS,
+        level=Level.NETWORKS,
     ),
     "checks": FigureEntry(
         "Sanity checks",
@@ -153,6 +167,7 @@ FIGURES = {
         "The checks look for what can be mistaken for robustness. Point at a field to read its "
         "value, its threshold and what a failure means.",
         page_section=_VERDICTS,
+        level=Level.NETWORK,
     ),
     "clean": FigureEntry(
         "Accuracy and cost on clean images",
@@ -160,6 +175,7 @@ FIGURES = {
         "of the solver.",
         ("clean",),
         "A model without an ODE has no tolerance: it is a horizontal line.",
+        level=Level.NETWORKS,
     ),
     "nfe": FigureEntry(
         "Cost by image",
@@ -167,6 +183,7 @@ FIGURES = {
         ("nfe",),
         filled_by=("nfe", "clean"),
         page_section="Clean images",
+        level=Level.RUN,
     ),
     "success": FigureEntry(
         "Attack success",
@@ -175,6 +192,7 @@ FIGURES = {
         "The rate is a share of the images that the model classifies correctly at that tolerance; "
         "for an expensive attack, of those that no cheaper attack breaks within the smallest ε. A "
         "model without an ODE is a horizontal line.",
+        level=Level.NETWORKS,
     ),
     "trajectories": FigureEntry(
         "Distance from the clean state",
@@ -187,6 +205,7 @@ FIGURES = {
         "between them is the solver's interpolation.",
         section="dynamics",
         page_section=_ALONG,
+        level=Level.NETWORKS,
     ),
     "growth": FigureEntry(
         "Where perturbations grow",
@@ -196,6 +215,7 @@ FIGURES = {
         "nonlinear rest. The logarithmic norm bounds the first part for any perturbation.",
         section="dynamics",
         page_section=_ALONG,
+        level=Level.NETWORKS,
     ),
     "margins": FigureEntry(
         "When the decision changes",
@@ -205,6 +225,7 @@ FIGURES = {
         "by linear probes that were trained at each t.",
         filled_by=("trajectories",),
         section="dynamics",
+        level=Level.NETWORKS,
     ),
     "responsible": FigureEntry(
         "Which interval is responsible",
@@ -215,6 +236,7 @@ FIGURES = {
         filled_by=("responsible",),
         section="dynamics",
         page_section=_ALONG,
+        level=Level.NETWORKS,
     ),
     "adaptive_cost": FigureEntry(
         "Does the solver notice the attack?",
@@ -224,6 +246,7 @@ FIGURES = {
         "curves. A model without an ODE has none.",
         filled_by=("trajectory_roc",),
         section="dynamics",
+        level=Level.NETWORKS,
     ),
     "images": FigureEntry(
         "Image by image",
@@ -233,12 +256,14 @@ FIGURES = {
         "were kept.",
         filled_by=("trajectory_images",),
         section="dynamics",
+        level=Level.RUN,
     ),
     "examples": FigureEntry(
         "Adversarial images",
         "The first images on which the attack succeeded: clean image, perturbation and result.",
         (EXAMPLE_PICTURES,),
         filled_by=("attacks",),
+        level=Level.RUN,
     ),
     "costs": FigureEntry(
         "Where the time went",
@@ -246,6 +271,7 @@ FIGURES = {
         ("costs",),
         section="costs",
         rule="report",
+        level=Level.RUN,
     ),
 }
 """By name, in the order in which the report shows them."""

@@ -99,7 +99,8 @@ def render(name: str, folder: Path) -> str:
         "Cost": lambda: [_table(report_tables.stages(manifest["stages"]))],
         "Tables": lambda: [
             *_list(
-                f"[{key}.csv]({name}/{key}.csv): {TABLES[key].holds} ({len(tables[key]):,} rows)"
+                f"[{key}.csv]({name}/{key}.csv): {TABLES[key].holds} ({len(tables[key]):,} "
+                f"rows; {TABLES[key].level})"
                 for key in ON_PAGE
             ),
             "[files.md](../files.md) describes their columns.",
@@ -245,7 +246,8 @@ def _figures(
 ) -> list[str]:
     """The figures of a section, or why one could not be drawn."""
     return [
-        why_not_drawn_still(folder / f"{figure}.svg") or f"![{entry.shows}]({name}/{figure}.svg)"
+        why_not_drawn_still(folder / f"{figure}.svg")
+        or f"![{entry.shows}]({name}/{figure}.svg)\n\n*{entry.level.sentence}*"
         for figure, entry in FIGURES.items()
         if entry.page_section == section and has_rows(figure, tables)
     ]

@@ -16,6 +16,7 @@ from node_robustness.report.paper import ACCURACY
 from node_robustness.statistics import proportions
 from node_robustness.statistics.networks import over_networks
 from node_robustness.statistics.proportions import Estimate
+from node_robustness.tables.catalogue import TABLES, Level
 from node_robustness.words import duration, percent
 
 _LONGEST = 200
@@ -47,6 +48,7 @@ class View:
         page_section: the section of the page of results that has it; empty if none has.
         in_report: whether the report has it.
         rows: from the run's table to the rows shown.
+        level: what the rows shown speak of; None if what those of the run's table do.
     """
 
     table: str
@@ -55,6 +57,12 @@ class View:
     page_section: str = ""
     in_report: bool = True
     rows: Callable[[pd.DataFrame], Iterable[Any]] = pd.DataFrame.itertuples
+    level: Level | None = None
+
+    @property
+    def described(self) -> str:
+        """The caption, and what the rows speak of."""
+        return f"{self.caption} {(self.level or TABLES[self.table].level).sentence}"
 
 
 def _text(name: str) -> Cell:
@@ -324,6 +332,7 @@ VIEWS = {
             "Verdict": lambda change: _DIRECTIONS[change.direction],
         },
         rows=findings.tolerance_changes,
+        level=Level.NETWORKS,
     ),
     "clean": View(
         "clean",
@@ -427,7 +436,7 @@ def show(name: str, tables: Mapping[str, pd.DataFrame]) -> Table:
     view = VIEWS[name]
     return attempt(
         f"The table {name}",
-        lambda: _table(view.caption, view.rows(tables[view.table]), view.columns),
+        lambda: _table(view.described, view.rows(tables[view.table]), view.columns),
         lambda why: Table(why, [], []),
     )
 
@@ -490,8 +499,8 @@ def papers_accuracy(clean: pd.DataFrame, dataset: str) -> Table:
     }
     return _table(
         "Accuracy on clean test images: the paper’s and ours, with exact 95 % intervals, and the "
-        "difference in percentage points. With several networks: means, from the lowest to the "
-        "highest bound of any network.",
+        "difference in percentage points. "
+        f"{Level.NETWORKS.sentence}",
         reported.merge(ours.merge(images, on=by), "left", on=["model", "tolerance"]).itertuples(),
         columns,
     )

@@ -3,7 +3,31 @@
 The workflow reads this module while it is parsed, so it imports nothing heavy.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """What a table or a figure speaks of (docs/verdict.md)."""
+
+    NETWORK = "this network"
+    NETWORKS = "these networks"
+    POPULATION = "networks trained like these"
+    RUN = "this run"
+
+    @property
+    def sentence(self) -> str:
+        """What readers are told of it."""
+        return f"Level: {self}; {_LEVELS[self]}."
+
+
+_LEVELS = {
+    Level.NETWORK: "each is taken by itself, and intervals are over its test images",
+    Level.NETWORKS: "all that were trained of a model, as means over them, with intervals that "
+    "contain the interval of each",
+    Level.POPULATION: "from five networks on, over networks and images",
+    Level.RUN: "what was measured, without inference",
+}
 
 
 @dataclass(frozen=True)
@@ -12,46 +36,69 @@ class TableEntry:
 
     Attributes:
         holds: what it holds, as the page of results says it.
+        level: what its rows speak of.
         on_page: whether it travels with the page of results.
         medians_alone: whether the other quantiles and the means stay behind: megabytes that only
             figures show.
     """
 
     holds: str
+    level: Level = field(kw_only=True)
     on_page: bool = True
     medians_alone: bool = False
 
 
 TABLES = {
-    "training": TableEntry("how each training ended"),
-    "clean": TableEntry("accuracy and cost on clean images"),
-    "nfe": TableEntry("images by their number of function evaluations", on_page=False),
-    "attacks": TableEntry("what each attack achieved in each cell"),
-    "protocols": TableEntry("what each network keeps under each protocol"),
-    "verdicts": TableEntry("the verdict in every setting"),
-    "models": TableEntry(
-        "the claim that models with an ODE are more robust, under both procedures"
+    "training": TableEntry("how each training ended", level=Level.NETWORK),
+    "clean": TableEntry("accuracy and cost on clean images", level=Level.NETWORK),
+    "nfe": TableEntry(
+        "images by their number of function evaluations", on_page=False, level=Level.RUN
     ),
-    "tolerances": TableEntry("the claim that a larger tolerance protects"),
-    "populations": TableEntry("what networks trained like these keep, with five or more of them"),
-    "pairs": TableEntry("networks compared two at a time, image by image"),
-    "attack_suite": TableEntry("what each attack alone leaves at each epsilon"),
-    "audit": TableEntry("the agreement of gradients"),
-    "checks": TableEntry("the outcome of every sanity check"),
-    "matrix": TableEntry("adversarial examples evaluated at other tolerances"),
-    "randomisation": TableEntry("accuracy with a tolerance drawn at random"),
-    "detection": TableEntry("detection by the disagreement of tolerances and by confidence"),
-    "adjoint_sweep": TableEntry("the paper's attack with its adjoint solved at other tolerances"),
-    "trajectories": TableEntry("perturbations along t", medians_alone=True),
-    "trajectory_summary": TableEntry("perturbations along t, summarised by cell"),
-    "responsible": TableEntry("repairs of every interval of t"),
-    "probes": TableEntry("accuracy of the head and of linear probes along t"),
-    "trajectory_images": TableEntry("what became of every image followed", on_page=False),
-    "trajectory_roc": TableEntry("detection by the solver's steps", on_page=False),
-    "examples": TableEntry("the smallest adversarial example of every image", on_page=False),
-    "budgets": TableEntry("the parameters of every attack", on_page=False),
-    "curves": TableEntry("robust accuracy as a function of epsilon", on_page=False),
-    "roc": TableEntry("ROC curves of the detectors", on_page=False),
+    "attacks": TableEntry("what each attack achieved in each cell", level=Level.NETWORK),
+    "protocols": TableEntry("what each network keeps under each protocol", level=Level.NETWORK),
+    "verdicts": TableEntry("the verdict in every setting", level=Level.NETWORKS),
+    "models": TableEntry(
+        "the claim that models with an ODE are more robust, under both procedures",
+        level=Level.NETWORKS,
+    ),
+    "tolerances": TableEntry("the claim that a larger tolerance protects", level=Level.NETWORKS),
+    "populations": TableEntry(
+        "what networks trained like these keep, with five or more of them", level=Level.POPULATION
+    ),
+    "pairs": TableEntry("networks compared two at a time, image by image", level=Level.NETWORK),
+    "attack_suite": TableEntry(
+        "what each attack alone leaves at each epsilon", level=Level.NETWORK
+    ),
+    "audit": TableEntry("the agreement of gradients", level=Level.NETWORK),
+    "checks": TableEntry("the outcome of every sanity check", level=Level.NETWORK),
+    "matrix": TableEntry("adversarial examples evaluated at other tolerances", level=Level.NETWORK),
+    "randomisation": TableEntry("accuracy with a tolerance drawn at random", level=Level.NETWORK),
+    "detection": TableEntry(
+        "detection by the disagreement of tolerances and by confidence", level=Level.NETWORK
+    ),
+    "adjoint_sweep": TableEntry(
+        "the paper's attack with its adjoint solved at other tolerances", level=Level.NETWORK
+    ),
+    "trajectories": TableEntry("perturbations along t", medians_alone=True, level=Level.NETWORK),
+    "trajectory_summary": TableEntry(
+        "perturbations along t, summarised by cell", level=Level.NETWORK
+    ),
+    "responsible": TableEntry("repairs of every interval of t", level=Level.NETWORK),
+    "probes": TableEntry("accuracy of the head and of linear probes along t", level=Level.NETWORK),
+    "trajectory_images": TableEntry(
+        "what became of every image followed", on_page=False, level=Level.RUN
+    ),
+    "trajectory_roc": TableEntry(
+        "detection by the solver's steps", on_page=False, level=Level.NETWORK
+    ),
+    "examples": TableEntry(
+        "the smallest adversarial example of every image", on_page=False, level=Level.RUN
+    ),
+    "budgets": TableEntry("the parameters of every attack", on_page=False, level=Level.RUN),
+    "curves": TableEntry(
+        "robust accuracy as a function of epsilon", on_page=False, level=Level.NETWORK
+    ),
+    "roc": TableEntry("ROC curves of the detectors", on_page=False, level=Level.NETWORK),
 }
 """By name."""
 
