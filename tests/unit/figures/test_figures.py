@@ -173,7 +173,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def test_only_the_papers_method_is_drawn_as_curves():
     collected = masked_tables(8)
     chosen = by_papers_method(collected["attacks"], collected["attack_suite"])
-    assert set(chosen.attack) == {"bim_adjoint"}
+    assert set(chosen.attack) == {"bim_adjoint", "bim_direct"}
     nothing = by_papers_method(collected["attacks"], collected["attack_suite"].iloc[:0])
     assert len(nothing) == len(collected["attacks"])
 
