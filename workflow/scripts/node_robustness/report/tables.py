@@ -228,7 +228,7 @@ VIEWS = {
     "populations": View(
         "populations",
         "Networks trained like these: robust accuracy and its differences over networks and "
-        "images, with 95 % intervals (t, Satterthwaite). Only with five networks or more.",
+        "images, with 95 % intervals (Student’s t). Only with five networks or more.",
         {
             "Dataset": _text("dataset"),
             "Model": _text("model"),
