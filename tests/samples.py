@@ -363,6 +363,25 @@ def write_sweep(
     return write(path, "adjoint_sweep", settings, arrays | (changes or {}))
 
 
+def write_cost(folder: Path, clean: list, attacked: list, changes=None, **where) -> Path:
+    """What images of class 0 cost; noise changes nothing, and all predictions are kept."""
+    settings = solved(**where) | {"norm": "linf", "epsilon": 0.1}
+    n = len(clean)
+    arrays = {
+        "index": np.arange(n),
+        "labels": np.zeros(n, int),
+        "nfe_clean": np.array(clean, np.int32),
+        "nfe_noise": np.array(clean, np.int32),
+        "nfe_attacked": np.array(attacked, np.int32),
+        "clean_predictions": np.zeros(n, int),
+        "attacked_predictions": np.zeros(n, int),
+        "success": np.zeros(n, bool),
+        "perturbation_linf": np.full(n, 0.1, np.float32),
+        "perturbation_l2": np.full(n, 0.4, np.float32),
+    }
+    return write(folder / f"cost-{name(settings)}.h5", "cost", settings, arrays | (changes or {}))
+
+
 def write_data(folder: Path, shape=(1, 4, 4)) -> Path:
     arrays = {
         "test/images": np.zeros((4, *shape), np.uint8),
@@ -411,7 +430,7 @@ def _copies(found: dict) -> dict:
 
 FILES = (
     *("histories", "clean", "attacks", "trajectories", "probes"),
-    *("audits", "reevaluated", "randomised", "detections", "sweeps"),
+    *("audits", "reevaluated", "randomised", "detections", "sweeps", "costs"),
 )
 
 
@@ -436,6 +455,7 @@ def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, lis
         key: []
         for key in (
             *("clean", "attacks", "audits", "reevaluated", "randomised", "detections", "sweeps"),
+            "costs",
         )
     }
     shares = {("RES", None): (0.3, 0.3), ("OON", 0.01): (0.4, 0.35, 0.4)}
@@ -463,6 +483,7 @@ def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, lis
                 files["detections"].append(write_detection(folder, *scores, fooled, **where))
                 found = [[True, True, False], [True, False, False], [False, False, True]]
                 files["sweeps"].append(write_sweep(folder, found, **where))
+                files["costs"].append(write_cost(folder, [14, 20, 14], [14, 32, 20], **where))
         wrong = {"clean": [0, 0], "fixed": [0, 0.5], "fresh": [0.5, 1], "eot": [1, 1]}
         files["randomised"].append(write_randomised(folder, wrong, seed=seed))
     return files

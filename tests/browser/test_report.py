@@ -18,7 +18,17 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 FIGURES = [
     *("verdicts", "trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"),
     *("models", "tolerances", "attack_suite", "curves", "audit", "matrix", "randomisation"),
-    *("detection", "adjoint_sweep", "checks", "clean", "nfe", "success", "examples", "costs"),
+    *(
+        "detection",
+        "adjoint_sweep",
+        "cost",
+        "checks",
+        "clean",
+        "nfe",
+        "success",
+        "examples",
+        "costs",
+    ),
 ]
 FLAGS = [
     "--no-sandbox",

@@ -229,6 +229,7 @@ def _sections(draw: st.DrawFn, lists: dict[str, list[Any]], most: int) -> dict[s
             draws=_FEW,
             evaluation_draws=_FEW,
         ),
+        "cost": _maybe(**perturbed, **images, tolerances=chosen["tolerances"], queries=_FEW),
         "detection": _maybe(
             **perturbed,
             **images,

@@ -30,6 +30,7 @@ SWEPT = {
     "experiments__tiny__adjoint_sweep": {"images": 6, "backward_tolerances": [1, 1e-3]},
 }
 PAPERS_CELL = f"{OON}/tau-1/bim_adjoint/linf/eps-0.3/attack.h5"
+COST = f"{OON}/tau-1/cost/linf/eps-0.3/cost.h5"
 SWEEP = f"{OON}/tau-1/adjoint_sweep/linf/eps-0.3/adjoint_sweep.h5"
 
 
@@ -126,6 +127,21 @@ def test_the_adjoint_at_other_tolerances(swept):
     assert settings["weights_sha256"] == made_with["weights_sha256"]
     other = tiny(**SWEPT | {"attacks__bim_adjoint": PAPER | {"step": 0.2}})
     assert plan(swept, SWEEP, config=other).jobs == {"sweep": 1}
+
+
+def test_the_cost(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    changes = {"experiments__tiny__cost": {"images": 6, "queries": 3, "iterations": 1}}
+    run = snakemake(folder, COST, config=tiny(**changes))
+    assert run.jobs == {"attack_cost": 1}
+    found, settings = read(folder / COST)
+    clean, _ = read(folder / f"{OON}/tau-1/clean.h5")
+    np.testing.assert_array_equal(found["nfe_clean"], clean["nfe"][:6])
+    assert (found["nfe_attacked"] >= found["nfe_clean"]).all()
+    assert (settings["queries"], settings["step"], settings["tolerance"]) == (3, 0.075, 1)
+    assert len(settings["weights_sha256"]) == 64
+    changes = {"experiments__tiny__cost": {"images": 6, "queries": 4, "iterations": 1}}
+    assert plan(folder, COST, config=tiny(**changes)).jobs == {"attack_cost": 1}
 
 
 def test_a_change_of_one_section_runs_its_files_again(audited):

@@ -1,8 +1,8 @@
 # Is a model robust, or only its gradient hidden? Gradients are compared, attacks checked, adversarial
-# examples classified at other tolerances, two defences by the tolerance attacked with knowledge, and
-# the adjoint solved at other tolerances.
+# examples classified at other tolerances, two defences by the tolerance attacked with knowledge, the
+# adjoint solved at other tolerances, and the number of function evaluations attacked.
 # Needs: data.h5, a model, attack.h5. Makes: audit.h5, reevaluated.h5, randomised.h5, detection.h5,
-# adjoint_sweep.h5.
+# adjoint_sweep.h5, cost.h5.
 
 
 rule audit:
@@ -139,3 +139,30 @@ rule sweep:
         "adjoint solved at other tolerances: {wildcards.norm} epsilon {wildcards.epsilon}"
     script:
         "../scripts/sweep.py"
+
+
+rule attack_cost:
+    input:
+        data=DATA,
+        weights=WEIGHTS,
+        spec=SPEC,
+    output:
+        cost=result(COST, "cost.h5"),
+    log:
+        paths.log("attack_cost", COST),
+    benchmark:
+        paths.benchmark("attack_cost", COST)
+    threads: CONFIG.compute.threads
+    resources:
+        gpu=GPUS,
+        mem_mb=megabytes(work.cost),
+        runtime=minutes(work.cost),
+    params:
+        code=code_of("attack_cost"),
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.cost),
+    message:
+        "Attacking the cost of {wildcards.model} (seed {wildcards.seed}) at tau {wildcards.tolerance}: "
+        "{wildcards.norm} epsilon {wildcards.epsilon}"
+    script:
+        "../scripts/attack_cost.py"

@@ -12,6 +12,7 @@ COLLECTED = {
     "randomised": of_experiment(stages.randomised, "randomised.h5"),
     "detections": of_experiment(stages.detected, "detection.h5"),
     "sweeps": of_experiment(stages.swept, "adjoint_sweep.h5"),
+    "costs": of_experiment(stages.cost_attacked, "cost.h5"),
 }
 SHOWN = of_experiment(stages.shown, "attack.h5")
 

@@ -115,7 +115,7 @@ WRONG: list[tuple[str, object, str]] = [
         1,
         ": unknown key; known keys: datasets, models, seeds, tolerances, "
         "attacks, norms, epsilons, skip_broken, trajectories, audit, matrix, randomisation, "
-        "detection, adjoint_sweep, paper, paper_attack",
+        "detection, adjoint_sweep, cost, paper, paper_attack",
     ),
     ("experiments.e.trajectories.time", 5, ": unknown key; did you mean 'times'?"),
     ("datasets.d.sauce", "x", ": unknown key; did you mean 'source'?"),
@@ -552,6 +552,12 @@ WRONG: list[tuple[str, object, str]] = [
         ".tolerances: 0.5 is not in experiments.e.tolerances (0.001, 1)",
     ),
     ("experiments.e.detection", {"searches": 0}, ".searches: 0 must be 1 or more"),
+    (
+        "experiments.e.cost",
+        {"tolerances": [0.5]},
+        ".tolerances: 0.5 is not in experiments.e.tolerances (0.001, 1)",
+    ),
+    ("experiments.e.cost", {"queries": 0}, ".queries: 0 must be 1 or more"),
     (
         "experiments.e.adjoint_sweep",
         {"tolerances": [0.5]},
@@ -1008,6 +1014,7 @@ def test_the_full_base_is_right():
         ("attacks", "detection"),
         ("attacks", "Detection"),
         ("attacks", "adjoint_sweep"),
+        ("attacks", "cost"),
         ("attacks", "Benchmarks"),
     ],
 )
@@ -1035,7 +1042,7 @@ class TestEnoughImages:
             ("datasets.d.subset.test", 360, "360 .* 359 are available"),
             *(
                 (f"experiments.e.{section}.images", 360, "360 .* asked for, d has 359 to test")
-                for section in ("trajectories", "audit", "randomisation", "detection")
+                for section in ("trajectories", "audit", "randomisation", "detection", "cost")
             ),
         ],
     )

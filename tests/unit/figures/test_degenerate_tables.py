@@ -91,7 +91,9 @@ CASES: dict[str, Callable[[Tables], Tables]] = {
     "gaps only": each(gaps),
     "no trajectories": without(*FOLLOWED, "probes", "responsible"),
     "no probes": without("probes", "responsible", "trajectory_roc"),
-    "no audit": without(*("audit", "matrix", "randomisation", "detection", "roc", "adjoint_sweep")),
+    "no audit": without(
+        *("audit", "matrix", "randomisation", "detection", "roc", "adjoint_sweep", "cost")
+    ),
     "no attacks": without(
         *("attacks", "attack_suite", "verdicts", "pairs", "models", "tolerances", "curves")
     ),

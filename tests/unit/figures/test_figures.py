@@ -52,6 +52,7 @@ VERDICT = [
     "randomisation",
     "detection",
     "adjoint_sweep",
+    "cost",
     "checks",
 ]
 

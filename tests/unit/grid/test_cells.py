@@ -461,6 +461,14 @@ def test_defences_by_the_tolerance():
         assert {(d.tolerance, d.norm) for d in stage(asked, "e")} == {(1.0, "l2")}
 
 
+def test_the_cost_is_attacked_where_it_is_asked_for():
+    assert list(stages.cost_attacked(config(), "e")) == []
+    asked = config(cost={"tolerances": [1], "norms": ["l2"]})
+    assert [c.folder for c in stages.cost_attacked(asked, "e")] == [
+        "e/d/M/seed-0/tau-1/cost/l2/eps-0.1"
+    ]
+
+
 def test_the_adjoint_is_swept_where_it_is_asked_for():
     assert list(stages.swept(config(paper_attack="bim"), "e")) == []
     asked = config(paper_attack="bim", adjoint_sweep={})

@@ -156,6 +156,15 @@ def test_a_sweep_has_the_steps_of_the_papers_attack_and_no_gradient():
     assert params.methods(asked, at) == ["node_robustness.attacks.bim"]
 
 
+def test_the_attack_on_the_cost_has_a_step_in_the_norm():
+    assert params.cost(config(cost={"queries": 7}), CELL) == {
+        "queries": 7,
+        "iterations": 10,
+        "images": 40,
+        "step": 0.05,
+    }
+
+
 def test_what_is_followed_and_probed():
     asked = config(trajectories={"times": 5, "epsilons": [0.2]})
     found = params.follow(asked, CELL)

@@ -22,7 +22,7 @@ COORDINATES = st.fixed_dictionaries(
         "shard": st.tuples(*[st.integers(0, 10**9)] * 2).map("{0[0]}-{0[1]}".format),
     }
 )
-PLACES = ["TRAINED", "SOLVED", "CELL", "SHARD", "RANDOMISED", "DETECTED", "SWEPT"]
+PLACES = ["TRAINED", "SOLVED", "CELL", "SHARD", "RANDOMISED", "DETECTED", "SWEPT", "COST"]
 
 
 def named(pattern: str, values: dict) -> dict:

@@ -82,16 +82,18 @@ def test_evaluations_are_those_of_the_tables(tmp_path, tables):
         "detect/toy/OON/seed-0/tau-0.01/linf/eps-0.2",
         "randomise/toy/OON/seed-0/linf/eps-0.2",
         "sweep/toy/OON/seed-0/tau-0.01/adjoint_sweep/linf/eps-0.2",
+        "attack_cost/toy/OON/seed-0/tau-0.01/cost/linf/eps-0.2",
     ],
 )
 def test_what_the_experiment_had_once_does_not_count(tmp_path, gone):
     tables = masked_tables(8)
     there = {
         "train/toy/OON/seed-0": ["1 1 1"],
-        ATTACK.replace("bim", "apgd"): ["1 1 1"],
+        ATTACK.replace("bim", "apgd_ce"): ["1 1 1"],
         "detect/toy/OON/seed-0/tau-0.01/linf/eps-0.1": ["1 1 1"],
         "randomise/toy/OON/seed-0/linf/eps-0.1": ["1 1 1"],
         "sweep/toy/OON/seed-0/tau-0.01/adjoint_sweep/linf/eps-0.1": ["1 1 1"],
+        "attack_cost/toy/OON/seed-0/tau-0.01/cost/linf/eps-0.1": ["1 1 1"],
     }
     assert len(of_jobs(tmp_path, tables, **there)) == len(there)
     assert len(of_jobs(tmp_path, tables, **there, **{gone: ["1 1 1"]})) == len(there)

@@ -123,7 +123,8 @@ def test_what_was_not_measured_is_said(tmp_path):
         "matrix)",
         "randomisation)",
         "detection)",
-        "adjoint_sweep).",
+        "adjoint_sweep)",
+        "cost).",
     ]
     assert 'id="figure-audit"' not in page
     assert 'id="figure-costs"' not in page

@@ -72,5 +72,6 @@ def test_jobs_that_compute_import_no_tables():
         "randomise",
         "detect",
         "sweep",
+        "attack_cost",
     ]
     assert not of_scripts(*names) & TABLES

@@ -262,6 +262,7 @@ def test_every_rule_has_the_digest_of_its_script(name, text):
         ("audit/randomisation", {"randomise"}),
         ("audit/detection", {"detect"}),
         ("audit/adjoint_sweep", {"sweep"}),
+        ("audit/cost", {"attack_cost"}),
         ("trajectories/writer", {"trajectory"}),
         ("provenance/costs", {"report"}),
         ("provenance/manifest", {"report"}),

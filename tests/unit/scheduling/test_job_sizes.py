@@ -104,6 +104,7 @@ def test_a_shard_has_the_steps_of_its_attack_and_its_own_images():
 @pytest.mark.parametrize(
     ("section", "stage", "steps"),
     [
+        ("cost", work.cost, lambda s, _: s.queries + 2 * s.iterations + 2),
         ("audit", work.audit, lambda s, _: 6 * s.iterations + 10 * (s.directions + 4)),
         (
             "randomisation",

@@ -277,7 +277,14 @@ def _chosen_from_the_grid(where: str, experiment: Experiment) -> None:
         "tolerances": experiment.tolerances,
         "epsilons": [e for n in experiment.norms for e in experiment.epsilons_for(n)],
     }
-    for section in ("trajectories", "matrix", "randomisation", "detection", "adjoint_sweep"):
+    for section in (
+        "trajectories",
+        "matrix",
+        "randomisation",
+        "detection",
+        "adjoint_sweep",
+        "cost",
+    ):
         for key, values in every.items():
             chosen: list[object] = getattr(getattr(experiment, section), key, None) or []
             for value in chosen:

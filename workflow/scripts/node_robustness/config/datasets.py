@@ -65,7 +65,7 @@ class DataFile(Section):
 FOLDERS = {
     "datasets": ("tables", "figures", "claims", "logs", "benchmarks"),
     "models": ("benchmarks",),
-    "attacks": ("benchmarks", "detection", "adjoint_sweep"),
+    "attacks": ("benchmarks", "detection", "adjoint_sweep", "cost"),
 }
 # Properties that every object of JavaScript has: a figure cannot have a panel of such a name.
 NO_PANELS = (

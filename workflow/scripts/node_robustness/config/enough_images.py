@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from node_robustness.config.config import Config
 
 
-_MEASURED = ("trajectories", "audit", "randomisation", "detection", "adjoint_sweep")
+_MEASURED = ("trajectories", "audit", "randomisation", "detection", "adjoint_sweep", "cost")
 """The sections of an experiment that measure some of the test images."""
 
 

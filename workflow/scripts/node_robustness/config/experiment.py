@@ -157,6 +157,20 @@ class AdjointSweep(Section):
     )
 
 
+class CostAttack(Section):
+    """An attack on the cost: images for which the solver evaluates its function more often."""
+
+    images: Count = Field(64, description="the first test images, right or wrong")
+    norms: Norms | None = Field(None, description="norms of the attack; the first one if unset")
+    epsilons: Numbers | None = Field(
+        None, description="their epsilons; the middle one of each norm if unset"
+    )
+    tolerances: Numbers | None = Field(None, description="of the solver; all if unset")
+    queries: Count = Field(50, description="perturbations that the random search tries")
+    iterations: Natural = Field(10, description="gradient steps from the costliest of them")
+    relative_step: Share = Field(0.25, description="step size as a share of epsilon")
+
+
 class Experiment(Section):
     """One grid: the product of its lists, without combinations that have no meaning."""
 
@@ -199,6 +213,11 @@ class Experiment(Section):
         None,
         description="repeat the paper's attack with the adjoint solved at other tolerances; off "
         "unless it is given, `{}` for its defaults",
+    )
+    cost: CostAttack | None = Field(
+        None,
+        description="attack the number of function evaluations; off unless it is given, `{}` for "
+        "its defaults",
     )
     paper: Literal["mnist", "cifar10"] | None = Field(
         None, description="show the paper's values of this dataset next to those of the run"

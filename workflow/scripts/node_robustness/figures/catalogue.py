@@ -158,7 +158,17 @@ FIGURES = {
         "the steps that the solver took.",
         unmeasured="the adjoint at other tolerances (adjoint_sweep)",
         page_section=_GRADIENTS,
-        level=Level.NETWORKS,
+        level=Level.NETWORK,
+    ),
+    "cost": FigureEntry(
+        "An attack on the cost",
+        "Evaluations of the ODE function under an attack on their number, at each tolerance.",
+        ("cost",),
+        "The attack looks within ε for images that take more evaluations, whatever their class. "
+        "Random noise of the same size is the control.",
+        unmeasured="an attack on the number of function evaluations (cost)",
+        page_section=_DEFENCES,
+        level=Level.NETWORK,
     ),
     "checks": FigureEntry(
         "Sanity checks",

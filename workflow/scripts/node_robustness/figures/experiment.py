@@ -13,6 +13,7 @@ from node_robustness.figures import (
     audit,
     checks,
     clean,
+    cost,
     curves,
     detection,
     examples,
@@ -33,7 +34,7 @@ from node_robustness.figures.catalogue import DRAWN, EXAMPLE_PICTURES, FIGURES, 
 from node_robustness.tables.image_pages import Pages
 
 _MODULES = (
-    *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks, clean, curves, detection),
+    *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks, clean, cost, curves, detection),
     *(examples, growth, images, margins, matrix, models, nfe, randomisation),
     *(responsible, success, tolerances, trajectories, verdicts),
 )

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from node_robustness.config.config import Config
-from node_robustness.config.experiment import AdjointSweep, Audit, Detection, Randomisation
+from node_robustness.config.experiment import (
+    AdjointSweep,
+    Audit,
+    CostAttack,
+    Detection,
+    Randomisation,
+)
 from node_robustness.grid import attack_settings, sources
 from node_robustness.grid.cells import RK4_STEPS, TIGHT_TOLERANCE, Cell, adaptive
 from node_robustness.grid.shards import Shard
@@ -112,7 +118,9 @@ def images_of_part(config: Config, at: Coordinates) -> int:
 
 
 def images_of(
-    config: Config, at: Coordinates, section: Audit | Randomisation | Detection | AdjointSweep
+    config: Config,
+    at: Coordinates,
+    section: Audit | Randomisation | Detection | AdjointSweep | CostAttack,
 ) -> int:
     """How many test images a section of an experiment measures: never more than are attacked.
 
@@ -200,6 +208,17 @@ def adjoint_sweep(config: Config, at: Coordinates) -> dict[str, Any]:
         "attack": name,
         "images": images_of(config, at, section),
         "backward_tolerances": sorted(section.backward_tolerances),
+    }
+
+
+def cost(config: Config, at: Coordinates) -> dict[str, Any]:
+    """The parameters of the attack on the number of function evaluations."""
+    section = config.experiments[at["experiment"]].cost
+    assert section is not None
+    return {
+        **section.model_dump(include={"queries", "iterations"}),
+        "images": images_of(config, at, section),
+        "step": section.relative_step * at["epsilon"],
     }
 
 

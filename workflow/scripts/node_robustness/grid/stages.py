@@ -6,7 +6,13 @@ from typing import ClassVar, TypeVar
 
 from node_robustness.config.attack import GradientAttack
 from node_robustness.config.config import Config
-from node_robustness.config.experiment import AdjointSweep, Detection, Experiment, Randomisation
+from node_robustness.config.experiment import (
+    AdjointSweep,
+    CostAttack,
+    Detection,
+    Experiment,
+    Randomisation,
+)
 from node_robustness.grid import paths
 from node_robustness.grid.cells import (
     Cell,
@@ -51,6 +57,13 @@ class SweepCell(PerturbedCell):
     """One under the paper's attack, its adjoint solved at several tolerances."""
 
     PLACE: ClassVar[str] = paths.SWEPT
+
+
+@dataclass(frozen=True)
+class CostCell(PerturbedCell):
+    """One whose number of function evaluations is attacked."""
+
+    PLACE: ClassVar[str] = paths.COST
 
 
 AnyPerturbedCell = TypeVar("AnyPerturbedCell", bound=PerturbedCell)
@@ -155,10 +168,17 @@ def swept(config: Config, name: str) -> Iterator[SweepCell]:
                 yield cell
 
 
+def cost_attacked(config: Config, name: str) -> Iterator[CostCell]:
+    """Every model at a tolerance whose number of function evaluations is to be attacked."""
+    section = config.experiments[name].cost
+    if section is not None:
+        yield from _perturbed(config, name, section, CostCell)
+
+
 def _perturbed(
     config: Config,
     name: str,
-    section: Detection | AdjointSweep,
+    section: Detection | AdjointSweep | CostAttack,
     kind: type[AnyPerturbedCell],
 ) -> Iterator[AnyPerturbedCell]:
     """The cells of a section: models whose images each take steps that a tolerance bounds."""
@@ -173,7 +193,7 @@ def _perturbed(
 
 
 def perturbations(
-    experiment: Experiment, section: Randomisation | Detection | AdjointSweep
+    experiment: Experiment, section: Randomisation | Detection | AdjointSweep | CostAttack
 ) -> Iterator[tuple[str, float]]:
     """The norms and epsilons of a section: unless it says otherwise, the first and the middle."""
     for norm in section.norms or experiment.norms[:1]:

@@ -43,9 +43,9 @@ def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) ->
             with a header that has ``s`` (wall seconds), ``cpu_time`` (CPU seconds of all threads)
             and ``max_rss`` (MB), the last two ``NA`` for a job too short to be measured. The log
             of a job lies at the same place under ``logs``.
-        tables: ``clean``, ``attacks``, ``randomisation``, ``detection`` and ``adjoint_sweep`` of
-            the experiment. What is left of models and cells that are not in them, because the
-            experiment had them once, is left out.
+        tables: ``clean``, ``attacks``, ``randomisation``, ``detection``, ``adjoint_sweep`` and
+            ``cost`` of the experiment. What is left of models and cells that are not in them,
+            because the experiment had them once, is left out.
 
     Returns:
         One row a job, sorted by rule and coordinates, with the columns `COLUMNS`; what a job has
@@ -96,12 +96,12 @@ def stages(costs: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _nfe_by_place(tables: Mapping[str, pd.DataFrame]) -> dict[str, float | None]:
     """Every place in the grid at which an experiment has jobs; evaluations where they are known."""
-    clean, attacks, randomised, detected, swept = (
+    clean, attacks, randomised, detected, swept, cost = (
         [
             {key: None if pd.isna(value) else value for key, value in row.items()}
             for row in tables[name].to_dict("records")
         ]
-        for name in ("clean", "attacks", "randomisation", "detection", "adjoint_sweep")
+        for name in ("clean", "attacks", "randomisation", "detection", "adjoint_sweep", "cost")
     )
     return {
         **{paths.fill(paths.TRAINED, row): math.nan for row in clean},
@@ -110,6 +110,7 @@ def _nfe_by_place(tables: Mapping[str, pd.DataFrame]) -> dict[str, float | None]
         **{paths.fill(paths.RANDOMISED, row): math.nan for row in randomised},
         **{paths.fill(paths.DETECTED, row): math.nan for row in detected},
         **{paths.fill(paths.SWEPT, row): math.nan for row in swept},
+        **{paths.fill(paths.COST, row): math.nan for row in cost},
     }
 
 

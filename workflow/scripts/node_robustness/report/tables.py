@@ -96,6 +96,13 @@ def _median(name: str) -> Cell:
     return lambda row: _number(_estimate(row, name))
 
 
+def _mean_and_most(name: str) -> Cell:
+    return lambda row: "{} ({})".format(
+        _or_dash(getattr(row, f"{name}_mean"), ",.1f"),
+        _or_dash(getattr(row, f"{name}_max"), ",.0f"),
+    )
+
+
 def _quartiles(name: str) -> Cell:
     return lambda row: "{} ({} to {})".format(
         *(_or_dash(getattr(row, f"{name}_{part}"), ".3f") for part in ("median", "q25", "q75"))
@@ -312,6 +319,24 @@ VIEWS = {
             "Cosine with direct, median": _mean("cosine_median", 2),
         },
         "Gradients",
+    ),
+    "cost": View(
+        "cost",
+        "An attack on the cost: function evaluations of clean images, with random noise of size ε, "
+        "and attacked, as mean (largest). Increase: attacked over clean, median over images. "
+        "Intervals are exact, at 95 %, for this network.",
+        {
+            **_SOLVED,
+            **_SIZE,
+            "Images": _count("n"),
+            "Clean": _mean_and_most("nfe_clean"),
+            "Noise": _mean_and_most("nfe_noise"),
+            "Attacked": _mean_and_most("nfe_attacked"),
+            "Increase": _median("ratio"),
+            "Images that cost more": _share("increased"),
+            "Prediction kept": _share("kept"),
+        },
+        "Defences by tolerance",
     ),
     "changes": View(
         "attacks",

@@ -111,6 +111,13 @@ def adjoint_sweep(config: Config, at: Coordinates) -> Work:
     return passes(config, at, steps * (len(section.backward_tolerances) + 1), section.images)
 
 
+def cost(config: Config, at: Coordinates) -> Work:
+    """The work of a random search and a climb for images that cost more."""
+    section = config.experiments[at["experiment"]].cost
+    assert section is not None
+    return passes(config, at, section.queries + 2 * section.iterations + 2, section.images)
+
+
 def passes(config: Config, at: Coordinates, steps: int, images: int | None = None) -> Work:
     """The work of so many gradient steps, or passes, over some of the test images, or all."""
     dataset = config.datasets[at["dataset"]]

@@ -79,6 +79,7 @@ TABLES = {
     "adjoint_sweep": TableEntry(
         "the paper's attack with its adjoint solved at other tolerances", level=Level.NETWORK
     ),
+    "cost": TableEntry("function evaluations under an attack on their number", level=Level.NETWORK),
     "trajectories": TableEntry("perturbations along t", medians_alone=True, level=Level.NETWORK),
     "trajectory_summary": TableEntry(
         "perturbations along t, summarised by cell", level=Level.NETWORK

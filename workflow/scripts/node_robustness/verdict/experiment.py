@@ -8,6 +8,7 @@ import pandas as pd
 from node_robustness.tables import (
     adjoint_sweep,
     audit,
+    cost,
     evaluation,
     trajectories,
     trajectory_summary,
@@ -35,8 +36,8 @@ def of_experiment(
     Args:
         files: By name: ``histories`` of training; files of the kinds "clean", "attack"
             (``attacks``), "trajectory" (``trajectories``), "probe" (``probes``), "audit"
-            (``audits``), "reevaluated", "randomised", "detection" (``detections``) and
-            "adjoint_sweep" (``sweeps``).
+            (``audits``), "reevaluated", "randomised", "detection" (``detections``),
+            "adjoint_sweep" (``sweeps``) and "cost" (``costs``).
         paper: Name of the paper's attack, None without one.
         training_tolerances: Tolerance in training, by model.
 
@@ -49,6 +50,7 @@ def of_experiment(
         for kind, paths in (
             ("detection", files["detections"]),
             ("adjoint_sweep", files["sweeps"]),
+            ("cost", files["costs"]),
         )
         for example in known.recorded(paths, kind)
     ]
@@ -80,6 +82,7 @@ def of_experiment(
         "detection": audit.detection_table(files["detections"]),
         "roc": audit.roc_table(files["detections"]),
         "adjoint_sweep": adjoint_sweep.sweep_table(files["sweeps"]),
+        "cost": cost.cost_table(files["costs"]),
         "checks": checks,
         "verdicts": verdict,
         "pairs": compared,
