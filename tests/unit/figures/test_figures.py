@@ -4,12 +4,14 @@ import json
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image, ImageColor
 
 from node_robustness.figures import examples as drawn_examples
 from node_robustness.figures import images as drawn_images
 from node_robustness.figures import models as drawn_models
+from node_robustness.figures import randomisation as drawn_randomisation
 from node_robustness.figures import tolerances as drawn_tolerances
 from node_robustness.figures import verdicts as drawn_verdicts
 from node_robustness.figures.drawing import draw_still, render, save_drawing
@@ -166,6 +168,19 @@ def test_claims_draw_a_thin_line_a_network(verdict_charts, tmp_path):
         thin = [line for line in lines if line.get("stroke-width") in ("1.2", "0.8")]
         # Two networks of each of two models in every panel; of one model under three protocols.
         assert len(thin) == {"models": 2 * 2 * panels, "tolerances": 3 * 2 * panels}[name]
+
+
+def test_an_interval_of_several_networks_contains_that_of_each():
+    table = masked_tables(40, seeds=(0, 1))["randomisation"]
+    other = table.seed == 1
+    table.loc[other, ["accuracy", "accuracy_low", "accuracy_high"]] = [0.9, 0.8, 0.95]
+    data = drawn_randomisation.figure(table, MODELS).data.values
+    drawn = pd.read_csv(io.StringIO(data)).set_index("attacker")
+    for attacker, own in table.groupby("attacker"):
+        bounds = drawn.loc[attacker]
+        assert bounds.value == pytest.approx(own.accuracy.mean(), abs=1e-4)
+        assert bounds.low <= own.accuracy_low.min() + 1e-4
+        assert bounds.high >= own.accuracy_high.max() - 1e-4
 
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -15,6 +15,7 @@ from node_robustness.figures.style import (
     rate_axis,
     styled,
 )
+from node_robustness.statistics.networks import over_networks
 
 _ATTACKERS = ["clean", "fixed", "fresh", "eot"]
 _ATTACKER_COLOURS = ["#8a8a8a", "#56B4E9", "#0072B2", "#D55E00"]
@@ -28,12 +29,11 @@ def figure(randomisation: pd.DataFrame, models: Sequence[str]) -> alt.VConcatCha
         models: All models of the experiment.
 
     Returns:
-        For every dataset and norm a panel an epsilon: a bar for every model and attacker with its
-        95 % interval; with several seeds their means.
+        For every dataset and norm a panel an epsilon: a bar for every model and attacker, the mean
+        over its networks, with an interval that contains the exact 95 % interval of each.
     """
     by = ["dataset", "norm", "epsilon", "model", "attacker"]
-    values = ["accuracy", "accuracy_low", "accuracy_high"]
-    cells = randomisation.groupby(by, sort=False, as_index=False)[values].mean()
+    cells = over_networks(randomisation, by, "accuracy", "accuracy")
     cells["panel"] = cells.epsilon.map(epsilon_label)
     rows = []
     for dataset, norm in groups_of(randomisation):
@@ -43,7 +43,7 @@ def figure(randomisation: pd.DataFrame, models: Sequence[str]) -> alt.VConcatCha
             xOffset=alt.XOffset("attacker:N", sort=_ATTACKERS),
         )
         bars = base.mark_bar().encode(
-            y=rate_axis("Accuracy", field="accuracy"),
+            y=rate_axis("Accuracy"),
             color=alt.Color(
                 "attacker:N",
                 title="Attacker",
@@ -53,13 +53,13 @@ def figure(randomisation: pd.DataFrame, models: Sequence[str]) -> alt.VConcatCha
             tooltip=[
                 alt.Tooltip("model:N", title="Model"),
                 alt.Tooltip("attacker:N", title="Attacker"),
-                percent("accuracy", "Accuracy"),
-                percent("accuracy_low", "95 % from"),
-                percent("accuracy_high", "95 % to"),
+                percent("value", "Accuracy"),
+                percent("low", "95 % from"),
+                percent("high", "95 % to"),
             ],
         )
         whiskers = base.mark_rule(stroke="currentColor").encode(
-            y=rate_axis("Accuracy", field="accuracy_low"), y2="accuracy_high:Q"
+            y=rate_axis("Accuracy", field="low"), y2="high:Q"
         )
         wide = 96 * own.model.nunique()
         rows.append(
