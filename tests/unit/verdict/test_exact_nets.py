@@ -68,13 +68,15 @@ def broken(found, model, attack, seed=0):
     return attempt.success
 
 
+def row_of(table, model, **where):
+    (row,) = table.loc[
+        (table[["model", *where]] == [model, *where.values()]).all(axis=1)
+    ].itertuples()
+    return row
+
+
 def breakable(images, labels, shift=0.0):
     return (exact.distances(images, labels, "linf", shift) < EPSILON).numpy()
-
-
-def verdict(found, model):
-    (row,) = found.verdicts[found.verdicts.model == model].itertuples()
-    return row
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,27 @@ def test_masking_is_found_on_the_images_where_it_is_planted(masked, model):
     assert own.correct.all()
     assert np.array_equal(broken(found, model, "bim_adjoint"), within & ~marks)
     assert np.array_equal(own.strongest(EPSILON), ~within)
+
+
+@pytest.mark.parametrize("model", [*exact.WRONG, "loud", "rounded"])
+def test_planted_masking_is_masked_by_its_planted_share(masked, model):
+    found, within, marks = masked
+    row = row_of(found.verdicts, model)
+    assert (row.verdict, row.procedure) == ("masked", "hides"), row.reason
+    assert row.masked == np.mean(within & marks) == 0.3
+    assert row.weak == 0
+    assert (row.paper, row.strongest) == (0.7, 0.4)
+    # By the corrected gradient, or as images that the paper's attack could not move.
+    corrected = group(found, model).corrected("bim_adjoint", EPSILON)
+    assert np.array_equal(corrected, ~within)
+
+
+def test_a_net_without_a_defect_is_not_masked(masked):
+    found, within, _ = masked
+    row = row_of(found.verdicts, "sound")
+    assert (row.masked, row.gap, row.procedure) == (0, 0, "shows")
+    assert np.array_equal(group(found, "sound").strongest(EPSILON), ~within)
+    assert (row.verdict, row.because) == ("undecided", "attacks"), row.reason
 
 
 @pytest.mark.parametrize("model", exact.WRONG)
@@ -133,6 +156,18 @@ def test_no_attack_breaks_more_than_there_is_and_the_strong_ones_all_of_it(stron
         assert np.array_equal(broken(found, "OON", attack), within), attack
 
 
+def test_a_net_without_a_defence_is_broken_and_the_procedure_shows_it(strongly_attacked):
+    row = row_of(strongly_attacked["broken"][0].verdicts, "OON")
+    assert (row.verdict, row.procedure) == ("broken", "shows"), row.reason
+    assert (row.clean, row.paper, row.strongest) == (1, 0.025, 0.025)
+
+
+def test_robustness_by_construction_survives(strongly_attacked):
+    row = row_of(strongly_attacked["robust"][0].verdicts, "OON")
+    assert (row.verdict, row.procedure, row.lacks) == ("survives", "shows", ""), row.reason
+    assert (row.paper, row.corrected, row.strongest, row.added) == (0.6, 0.6, 0.6, 0)
+
+
 def test_no_attack_breaks_a_certified_image(tmp_path):
     images, _ = exact.images(*planted(60, 140))
     model = exact.shrinking()
@@ -152,6 +187,9 @@ def test_no_attack_breaks_a_certified_image(tmp_path):
     assert robust[radius > epsilon].all()
     # The bound says something: hardly more images are robust than have the certificate.
     assert 0.5 < (radius > epsilon).mean() < robust.mean() < (radius > epsilon).mean() + 0.15
+    row = row_of(found.verdicts, "OON")
+    assert row.verdict == "survives", row.reason
+    assert row.strongest >= (radius > epsilon).mean()
 
 
 SHORT = {"too few": {"iterations": 2, "relative_step": 0.2}}
@@ -186,6 +224,14 @@ def test_a_weak_search_leaves_the_images_that_it_cannot_reach(searched):
     assert np.array_equal(group(found, "OON").strongest(EPSILON), distances > EPSILON)
 
 
+def test_a_weak_search_is_under_searched_by_its_planted_share(searched):
+    found, distances = searched
+    row = row_of(found.verdicts, "OON")
+    assert (row.verdict, row.procedure) == ("under-searched", "hides"), row.reason
+    missed = (distances > REACH * EPSILON) & (distances < EPSILON)
+    assert (row.masked, row.weak) == (0, np.mean(missed)) == (0, 0.3)
+
+
 def _of_images(folder, n):
     """A net that leaves six of ten of n images, strongly attacked."""
     near = round(0.4 * n)
@@ -194,6 +240,14 @@ def _of_images(folder, n):
     found = decide(folder, nets, images, labels, [*PAPER, *DIRECT], STRONG, audit=AUDIT)
     assert group(found, "OON").strongest(EPSILON).sum() == n - near
     return found
+
+
+def test_too_few_images_are_undecided_and_the_number_that_is_named_decides(tmp_path):
+    few = row_of(_of_images(tmp_path / "few", 20).verdicts, "OON")
+    assert (few.verdict, few.because) == ("undecided", "images"), few.reason
+    assert few.needed > 20
+    enough = row_of(_of_images(tmp_path / "enough", int(few.needed)).verdicts, "OON")
+    assert enough.verdict == "survives", enough.reason
 
 
 SHIFTS = [0.0, 0.01, -0.01, 0.02, -0.02]
@@ -221,11 +275,27 @@ def networks(folder, adjoints):
 
 
 def test_networks_that_disagree(tmp_path):
-    networks(tmp_path, [-1.0, 1.0])
+    found = networks(tmp_path, [-1.0, 1.0])
+    row = row_of(found.verdicts, "OON")
+    assert (row.verdict, row.networks, row.level) == ("undecided", 2, "these 2 networks")
+    assert row.p_masked == 1
+    # What is true of the first is not hidden by the second.
+    alone = found.protocols.set_index("seed")
+    assert (alone.masked_low[0] > 0.05, alone.masked[1]) == (True, 0)
+    assert row.masked_low <= alone.masked_low.min()
+    assert row.masked_high >= alone.masked_high.max()
+
+
+def test_two_networks_that_agree(tmp_path):
+    row = row_of(networks(tmp_path, [-1.0, 0.0]).verdicts, "OON")
+    assert (row.verdict, row.networks, row.agree) == ("masked", 2, 2), row.reason
+    assert np.isnan(row.agree_low)
 
 
 def test_five_networks(tmp_path):
-    networks(tmp_path, [-1.0, 0.0, -1.0, 0.0, -1.0])
+    row = row_of(networks(tmp_path, [-1.0, 0.0, -1.0, 0.0, -1.0]).verdicts, "OON")
+    assert (row.verdict, row.networks, row.agree) == ("masked", 5, 5), row.reason
+    assert row.agree_low == pytest.approx(0.025 ** (1 / 5))
 
 
 LOOSE = 1e-2
@@ -252,3 +322,14 @@ def test_a_loose_tolerance_hides_what_it_does_not_protect(tolerances):
         paper = own.paper("bim_adjoint", EPSILON)
         assert np.array_equal(paper, ~within | hidden), own.where
         assert np.array_equal(own.strongest(EPSILON), ~within), own.where
+
+
+def test_a_gain_by_a_wrong_adjoint_is_masked_and_an_honest_net_gains_none(tolerances):
+    found, within, marks = tolerances
+    row = row_of(found.tolerances, "masked")
+    assert row.claim == "masked", row.reason
+    assert row.paper == row.masked == np.mean(within & marks)
+    assert row.strongest == row.corrected == 0
+    row = row_of(found.tolerances, "none")
+    assert row.claim == "none", row.reason
+    assert (row.paper, row.strongest, row.masked) == (0, 0, 0)

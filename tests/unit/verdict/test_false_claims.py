@@ -1,0 +1,165 @@
+"""How often the tables claim what is not so, on outcomes that are drawn where a claim is wrong.
+
+The truth lies on the margin of a rule, where a wrong claim is most likely. In the long run no more
+than 2.5 % of experiments may make a wrong claim of a kind, in whichever of their settings.
+"""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import drawn
+from node_robustness.verdict import checks, models, pairs, protocols, tolerances, verdicts
+from node_robustness.verdict.verdicts import LEVEL, MARGIN, SMALL
+
+EXPERIMENTS = 40
+MOST = stats.binom.ppf(0.999, EXPERIMENTS, LEVEL)
+"""More wrong claims than this come from a right test once in a thousand simulations."""
+IMAGES = 150
+TAUS = (0.01, 0.1, 1.0, 10.0)
+NORMS = ("linf", "l2", "l2_rms")
+TRAINED = {"OON": 0.01}
+
+
+NO_VERDICTS = verdicts.verdict_table(
+    protocols.protocol_table([], None), checks.check_table([], [], [], [])
+)
+"""Of them the tables need only what the attacks lack."""
+
+
+def kept(random, *shares):
+    """Images that stay robust in these shares under the three protocols, bool [3, IMAGES]."""
+    return random.random(IMAGES) < np.array(shares)[:, None]
+
+
+def paired_table(networks):
+    return pairs.pair_table(networks, "bim_adjoint", TRAINED)
+
+
+def count(tables, column, wrong):
+    """How many of the tables have a wrong claim, at least one."""
+    return sum(table[column].isin(wrong).any() for table in tables)
+
+
+ON_THE_MARGIN = {
+    "a gap of 10 points": ((0.8, 0.8, 0.8 - MARGIN), ("survives", "under-searched", "masked")),
+    "10 % are left": ((MARGIN, MARGIN, MARGIN), ("broken", "survives")),
+    "5 points are masked": ((0.75, 0.75 - SMALL, 0.75 - SMALL), ("masked",)),
+}
+ELSEWHERE = {"survives": (0.8, 0.8, 0.8), "under-searched": (0.8, 0.8, 0.4)}
+ELSEWHERE |= {"masked": (0.8, 0.4, 0.4), "broken": (0.0, 0.0, 0.0)}
+"""What a network keeps that has the verdict for certain."""
+
+
+@pytest.mark.parametrize(("shares", "wrong"), ON_THE_MARGIN.values(), ids=ON_THE_MARGIN)
+def test_verdicts(shares, wrong):
+    """Twelve settings of one network on the margin."""
+    random = np.random.default_rng(0)
+    found = []
+    for _ in range(EXPERIMENTS):
+        networks = [
+            drawn.network({0.1: kept(random, *shares)}, tolerance=tau, norm=norm)
+            for tau in TAUS
+            for norm in NORMS
+        ]
+        found.append(verdict_of(networks))
+    for verdict in wrong:
+        assert count(found, "verdict", [verdict]) <= MOST, verdict
+
+
+def verdict_of(networks):
+    table = protocols.protocol_table(networks, "bim_adjoint")
+    return verdicts.verdict_table(table, drawn.passed(networks))
+
+
+@pytest.mark.parametrize(("shares", "wrong"), ON_THE_MARGIN.values(), ids=ON_THE_MARGIN)
+def test_verdicts_on_several_networks(shares, wrong):
+    """One network on the margin and two that have the verdict: it is not true of these three."""
+    random = np.random.default_rng(1)
+    for verdict in wrong:
+        found = []
+        for _ in range(EXPERIMENTS):
+            networks = [
+                drawn.network({0.1: kept(random, *own)}, tolerance=tau, seed=seed)
+                for tau in TAUS
+                for seed, own in enumerate([shares, *[ELSEWHERE[verdict]] * 2])
+            ]
+            found.append(verdict_of(networks))
+        assert count(found, "verdict", [verdict]) <= MOST, verdict
+
+
+EPSILONS = (0.1, 0.2, 0.3)
+
+
+def network_on(random, difficulty, change=0.0, masked=0.0, **where):
+    """A network that keeps an image the less often the more difficult it is.
+
+    Args:
+        random: draws what this network does with each image.
+        difficulty: of the images, [IMAGES], 0 to 1.
+        change: of robust accuracy at every epsilon.
+        masked: share of the images of which the paper's attack alone says that they are kept.
+        **where: see `drawn.network`.
+    """
+    own = (random.random(IMAGES) + difficulty) / 2
+    # The sum of two uniform numbers: this one is uniform again.
+    own = np.where(own < 0.5, 2 * own**2, 1 - 2 * (1 - own) ** 2)
+    shares = {epsilon: 0.8 - epsilon + change for epsilon in EPSILONS}
+    return drawn.network(
+        {
+            epsilon: own < np.array([share + masked, share, share])[:, None]
+            for epsilon, share in shares.items()
+        },
+        **where,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [(0.0, ["more", "less"]), (SMALL, ["equivalent"]), (-SMALL, ["equivalent"])],
+    ids=["no difference", "five points more", "five points less"],
+)
+def test_models(change, wrong):
+    """Two models whose robust accuracies differ by no more and no less."""
+    random = np.random.default_rng(2)
+    found = []
+    for _ in range(EXPERIMENTS):
+        networks = []
+        for norm in NORMS:
+            difficulty = random.random(IMAGES)
+            networks.append(network_on(random, difficulty, norm=norm, model="RES", tolerance=None))
+            networks += [
+                network_on(random, difficulty, change, norm=norm, tolerance=tau) for tau in TAUS
+            ]
+        found.append(models.model_table(paired_table(networks)))
+    for claim in wrong:
+        for procedure in models.PROCEDURES:
+            assert count(found, f"{procedure}_claim", [claim]) <= MOST, (procedure, claim)
+
+
+@pytest.mark.parametrize(
+    ("change", "masked", "wrong"),
+    [
+        (0.0, 0.0, ["real", "masked", "reversed"]),
+        (SMALL, 0.0, ["none", "masked", "reversed"]),
+        (-SMALL, 0.0, ["none", "masked", "real"]),
+        (0.0, SMALL, ["masked", "real", "reversed"]),
+    ],
+    ids=["no effect", "five points gained", "five points lost", "five points masked"],
+)
+def test_tolerances(change, masked, wrong):
+    """A network at four tolerances, of which the larger ones differ from the first by this."""
+    random = np.random.default_rng(3)
+    found = []
+    for _ in range(EXPERIMENTS):
+        networks = []
+        for norm in NORMS:
+            difficulty, (first, *others) = random.random(IMAGES), TAUS
+            networks.append(network_on(random, difficulty, norm=norm, tolerance=first))
+            networks += [
+                network_on(random, difficulty, change, masked, norm=norm, tolerance=tau)
+                for tau in others
+            ]
+        found.append(tolerances.tolerance_table(paired_table(networks), NO_VERDICTS))
+    for claim in wrong:
+        assert count(found, "claim", [claim]) <= MOST, claim
