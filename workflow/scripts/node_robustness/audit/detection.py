@@ -150,8 +150,9 @@ def _detect_batch(
             for shown, success in ((plain.adversarials, plain.success), confident)
         ]
     known = _Made(images.clone(), torch.zeros_like(plain.success), clean.clone())
+    everything = torch.arange(len(images), device=images.device)
     for one in made:
-        known.consider(torch.arange(len(images)), one.images, one.success, one.scores)
+        known.consider(everything, one.images, one.success, one.scores)
     _evade(detector, known, images, labels, attacked, method, search)
     made.append(known)
     change = torch.stack([one.images - images for one in made], 1).flatten(2)
