@@ -200,7 +200,7 @@ FIGURES = {
         "Success rate of the attacks, made and evaluated at the same tolerance.",
         ("attacks", "attack_suite"),
         "The rate is a share of the images that the model classifies correctly at that tolerance; "
-        "for an expensive attack, of those that no cheaper attack breaks within the smallest ε. A "
+        "for an expensive attack, of those that no attack before it breaks. A "
         "model without an ODE is a horizontal line.",
         level=Level.NETWORKS,
     ),
