@@ -316,6 +316,25 @@ def test_findings_say_where_gradients_agree():
     assert findings.of_gradients(audit[:0]) == []
 
 
+def test_detection_is_described_by_detector_and_attack():
+    rows = [
+        ("plain", "disagreement", 0.9),
+        ("plain", "disagreement", 0.95),
+        ("adaptive", "disagreement", 0.5),
+        ("plain", "confidence", 0.99),
+        ("adaptive", "confidence", np.nan),
+    ]
+    table = pd.DataFrame(rows, columns=["attacker", "detector", "auc"])
+    table = table.assign(dataset="toy", model="OON")
+    assert findings.of_detection(table) == [
+        "OON on toy, each network and tolerance by itself: the disagreement of tolerances has an "
+        "area under the ROC curve of 0.90 to 0.95 against attacks that stop at their first success "
+        "and 0.50 against attacks that know the disagreement; the confidence of the classifier "
+        "alone has one of 0.99 against attacks that stop at their first success. 0.5 is chance."
+    ]
+    assert findings.of_detection(table.assign(auc=np.nan)) == []
+
+
 def test_findings_warn_where_only_adjoint_gradients_attacked(tmp_path):
     text = said(tmp_path, [("OON", 0.01, "adjoint", 0, 30), ("OON", 1.0, "adjoint", 0, 1)])
     assert "no attack with direct gradients" in text

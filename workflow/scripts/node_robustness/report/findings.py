@@ -16,7 +16,7 @@ from node_robustness.report.phrases import among, counted, networks, tau
 from node_robustness.statistics import proportions
 from node_robustness.statistics.networks import across, over_networks
 from node_robustness.statistics.proportions import Estimate
-from node_robustness.words import percent
+from node_robustness.words import listed, percent
 
 CLEAR = 0.05
 """The smallest difference that is called clear."""
@@ -244,6 +244,51 @@ def _agreement(row: pd.Series) -> str:
         f"{tau(row.tolerance)} (median cosine {row.cosine_median:.2f}, "
         f"{percent(row.sign_agreement_median)} of the pixels with the same sign)"
     )
+
+
+_DETECTORS = {
+    "disagreement": "the disagreement of tolerances has an area under the ROC curve of",
+    "confidence": "the confidence of the classifier alone has one of",
+}
+_ATTACKERS = {
+    "plain": "attacks that stop at their first success",
+    "confident": "attacks that go on",
+    "adaptive": "attacks that know the disagreement",
+}
+
+
+def of_detection(detection: pd.DataFrame) -> list[str]:
+    """Say how well adversarial examples are detected, and by what.
+
+    Args:
+        detection: Result of `audit.detection_table`.
+
+    Returns:
+        One sentence for every dataset and model whose adversarial examples were scored.
+    """
+    found = []
+    known = detection.dropna(subset="auc")
+    for (dataset, model), own in known.groupby(["dataset", "model"], sort=False):
+        parts = []
+        for detector, words in _DETECTORS.items():
+            scored = own[own.detector == detector]
+            areas = [
+                f"{_span(scored.auc[scored.attacker == attacker])} against {attacks}"
+                for attacker, attacks in _ATTACKERS.items()
+                if attacker in set(scored.attacker)
+            ]
+            if areas:
+                parts.append(f"{words} {listed(areas)}")
+        found.append(
+            f"{model} on {dataset}, each network and tolerance by itself: {'; '.join(parts)}. "
+            "0.5 is chance."
+        )
+    return found
+
+
+def _span(areas: "pd.Series[float]") -> str:
+    ends = dict.fromkeys(f"{area:.2f}" for area in (areas.min(), areas.max()))
+    return " to ".join(ends)
 
 
 def _cautions(attacks: pd.DataFrame, changes: Sequence[RateChange]) -> list[str]:

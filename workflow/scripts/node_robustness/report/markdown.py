@@ -90,7 +90,7 @@ def render(name: str, folder: Path) -> str:
         ],
         "Verdicts": list,
         "Gradients": lambda: _list(findings.of_gradients(tables["audit"])),
-        "Defences by tolerance": list,
+        "Defences by tolerance": lambda: _list(findings.of_detection(tables["detection"])),
         "Along the ODE": lambda: _list(
             dynamics.sentences(
                 *(tables[key] for key in ("trajectory_summary", "trajectories", "probes"))
