@@ -41,7 +41,7 @@ def figure(sweep: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         columns = ["model", "seed", "tau", "gradient", "tolerance"]
         columns += ["robust_accuracy", "robust_accuracy_low", "robust_accuracy_high"]
         base = alt.Chart().encode(
-            color=tau_colour(taus),
+            color=tau_colour(taus).title("Tolerance τ of the forward solve"),
             detail="seed:N",
             y=rate_axis("Robust accuracy", field="robust_accuracy"),
             tooltip=[
@@ -81,7 +81,7 @@ def figure(sweep: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         alt.vconcat(*rows),
         "The paper's attack with its adjoint solved at other tolerances",
         [
-            "A line a network and forward tolerance; bars: exact 95 % intervals over images, for",
-            "this network. Dashed: the same attack with the direct gradient.",
+            "A line a network and forward tolerance; bars: exact 95 % intervals over its images.",
+            "Dashed: the same attack with the direct gradient.",
         ],
     )
