@@ -151,13 +151,16 @@ def _layers(cells: pd.DataFrame) -> list[alt.Chart]:
         return alt.Scale(domain=list(names), range=list(colours))
 
     under = alt.Color(
-        "line:N", title="Under", scale=scale(_LINES), legend=alt.Legend(symbolType="circle")
+        "line:N",
+        title="Under",
+        scale=scale(_LINES),
+        legend=alt.Legend(symbolType="circle", labelLimit=240),
     )
     between = alt.Fill(
         "area:N",
         title="Between",
         scale=scale({name: area for name, area in _AREAS.items() if name != unused}),
-        legend=alt.Legend(symbolType="square"),
+        legend=alt.Legend(symbolType="square", labelLimit=240),
     )
     area = alt.Chart().transform_filter("isValid(datum.area)").encode(x=x)
     line = alt.Chart().transform_filter("isValid(datum.line)").encode(x=x, y=y)

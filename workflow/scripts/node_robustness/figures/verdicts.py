@@ -50,7 +50,7 @@ _BECAUSE = {
     "no_paper": "no paper's attack",
     "no_corrected": "cause not known",
     "mixed": "both causes",
-    "attacks": "attacks too weak",
+    "attacks": "weak attacks",
     "saturation": "not saturated",
     "checks": "checks not passed",
     "images": "too few images",
