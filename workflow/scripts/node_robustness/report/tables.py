@@ -307,7 +307,7 @@ VIEWS = {
         "adjoint_sweep",
         "The paper’s attack with its adjoint solved at other tolerances than the forward solve τ: "
         "robust accuracy and, in percentage points on the same images, its difference to that "
-        "under the direct gradient. Exact 95 % intervals over images, for this network.",
+        "under the direct gradient. Exact 95 % intervals over images.",
         {
             **_SOLVED,
             **_SIZE,
@@ -323,8 +323,8 @@ VIEWS = {
     "cost": View(
         "cost",
         "An attack on the cost: function evaluations of clean images, with random noise of size ε, "
-        "and attacked, as mean (largest). Increase: attacked over clean, median over images. "
-        "Intervals are exact, at 95 %, for this network.",
+        "and attacked, as mean (largest). Increase: attacked over clean, median over images. Exact "
+        "95 % intervals.",
         {
             **_SOLVED,
             **_SIZE,
