@@ -27,17 +27,16 @@ from node_robustness.attacks.engine import attack
 from node_robustness.attacks.files import write_attack
 from node_robustness.attacks.gradients import gradient_settings, with_gradient
 from node_robustness.attacks.make import make
-from node_robustness.audit import attack_checks, gradients
 from node_robustness.audit.files import write_audit
+from node_robustness.audit.network import audit_network
 from node_robustness.config.config import Config
-from node_robustness.grid import attack_settings, stages
+from node_robustness.grid import attack_settings, params, stages
 from node_robustness.grid import cells as grid_cells
 from node_robustness.models import evaluation
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import evaluate
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.sizes import broken_within
-from node_robustness.perturbations.streams import Streams
 from node_robustness.verdict import attack_tables, pairs, protocols, tolerances, verdicts
 from node_robustness.verdict.checks import check_table
 
@@ -222,43 +221,18 @@ def _audit(
     images: Tensor,
     labels: Tensor,
 ) -> Path:
-    experiment = config.experiments[item.experiment]
-    audit, norm = experiment.audit, experiment.norms[0]
-    assert audit is not None
     path = folder / item.folder / "audit.h5"
     model = nets[item.model, item.seed].at(tolerance=item.tolerance)
-    x, y = images[: audit.images], labels[: audit.images]
-    rows, size = range(len(x)), len(x)
-    sources = gradients.sources(model, grid_cells.TIGHT_TOLERANCE, grid_cells.RK4_STEPS)
+    settings = params.audit(config, {"experiment": item.experiment, "dataset": item.dataset})
+    x, y = images[: settings["images"]], labels[: settings["images"]]
+    rows = range(len(x))
+    found = audit_network(model, x, y, rows, settings, seed=item.seed, batch_size=len(x))
     write_audit(
         path,
-        _settings(item),
-        np.arange(size),
+        _settings(item) | settings,
+        np.arange(len(x)),
         y.numpy(),
-        list(sources),
-        gradients.directions(sources, audit.directions),
-        gradients.audit_gradients(
-            model,
-            x,
-            y,
-            sources,
-            random=audit.directions,
-            streams=Streams.of(item.seed, rows, "directions"),
-            batch_size=size,
-        ),
-        attack_checks.batch_invariance(model, x, seed=item.seed, batch_size=size),
-        attack_checks.neighbours_changed(
-            model, x, Streams.of(item.seed, rows, "neighbours"), batch_size=size
-        ),
-        attack_checks.check_attacks(
-            model,
-            x,
-            y,
-            norm=norm,
-            epsilon=stages.middle(experiment.epsilons_for(norm)),
-            iterations=audit.iterations,
-            batch_size=size,
-        ),
+        found,
         seconds=0,
         device="",
     )

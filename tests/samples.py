@@ -261,37 +261,76 @@ def write_evaluation(folder: Path, n: int, wrong: int = 0, **where) -> Path:
     return write(folder / f"clean-{name(settings)}.h5", "clean", settings, arrays)
 
 
-def write_audit(folder: Path, n: int = 8, **where) -> Path:
-    """An audit that finds nothing wrong; `changes` replaces arrays."""
-    changes = where.pop("changes", {})
+def write_audit(folder: Path, n: int = 100, norms=("linf",), **where) -> Path:
+    """An audit that finds nothing wrong; `changes` replaces arrays, `__` standing for `/`."""
+    changes = {name.replace("__", "/"): v for name, v in where.pop("changes", {}).items()}
     sources = ["direct"] if where.get("tolerance", 0.1) is None else ["direct", "adjoint", "tight"]
-    s, d = len(sources), 3
-    differences = np.linspace(1, 2, n * d).reshape(n, d)
+    s, d, m = len(sources), 3, min(n, 16)
+    differences = np.linspace(1, 2, m * d).reshape(m, d)
     arrays = {
         "index": np.arange(n),
         "labels": np.zeros(n, int),
         "sources": np.array(sources),
         "directions": np.array(["random", "direct", "adjoint"]),
+        "norms": np.array(norms),
         "cosine": np.full((n, s, s), 0.98, np.float32),
         "sign_agreement": np.full((n, s, s), 0.9, np.float32),
         "gradient_norm": np.ones((n, s)),
         "zero_share": np.zeros((n, s)),
-        "precision_cosine": np.ones((n, s), np.float32),
+        "precision_cosine": np.ones(m, np.float32),
         "derivative": np.repeat(differences[:, None], s, 1),
         "finite_difference": 1.001 * differences,
         "finite_difference_frozen": differences,
-        "alone_logit_difference": np.zeros(n, np.float32),
-        "alone_prediction_differs": np.zeros(n, bool),
-        "alone_nfe_differs": np.zeros(n, bool),
-        "neighbours_changed": np.zeros(n, np.float32),
         "correct": np.ones(n, bool),
-        "iterations_success": np.ones((n, 2), bool),
-        "single_step_success": np.zeros(n, bool),
+        "neighbours_changed": np.zeros(n, np.float32),
+        "neighbours_variation": np.full(n, 0.01, np.float32),
         "large_epsilon_success": np.ones(n, bool),
-        "planted_success": np.ones(n, bool),
+        "paper_large_epsilon_success": np.ones(n, bool),
     }
-    settings = solved(**where)
-    return write(folder / f"audit-{name(settings)}.h5", "audit", settings, arrays | changes)
+    # None that the attacks of `masked_tables` do not break, too.
+    broken = np.arange(n) >= 0.6 * n
+    for norm in norms:
+        own = _audit_of_norm(broken, m, s > 1)
+        arrays |= {f"{norm}/{name}": values for name, values in own.items()}
+        for path in ("paper", "apgd"):
+            arrays[f"success/{path}_{norm}"] = broken
+            arrays[f"perturbation_linf/{path}_{norm}"] = np.where(broken, 0.1, 0)
+            arrays[f"perturbation_l2/{path}_{norm}"] = np.where(broken, 0.2, 0)
+    settings = solved(**where) | {"epsilons": dict.fromkeys(norms, 0.1)}
+    path = folder / f"audit-{name(solved(**where))}.h5"
+    return write(path, "audit", settings, arrays | changes)
+
+
+def _audit_of_norm(broken: np.ndarray, differenced: int, ode: bool) -> dict[str, np.ndarray]:
+    """Images have an adversarial example after two steps, or a loss that is level."""
+    n = len(broken)
+    slope_error = np.full(n, np.nan)
+    slope_error[:differenced] = 0.01
+    arrays = {
+        "iterations_success": broken,
+        "single_step_success": np.zeros(n, bool),
+        "paper/cosine": np.full(n, 0.97, np.float32),
+        "apgd/slope_error": slope_error,
+    }
+    for path, steps in (("paper", 8), ("apgd", 12)):
+        losses = np.full((n, steps + 1), 0.5, np.float32)
+        losses[:, :2] = 0.1, 0.3
+        losses[broken, 3:] = np.nan
+        arrays |= {
+            f"{path}/loss": losses,
+            f"{path}/reached": broken,
+            f"{path}/no_gradient": np.zeros(n, bool),
+        }
+    if ode:
+        crosses = broken & (np.arange(n) % 4 == 0)
+        arrays |= {
+            "held/adversarial": broken,
+            "held/survives": broken,
+            "held/crosses": crosses,
+            "held/jump": np.where(crosses, 0.02, np.nan).astype(np.float32),
+            "held/change": np.where(broken, 4.0, np.nan).astype(np.float32),
+        }
+    return arrays
 
 
 def write_reevaluated(
@@ -465,7 +504,7 @@ def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, lis
             where = {"model": model, "tolerance": tolerance, "seed": seed}
             files["clean"].append(write_evaluation(folder, n, **where))
             files["attacks"] += write_suite(folder, n, *left, **where)
-            astray = {"cosine": np.full((8, 3, 3), 0.3, np.float32)} if tolerance == 1.0 else {}
+            astray = {"cosine": np.full((100, 3, 3), 0.3, np.float32)} if tolerance == 1.0 else {}
             files["audits"].append(write_audit(folder, changes=astray, **where))
             if tolerance is not None:
                 files["reevaluated"].append(

@@ -76,12 +76,19 @@ def test_audit(audited):
     direct = found["derivative"][:, 0]
     error = np.abs(found["finite_difference_frozen"] - direct).max(1)
     assert np.median(error / np.abs(direct).max(1)) < 1e-4
-    assert found["planted_success"].all()
-    assert not found["alone_prediction_differs"].any()
-    assert (settings["norm"], settings["epsilon"]) == ("linf", 0.3)
+    assert settings["epsilons"] == {"linf": 0.3, "l2_rms": 0.3}
+    assert {norm.decode() for norm in found["norms"]} == {"linf", "l2_rms"}
+    assert found["linf/paper/loss"].shape == (4, 3)
+    assert found["linf/apgd/loss"].shape == (4, 26)
+    correct = found["correct"]
+    np.testing.assert_array_equal(np.isnan(found["linf/apgd/loss"][:, 0]), ~correct)
+    assert not found["success/apgd_linf"][~correct].any()
+    assert (found["perturbation_linf/apgd_linf"] <= 0.3 + 1e-6).all()
+    np.testing.assert_array_equal(found["linf/held/adversarial"], found["success/apgd_linf"])
     without, settings = read(audited / WITHOUT_ODE)
     assert settings["tolerance"] is None
     assert without["cosine"].shape == (4, 1, 1)
+    assert "linf/held/adversarial" not in without
 
 
 def test_reevaluated(audited):

@@ -29,6 +29,7 @@ from victims import (
     edge_images,
     grey_images,
     predicted,
+    random_images,
 )
 
 pytestmark = pytest.mark.numerical
@@ -100,6 +101,54 @@ def test_success_begins_at_the_distance_to_the_boundary(name, norm, classes):
         reach = 0.5 if classes > 2 or "square" in name else 1 / 1.2
         assert bool(found.success[nearest < reach * epsilon].all())
         assert bool(found.success.any())
+
+
+@pytest.mark.parametrize(("name", "norm"), CELLS)
+def test_what_an_attack_claims_is_what_the_model_says_of_the_image_that_it_returns(name, norm):
+    model, x = Linear(4), grey_images(8)
+    y = predicted(model, x)
+    how = method(name, norm, distances(model, x, norm).median().item(), source=model)
+    found = attack(model, x, y, how)
+    assert torch.equal(found.adversarial_predictions, predicted(model, found.adversarials))
+    inside = how.norm.size(found.adversarials - x) <= how.epsilon * (1 + 2e-6)
+    # No success that is none, and none that is overlooked.
+    assert torch.equal(found.success, (found.adversarial_predictions != y) & inside)
+
+
+class Planted(nn.Module):
+    """Two classes by a sum of pixels with signs like a chessboard's.
+
+    The sign of its gradient is the same everywhere, and the threshold lies strictly between the
+    sums that images in [0, 1] can have, so that whoever may change every pixel by one succeeds.
+    """
+
+    def __init__(self, x):
+        super().__init__()
+        signs = 1.0 - 2 * (torch.arange(x[0].numel()) % 2)
+        self.weight = (signs / x[0].numel()).to(x.dtype)
+        # Next to the median, so that no image lies on it, and pulled towards the middle.
+        self.threshold = 0.99 * self._sum(x).median() + 1e-3
+
+    def _sum(self, x):
+        return (x.flatten(1) * self.weight).sum(1)
+
+    def forward(self, x):
+        margin = self._sum(x) - self.threshold
+        return torch.stack([-margin, margin], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"), [(name, norm) for name, norm in CELLS if SETTINGS[name].method != "noise"]
+)
+def test_a_planted_weak_model_is_broken(name, norm):
+    x = random_images(6).to(torch.float64)
+    x = torch.cat([x, torch.zeros_like(x[:1]), torch.ones_like(x[:1])])
+    model = Planted(x)
+    y = predicted(model, x)
+    epsilon = x[0].numel() ** 0.5 if norm == "l2" else 1.0
+    # Carlini and Wagner's changes of variables is slow where pixels are exactly 0 or 1.
+    how = method(name, norm, epsilon, iterations=100 if name == "cw" else 10, source=model)
+    assert bool(attack(model, x, y, how).success.all())
 
 
 @pytest.mark.parametrize(("name", "norm"), CELLS)

@@ -16,10 +16,12 @@ from node_robustness.attacks.files import (
     read_attacked,
     write_attack,
 )
-from node_robustness.audit.attack_checks import AttackChecks, BatchInvariance
+from node_robustness.audit.attack_checks import AttackChecks, Neighbours
+from node_robustness.audit.attack_paths import AttackPaths
 from node_robustness.audit.detection import Detected, write_detection
 from node_robustness.audit.files import write_audit
 from node_robustness.audit.gradients import GradientAudit
+from node_robustness.audit.network import Held, NetworkAudit, NormAudit
 from node_robustness.audit.randomisation import Randomised, write_randomised
 from node_robustness.audit.tolerance_matrix import Reevaluated, write_reevaluated
 from node_robustness.errors import UserError
@@ -226,7 +228,22 @@ def filled(cls, shapes):
     )
 
 
-def test_audit(tmp_path):
+PATH = {
+    "loss": (3, 5),
+    "success": (3,),
+    "reached": (3,),
+    "no_gradient": (3,),
+    "adversarials": (3, 1, 2, 2),
+    "perturbation_linf": (3,),
+    "perturbation_l2": (3,),
+    "halfway": (3, 1, 2, 2),
+    "halfway_gradient": (3, 1, 2, 2),
+}
+ONE_EACH = (3,)
+
+
+@pytest.mark.parametrize("with_ode", [True, False])
+def test_audit(tmp_path, with_ode):
     path = tmp_path / "audit.h5"
     gradients = filled(
         GradientAudit,
@@ -235,45 +252,48 @@ def test_audit(tmp_path):
             "sign_agreement": (3, 2, 2),
             "gradient_norm": (3, 2),
             "zero_share": (3, 2),
-            "precision_cosine": (3, 2),
-            "derivative": (3, 2, 4),
-            "finite_difference": (3, 4),
-            "finite_difference_frozen": (3, 4),
+            "precision_cosine": (2,),
+            "derivative": (2, 2, 4),
+            "finite_difference": (2, 4),
+            "finite_difference_frozen": (2, 4),
         },
     )
-    invariance = filled(
-        BatchInvariance, {"logit_difference": (3,), "prediction_differs": (3,), "nfe_differs": (3,)}
-    )
-    checks = filled(
-        AttackChecks,
-        {
-            "correct": (3,),
-            "iterations_success": (3, 2),
-            "single_step_success": (3,),
-            "large_epsilon_success": (3,),
-            "planted_success": (3,),
-        },
-    )
+    near = filled(Neighbours, {"changed": ONE_EACH, "variation": ONE_EACH})
+    checks = filled(AttackChecks, {"iterations_success": ONE_EACH, "single_step_success": ONE_EACH})
+    names = ("adversarial", "survives", "crosses", "jump", "change")
+    held = filled(Held, dict.fromkeys(names, ONE_EACH)) if with_ode else None
+    paths = {"paper": filled(AttackPaths, PATH), "apgd": filled(AttackPaths, PATH)}
+    cosine, slope_error = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
+    own = NormAudit(checks, paths, cosine, slope_error, held)
     sources, directions = ["direct", "tight"], ["random_0", "random_1", "direct", "tight"]
-    write_audit(
-        path,
-        SETTINGS,
-        INDEX,
-        LABELS,
-        sources,
-        directions,
-        gradients,
-        invariance,
-        torch.tensor([0.1, 0.2, 0.3]),
-        checks,
-        **WITH,
-    )
+    correct, large, papers_large = torch.tensor([[1, 0, 1], [1, 1, 0], [0, 1, 1]]).bool()
+    norms = {"linf": own, "l2": own}
+    audit = NetworkAudit(sources, directions, gradients, correct, near, large, papers_large, norms)
+    write_audit(path, SETTINGS, INDEX, LABELS, audit, **WITH)
     found = read(path, "audit")
-    assert [name.decode() for name in found.pop("sources")] == sources
-    assert [name.decode() for name in found.pop("directions")] == directions
-    alone = {f"alone_{name}": values for name, values in vars(invariance).items()}
-    expected = {"index": INDEX, "labels": LABELS} | vars(gradients) | alone | vars(checks)
-    check(found, expected | {"neighbours_changed": np.float32([0.1, 0.2, 0.3])})
+    for name, texts in (("sources", sources), ("directions", directions), ("norms", list(norms))):
+        assert [text.decode() for text in found.pop(name)] == texts
+    expected = {
+        "index": INDEX,
+        "labels": LABELS,
+        "correct": correct,
+        "large_epsilon_success": large,
+        "paper_large_epsilon_success": papers_large,
+        "neighbours_changed": near.changed,
+        "neighbours_variation": near.variation,
+        **vars(gradients),
+    }
+    for norm in norms:
+        parts = {**vars(checks), "paper/cosine": cosine, "apgd/slope_error": slope_error}
+        for name, values in paths.items():
+            kept = ("loss", "reached", "no_gradient")
+            parts |= {f"{name}/{part}": getattr(values, part) for part in kept}
+            sizes = ("success", "perturbation_linf", "perturbation_l2")
+            expected |= {f"{part}/{name}_{norm}": getattr(values, part) for part in sizes}
+        if held is not None:
+            parts |= {f"held/{name}": values for name, values in vars(held).items()}
+        expected |= {f"{norm}/{name}": values for name, values in parts.items()}
+    check(found, expected)
 
 
 def test_reevaluated(tmp_path):

@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from node_robustness.audit.gradients import audit_gradients, directions, sources
+from node_robustness.audit.gradients import (
+    audit_gradients,
+    cosine_to_direct,
+    directions,
+    slope_errors,
+    sources,
+)
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.streams import Streams
 
@@ -25,12 +31,13 @@ def images(count):
     return torch.rand(count, 1, SIDE, SIDE, generator=generator)
 
 
-def audit(model, count=3, random=2, tau=None, **options):
+def audit(model, count=3, random=2, tau=None, differences=100, **options):
     return audit_gradients(
         model.at(tolerance=tau),
         images(count),
         torch.arange(count) % 4,
         sources(model, 1e-5, 20),
+        differences=differences,
         random=random,
         streams=Streams.of(0, range(count)),
         **({"batch_size": 128} | options),
@@ -128,6 +135,7 @@ def test_differences_of_a_smooth_net_are_its_gradient_at_a_tight_tolerance():
         images(4).double(),
         torch.arange(4),
         {"direct": {}},
+        differences=4,
         random=4,
         streams=Streams.of(0, range(4)),
         batch_size=4,
@@ -217,6 +225,64 @@ def test_batches_change_nothing_and_the_model_is_as_it_was():
     torch.testing.assert_close(parts.cosine, whole.cosine, rtol=0, atol=1e-3)
     torch.testing.assert_close(parts.finite_difference, whole.finite_difference)
     assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_only_the_first_images_are_differenced():
+    model = network()
+    whole, few = audit(model, count=5, tau=0.1), audit(model, count=5, tau=0.1, differences=3)
+    torch.testing.assert_close(few.cosine, whole.cosine)
+    for name in ("precision_cosine", "derivative", "finite_difference", "finite_difference_frozen"):
+        torch.testing.assert_close(getattr(few, name), getattr(whole, name)[:3])
+    parts = audit(model, count=5, tau=0.1, differences=3, batch_size=2)
+    torch.testing.assert_close(parts.finite_difference, few.finite_difference)
+
+
+def test_derivatives_are_those_of_every_gradient():
+    model = network()
+    found, y = audit(model, tau=0.1), torch.arange(3)
+    for number, (name, settings) in enumerate(sources(model, 1e-5, 20).items()):
+        at = images(3).requires_grad_()
+        loss = F.cross_entropy(model.at(**{"tolerance": 0.1} | settings)(at), y, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, at)
+        norms = gradient.flatten(1).norm(dim=1).double()
+        own = found.derivative[:, number, 2 + number]
+        torch.testing.assert_close(own, norms, rtol=1e-4, atol=0, msg=name)
+
+
+def test_the_slope_along_direct_gradients():
+    model, x, y = network(), images(4), torch.arange(4)
+    linear = Plain(lambda weight, x: x @ weight.T)
+    assert slope_errors(linear, x, y, batch_size=3).max() < 1e-6
+    assert slope_errors(model.at(method="rk4", steps=4), x, y, batch_size=3).max() < 1e-4
+    # At a loose tolerance the steps move with the image.
+    whole = audit(model, count=4, tau=0.1)
+    error = slope_errors(model.at(tolerance=0.1), x, y, batch_size=4)
+    slope = whole.finite_difference[:, 2]
+    torch.testing.assert_close(error, ((slope - whole.derivative[:, 0, 2]) / slope).abs())
+    assert error.max() > 1e-3
+
+
+def test_a_slope_that_is_not_there():
+    x, y = images(2), torch.arange(2)
+    assert slope_errors(Plain(lambda w, x: staircase(x) @ w.T), x, y, batch_size=2).isnan().all()
+    hidden = Plain(lambda w, x: (x + (staircase(x) - x).detach()) @ w.T)
+    assert slope_errors(hidden, x, y, batch_size=2).isinf().all()
+    assert slope_errors(hidden, x[:0], y[:0], batch_size=2).shape == (0,)
+
+
+def test_the_angle_to_the_direct_gradient():
+    model, x, y = network().at(tolerance=0.1), images(5), torch.arange(5) % 4
+    gradients = {}
+    for kind in ("direct", "adjoint"):
+        at = x.clone().requires_grad_()
+        loss = F.cross_entropy(model.at(gradient=kind)(at), y, reduction="sum")
+        gradients[kind] = torch.autograd.grad(loss, at)[0]
+    for kind, flat in {name: g.flatten(1) for name, g in gradients.items()}.items():
+        expected = F.cosine_similarity(flat, gradients["direct"].flatten(1))
+        found = cosine_to_direct(model, x, y, gradients[kind], batch_size=2)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert cosine_to_direct(model, x, y, torch.zeros_like(x), batch_size=5).isnan().all()
+    assert cosine_to_direct(model, x[:0], y[:0], x[:0], batch_size=5).shape == (0,)
 
 
 def test_names_of_directions():

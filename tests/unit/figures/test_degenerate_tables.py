@@ -92,7 +92,8 @@ CASES: dict[str, Callable[[Tables], Tables]] = {
     "no trajectories": without(*FOLLOWED, "probes", "responsible"),
     "no probes": without("probes", "responsible", "trajectory_roc"),
     "no audit": without(
-        *("audit", "matrix", "randomisation", "detection", "roc", "adjoint_sweep", "cost")
+        *("audit", "loss_curves", "held_steps"),
+        *("matrix", "randomisation", "detection", "roc", "adjoint_sweep", "cost"),
     ),
     "no attacks": without(
         *("attacks", "attack_suite", "verdicts", "pairs", "models", "tolerances", "curves")

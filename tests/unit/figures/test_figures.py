@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageColor
 
+from node_robustness.figures import checks as drawn_checks
 from node_robustness.figures import examples as drawn_examples
 from node_robustness.figures import images as drawn_images
 from node_robustness.figures import models as drawn_models
@@ -50,6 +51,7 @@ VERDICT = [
     "attack_suite",
     "curves",
     "audit",
+    "loss_curves",
     "matrix",
     "randomisation",
     "detection",
@@ -77,7 +79,7 @@ def test_the_verdict_is_shown_by_symbols_and_colours(verdict_charts, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
     for name, words in {
         "verdicts": ["◐", "90 → 35 %", "masked", "?", "no ODE"],
-        "checks": ["✓", "✕", "toy, seed 1"],
+        "checks": ["✓", "✕", "?", "–", "toy, seed 1"],
     }.items():
         save_drawing(render(verdict_charts[name]), *paths)
         texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
@@ -111,6 +113,16 @@ def test_no_two_verdicts_look_alike():
     colours, symbols = drawn_verdicts._COLOURS, drawn_verdicts._SYMBOLS
     assert colours.keys() == symbols.keys() == set(VERDICTS)
     assert len({field for field, _ in colours.values()}) == len(set(symbols.values())) == 5
+
+
+def test_checks_of_several_norms_have_a_line_each():
+    checks = masked_tables(seeds=(0, 1))["checks"]
+    both = pd.concat([checks, checks[checks.norm != ""].assign(norm="l2")])
+    assert "L2 norm" not in json.dumps(drawn_checks.figure(checks, ["RES", "OON"]).to_dict())
+    text = json.dumps(drawn_checks.figure(both, ["RES", "OON"]).to_dict(), ensure_ascii=False)
+    assert "Several steps break what one step breaks (L2 norm)" in text
+    assert "Several steps break what one step breaks (L∞ norm)" in text
+    assert '"The solver does not fail"' in text
 
 
 def test_an_undecided_field_says_why(verdict_charts, tmp_path):

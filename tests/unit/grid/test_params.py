@@ -105,14 +105,16 @@ def test_no_section_measures_more_images_than_are_attacked(images, test, expecte
     assert params.audit(asked, AT)["images"] == expected
 
 
-def test_an_audit_attacks_in_the_first_norm_at_the_middle_epsilon():
-    found = params.audit(config(audit={"directions": 5}), AT)
-    assert found == {
-        "images": 32,
+def test_an_audit_attacks_in_every_norm_at_its_middle_epsilon():
+    epsilons = {"linf": [0.1, 0.2, 0.3], "l2": [1.0, 2.0, 3.0]}
+    asked = config(norms=["linf", "l2"], epsilons=epsilons, audit={"directions": 5})
+    assert params.audit(asked, AT) == {
+        "images": 40,
+        "differences": 16,
         "directions": 5,
         "iterations": 10,
-        "norm": "linf",
-        "epsilon": 0.2,
+        "apgd_iterations": 25,
+        "epsilons": {"linf": 0.2, "l2": 2.0},
         "tight_tolerance": cells.TIGHT_TOLERANCE,
         "rk4_steps": cells.RK4_STEPS,
     }

@@ -46,6 +46,32 @@ def test_each_image_is_solved_on_its_own(tau, batch_size):
     assert not found.logits.requires_grad
 
 
+@pytest.mark.parametrize(("body", "tau"), [("ode", 1e-3), ("ode", 10.0), ("residual", None)])
+def test_an_image_fares_alone_as_in_a_shuffled_batch(body, tau):
+    """What no check of a run needs to measure: it is so for every network of the project's."""
+    model, x = network(body, torch.float32), images(16, torch.float32)
+    with torch.no_grad():
+        model.head.linear.bias -= model(x).mean(0)
+    solved = model.at(tolerance=tau)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
+    together = evaluate(solved, x[order], batch_size=7)
+    alone = evaluate(solved, x, batch_size=1)
+    assert len(alone.predictions.unique()) > 1
+    assert (alone.logits[order] - together.logits).abs().max() < 1e-4
+    assert torch.equal(alone.predictions[order], together.predictions)
+    if tau is not None:
+        assert torch.equal(alone.nfe[order], together.nfe)
+        assert torch.equal(alone.status[order], together.status)
+
+
+def test_a_joint_solve_does_not():
+    model, x = network(dtype=torch.float32), images(7, torch.float32)
+    joint = model.at(tolerance=0.1, backend="torchdiffeq")
+    together, alone = (evaluate(joint, x, batch_size=size) for size in (7, 1))
+    assert (alone.logits - together.logits).abs().max() > 1e-3
+    assert not torch.equal(alone.nfe, together.nfe)
+
+
 def test_a_model_without_an_ode_has_no_cost_and_no_status():
     model, x = network("residual", torch.float32), images(5, torch.float32)
     found = evaluate(model, x, batch_size=2)

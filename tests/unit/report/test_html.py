@@ -206,7 +206,7 @@ def test_a_claim_travels_with_what_it_rests_on():
     failed = [check for check in record["checks"] if check["outcome"] == "failed"]
     assert [(c["check"], c["tolerance"]) for c in failed] == [
         ("adjoint_agrees", 1.0),
-        ("adversarials_confirmed", 1.0),
+        ("transferability", 1.0),
     ]
 
 

@@ -105,7 +105,16 @@ def test_a_shard_has_the_steps_of_its_attack_and_its_own_images():
     ("section", "stage", "steps"),
     [
         ("cost", work.cost, lambda s, _: s.queries + 2 * s.iterations + 2),
-        ("audit", work.audit, lambda s, _: 6 * s.iterations + 10 * (s.directions + 4)),
+        (
+            "audit",
+            work.audit,
+            # In two norms.
+            lambda s, _: (
+                2 * (7 * s.iterations + s.apgd_iterations)
+                + 8 * s.iterations
+                + 10 * (s.directions + 4)
+            ),
+        ),
         (
             "randomisation",
             work.randomisation,

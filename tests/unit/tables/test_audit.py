@@ -37,6 +37,72 @@ def test_audit_pairs_the_sources(tmp_path):
     assert table.loc[("direct", "finite differences, steps held")].n == 0
 
 
+def test_losses_are_the_highest_so_far_of_all_images(tmp_path):
+    losses = np.array(
+        [
+            [0.1, 0.3, 0.2, 0.4],  # never broken
+            [0.2, 1.0, np.nan, np.nan],  # broken by the second iterate
+            [0.3, 0.3, 0.3, 2.0],  # broken by the last one
+            [np.nan] * 4,  # misclassified as it is
+        ]
+    )
+    changes = {
+        "correct": np.arange(4) < 3,
+        "linf__apgd__loss": losses,
+        "success__apgd_linf": np.array([False, True, True, False]),
+    }
+    table = audit.loss_table([write_audit(tmp_path, 4, changes=changes)])
+    own = table[table.attack == "apgd"]
+    assert own.iteration.tolist() == [0, 1, 2, 3]
+    assert own.n.tolist() == [3] * 4
+    assert own.broken.tolist() == [0, 1, 1, 2]
+    assert own.loss_median.tolist() == pytest.approx([0.2, 0.3, 0.3, 1.0])
+    assert own.loss_q25.tolist() == pytest.approx([0.15, 0.3, 0.3, 0.7])
+    assert set(table.attack) == {"paper", "apgd"}
+    assert set(table.epsilon) == {0.1}
+
+
+def test_without_a_correct_image_there_is_no_loss(tmp_path):
+    changes = {"correct": np.zeros(4, bool)}
+    assert audit.loss_table([write_audit(tmp_path, 4, changes=changes)]).empty
+
+
+def test_held_steps(tmp_path):
+    adversarial = np.arange(20) < 10
+    changes = {
+        "linf__held__adversarial": adversarial,
+        "linf__held__survives": np.arange(20) < 9,
+        "linf__held__crosses": np.arange(20) < 7,
+        "linf__held__jump": np.where(np.arange(20) < 7, 0.5, np.nan),
+        "linf__held__change": np.where(adversarial, -2.0, np.nan),
+    }
+    (row,) = audit.held_table([write_audit(tmp_path, 20, changes=changes)]).itertuples()
+    assert (row.norm, row.epsilon, row.n, row.survive, row.cross) == ("linf", 0.1, 10, 9, 7)
+    assert (row.survive_rate, row.cross_rate) == (0.9, 0.7)
+    assert (row.survive_rate_low, row.survive_rate_high) == proportions.interval(9, 10)
+    assert (row.jump, row.jump_share) == (0.5, 0.25)
+    where = {"model": "RES", "tolerance": None}
+    assert audit.held_table([write_audit(tmp_path, **where)]).empty
+    none = {"linf__held__adversarial": np.zeros(20, bool)}
+    for name in ("survives", "crosses"):
+        none[f"linf__held__{name}"] = np.zeros(20, bool)
+    none["linf__held__jump"] = np.full(20, np.nan)
+    (row,) = audit.held_table([write_audit(tmp_path, 20, changes=none)]).itertuples()
+    assert row.n == 0
+    assert np.isnan([row.survive_rate, row.survive_rate_low, row.jump]).all()
+
+
+def test_a_gradient_of_a_flat_function_is_infinitely_wrong():
+    arrays = {
+        "sources": np.array(["direct"]),
+        "derivative": np.array([[[1.0, 2.0]], [[0.0, 0.0]]]),
+        "finite_difference": np.zeros((2, 2)),
+    }
+    errors = audit.derivative_errors(arrays, "direct", "finite_difference")
+    assert np.isinf(errors[0])
+    assert np.isnan(errors[1])
+
+
 def test_matrix_evaluates_at_every_tolerance(tmp_path):
     path = write_reevaluated(
         tmp_path,

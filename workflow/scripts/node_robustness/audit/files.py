@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,9 @@ from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import Array, as_array, put_images
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import h5py
 
-    from node_robustness.audit.attack_checks import AttackChecks, BatchInvariance
-    from node_robustness.audit.gradients import GradientAudit
+    from node_robustness.audit.network import NetworkAudit, NormAudit
 
 
 def write_audit(
@@ -23,12 +22,7 @@ def write_audit(
     settings: Mapping[str, Any],
     index: Array,
     labels: Array,
-    sources: Sequence[str],
-    directions: Sequence[str],
-    gradients: GradientAudit,
-    invariance: BatchInvariance,
-    neighbours: Tensor,
-    checks: AttackChecks,
+    audit: NetworkAudit,
     *,
     seconds: float,
     device: str,
@@ -36,31 +30,89 @@ def write_audit(
     """Write the audit of a model on the test images `index` with their labels, both [n]."""
     with write_hdf5(path, "audit", settings, seconds=seconds, device=device) as file:
         put_images(file, index, labels)
-        put(file, "sources", np.array(sources), units="1", description="kinds of gradients, S")
-        put(file, "directions", np.array(directions), units="1", description="unit vectors, D")
+        for name, names, description in (
+            ("sources", audit.sources, "kinds of gradients, S"),
+            ("directions", audit.directions, "unit vectors, D"),
+            ("norms", list(audit.norms), "groups of this file"),
+        ):
+            put(file, name, np.array(names), units="1", description=description)
+        found = audit.gradients
         loss, share = "1 / intensity", "1"
         for name, values, units, description in (
-            ("cosine", gradients.cosine, "1", "of the angle between two gradients, n S S"),
-            ("sign_agreement", gradients.sign_agreement, share, "of non-zero pixels, n S S"),
-            ("gradient_norm", gradients.gradient_norm, loss, "Euclidean, n S"),
-            ("zero_share", gradients.zero_share, share, "pixels of gradient zero, n S"),
-            ("precision_cosine", gradients.precision_cosine, "1", "float32 and float64, n S"),
-            ("derivative", gradients.derivative, loss, "by gradient, along direction, n S D"),
-            ("finite_difference", gradients.finite_difference, loss, "of the loss, n D"),
+            ("cosine", found.cosine, "1", "of the angle between two gradients, n S S"),
+            ("sign_agreement", found.sign_agreement, share, "of non-zero pixels, n S S"),
+            ("gradient_norm", found.gradient_norm, loss, "Euclidean, n S"),
+            ("zero_share", found.zero_share, share, "pixels of gradient zero, n S"),
+            ("precision_cosine", found.precision_cosine, "1", "direct, float32 and float64, m"),
+            ("derivative", found.derivative, loss, "by gradient, along direction, m S D"),
+            ("finite_difference", found.finite_difference, loss, "of the loss, m D"),
             (
                 "finite_difference_frozen",
-                gradients.finite_difference_frozen,
+                found.finite_difference_frozen,
                 loss,
-                "with the steps of the image that is not moved, n D",
+                "with the steps of the image that is not moved, m D",
             ),
-            ("alone_logit_difference", invariance.logit_difference, "1", "alone and in a batch"),
-            ("alone_prediction_differs", invariance.prediction_differs, "1", "alone, in a batch"),
-            ("alone_nfe_differs", invariance.nfe_differs, "1", "alone, in a batch"),
-            ("neighbours_changed", neighbours, share, "neighbours of another prediction"),
-            ("correct", checks.correct, "1", "clean prediction is right; only those are attacked"),
-            ("iterations_success", checks.iterations_success, "1", "N and 2 N iterations, n 2"),
-            ("single_step_success", checks.single_step_success, "1", "one step of size epsilon"),
-            ("large_epsilon_success", checks.large_epsilon_success, "1", "2 N, linf, epsilon 0.5"),
-            ("planted_success", checks.planted_success, "1", "on a model that is weak for certain"),
+            ("correct", audit.correct, "1", "clean prediction is right; only those are attacked"),
+            ("neighbours_changed", audit.neighbours.changed, share, "of another prediction"),
+            ("neighbours_variation", audit.neighbours.variation, share, "of the margin, mean"),
+            (
+                "large_epsilon_success",
+                audit.large_epsilon_success,
+                "1",
+                "linf, epsilon 0.5, direct gradients",
+            ),
+            (
+                "paper_large_epsilon_success",
+                audit.paper_large_epsilon_success,
+                "1",
+                "linf, epsilon 0.5, the paper's attack",
+            ),
         ):
             put(file, name, as_array(values), units=units, description=description)
+        for norm, own in audit.norms.items():
+            _put_norm(file, norm, own)
+
+
+def _put_norm(file: h5py.File, norm: str, audit: NormAudit) -> None:
+    """Write what was found in one norm as a group of its name."""
+    checks = audit.checks
+    arrays = {
+        "iterations_success": (checks.iterations_success, "the basic iterative method, direct"),
+        "single_step_success": (checks.single_step_success, "one step of size epsilon"),
+        "paper/cosine": (audit.paper_cosine, "of the followed and the direct gradient, halfway"),
+        "apgd/slope_error": (audit.apgd_slope_error, "of the direct gradient, relative, halfway"),
+    }
+    for name, path in audit.paths.items():
+        arrays |= {
+            f"{name}/loss": (path.loss, "cross-entropy by iterate, NaN after the end, n K"),
+            f"{name}/reached": (path.reached, "an iterate within epsilon is misclassified"),
+            f"{name}/no_gradient": (path.no_gradient, "zero or not finite at an iterate"),
+        }
+    if audit.held is not None:
+        arrays |= {
+            "held/adversarial": (audit.held.adversarial, "of Auto-PGD"),
+            "held/survives": (audit.held.survives, "is one with the steps of the clean image"),
+            "held/crosses": (audit.held.crosses, "the number of steps changes on the way to it"),
+            "held/jump": (audit.held.jump, "change of the margin there, in logits"),
+            "held/change": (audit.held.change, "of the margin from image to example, in logits"),
+        }
+    for name, (values, description) in arrays.items():
+        put(file, f"{norm}/{name}", as_array(values), units="1", description=description)
+    for name, path in audit.paths.items():
+        for part, values, units, description in (
+            ("success", path.success, "1", "an adversarial example was returned"),
+            (
+                "perturbation_linf",
+                path.perturbation_linf,
+                "intensity",
+                "largest change of a pixel by what was returned",
+            ),
+            ("perturbation_l2", path.perturbation_l2, "intensity", "Euclidean norm of the change"),
+        ):
+            put(
+                file,
+                f"{part}/{name}_{norm}",
+                as_array(values),
+                units=units,
+                description=description,
+            )

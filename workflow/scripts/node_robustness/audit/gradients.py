@@ -13,13 +13,14 @@ real one, and the one whose steps are those of the image that is not moved.
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from node_robustness.audit.held_steps import HeldSteps
 from node_robustness.models.classifier import Classifier, frozen
 from node_robustness.perturbations.streams import Streams
 from node_robustness.statistics.rounding import above_rounding
@@ -36,10 +37,9 @@ solver that is rejected on one side alone, seldom lies between the two points.
 
 @dataclass(frozen=True)
 class GradientAudit:
-    """S gradients of n images, and their derivatives along D directions.
+    """S gradients of n images, and the derivatives of the first m of them along D directions.
 
-    The first four are of the gradients in single precision, those that attacks follow; the
-    others of the same model in double precision, where rounding does not matter.
+    The first four are of the gradients in single precision, which attacks follow.
 
     Attributes:
         cosine: of the angles between the gradients, float32 [n, S, S]; NaN where one is zero or
@@ -48,12 +48,13 @@ class GradientAudit:
             float32 [n, S, S]; NaN where there are none.
         gradient_norm: Euclidean, float32 [n, S].
         zero_share: share of pixels whose gradient is zero, float32 [n, S].
-        precision_cosine: of the angle between a gradient in single and in double precision,
-            float32 [n, S].
-        derivative: of the loss along the directions, by the gradients, float64 [n, S, D].
-        finite_difference: the same by central differences of the loss, float64 [n, D]; NaN where
-            a direction is zero or a solve failed.
-        finite_difference_frozen: the same with the solver's steps held, float64 [n, D]; equal to
+        precision_cosine: of the angle between the direct gradient in single and in double
+            precision, float32 [m].
+        derivative: of the loss along the directions, by the gradients, the direct one in double
+            precision, float64 [m, S, D].
+        finite_difference: the same by central differences of the loss in double precision, float64
+            [m, D]; NaN where a direction is zero or a solve failed.
+        finite_difference_frozen: the same with the solver's steps held, float64 [m, D]; equal to
             `finite_difference` without an ODE.
     """
 
@@ -70,23 +71,24 @@ class GradientAudit:
 Sources = Mapping[str, Mapping[str, Any]]
 """By name: changes of the solver's settings (`ode_body.SolverSettings`) that give a gradient."""
 
+_DIRECT = {"gradient": "direct"}
+
 
 def sources(model: Classifier, tight_tolerance: float, rk4_steps: int) -> Sources:
     """Every way to a gradient that a model has.
 
     Args:
-        model: without an ODE it has one, `direct`.
+        model: without an ODE it has one, `direct`, which always comes first.
         tight_tolerance: of `tight`, the same net solved as good as exactly.
         rk4_steps: equal steps of `rk4`, whose steps depend on nothing.
     """
-    direct = {"gradient": "direct"}
     if model.ode is None:
-        return {"direct": direct}
+        return {"direct": _DIRECT}
     return {
-        "direct": direct,
+        "direct": _DIRECT,
         "adjoint": {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "full"},
-        "tight": {**direct, "method": "dopri5", "steps": None, "tolerance": tight_tolerance},
-        "rk4": {**direct, "method": "rk4", "steps": rk4_steps},
+        "tight": {**_DIRECT, "method": "dopri5", "steps": None, "tolerance": tight_tolerance},
+        "rk4": {**_DIRECT, "method": "rk4", "steps": rk4_steps},
     }
 
 
@@ -101,6 +103,7 @@ def audit_gradients(
     labels: Tensor,
     gradients: Sources,
     *,
+    differences: int,
     random: int,
     streams: Streams,
     batch_size: int,
@@ -113,21 +116,75 @@ def audit_gradients(
         images: float32 [n, C, H, W] in [0, 1], n >= 1.
         labels: int64 [n].
         gradients: see `sources`.
+        differences: m, for how many of the images the loss is differenced, at least 1.
         random: number of random directions, of a normal distribution in pixel space.
         streams: of the images; from them come the random directions.
         batch_size: images at a time; bounds the memory, does not change the result.
         progress: called with the number of images of each finished batch.
     """
     exact = _in_double_precision(model)
-    parts = []
+    parts: dict[str, list[Tensor]] = {}
     with frozen(model), frozen(exact):
         for rows in torch.split(torch.arange(len(images)), batch_size):
-            drawn = streams[rows].normal((random, images[0].numel()), torch.empty((), dtype=_EXACT))
-            parts.append(_audit_batch(model, exact, images[rows], labels[rows], gradients, drawn))
+            single = _gradients(model, images[rows], labels[rows], gradients)
+            found = _agreement(single)
+            few = rows[rows < differences]
+            if len(few):
+                shape = random, images[0].numel()
+                drawn = streams[few].normal(shape, torch.empty((), dtype=_EXACT))
+                found |= _derivatives(
+                    exact, images[few], labels[few], single[: len(few)], drawn, batch_size
+                )
+            for name, values in found.items():
+                parts.setdefault(name, []).append(values)
             if progress is not None:
                 progress(len(rows))
-    names = [item.name for item in fields(GradientAudit)]
-    return GradientAudit(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names})
+    return GradientAudit(**{name: torch.cat(values) for name, values in parts.items()})
+
+
+def slope_errors(model: Classifier, images: Tensor, labels: Tensor, *, batch_size: int) -> Tensor:
+    """How far the slope along direct gradients is from what these say, relative to it, [n].
+
+    By central differences of the loss in double precision. NaN where there is no gradient, or a
+    solve failed.
+
+    Args:
+        model: its solver set to the tolerance in question.
+        images: float32 [n, C, H, W] in [0, 1].
+        labels: int64 [n].
+        batch_size: images at a time; bounds the memory, does not change the result.
+    """
+    exact = _in_double_precision(model)
+    errors = [torch.empty(0, dtype=_EXACT)]
+    with frozen(exact):
+        for rows in torch.arange(len(images)).split(batch_size) if len(images) else ():
+            batch, answers = _exactly(exact, images[rows], labels[rows])
+            (gradient,) = _gradients(exact, batch, answers, {"": _DIRECT}).unbind(1)
+            along = _unit(gradient[:, None])
+            slope = _differences(_loss(exact, answers), batch, along, batch_size)
+            errors.append(((slope[:, 0] - gradient.norm(dim=1)) / slope[:, 0]).abs().cpu())
+    return torch.cat(errors)
+
+
+def cosine_to_direct(
+    model: Classifier, images: Tensor, labels: Tensor, followed: Tensor, *, batch_size: int
+) -> Tensor:
+    """The cosine of the angle between gradients and the direct ones, float32 [n].
+
+    Args:
+        model: its solver set to the tolerance in question.
+        images: float32 [n, C, H, W] in [0, 1].
+        labels: int64 [n].
+        followed: the gradients, [n, C, H, W].
+        batch_size: images at a time; bounds the memory, does not change the result.
+    """
+    cosines = [torch.empty(0)]
+    with frozen(model):
+        for rows in torch.arange(len(images)).split(batch_size) if len(images) else ():
+            direct = _gradients(model, images[rows], labels[rows], {"": _DIRECT})
+            other = _to_double(followed[rows].flatten(1)[:, None])
+            cosines.append((_unit(direct) * _unit(other)).sum((1, 2)).float().cpu())
+    return torch.cat(cosines)
 
 
 _EXACT = torch.float64
@@ -139,30 +196,53 @@ def _in_double_precision(model: Classifier) -> Classifier:
     return copy.deepcopy(model).to("cpu" if device.type == "mps" else device).to(_EXACT)
 
 
-def _audit_batch(
-    model: Classifier,
+def _exactly(exact: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    device = next(exact.parameters()).device
+    return images.to(device, _EXACT), labels.to(device)
+
+
+def _agreement(single: Tensor) -> dict[str, Tensor]:
+    """How far gradients [n, S, P] agree; see `GradientAudit`."""
+    units = _unit(single)
+    return {
+        "cosine": (units @ units.mT).float(),
+        "sign_agreement": _sign_agreement(single.sign()).float(),
+        "gradient_norm": single.norm(dim=2).float(),
+        "zero_share": (single == 0).double().mean(2).float(),
+    }
+
+
+def _derivatives(
     exact: Classifier,
     images: Tensor,
     labels: Tensor,
-    gradients: Sources,
+    single: Tensor,
     drawn: Tensor,
-) -> GradientAudit:
-    single = _gradients(model, images, labels, gradients)
-    device = next(exact.parameters()).device
-    images, labels = images.to(device, _EXACT), labels.to(device)
-    double = _gradients(exact, images, labels, gradients)
-    along = _unit(torch.cat([drawn.to(device), double], dim=1))
-    units, exact_units = _unit(single), _unit(double)
-    return GradientAudit(
-        cosine=(units @ units.mT).float(),
-        sign_agreement=_sign_agreement(single.sign()).float(),
-        gradient_norm=single.norm(dim=2).float(),
-        zero_share=(single == 0).double().mean(2).float(),
-        precision_cosine=(units.to(device) * exact_units).sum(2).float(),
-        derivative=double @ along.mT,
-        finite_difference=_differences(_loss(exact, labels), images, along),
-        finite_difference_frozen=_differences(_frozen_loss(exact, images, labels), images, along),
-    )
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """Derivatives along directions; see `GradientAudit`.
+
+    Args:
+        exact: the model in double precision.
+        images: [m, C, H, W].
+        labels: [m].
+        single: their gradients in single precision, the direct ones first, [m, S, P].
+        drawn: random directions, [m, R, P].
+        batch_size: images at a time.
+    """
+    images, labels = _exactly(exact, images, labels)
+    direct = _gradients(exact, images, labels, {"": _DIRECT})
+    single = single.to(direct)
+    gradients = torch.cat([direct, single[:, 1:]], dim=1)
+    along = _unit(torch.cat([drawn.to(direct), gradients], dim=1))
+    cosine = (_unit(single[:, :1]) * _unit(direct)).sum((1, 2))
+    frozen_loss = _frozen_loss(exact, images, labels)
+    return {
+        "precision_cosine": cosine.float(),
+        "derivative": gradients @ along.mT,
+        "finite_difference": _differences(_loss(exact, labels), images, along, batch_size),
+        "finite_difference_frozen": _differences(frozen_loss, images, along, batch_size),
+    }
 
 
 def _gradients(model: Classifier, images: Tensor, labels: Tensor, gradients: Sources) -> Tensor:
@@ -191,46 +271,44 @@ def _sign_agreement(signs: Tensor) -> Tensor:
 
 
 def _loss(model: Classifier, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """The loss of images, [n]."""
-    return lambda images: F.cross_entropy(model(images), labels, reduction="none")
+    """The loss of the images that belong to labels [n], once or k times over, [k n]."""
+    return lambda images: F.cross_entropy(
+        model(images), labels.repeat(len(images) // len(labels)), reduction="none"
+    )
 
 
 def _frozen_loss(model: Classifier, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """The loss of other images, solved with the steps that these images take."""
-    body = model.ode
-    if body is None:
+    """The loss of other images, once or k times over, solved with the steps of these images."""
+    if model.ode is None:
         return _loss(model, labels)
-    with torch.no_grad():
-        solution = body.solve(model.embed(images), (0.0, 1.0), keep_nodes=True)
-    failed = solution.status != 0
-    whole = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    nodes = [
-        whole if failure else own
-        for failure, own in zip(failed.tolist(), solution.nodes, strict=True)
-    ]
+    held = HeldSteps.of(model, images)
 
     def loss(moved: Tensor) -> Tensor:
-        states = body.solve(model.embed(moved), (0.0, 1.0), nodes=nodes).states[-1]
-        losses = F.cross_entropy(model.head(states), labels, reduction="none")
-        return losses.masked_fill(failed, torch.nan)
+        answers = labels.repeat(len(moved) // len(labels))
+        return F.cross_entropy(held.logits(moved), answers, reduction="none")
 
     return loss
 
 
 @torch.no_grad()
-def _differences(loss: Callable[[Tensor], Tensor], images: Tensor, along: Tensor) -> Tensor:
+def _differences(
+    loss: Callable[[Tensor], Tensor], images: Tensor, along: Tensor, batch_size: int
+) -> Tensor:
     """Central differences of the loss at images along unit vectors [n, D, P], float64 [n, D].
 
     Zero where the two losses differ by no more than rounding: of a constant function it would
-    otherwise be the rounding that gradients are compared with.
+    otherwise be the rounding that gradients are compared with. Several directions are one batch.
     """
     found = []
-    for direction in along.unbind(1):
-        unknown = direction.isnan().any(1)
-        change = STEP * direction.nan_to_num(0.0).view_as(images)
-        ahead, behind = loss(images + change), loss(images - change)
+    for directions in along.split(max(1, batch_size // len(images)), dim=1):
+        unknown = directions.isnan().any(2).T
+        change = STEP * directions.nan_to_num(0.0).transpose(0, 1).unflatten(2, images.shape[1:])
+        ahead, behind = (
+            loss(moved.flatten(0, 1)).view_as(unknown)
+            for moved in (images + change, images - change)
+        )
         differ = above_rounding((ahead - behind).abs(), torch.maximum(ahead.abs(), behind.abs()))
         # NaN, of a failed solve, stays NaN.
         difference = (ahead - behind) * differ / (2 * STEP)
-        found.append(difference.masked_fill(unknown, torch.nan))
-    return torch.stack(found, dim=1)
+        found.append(difference.masked_fill(unknown, torch.nan).T)
+    return torch.cat(found, dim=1)

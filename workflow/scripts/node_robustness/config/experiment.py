@@ -71,14 +71,24 @@ class Trajectories(Section):
 class Audit(Section):
     """The audit of gradients and attacks, for every model at every tolerance."""
 
-    images: Count = Field(32, description="the first test images, right or wrong")
+    images: Count = Field(
+        100,
+        description="the first test images, right or wrong; a check of a share passes with 59 or "
+        "more of them",
+    )
+    differences: Count = Field(
+        16, description="images of these whose loss is differenced, in double precision"
+    )
     directions: Count = Field(
         2,
         description="random directions of the finite differences, in addition to the gradients",
     )
     iterations: Count = Field(
-        10, description="steps of the attack that is repeated with twice as many"
+        10,
+        description="steps of the paper's attack, and of the attack that is repeated with twice as "
+        "many",
     )
+    apgd_iterations: Count = Field(25, description="steps of Auto-PGD")
 
 
 class Matrix(Section):

@@ -117,6 +117,15 @@ FIGURES = {
         page_section=_GRADIENTS,
         level=Level.NETWORKS,
     ),
+    "loss_curves": FigureEntry(
+        "Loss along the attacks",
+        "Loss along the paths of the paper's attack and of Auto-PGD.",
+        ("loss_curves",),
+        "A loss that does not rise has no gradient to follow, or a wrong one. A loss that still "
+        "rises at the end has too few steps.",
+        page_section=_GRADIENTS,
+        level=Level.NETWORK,
+    ),
     "matrix": FigureEntry(
         "Attacked at one tolerance, evaluated at another",
         "Adversarial examples made at one tolerance and evaluated at the others.",
@@ -174,8 +183,9 @@ FIGURES = {
         "Sanity checks",
         "Outcome of every sanity check.",
         ("checks",),
-        "The checks look for what can be mistaken for robustness. Point at a field to read its "
-        "value, its threshold and what a failure means.",
+        "The checks look for what can be mistaken for robustness. A check passes or fails by the "
+        "bound of its interval; undecided: too few images. Point at a field to read its value, its "
+        "threshold and what a failure means.",
         page_section=_VERDICTS,
         level=Level.NETWORK,
     ),

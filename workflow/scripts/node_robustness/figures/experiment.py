@@ -19,6 +19,7 @@ from node_robustness.figures import (
     examples,
     growth,
     images,
+    loss_curves,
     margins,
     matrix,
     models,
@@ -35,7 +36,7 @@ from node_robustness.tables.image_pages import Pages
 
 _MODULES = (
     *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks, clean, cost, curves, detection),
-    *(examples, growth, images, margins, matrix, models, nfe, randomisation),
+    *(examples, growth, images, loss_curves, margins, matrix, models, nfe, randomisation),
     *(responsible, success, tolerances, trajectories, verdicts),
 )
 _BY_NAME = {module.__name__.rpartition(".")[2]: module for module in _MODULES}

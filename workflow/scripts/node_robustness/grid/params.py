@@ -146,15 +146,13 @@ def follow(config: Config, at: Coordinates) -> dict[str, Any]:
 
 
 def audit(config: Config, at: Coordinates) -> dict[str, Any]:
-    """What an audit measures, and the norm and epsilon of its attacks."""
+    """What an audit measures, and the epsilon of its attacks in every norm."""
     experiment = config.experiments[at["experiment"]]
     assert experiment.audit is not None
-    norm = experiment.norms[0]
     return {
         **experiment.audit.model_dump(),
         "images": images_of(config, at, experiment.audit),
-        "norm": norm,
-        "epsilon": middle(experiment.epsilons_for(norm)),
+        "epsilons": {norm: middle(experiment.epsilons_for(norm)) for norm in experiment.norms},
         "tight_tolerance": TIGHT_TOLERANCE,
         "rk4_steps": RK4_STEPS,
     }

@@ -16,9 +16,9 @@ from node_robustness.files.hdf5 import open_hdf5, read_settings
 ROUNDING = 1e-6
 """By how much an adversarial may exceed an epsilon, as a share of it."""
 
-# The sizes in a file are differences of images in float32, of which the smallest of pixels near 1
-# are off by 6e-8: what a cell found within its epsilon may look larger than that.
-_MEASURED = 1e-4
+MEASURED = 1e-4
+"""The same where a size is measured as a difference of images in float32: the smallest of pixels
+near 1 are off by 6e-8, and what was found within an epsilon may look larger than that."""
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -59,7 +59,7 @@ def read_sizes(file: h5py.File) -> Sizes:
         math.prod(file["adversarials"].shape[1:]),
     )
     claimed: Bools = file["success"][:]
-    near = size <= epsilon * (1 + _MEASURED)
+    near = size <= epsilon * (1 + MEASURED)
     success = claimed & near
     return Sizes(claimed, ~near, success, np.where(success, np.minimum(size, epsilon), math.inf))
 

@@ -257,11 +257,15 @@ VIEWS = {
     ),
     "checks": View(
         "checks",
-        "Sanity checks.",
+        "Sanity checks of each network. A check passes or fails by a bound of its value; each of "
+        "the two holds with 95 %.",
         {
             **_SOLVED,
             "Check": _text("title"),
+            "Norm": _text("norm"),
             "Value": lambda row: _or_dash(row.value, ".3g"),
+            "Bounds": lambda row: "–" if pd.isna(row.low) else f"{row.low:.3g} to {row.high:.3g}",
+            "Images": _count("n"),
             "Passes if": lambda row: f"{row.bound} {row.threshold:g}",
             "Outcome": _text("outcome"),
             "A failure means": _text("failure"),

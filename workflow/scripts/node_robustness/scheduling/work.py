@@ -20,6 +20,7 @@ _UNKNOWN_SIZE = Size(60_000, 10_000, 3, 32 * 32)
 
 _RUNS = 5  # clean, attacked and noisy, and the rates along them
 _PATCHES = 4  # of an interval: repair and insertion, and their controls
+_ADJOINT = 6  # an adjoint gradient, in direct ones
 _GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps
 
 
@@ -72,10 +73,12 @@ def trajectory(config: Config, at: Coordinates) -> Work:
 
 
 def audit(config: Config, at: Coordinates) -> Work:
-    """The work of an audit: some attacks, and finite differences of four kinds of gradients."""
-    section = config.experiments[at["experiment"]].audit
+    """The work of an audit: attacks in every norm, and finite differences along all gradients."""
+    experiment = config.experiments[at["experiment"]]
+    section = experiment.audit
     assert section is not None
-    steps = 6 * section.iterations + 10 * (section.directions + 4)
+    by_norm = _ADJOINT * section.iterations + section.iterations + section.apgd_iterations
+    steps = len(experiment.norms) * by_norm + 8 * section.iterations + 10 * (section.directions + 4)
     return passes(config, at, steps, section.images)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from node_robustness.statistics.intervals import auc_with_interval, roc
+from node_robustness.statistics.intervals import auc_with_interval, median_with_interval, roc
+from node_robustness.statistics.proportions import Estimate, interval
 from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, rate
 
 FINITE_DIFFERENCES = {
@@ -35,6 +36,22 @@ _AUDIT = {
         f"{name}_{part}": "float64"
         for name in ("cosine", "sign_agreement", "error")
         for part in ("mean", *_QUANTILES)
+    },
+}
+_NORM = {**SOLVED, "norm": "str", "epsilon": "float64"}
+_LOSSES = {
+    **_NORM,
+    "attack": "str",
+    **dict.fromkeys(["iteration", "n", "broken"], "int64"),
+    **{f"loss_{part}": "float64" for part in _QUANTILES},
+}
+_HELD = {
+    **_NORM,
+    **dict.fromkeys(["n", "survive", "cross"], "int64"),
+    **{
+        f"{name}{part}": "float64"
+        for name in ("survive_rate", "cross_rate", "jump", "jump_share")
+        for part in ("", "_low", "_high")
     },
 }
 _MATRIX = {
@@ -113,9 +130,96 @@ def _summary(name: str, values: NDArray[Any]) -> dict[str, float]:
     known = values[np.isfinite(values)].astype(float)
     if not len(known):
         return {}
-    quantiles = np.quantile(known, list(_QUANTILES.values()))
-    parts = {"mean": known.mean()} | dict(zip(_QUANTILES, quantiles, strict=True))
-    return {f"{name}_{part}": float(value) for part, value in parts.items()}
+    return {f"{name}_mean": float(known.mean()), **_quantiles(name, known)}
+
+
+def _quantiles(name: str, values: NDArray[Any]) -> dict[str, float]:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return {}
+    found = np.quantile(known, list(_QUANTILES.values()))
+    return {f"{name}_{part}": float(q) for part, q in zip(_QUANTILES, found, strict=True)}
+
+
+def loss_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate the loss along the paths of the attacks that an audit records.
+
+    Args:
+        paths: Files of kind "audit".
+
+    Returns:
+        One row for every norm, ``attack`` (``paper``, ``apgd``) and ``iteration``: quartiles of
+        the cross-entropy over the ``n`` images that are classified correctly without an attack,
+        each with the highest loss so far, and how many of them are ``broken`` by then. No row
+        without such an image. Level: this network.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return collect(paths, "audit", _loss_rows, _LOSSES)
+
+
+def _loss_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
+    correct = file["correct"][:]
+    for norm, epsilon in settings["epsilons"].items() if correct.any() else ():
+        for attack in ("paper", "apgd"):
+            losses = file[f"{norm}/{attack}/loss"][:][correct]
+            success = file[f"success/{attack}_{norm}"][:][correct]
+            steps = (~np.isnan(losses)).sum(axis=1) - 1
+            # The loss of an image that is broken stays what it was.
+            highest = np.fmax.accumulate(losses, axis=1)
+            for iteration in range(losses.shape[1]):
+                yield {
+                    "norm": norm,
+                    "epsilon": epsilon,
+                    "attack": attack,
+                    "iteration": iteration,
+                    "n": len(losses),
+                    "broken": int((success & (steps <= iteration)).sum()),
+                    **_quantiles("loss", highest[:, iteration]),
+                }
+
+
+def held_table(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """Tabulate what the solver's decisions have to do with adversarial examples.
+
+    Args:
+        paths: Files of kind "audit".
+
+    Returns:
+        One row for every norm of a model with an ODE: of the ``n`` adversarial examples of
+        Auto-PGD how many ``survive`` with the solver's steps for the clean image held, and how many
+        paths from the image to its adversarial example ``cross`` a decision of the solver, after
+        which it takes another number of steps; the median ``jump`` of the margin there, in logits,
+        and as a share of the margin's whole change (``jump_share``). With 95 % intervals; NaN
+        without such images. Level: this network.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    return collect(paths, "audit", _held_rows, _HELD)
+
+
+def _held_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
+    for norm, epsilon in settings["epsilons"].items():
+        if f"{norm}/held" not in file:
+            continue
+        held = {name: values[:] for name, values in file[f"{norm}/held"].items()}
+        n = int(held["adversarial"].sum())
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share = held["jump"] / np.abs(held["change"])
+        row = {"norm": norm, "epsilon": epsilon, "n": n}
+        for name, count in (("survive", held["survives"].sum()), ("cross", held["crosses"].sum())):
+            low, high = interval(int(count), n)
+            row |= {name: int(count), f"{name}_rate": int(count) / n if n else math.nan}
+            row |= {f"{name}_rate_low": low, f"{name}_rate_high": high}
+        for name, values in (("jump", held["jump"]), ("jump_share", share)):
+            row |= _parts(name, median_with_interval(values))
+        yield row
+
+
+def _parts(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def matrix_table(paths: Iterable[Path | str]) -> pd.DataFrame:
@@ -277,24 +381,27 @@ def derivative_errors(audit: Arrays, source: str, reference: str) -> NDArray[np.
         reference: ``finite_difference`` or ``finite_difference_frozen``.
 
     Returns:
-        For every image the Euclidean norm over directions of the deviation, over that of the
-        finite differences; NaN where these are all zero.
+        For every image that was differenced the Euclidean norm over directions of the deviation,
+        over that of the finite differences; infinite where only these are all zero, and NaN where
+        both are.
     """
     derivative = audit["derivative"][:, source_of(audit, source)].astype(float)
     differences = audit[reference].astype(float)
     size = np.linalg.norm(differences, axis=1)
     errors = np.linalg.norm(derivative - differences, axis=1)
-    relative: NDArray[np.float64] = np.divide(
-        errors, size, out=np.full(len(size), math.nan), where=size > 0
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative: NDArray[np.float64] = errors / size
     return relative
 
 
 def read_arrays(file: Any, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
-    """Return the datasets of an open file by name, all at its root or those of the names."""
-    arrays = {}
-    for name in file if names is None else names:
-        if name in file:
-            text = file[name].dtype.kind == "O"
-            arrays[name] = file[name].asstr()[:] if text else file[name][()]
-    return arrays
+    """Return the datasets of an open file by their paths, all of them or those of the names."""
+    wanted: list[str] = []
+    if names is None:
+        file.visititems(lambda name, node: wanted.append(name) if hasattr(node, "dtype") else None)
+    else:
+        wanted += [name for name in names if name in file]
+    return {
+        name: file[name].asstr()[:] if file[name].dtype.kind == "O" else file[name][()]
+        for name in wanted
+    }

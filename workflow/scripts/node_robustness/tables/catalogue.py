@@ -70,6 +70,10 @@ TABLES = {
         "what each attack alone leaves at each epsilon", level=Level.NETWORK
     ),
     "audit": TableEntry("the agreement of gradients", level=Level.NETWORK),
+    "loss_curves": TableEntry("the loss of attacks, iteration by iteration", level=Level.NETWORK),
+    "held_steps": TableEntry(
+        "adversarial examples with the solver's steps held", level=Level.NETWORK
+    ),
     "checks": TableEntry("the outcome of every sanity check", level=Level.NETWORK),
     "matrix": TableEntry("adversarial examples evaluated at other tolerances", level=Level.NETWORK),
     "randomisation": TableEntry("accuracy with a tolerance drawn at random", level=Level.NETWORK),

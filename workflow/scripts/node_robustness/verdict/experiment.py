@@ -51,6 +51,7 @@ def of_experiment(
             ("detection", files["detections"]),
             ("adjoint_sweep", files["sweeps"]),
             ("cost", files["costs"]),
+            ("audit", files["audits"]),
         )
         for example in known.recorded(paths, kind)
     ]
@@ -77,6 +78,8 @@ def of_experiment(
         "protocols": networks,
         "curves": attack_tables.curve_table(attacked, paper),
         "audit": audit.audit_table(files["audits"]),
+        "loss_curves": audit.loss_table(files["audits"]),
+        "held_steps": audit.held_table(files["audits"]),
         "matrix": audit.matrix_table(files["reevaluated"]),
         "randomisation": audit.randomisation_table(files["randomised"]),
         "detection": audit.detection_table(files["detections"]),

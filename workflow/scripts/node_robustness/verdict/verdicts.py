@@ -373,7 +373,7 @@ def _ruling(
         return MASKED, MASKED, reason, math.nan
     if p[UNDER_SEARCHED] < LEVEL:
         failed = item.checks[item.checks.outcome == FAILED]
-        doubts = "; ".join(dict.fromkeys(failed.title[failed.check.str.startswith("gradients")]))
+        doubts = "; ".join(dict.fromkeys(failed.title[failed.check.str.contains("gradients")]))
         reason = (
             f"{numbers}. The paper's own steps along another gradient break {points(masked.value)} "
             f"more, at most {points(masked.high)}: the rest of the gap is weak search."
