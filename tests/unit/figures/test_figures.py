@@ -79,7 +79,7 @@ def test_the_verdict_is_shown_by_symbols_and_colours(verdict_charts, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
     for name, words in {
         "verdicts": ["◐", "90 → 35 %", "masked", "?", "no ODE"],
-        "checks": ["✓", "✕", "?", "–", "toy, seed 1"],
+        "checks": ["✓", "✕", "?", "toy, seed 1"],
     }.items():
         save_drawing(render(verdict_charts[name]), *paths)
         texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
