@@ -166,9 +166,9 @@ def test_networks_on_other_images_are_refused(tmp_path):
 
 
 def test_the_primary_epsilon_is_tested_first(tmp_path):
-    """The others are claimed only where it is: here nothing is left to compare at 0.2."""
+    """The others are claimed only where it is: here the models are equal at 0.2."""
     paths = []
-    for epsilon, ode, plain in ((0.1, 0.8, 0.4), (0.2, 0.0, 0.0), (0.3, 0.0, 0.0)):
+    for epsilon, ode, plain in ((0.1, 0.8, 0.4), (0.2, 0.1, 0.1), (0.3, 0.0, 0.0)):
         sizes = {"OON": sizes_leaving(ode, 300, epsilon), "RES": sizes_leaving(plain, 300, epsilon)}
         paths.append(write_attempt(tmp_path, cell("bim_adjoint", epsilon=epsilon), sizes["OON"]))
         paths.append(

@@ -56,7 +56,6 @@ _BECAUSE = {
     "networks": "the networks differ",
     "margin": "the shares lie on a margin of the rules",
 }
-_NOTHING = ("no_images", "no_correct", "no_accuracy", "no_paper")
 
 
 def answers(verdicts: pd.DataFrame, models: pd.DataFrame, tolerances: pd.DataFrame) -> list[str]:
@@ -82,13 +81,17 @@ def answers(verdicts: pd.DataFrame, models: pd.DataFrame, tolerances: pd.DataFra
 
 
 def of_obstacles(verdicts: pd.DataFrame) -> list[str]:
-    """Why nothing can be said of a model, wherever that is so in all of its settings."""
+    """Why nothing can be said of a model, wherever all of its settings are undecided or broken."""
     found = []
     for (dataset, model), own in verdicts.groupby(["dataset", "model"], sort=False):
-        reasons = set(own.because)
-        if reasons <= set(_NOTHING):
-            why = listed([_BECAUSE[reason] for reason in _NOTHING if reason in reasons])
+        if (own.verdict == UNDECIDED).all():
+            why = listed([_BECAUSE[reason] for reason in _BECAUSE if reason in set(own.because)])
             found.append(f"Nothing is said of the robustness of {model} on {dataset}: {why}.")
+        elif (own.strongest == 0).all():
+            found.append(
+                f"The known attacks break every image of {model} on {dataset} in every setting: no "
+                "robustness is left to compare."
+            )
     return found
 
 

@@ -110,6 +110,14 @@ def setting_key(row: Mapping[str, Any], names: Sequence[str] = KEY) -> tuple[Any
     return tuple(None if pd.isna(row[name]) else row[name] for name in names)
 
 
+def nothing_left(row: Mapping[str, Any]) -> bool:
+    """Whether a comparison is of networks that keep no image: there is nothing to compare.
+
+    That both keep none is no equality: at a smaller epsilon they may differ.
+    """
+    return row["robust"] == 0 and row["reference"] == 0  # type: ignore[no-any-return]
+
+
 def direction(value: float, more: float, less: float, equal: float) -> str:
     """What adjusted p-values and an estimate show."""
     if more < LEVEL and value >= SMALL:

@@ -15,6 +15,7 @@ from node_robustness.verdict.contrasts import (
     contrasts,
     direction,
     is_primary,
+    nothing_left,
     setting_key,
 )
 from node_robustness.verdict.pairs import MODEL
@@ -61,7 +62,8 @@ def model_table(pairs: pd.DataFrame) -> pd.DataFrame:
         (``level``), which are compared each with each. For ``paper`` and for ``strongest`` the
         difference of robust accuracy with an interval that contains those of all pairs, the two
         accuracies, the p-values adjusted over this experiment (`contrasts.adjusted`), and the
-        claim: more, less, equivalent (within 5 points) or undecided; empty where the paper's
+        claim: more, less, equivalent (within 5 points, where either keeps an image) or undecided;
+        empty where the paper's
         attack did not run. ``reversed``: the two claims are opposite directions. ``primary``: the
         epsilon at which the claim is made first.
     """
@@ -86,7 +88,11 @@ def _decided(found: pd.DataFrame) -> dict[_Key, dict[str, Any]]:
     found["primary"] = is_primary(found)
     return {
         setting_key(row, _KEYS): row
-        | {"claim": direction(row["value"], row["p_more"], row["p_less"], row["p_equal"])}
+        | {
+            "claim": UNDECIDED
+            if nothing_left(row)
+            else direction(row["value"], row["p_more"], row["p_less"], row["p_equal"])
+        }
         for row in records(found)
     }
 
@@ -112,6 +118,8 @@ def _row(row: dict[str, Any], found: dict[str, dict[str, Any] | None]) -> dict[s
 def _sentence(procedure: str, model: str, own: dict[str, Any] | None) -> str:
     if own is None:
         return "The paper's attack did not run on both models."
+    if nothing_left(own):
+        return f"{_UNDER[procedure]} neither keeps an image: there is nothing to compare."
     within = f"within {points(SMALL)}; " if own["claim"] == EQUIVALENT else ""
     return (
         f"{_UNDER[procedure]} {model} is {_WORDS[own['claim']]} ({within}{percent(own['robust'])} "

@@ -14,9 +14,10 @@ import pandas as pd
 from node_robustness.errors import UserError
 from node_robustness.grid import paths
 from node_robustness.perturbations.sizes import Bools
-from node_robustness.statistics import paired
+from node_robustness.statistics import paired, proportions
 from node_robustness.tables.frame import tabulate
 from node_robustness.verdict.protocols import PROTOCOLS, AttackedNetwork
+from node_robustness.verdict.verdicts import MARGIN
 
 MODEL, TOLERANCE = "model", "tolerance"
 MASKED = "masked"
@@ -49,13 +50,17 @@ def compared(
 
     Yields:
         ``model``, a network with an ODE and one without; ``tolerance``, a network at a tolerance
-        and at the smaller one that is the reference (see `reference_tolerance`).
+        and at the smaller one that is the reference (see `reference_tolerance`). Only where
+        the accuracy of every network without an attack is shown to be above `MARGIN`: what others
+        keep is no robustness.
 
     Raises:
         UserError: Two networks of a dataset were attacked on different images.
     """
     every = list(attacked)
     _check_images(every)
+    useless = {_setting(item) for item in every if not _accurate(item)}
+    every = [item for item in every if _setting(item) not in useless]
     for item in every:
         where = item.where
         comparable = [
@@ -72,6 +77,15 @@ def compared(
         tolerance = where["tolerance"]
         if tolerance is not None and reference is not None and tolerance > reference:
             yield TOLERANCE, item, next(o for o in own if o.where["tolerance"] == reference)
+
+
+def _setting(item: AttackedNetwork) -> tuple[Any, ...]:
+    return tuple(value for name, value in item.where.items() if name != "seed")
+
+
+def _accurate(item: AttackedNetwork) -> bool:
+    low, _ = proportions.interval(int(item.correct.sum()), len(item.index))
+    return bool(low > MARGIN)
 
 
 def _network(item: AttackedNetwork) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from node_robustness.verdict.contrasts import (
     contrasts,
     direction,
     is_primary,
+    nothing_left,
     setting_key,
 )
 from node_robustness.verdict.pairs import MASKED as MASKED_IMAGES
@@ -90,7 +91,7 @@ def tolerance_table(pairs: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame
         merged = {name: row[name] for name in (*KEY, "n", "networks", "primary")}
         merged |= {"reference": row["reference_tolerance"], "level": level_of(row["networks"])}
         merged |= dict.fromkeys(("paper", "masked"), math.nan) | columns[key]
-        rows.append(merged | _decide(merged, lacks.get(key, "")))
+        rows.append(merged | _decide(merged, lacks.get(key, ""), nothing_left(row)))
     return tabulate(rows, _TOLERANCES)
 
 
@@ -98,7 +99,7 @@ def _ruled(claim: str, because: str, reason: str) -> dict[str, str]:
     return {"claim": claim, "because": because, "reason": reason}
 
 
-def _decide(row: dict[str, Any], lacks: str) -> dict[str, str]:
+def _decide(row: dict[str, Any], lacks: str, nothing: bool) -> dict[str, str]:
     """Apply the rules of docs/verdict.md to one row."""
     strongest = direction(
         row["strongest"],
@@ -116,6 +117,12 @@ def _decide(row: dict[str, Any], lacks: str) -> dict[str, str]:
     if strongest == LESS:
         return _ruled(REVERSED, REVERSED, f"{both}: the larger tolerance makes it less robust.")
     if paper != MORE:
+        if nothing:
+            return _ruled(
+                UNDECIDED,
+                "nothing_left",
+                f"{both}: no image is left at either, and there is nothing to compare.",
+            )
         if strongest == EQUIVALENT:
             return _ruled(NONE, NONE, f"{both}: the tolerance changes less than {points(SMALL)}.")
         return _ruled(
