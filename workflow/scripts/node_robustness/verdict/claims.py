@@ -104,7 +104,7 @@ def claim(
             for row in own["populations"].to_dict("records")
         ],
         "checks": [
-            _plain({name: row[name] for name in _CHECKED if name in row})
+            _plain({name: row[name] for name in _CHECKED})
             for row in own["checks"].to_dict("records")
         ],
         "software": SOFTWARE,

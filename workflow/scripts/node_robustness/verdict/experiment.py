@@ -48,6 +48,7 @@ def of_experiment(
     others = [
         example
         for kind, paths in (
+            ("audit", files["audits"]),
             ("detection", files["detections"]),
             ("adjoint_sweep", files["sweeps"]),
             ("cost", files["costs"]),

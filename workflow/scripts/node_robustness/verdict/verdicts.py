@@ -19,7 +19,13 @@ from node_robustness.statistics import networks, proportions
 from node_robustness.statistics.multiplicity import holm
 from node_robustness.statistics.proportions import SIGNIFICANCE, Estimate
 from node_robustness.tables.frame import tabulate
-from node_robustness.verdict.checks import CHECKS, FAILED, PASSED, SOLVER_SUCCEEDS
+from node_robustness.verdict.checks import (
+    CHECKS,
+    FAILED,
+    NOT_MEASURED,
+    PASSED,
+    SOLVER_SUCCEEDS,
+)
 from node_robustness.words import listed, percent, points
 
 BROKEN, MASKED, UNDER_SEARCHED = "broken", "masked", "under-searched"
@@ -267,9 +273,7 @@ def _of_setting(
     same = checks.tolerance.isna() if pd.isna(tolerance) else checks.tolerance == tolerance
     for name in ("experiment", "dataset", "model"):
         same &= checks[name] == where[name]
-    same &= checks.seed.isin(seeds)
-    if "norm" in checks:
-        same &= checks.norm.isin(["", where["norm"]])
+    same &= checks.norm.isin(["", where["norm"]]) & checks.seed.isin(seeds)
     own: pd.DataFrame = checks.loc[same]
     return own
 
@@ -288,7 +292,7 @@ def _unsupported(checks: pd.DataFrame) -> list[str]:
 
 _OUTCOMES = {
     FAILED: "failed",
-    "not measured": "were not measured",
+    NOT_MEASURED: "were not measured",
     UNDECIDED: "rest on too few images to pass",
 }
 
