@@ -32,7 +32,7 @@ def figure(losses: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
 
     Returns:
         For every dataset and norm a panel a model: the median over images of the highest loss so
-        far, with quartiles, a line for every tolerance, attack (dashes) and seed.
+        far, a line for every tolerance, attack (dashes) and seed.
     """
     cells = losses.assign(
         tau=losses.tolerance.map(tau_label), line=losses.attack.map(_ATTACKS)
@@ -40,22 +40,22 @@ def figure(losses: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     rows = []
     for dataset, norm in groups_of(cells):
         own = cells[(cells.dataset == dataset) & (cells.norm == norm)]
-        scale = alt.Scale(type="symlog", constant=0.01)
-        base = alt.Chart().encode(
-            x=alt.X("iteration:Q", title="Iteration", axis=alt.Axis(grid=False, tickMinStep=1)),
-            strokeDash=alt.StrokeDash(
-                "line:N",
-                title="Attack",
-                scale=alt.Scale(domain=list(_ATTACKS.values()), range=_DASHES),
-            ),
-            detail="seed:N",
-        )
-        drawn = {
-            "area": base.mark_area(opacity=0.1).encode(
-                y=alt.Y("loss_q25:Q", title="Cross-entropy", scale=scale), y2="loss_q75:Q"
-            ),
-            "line": base.mark_line(opacity=0.9).encode(
-                y=alt.Y("loss_median:Q", title="Cross-entropy", scale=scale),
+        lines = (
+            alt.Chart()
+            .mark_line(opacity=0.9)
+            .encode(
+                x=alt.X("iteration:Q", title="Iteration", axis=alt.Axis(grid=False, tickMinStep=1)),
+                y=alt.Y(
+                    "loss_median:Q",
+                    title="Cross-entropy",
+                    scale=alt.Scale(type="symlog", constant=0.01),
+                ),
+                strokeDash=alt.StrokeDash(
+                    "line:N",
+                    title="Attack",
+                    scale=alt.Scale(domain=list(_ATTACKS.values()), range=_DASHES),
+                ),
+                detail="seed:N",
                 tooltip=[
                     alt.Tooltip("tau:N", title="Tolerance τ"),
                     alt.Tooltip("line:N", title="Attack"),
@@ -66,16 +66,13 @@ def figure(losses: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
                     alt.Tooltip("broken:Q", title="Images broken"),
                     alt.Tooltip("n:Q", title="of"),
                 ],
-            ),
-        }
+            )
+        )
         plain = alt.FieldEqualPredicate(field="tau", equal=NO_ODE)
         solved = tau_colour(tau_labels(own[own.tolerance.notna()]))
         both = alt.layer(
-            *(mark.transform_filter(~plain).encode(color=solved) for mark in drawn.values()),
-            *(
-                mark.transform_filter(plain).encode(color=alt.value(GREY))
-                for mark in drawn.values()
-            ),
+            lines.transform_filter(~plain).encode(color=solved),
+            lines.transform_filter(plain).encode(color=alt.value(GREY)),
         )
         columns = ["model", "seed", "tau", "line", "iteration", "n", "broken"]
         columns += [f"loss_{part}" for part in ("median", "q25", "q75")]
@@ -91,8 +88,8 @@ def figure(losses: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         alt.vconcat(*rows),
         "Loss along the attacks",
         [
-            "Highest loss so far, median over the audited images with quartiles; one line a seed, "
-            "which is one network.",
+            "Highest loss so far, median over the audited images; one line a seed, which is one "
+            "network.",
             "Grey: a model without an ODE. A curve that still rises at its end has too few steps.",
         ],
     )

@@ -191,7 +191,7 @@ CHECKS = (
     ),
     Check(
         "iterations_suffice",
-        "Twice the steps break few more images",
+        "The second half of Auto-PGD's steps breaks few images",
         measures.broken_late,
         ("at most", 0.05),
         "The second half of Auto-PGD's steps breaks this share of the images: the attack has not "
