@@ -153,11 +153,12 @@ def test_a_share_passes_and_fails_by_its_bound(tmp_path, n, cases, outcome):
 
 
 @pytest.mark.parametrize(
-    ("cases", "outcome"), [(0, PASSED), (1, PASSED), (2, UNDECIDED), (5, FAILED)]
+    ("n", "cases", "outcome"),
+    [(N, 0, PASSED), (N, 1, PASSED), (N, 2, UNDECIDED), (N, 5, FAILED), (400, 6, UNDECIDED)],
 )
-def test_a_share_of_which_less_is_tolerated(tmp_path, cases, outcome):
-    changes = {"gradient_norm": (np.arange(N) >= cases)[:, None] * np.ones(3)}
-    table = outcomes(tmp_path, [], write_audit(tmp_path, changes=changes))
+def test_a_share_of_which_less_is_tolerated(tmp_path, n, cases, outcome):
+    changes = {"gradient_norm": (np.arange(n) >= cases)[:, None] * np.ones(3)}
+    table = outcomes(tmp_path, [], write_audit(tmp_path, n, changes=changes))
     assert table.outcome["unavailable_gradients"] == outcome
 
 
