@@ -467,10 +467,11 @@ def _undecided(item: _Setting, numbers: str, procedure: str, family: int) -> tup
             math.nan,
         )
     verdict, needed = min(images.items(), key=lambda pair: pair[1])
+    checked = ", once every check passes" if verdict == SURVIVES else ""
     return (
         "images",
         f"{numbers}. {int(item.n.max()):,} images are too few to tell; if the shares stay as they "
-        f"are, {needed:,} would show that it {_SHOWN[verdict]}.",
+        f"are, {needed:,} would show that it {_SHOWN[verdict]}{checked}.",
         float(needed),
     )
 
