@@ -39,6 +39,7 @@ from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.sizes import broken_within
 from node_robustness.verdict import attack_tables, pairs, protocols, tolerances, verdicts
 from node_robustness.verdict.checks import check_table
+from node_robustness.verdict.known import recorded
 
 TRAINING_IMAGES = 1297
 FACTOR = 1e4
@@ -175,7 +176,7 @@ def evaluated(
     for cell in TopologicalSorter(before).static_order():
         report_cell(cell.folder)
         attacked.append(_attack(folder, config, cell, nets, images, labels))
-    groups = protocols.read_attacked(attacked)
+    groups = protocols.read_attacked(attacked, others=recorded(audits, "audit"))
     checked = check_table(clean, groups, audits, [])
     networks = protocols.protocol_table(groups, experiment.papers_attack)
     found = verdicts.verdict_table(networks, checked)
