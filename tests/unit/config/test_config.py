@@ -438,7 +438,7 @@ WRONG: list[tuple[str, object, str]] = [
             ),
             (
                 {"name": "PGD", "parameters": {"step": 3}},
-                ".parameters: step is not a parameter of this attack (there is: alpha, steps, "
+                ".parameters: 'step' is not a parameter of this attack (there is: alpha, steps, "
                 "random_start)",
             ),
             (

@@ -3,6 +3,7 @@
 The library imports torch, so a configuration cannot ask it. A test compares this table with it.
 """
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,7 +56,9 @@ class LibraryAttack:
                 )
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
-                raise ValueError(f"{name} is not a parameter of this attack (there is: {known})")
+                # Whatever stands there in the file, a line break among it.
+                shown = reprlib.repr(name)
+                raise ValueError(f"{shown} is not a parameter of this attack (there is: {known})")
         complete = {name: _first(default) for name, default in self.parameters.items()}
         for name, value in given.items():
             try:
