@@ -17,8 +17,10 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 
 FIGURES = [
     *("verdicts", "trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"),
-    *("models", "tolerances", "attack_suite", "curves", "audit", "matrix", "randomisation"),
+    *("models", "tolerances", "attack_suite", "curves", "audit", "loss_curves"),
     *(
+        "matrix",
+        "randomisation",
         "detection",
         "adjoint_sweep",
         "cost",

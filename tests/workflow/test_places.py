@@ -181,7 +181,7 @@ class TestConfiguration:
 
     def test_the_projects_own(self, fresh):
         run = plan(fresh, config=None, snakefile=ROOT / "workflow/Snakefile")
-        assert run.jobs["attack"] == 103
+        assert run.jobs["attack"] == 124
         assert "No record" not in run.output
 
     def test_that_of_the_folder(self, fresh):
@@ -191,7 +191,7 @@ class TestConfiguration:
 
     def test_with_other_values(self, fresh):
         options = ("--dry-run", "--config", 'experiments={"digits":{"seeds":[0,1]}}')
-        assert snakemake(fresh, config=None, options=options).jobs["attack"] == 206
+        assert snakemake(fresh, config=None, options=options).jobs["attack"] == 248
 
 
 class TestRecords:

@@ -322,26 +322,64 @@ class TestTables:
         assert found == len(list(finished.glob("results/tiny/figures/images/**/*.svg"))) > 0
 
 
+def _broken(path: Path, tolerance: float, norm: str, epsilon: float) -> set[int]:
+    """Rows of the images that a file has an adversarial example of, of that size or smaller."""
+
+    def small(file, name=""):
+        size = file[f"perturbation_{'linf' if norm == 'linf' else 'l2'}{name}"][:].astype(float)
+        return (size / 8 if norm == "l2_rms" else size) <= epsilon * (1 + 1e-4)
+
+    with h5py.File(path) as file:
+        settings = json.loads(file.attrs["settings"])
+        same = settings.get("tolerance") == (None if math.isnan(tolerance) else tolerance)
+        index = file["index"][:] if "index" in file else np.zeros(0, int)
+        if path.name == "reevaluated.h5":
+            at = file["tolerances"][:] == tolerance
+            wrong = file["adversarial_predictions"][:] != file["labels"][:][:, None]
+            with h5py.File(path.with_name("attack.h5")) as attack:
+                rows = np.isin(attack["index"][:], index)
+                near = small(attack)[rows]
+            return set(index[near & (wrong & at).any(1)])
+        if not same or "perturbation_linf" not in file:
+            return set()
+        if isinstance(file["success"], h5py.Group):
+            return {
+                row
+                for name in file["success"]
+                for row in index[file[f"success/{name}"][:] & small(file, f"/{name}")]
+            }
+        broken = file["success"][:] & small(file)
+        return set(index[broken.reshape(len(index), -1).any(1)])
+
+
 class TestVerdict:
-    def test_the_strongest_is_the_least_over_attacks(self, finished):
+    def test_the_strongest_is_the_least_over_everything_known(self, finished):
         table = pd.read_csv(finished / "results/tiny/tables/protocols.csv")
         assert len(table) == JOBS["attack"]
+        beyond_attacks = 0
         for row in table.itertuples():
             tau = "none" if math.isnan(row.tolerance) else f"{row.tolerance:g}"
-            folder = f"results/tiny/digits/{row.model}/seed-0/tau-{tau}"
-            broken = np.zeros(IMAGES, bool)
-            for path in finished.glob(f"{folder}/*/{row.norm}/eps-{row.epsilon:g}/attack.h5"):
-                with h5py.File(path) as file:
-                    broken |= file["success"][:]
-                    correct = file["attacked"][:]
+            network = finished / f"results/tiny/digits/{row.model}/seed-0"
+            own = network / f"tau-{tau}/bim/{row.norm}/eps-{row.epsilon:g}/attack.h5"
+            with h5py.File(own) as file:
+                index, correct = file["index"][:], file["attacked"][:]
+                found = file["success"][:]
+            known = set(index[found])
+            for path in sorted(network.glob("**/*.h5")):
+                known |= _broken(path, row.tolerance, row.norm, row.epsilon)
+            broken = np.isin(index, sorted(known))
+            beyond_attacks += int((broken & correct & ~found).sum())
             assert row.strongest == pytest.approx((correct & ~broken).mean(), rel=1e-9)
             # The only attack is not the paper's.
             assert math.isnan(row.paper)
+        assert beyond_attacks > 0
 
-    def test_nothing_holds_on_one_attack(self, finished):
+    def test_nothing_survives_one_attack(self, finished):
         for model in ("RES", "OON"):
             claim = json.loads((finished / f"results/tiny/claims/digits-{model}.json").read_text())
-            assert {result["because"] for result in claim["results"]} == {"no_paper"}
+            reasons = {result["because"] for result in claim["results"]}
+            # So short a training may leave nothing to attack.
+            assert reasons <= {"no_paper", "no_accuracy"}
             assert not any(result["reliable"] for result in claim["results"])
             weights = finished / f"results/tiny/digits/{model}/seed-0/model.safetensors"
             assert claim["seeds"] == {"0": {"weights_sha256": sha256(weights)}}

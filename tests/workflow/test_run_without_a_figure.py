@@ -10,6 +10,10 @@ from PIL import Image
 from harness import ROOT, snakemake
 
 
+NOT_MEASURED = {"adjoint_sweep", "cost"}
+"""The figures of what this run does not measure: they are empty."""
+
+
 def drawings(folder: Path, suffix: str) -> dict[str, bytes]:
     """The drawings of a run by their path."""
     paths = sorted(folder.rglob(f"*{suffix}"))
@@ -19,10 +23,10 @@ def drawings(folder: Path, suffix: str) -> dict[str, bytes]:
 def test_every_drawing_of_a_run_can_be_read(finished):
     svgs = drawings(finished / "results", ".svg")
     pngs = drawings(finished / "results", ".png")
-    assert len(svgs) > len(pngs) == 20
+    assert len(svgs) > len(pngs) == 23
     for name, svg in svgs.items():
         marks = list(ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}path"))
-        assert len(marks) > 5, name
+        assert (len(marks) > 5) == (Path(name).stem not in NOT_MEASURED), name
     for png in pngs.values():
         Image.open(io.BytesIO(png)).verify()
     for path in finished.rglob("*.html"):
