@@ -9,9 +9,8 @@ from PIL import Image
 
 from harness import ROOT, snakemake
 
-
-NOT_MEASURED = {"adjoint_sweep", "cost"}
-"""The figures of what this run does not measure: they are empty."""
+NOT_MEASURED = {"adjoint_sweep", "cost", "models"}
+"""The empty figures: what this run does not measure, and models too inaccurate to compare."""
 
 
 def drawings(folder: Path, suffix: str) -> dict[str, bytes]:
