@@ -63,9 +63,8 @@ def model_table(pairs: pd.DataFrame) -> pd.DataFrame:
         difference of robust accuracy with an interval that contains those of all pairs, the two
         accuracies, the p-values adjusted over this experiment (`contrasts.adjusted`), and the
         claim: more, less, equivalent (within 5 points, where either keeps an image) or undecided;
-        empty where the paper's
-        attack did not run. ``reversed``: the two claims are opposite directions. ``primary``: the
-        epsilon at which the claim is made first.
+        empty where the paper's attack did not run. ``reversed``: the two claims are opposite
+        directions. ``primary``: the epsilon at which the claim is made first.
     """
     own = pairs[pairs.kind == MODEL]
     found = {procedure: _decided(contrasts(own, procedure)) for procedure in PROCEDURES}
