@@ -31,9 +31,6 @@ PASSED, FAILED, UNDECIDED, NOT_MEASURED = "passed", "failed", "undecided", "not 
 SOLVER_SUCCEEDS = "solver_succeeds"
 """The check of failed solves; its value is 1 where all fail."""
 
-AUDITED = "unavailable_gradients"
-"""A check that every audit measures, whatever it finds."""
-
 _CHECKS = {
     **SOLVED,
     **dict.fromkeys(["check", "title", "norm"], "str"),
