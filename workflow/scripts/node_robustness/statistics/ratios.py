@@ -41,10 +41,11 @@ def mean(values: ArrayLike, level: float = 1 - SIGNIFICANCE) -> Estimate:
 def fraction(part: ArrayLike, whole: ArrayLike, level: float = 1 - SIGNIFICANCE) -> Estimate:
     """Return mean(part) / mean(whole) over images, with Fieller's interval.
 
-    See E. C. Fieller, J. R. Stat. Soc. B 1954. For normal data it holds its level. tests/unit/statistics/test_ratios.py simulates others. Of
-    losses from a gamma distribution it misses the fraction in 4 to 5 % of cases, of parts with a
-    long tail (log-normal) in 12 % with 6 images, 10 % with 30 and 6 % with 300. Where a tenth of
-    the images have nearly all of the part, it misses in 36 % with 10 images, 14 % with 30.
+    See E. C. Fieller, J. R. Stat. Soc. B 1954. For normal data it holds its level.
+    tests/unit/statistics/test_ratios.py simulates others. Of losses from a gamma distribution it
+    misses the fraction in 4 to 5 % of cases, of parts with a long tail (log-normal) in 12 % with 6
+    images, 10 % with 30 and 6 % with 300. Where a tenth of the images have nearly all of the part,
+    it misses in 36 % with 10 images and in 14 % with 30.
 
     Args:
         part: [N].
