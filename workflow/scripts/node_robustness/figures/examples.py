@@ -36,7 +36,7 @@ def figure(examples: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     attacks = [
         f"{attack}, {NORMS[norm]}, {epsilon_label(epsilon)}" for attack, norm, epsilon in cells
     ]
-    keys = ["dataset", "model", "tolerance", "row"]
+    keys = ["dataset", "model", "tolerance", "attack", "norm", "epsilon", "row"]
     long = pd.concat(
         examples[keys].assign(part=part, url=examples[part], caption=examples[f"{part}_caption"])
         for part in _PARTS

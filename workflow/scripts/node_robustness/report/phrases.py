@@ -4,7 +4,8 @@ import pandas as pd
 
 from node_robustness.numbers import label
 
-_NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "root-mean-square L2"}
+NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "root-mean-square L2"}
+"""The names of the norms in sentences."""
 
 
 def counted(n: int, noun: str) -> str:
@@ -27,9 +28,14 @@ def tau(tolerance: float) -> str:
     return f"τ = {label(float(tolerance))}"
 
 
+def sized(norm: str, epsilon: float) -> str:
+    """A norm and an epsilon, such as `L∞ ε = 0.1`."""
+    return f"{NORMS[norm]} ε = {label(float(epsilon))}"
+
+
 def setting(row: pd.Series) -> str:
     """Tolerance, norm and epsilon of a row; without an ODE there is no tolerance."""
-    return f"{_tau_first(row)}{_NORMS[row.norm]} ε = {label(float(row.epsilon))}"
+    return f"{_tau_first(row)}{sized(row.norm, row.epsilon)}"
 
 
 def attack_setting(row: pd.Series) -> str:
