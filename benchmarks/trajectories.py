@@ -31,6 +31,7 @@ from node_robustness.trajectories.measure import FollowedImages, Measurement, Se
 from node_robustness.trajectories.runs import follow, grid
 
 TIMES = grid(51)
+EPSILON = 0.3
 BATCH = 100
 CAUSAL_IMAGES = 100
 
@@ -73,7 +74,7 @@ def whole(model: classifier.Classifier, clean: Tensor, moved: Tensor, growth: in
         np.arange(n), zeros, success, zeros, shape, lambda r: (clean.numpy()[r], moved.numpy()[r])
     )
     choice = Selection.of(success, states=4, growth=growth, causal=0)
-    tool = Measurement(model, TIMES, 10, Norm("linf"), 0, 1e-5)
+    tool = Measurement(model, TIMES, 10, Norm("linf"), EPSILON, 0, 1e-5)
     sizes = tool.sizes(n, 4, shape, "float16")
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -83,7 +84,7 @@ def whole(model: classifier.Classifier, clean: Tensor, moved: Tensor, growth: in
             sizes,
             tool.axis,
             tool.grid,
-            tool.intervals,
+            tool.ends,
             device="cpu",
         ) as written,
     ):
@@ -108,7 +109,7 @@ def main() -> None:
     clean = clean[: arguments.images].contiguous()
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, clean.shape, generator=generator) * 2 - 1
-    moved = (clean + 0.3 * signs).clamp(0, 1)
+    moved = (clean + EPSILON * signs).clamp(0, 1)
     print(f"{found.data}, {len(clean)} images, tau {arguments.tolerance:g}, "
           f"{arguments.threads} threads, torch {torch.__version__}\n")  # fmt: skip
     print("| what | seconds | seconds of all cores | times two forward solves |")

@@ -165,9 +165,8 @@ class TestCells:
         for path in cells(finished, kind):
             with h5py.File(path) as file:
                 assert file.attrs["kind"] == kind
-                assert file.attrs["schema_version"] == (
-                    2 if kind in ("attack", "trajectory") else 1
-                )
+                versions = {"attack": 2, "trajectory": 3}
+                assert file.attrs["schema_version"] == versions.get(kind, 1)
                 assert file.attrs["software"].startswith("node-robustness ")
                 datasets = []
                 file.visititems(lambda _, node, into=datasets: into.append(node))

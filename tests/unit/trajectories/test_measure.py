@@ -80,10 +80,10 @@ def measured(path, body="ode", n=N, tolerance=1e-2, precision="float32", **setti
     images = attacked(solved, n)
     choice = Selection.of(images.success, **CHOICE)
     read = probes(solved, 4 if body == "residual" else TIMES)
-    tool = Measurement(solved, grid(TIMES), 3, Norm("linf"), 5, 1e-5, read, **settings)
+    tool = Measurement(solved, grid(TIMES), 3, Norm("linf"), 0.3, 5, 1e-5, read, **settings)
     sizes = tool.sizes(n, len(choice.kept), SHAPE, precision)
     with writer.writing(
-        path, {"seed": 5}, sizes, tool.axis, tool.grid, tool.intervals, device="cpu"
+        path, {"seed": 5}, sizes, tool.axis, tool.grid, tool.ends, device="cpu"
     ) as written:
         tool.record(images, choice, written)
     return model, images, sizes
@@ -199,7 +199,7 @@ def test_the_file_has_its_layout(case):
     path, body, _, _, sizes = case
     with h5py.File(path) as file:
         assert file.attrs["axis"] == ("time" if body == "ode" else "depth")
-        assert file.attrs["schema_version"] == 2
+        assert file.attrs["schema_version"] == 3
         for entry in layout.entries(sizes):
             rows = {"n": sizes.images, "m": sizes.kept}[entry.axes[0]]
             dataset = file[entry.name]
@@ -217,9 +217,10 @@ def test_the_file_has_its_layout(case):
     assert nodes == (N * 32 * (3 * 8 + 2 * 12) if body == "ode" else 0)
     assert path.stat().st_size < sizes.total_bytes
     # As docs/trajectories.md says.
-    times, intervals, (c, h, w) = sizes.times, sizes.intervals, sizes.state
+    times, intervals, parts = sizes.times, sizes.intervals, sizes.parts
+    c, h, w = sizes.state
     of_solver = 16 * times + 1572 if body == "ode" else 0
-    assert sizes.bytes_per_image == 72 * times + 2 * intervals + 73 + of_solver
+    assert sizes.bytes_per_image == 72 * times + 2 * intervals + 12 * parts + 126 + of_solver
     of_number = {"float16": 2, "float32": 4}[sizes.precision]
     states = 2 * times * of_number * c * h * w
     assert sizes.bytes_per_kept_image == states + 4 * (c + h * w) + 8
@@ -317,10 +318,10 @@ def test_a_tolerance_or_none(tmp_path):
     model = model.at(method="rk4", steps=5)
     images = attacked(model)
     choice = Selection.of(images.success, **CHOICE)
-    tool = Measurement(model, grid(TIMES), 3, Norm("l2"), 5, 1e-5)
+    tool = Measurement(model, grid(TIMES), 3, Norm("l2"), 1.0, 5, 1e-5)
     sizes = tool.sizes(N, len(choice.kept), SHAPE, "float16")
     with writer.writing(
-        tmp_path / "a.h5", {}, sizes, tool.axis, tool.grid, tool.intervals, device="cpu"
+        tmp_path / "a.h5", {}, sizes, tool.axis, tool.grid, tool.ends, device="cpu"
     ) as written:
         tool.record(images, choice, written)
     found = everything(tmp_path / "a.h5")

@@ -24,7 +24,7 @@ from node_robustness.files.atomic import SOFTWARE, atomic_path
 
 # Of a kind whose layout was ever changed. With a new layout comes a new number: without it a reader
 # would stumble over an old file.
-_SCHEMA_VERSIONS = {"attack": 2, "audit": 2, "detection": 2, "trajectory": 2}
+_SCHEMA_VERSIONS = {"attack": 2, "audit": 2, "detection": 2, "trajectory": 3}
 
 # Large enough to compress well, small enough that reading a few images reads little else.
 _CHUNK_BYTES = 2**16

@@ -10,6 +10,9 @@ from math import prod
 KIND = "trajectory"
 PAIRS = ("attack", "noise")
 RUNS = ("clean", *PAIRS)
+SHARED = ("strong", "noise", "swapped")
+"""The perturbations whose loss of margin is shared out: the full-strength adversarial example,
+noise of its norm, and the difference of the next image from its clean one."""
 DISTANCES = ("l2", "relative_l2", "cosine")
 
 _BYTES = {"bool": 1, "int8": 1, "float16": 2, "float32": 4, "int32": 4, "float64": 8, "int64": 8}
@@ -26,7 +29,7 @@ class TrajectorySizes:
         kept: M, the number of images whose states are kept.
         times: T.
         state: [C, H, W].
-        intervals: I, of the causal test.
+        parts: K, of the shares; patches cover the intervals between their ends.
         ode: whether the model has an ODE.
         precision: dtype of the states, `float16` or `float32`.
     """
@@ -35,9 +38,14 @@ class TrajectorySizes:
     kept: int
     times: int
     state: tuple[int, int, int]
-    intervals: int
+    parts: int
     ode: bool
     precision: str
+
+    @property
+    def intervals(self) -> int:
+        """I, the number of intervals between the ends of the parts."""
+        return self.parts * (self.parts + 1) // 2
 
     @property
     def bytes_per_image(self) -> int:
@@ -69,7 +77,8 @@ class TrajectorySizes:
     def shape(self, entry: "Entry") -> tuple[int, ...]:
         """The shape of one row of a dataset."""
         c, h, w = self.state
-        length = {"t": self.times, "i": self.intervals, "c": c, "h": h, "w": w, "2": 2}
+        length = {"t": self.times, "i": self.intervals, "k": self.parts, "2": 2}
+        length |= {"c": c, "h": h, "w": w}
         return tuple(length[axis] for axis in entry.axes[1:])
 
 
@@ -80,7 +89,7 @@ class Entry:
     Attributes:
         name: path in the file.
         axes: a letter for each dimension: n images or m kept images first, then t times, i
-            intervals, c h w of a state.
+            intervals, k parts, c h w of a state.
         dtype: of the values.
         units: see `files.hdf5.put`.
         description: see `files.hdf5.put`.
@@ -110,6 +119,7 @@ def entries(sizes: TrajectorySizes) -> Iterator[Entry]:
             f"{pair}/distance/cosine", "nt", "float32", "1", f"cosine of the angle {distance}"
         )
         yield from _growth_entries(pair, sizes.ode)
+    yield from _shares_entries()
     for end in ("upper", "lower"):
         description = f"{end} bound of growth/jacobian at the clean state, by Lanczos"
         yield Entry(f"growth/log_norm_{end}", "nt", "float32", "1 / t", description)
@@ -140,6 +150,22 @@ def entries(sizes: TrajectorySizes) -> Iterator[Entry]:
     yield Entry("causal/places", "mhw", "float32", "1", share)
     for run in ("clean", "attack"):
         yield Entry(f"states/{run}", "mtchw", sizes.precision, "1", "h(t) of the kept images")
+
+
+def _shares_entries() -> Iterator[Entry]:
+    yield Entry("strong/success", "n", "bool", "1", "the strong example misleads the model")
+    margin = "logit of the clean class minus the largest other"
+    yield Entry("strong/margin", "n", "float32", "logit", f"{margin}, of the strong example")
+    for norm, size in (("linf", "largest change of a pixel"), ("l2", "Euclidean norm")):
+        yield Entry(f"strong/perturbation_{norm}", "n", "float32", "intensity", size)
+    yield Entry("shares/margin", "n", "float32", "logit", f"{margin}, of the clean image")
+    for name in SHARED:
+        of = f"share in the loss of margin by {name}"
+        yield Entry(f"shares/{name}/start", "n", "float32", "logit", f"{of}: of h(0)")
+        yield Entry(f"shares/{name}/parts", "nk", "float32", "logit", f"{of}: of each part of t")
+        loss = "margin of the clean image minus that of the perturbed one"
+        yield Entry(f"shares/{name}/loss", "n", "float32", "logit", loss)
+        yield Entry(f"shares/{name}/error", "n", "float32", "logit", "sum of shares minus loss")
 
 
 def _growth_entries(pair: str, ode: bool) -> Iterator[Entry]:

@@ -25,7 +25,13 @@ from node_robustness.trajectories.causal import (
 )
 from node_robustness.trajectories.decision import flip_times, margins
 from node_robustness.trajectories.distances import distances
-from node_robustness.trajectories.layout import DISTANCES, PAIRS, RUNS, TrajectorySizes
+from node_robustness.trajectories.layout import (
+    DISTANCES,
+    PAIRS,
+    RUNS,
+    SHARED,
+    TrajectorySizes,
+)
 from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs, body_of, ends, follow
 from node_robustness.trajectories.writer import TrajectoryWriter
@@ -103,6 +109,7 @@ class Measurement:
         times: see `runs.grid`.
         parts: number of equal parts of [0, 1] for the causal test; a residual body has its blocks.
         norm: of the attack.
+        epsilon: of the attack, in this norm.
         seed: of the model, for random numbers.
         tight: tolerance of the reference curves.
         probes: of h(t) at the same times, or None.
@@ -113,6 +120,7 @@ class Measurement:
     times: tuple[float, ...]
     parts: int
     norm: Norm
+    epsilon: float
     seed: int
     tight: float
     probes: Probes | None = None
@@ -132,9 +140,9 @@ class Measurement:
         return np.array(ends(body_of(self.model), self.times))
 
     @property
-    def intervals(self) -> list[tuple[float, float]]:
-        """The intervals of the causal test, I of them."""
-        return intervals(self.flow.ends)
+    def ends(self) -> tuple[float, ...]:
+        """The ends of the parts that are patched and have shares, K + 1 of them."""
+        return self.flow.ends
 
     def sizes(
         self, images: int, kept: int, shape: Sequence[int], precision: str
@@ -152,7 +160,7 @@ class Measurement:
             kept,
             len(self.grid),
             self._state(shape),
-            len(self.intervals),
+            len(self.ends) - 1,
             self.model.ode is not None,
             precision,
         )
@@ -215,6 +223,7 @@ class Measurement:
         found |= {f"{pair}/growth/rate": rates[pair] for pair in PAIRS}
         streams = Streams.of(self.seed, images.index[rows].tolist(), "trajectory growth")
         found |= self._growth(batch, runs, selection.growth[rows], streams)
+        found |= self._shares(clean)
         found |= self._causes(clean, attacked, selection.causal[rows], kept)
         given = {
             "index": images.index[rows],
@@ -316,10 +325,25 @@ class Measurement:
         model = self.model.at(method="dopri5", steps=None, tolerance=self.tight)
         return _named_distances(follow(model, batch, self.times), "tight", DISTANCES[:2])
 
+    def _shares(self, clean: Tensor) -> dict[str, Tensor]:
+        n, k = len(clean), len(self.ends) - 1
+        unknown = clean.new_full((n,), torch.nan)
+        found = {
+            "strong/success": torch.zeros(n, dtype=torch.bool),
+            "strong/margin": unknown,
+            "strong/perturbation_linf": unknown,
+            "strong/perturbation_l2": unknown,
+            "shares/margin": unknown,
+        }
+        for name in SHARED:
+            found |= {f"shares/{name}/{value}": unknown for value in ("start", "loss", "error")}
+            found[f"shares/{name}/parts"] = clean.new_full((n, k), torch.nan)
+        return found
+
     def _causes(
         self, clean: Tensor, attacked: Tensor, chosen: Array, kept: Tensor
     ) -> dict[str, Tensor]:
-        n, i = len(clean), len(self.intervals)
+        n, i = len(clean), len(intervals(self.ends))
         found = {
             "causal/repaired": torch.full((n, i), UNDETERMINED, dtype=torch.int8),
             "causal/inserted": torch.full((n, i), UNDETERMINED, dtype=torch.int8),

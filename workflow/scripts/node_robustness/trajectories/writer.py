@@ -5,6 +5,7 @@ Only rows that do not fill a chunk are kept in memory.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class TrajectoryWriter:
         file: open for writing.
         sizes: of the datasets.
         times: float64 [T].
-        intervals: of the causal test, [I, 2].
+        ends: of the parts, K + 1 values from 0 to 1.
     """
 
     def __init__(
@@ -40,16 +41,23 @@ class TrajectoryWriter:
         file: h5py.File,
         sizes: TrajectorySizes,
         times: Array,
-        intervals: Sequence[Sequence[float]],
+        ends: Sequence[float],
     ) -> None:
         self.file = file
         put(file, "t", times, units="1", description=f"{file.attrs['axis']} along the body")
         put(
             file,
             "causal/intervals",
-            np.array(intervals, np.float64).reshape(-1, 2),
+            np.array(list(combinations(ends, 2))),
             units="t",
             description="intervals that are patched: from, to",
+        )
+        put(
+            file,
+            "shares/ends",
+            np.array(ends, np.float64),
+            units="t",
+            description="ends of the parts of t that have shares",
         )
         rows = {"n": sizes.images, "m": sizes.kept}
         self.rows = {
@@ -133,7 +141,7 @@ def writing(
     sizes: TrajectorySizes,
     axis: str,
     times: Array,
-    intervals: Sequence[Sequence[float]],
+    ends: Sequence[float],
     *,
     device: str,
 ) -> Iterator[TrajectoryWriter]:
@@ -145,7 +153,7 @@ def writing(
         sizes: of the file; its disk space is reserved at the start.
         axis: `time`, or `depth` for a residual body.
         times: float64 [T].
-        intervals: of the causal test, [I, 2].
+        ends: of the parts of the causal test and the shares, [K + 1].
         device: that computes.
 
     Raises:
@@ -154,6 +162,6 @@ def writing(
     with stream_hdf5(
         path, KIND, settings, size=sizes.total_bytes, axis=axis, device=device
     ) as file:
-        writer = TrajectoryWriter(file, sizes, times, intervals)
+        writer = TrajectoryWriter(file, sizes, times, ends)
         yield writer
         writer.close()
