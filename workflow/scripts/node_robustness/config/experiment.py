@@ -50,16 +50,19 @@ class Trajectories(Section):
         description="images whose growth is split into what the Jacobian explains and the rest, "
         "with exponents, bounds and a tight reference curve",
     )
+    strengthen: Natural = Field(
+        20,
+        description="gradient steps from what the attack ended with to an adversarial example of "
+        "full strength, whose loss of margin is shared out",
+    )
     causal: Natural = Field(
-        100,
-        description="adversarial examples in which intervals are repaired, to see which are "
-        "responsible",
+        100, description="adversarial examples in which intervals are repaired and inserted"
     )
     intervals: Count = Field(
         10,
         le=100,
-        description="equal parts of [0, 1]: every run of neighbouring ones is repaired separately; "
-        "a model without an ODE has its blocks",
+        description="equal parts of [0, 1]: each has a share, and every run of neighbouring ones "
+        "is repaired and inserted separately; a model without an ODE has its blocks",
     )
     probe: bool = Field(
         True,

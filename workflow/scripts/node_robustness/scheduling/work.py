@@ -19,6 +19,7 @@ Coordinates = Mapping[str, Any]
 _UNKNOWN_SIZE = Size(60_000, 10_000, 3, 32 * 32)
 
 _RUNS = 5  # clean, attacked and noisy, and the rates along them
+_SHARES = 3 * 8  # of the loss of margin: gradients of three perturbations at eight nodes
 _PATCHES = 4  # of an interval: repair and insertion, and their controls
 _ADJOINT = 6  # an adjoint gradient, in direct ones
 _GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps
@@ -63,13 +64,14 @@ def shard(config: Config, at: Coordinates) -> Work:
 
 
 def trajectory(config: Config, at: Coordinates) -> Work:
-    """The work of three runs of every image, of the analysis of growth, and of patches."""
+    """The work of the runs, a stronger attack and shares of all images; of growth; of patches."""
     follow = config.experiments[at["experiment"]].trajectories
     assert follow is not None
     every = passes(config, at, 1, follow.images)
     intervals = follow.intervals * (follow.intervals + 1) // 2
     expensive = follow.growth * _GROWTH + follow.causal * _PATCHES * intervals
-    return replace(every, steps=_RUNS + math.ceil(expensive / max(every.images, 1)))
+    steps = _RUNS + follow.strengthen + _SHARES + math.ceil(expensive / max(every.images, 1))
+    return replace(every, steps=steps)
 
 
 def audit(config: Config, at: Coordinates) -> Work:
