@@ -54,6 +54,26 @@ _ATTACKS, _VERDICTS, _GRADIENTS = "Success of the attacks", "Verdicts", "Gradien
 _DEFENCES, _ALONG = "Defences by tolerance", "Along the ODE"
 
 FIGURES = {
+    "claim_models": FigureEntry(
+        "Claim 1 at a glance",
+        "Robust accuracy of each model under the paper's attack and under the strongest, in the "
+        "setting where the two differ most.",
+        ("verdicts", "models"),
+        filled_by=("models",),
+        section="summary",
+        page_section="In short",
+        level=Level.NETWORKS,
+    ),
+    "claim_tolerances": FigureEntry(
+        "Claim 2 at a glance",
+        "Robust accuracy against the tolerance under three attacks, of the model on which they "
+        "differ most.",
+        ("verdicts", "tolerances"),
+        filled_by=("tolerances",),
+        section="summary",
+        page_section="In short",
+        level=Level.NETWORKS,
+    ),
     "verdicts": FigureEntry(
         "The verdict",
         "The verdict in every setting: model, tolerance, norm and epsilon.",

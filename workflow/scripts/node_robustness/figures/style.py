@@ -1,5 +1,6 @@
 """The look that all figures share, and the parts that they are made of."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -158,16 +159,17 @@ def tau_colour(taus: Sequence[str]) -> alt.Color:
     )
 
 
-def tolerance_axis(tolerances: pd.Series) -> alt.X:
-    """A logarithmic axis with a tick at every tolerance."""
+def tolerance_axis(tolerances: pd.Series, *, most: int = 100) -> alt.X:
+    """A logarithmic axis with ticks at the tolerances, at `most` of them, the last included."""
     known = sorted(set(tolerances.dropna()))
+    ticks = known[:: -max(1, math.ceil(len(known) / most))][::-1]
     return alt.X(
         "tolerance:Q",
         title="Solver tolerance τ",
         scale=alt.Scale(type="log", domain=[known[0] / 2, known[-1] * 2], nice=False)
         if known
         else alt.Undefined,
-        axis=alt.Axis(values=known, format="~g", grid=False),
+        axis=alt.Axis(values=ticks, format="~g", grid=False),
     )
 
 
@@ -276,6 +278,52 @@ def styled(chart: alt.VConcatChart, title: str | alt.ExprRef, notes: list[str]) 
     chart.padding = 12
     chart.config = alt.Config.from_dict(_LOOK)
     return chart
+
+
+SMALL_WIDTH, SMALL_HEIGHT = 340, 200
+"""The most pixels that a figure of the first screen takes, with its axes."""
+
+
+def small_panel(chart: Layers, title: str, *, width: int, height: int) -> Layers:
+    """A panel of a figure of the first screen, below a line of words."""
+    words = alt.TitleParams(text=title, fontSize=11, fontWeight="normal", offset=4, frame="bounds")
+    return chart.properties(width=width, height=height, title=words)
+
+
+def small(panels: Sequence[Layers]) -> alt.VConcatChart:
+    """A figure of the first screen: its panels side by side, with no title and no legend."""
+    figure = alt.vconcat(*([alt.hconcat(*panels, spacing=8)] if panels else []))
+    figure.background = "white"
+    # Words at the right end are wider in some browsers than where stills are drawn.
+    figure.padding = {"left": 2, "top": 2, "bottom": 2, "right": 14}
+    figure.config = alt.Config.from_dict(_LOOK)
+    return figure
+
+
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """Move values up or down until any two of them differ by at least this, in the same order.
+
+    So that words next to lines that end close to each other can be read.
+    """
+    order = sorted(range(len(values)), key=values.__getitem__)
+    groups: list[list[int]] = []
+
+    def middle(group: Sequence[int]) -> float:
+        return sum(values[index] for index in group) / len(group)
+
+    for index in order:
+        groups.append([index])
+        while len(groups) > 1:
+            below, above = groups[-2:]
+            free = middle(above) - middle(below) - least * (len(above) + len(below)) / 2
+            if free >= 0:
+                break
+            groups[-2:] = [below + above]
+    moved = dict.fromkeys(order, 0.0)
+    for group in groups:
+        for place, index in enumerate(group):
+            moved[index] = middle(group) + least * (place - (len(group) - 1) / 2)
+    return [moved[index] for index in range(len(values))]
 
 
 def heat_map(

@@ -1,0 +1,119 @@
+"""The small figures of the first screen."""
+
+import math
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node_robustness.figures import claim_models, claim_tolerances
+from node_robustness.figures.drawing import render
+from node_robustness.figures.style import SMALL_HEIGHT, SMALL_WIDTH, apart
+from node_robustness.report import markdown
+from samples import MODELS, masked_tables
+
+MNIST = Path(__file__).parents[3] / "docs/results/mnist"
+NAMES = ("verdicts", "models", "tolerances")
+
+
+def mnist():
+    return {name: markdown._read(MNIST / f"{name}.csv") for name in NAMES}
+
+
+def figures(tables, models=MODELS):
+    return {
+        "claim_models": claim_models.figure(tables["verdicts"], tables["models"], models),
+        "claim_tolerances": claim_tolerances.figure(
+            tables["verdicts"], tables["tolerances"], models
+        ),
+    }
+
+
+def drawn(chart):
+    return ET.fromstring(render(chart).svg)
+
+
+def words(chart):
+    texts = [e.text for e in drawn(chart).iter("{http://www.w3.org/2000/svg}text")]
+    return {text.replace("\u00a0", " ") for text in texts if text}
+
+
+CASES = {
+    "one network": masked_tables,
+    "two networks": lambda: masked_tables(seeds=(0, 1)),
+    "mnist": mnist,
+}
+
+
+@pytest.mark.parametrize("tables", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("name", ["claim_models", "claim_tolerances"])
+def test_they_have_the_size_of_the_first_screen(name, tables):
+    svg = drawn(figures(tables(), ["RES", "MIX", "OON"])[name])
+    assert SMALL_WIDTH / 2 < float(svg.get("width")) <= SMALL_WIDTH
+    assert SMALL_HEIGHT / 2 < float(svg.get("height")) <= SMALL_HEIGHT
+
+
+def test_a_long_name_does_not_make_them_wider():
+    tables = masked_tables()
+    renamed = {name: table.replace({"model": {"OON": "o" * 60}}) for name, table in tables.items()}
+    svg = drawn(figures(renamed, ["RES", "o" * 60])["claim_models"])
+    assert float(svg.get("width")) <= SMALL_WIDTH
+
+
+def test_lines_are_told_apart_without_colour():
+    """By words at both ends, and by the shapes of their points."""
+    chart = figures(mnist(), ["RES", "MIX", "OON"])["claim_models"]
+    assert {"OON 85 %", "MIX 83 %", "RES 77 %", "MIX 77 %", "RES 74 %", "OON 41 %"} <= words(chart)
+    shapes = chart.to_dict()["vconcat"][0]["hconcat"][0]["layer"][2]["encoding"]["shape"]
+    assert len(set(shapes["scale"]["range"])) == 3
+    chart = figures(mnist(), ["RES", "MIX", "OON"])["claim_tolerances"]
+    assert {"paper's attack", "corrected gradient", "strongest attack"} <= words(chart)
+    assert {"masked gradient", "weak search"} <= words(chart)
+
+
+def test_they_say_what_they_are_of():
+    found = figures(masked_tables())
+    assert "toy, L∞ norm ε = 0.1, ODE nets at τ = 1" in words(found["claim_models"])
+    assert "OON on toy, L∞ norm ε = 0.1" in words(found["claim_tolerances"])
+
+
+def test_an_unknown_cause_is_called_so():
+    tables = masked_tables()
+    verdicts = tables["verdicts"].assign(corrected=math.nan)
+    found = words(figures(tables | {"verdicts": verdicts})["claim_tolerances"])
+    assert "cause not known" in found
+    assert "masked gradient" not in found
+
+
+@pytest.mark.parametrize("column", ["paper", "gap"])
+def test_they_are_drawn_without_the_papers_attack(column):
+    tables = masked_tables()
+    unknown = {name: tables[name].copy() for name in NAMES}
+    for table in unknown.values():
+        if column in table:
+            table[column] = math.nan
+    for chart in figures(unknown).values():
+        assert len(words(chart)) > 5
+
+
+def test_of_nothing_there_is_an_empty_figure():
+    tables = masked_tables()
+    for chart in figures({name: tables[name].iloc[:0] for name in NAMES}).values():
+        assert words(chart) == set()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_words_keep_their_order_and_their_distance(values):
+    moved = apart(values, 0.1)
+    order = sorted(range(len(values)), key=values.__getitem__)
+    places = [moved[index] for index in order]
+    assert all(after - before > 0.1 - 1e-9 for before, after in pairwise(places))
+    assert sum(moved) == pytest.approx(sum(values))
+
+
+def test_words_that_are_apart_stay():
+    assert apart([0.5, 0.1, 0.9], 0.2) == pytest.approx([0.5, 0.1, 0.9])
+    assert apart([0.5, 0.5], 0.2) == pytest.approx([0.4, 0.6])
