@@ -339,6 +339,8 @@ def _broken(path: Path, tolerance: float, norm: str, epsilon: float) -> set[int]
                 rows = np.isin(attack["index"][:], index)
                 near = small(attack)[rows]
             return set(index[near & (wrong & at).any(1)])
+        if path.name == "trajectory.h5":
+            file = file["strong"]
         if not same or "perturbation_linf" not in file:
             return set()
         if isinstance(file["success"], h5py.Group):

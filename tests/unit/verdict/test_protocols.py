@@ -357,6 +357,32 @@ def test_what_measurements_record_counts(tmp_path):
     np.testing.assert_array_equal(sizes[1], [INF, 0.2, INF, 0.05])
 
 
+def test_examples_of_full_strength_are_known(tmp_path):
+    """One attack left image 9; the search that went on from there did not."""
+    attempt = write_attempt(tmp_path, cell("bim"), np.array([INF, 0.1, INF, INF]))
+    index = protocols.read_attacked([attempt])[0].index
+    path = write(
+        tmp_path / "trajectory.h5",
+        "trajectory",
+        cell("bim"),
+        {
+            "index": index[1:],
+            "success": np.array([True, False, False]),
+            "strong/success": np.array([True, True, False]),
+            "strong/perturbation_linf": np.array([0.1, 0.1, np.nan]),
+            "strong/perturbation_l2": np.array([0.2, 0.2, np.nan]),
+        },
+    )
+    (found,) = known.recorded([path], "trajectory", "strong")
+    assert found.source == "trajectory strong"
+    np.testing.assert_array_equal(found.smallest(index, "linf", 4), [INF, 0.1, 0.1, INF])
+    (row,) = protocols.protocol_table(protocols.read_attacked([attempt]), "bim").itertuples()
+    assert row.strongest == 0.75
+    attacked = protocols.read_attacked([attempt], others=[found])
+    (row,) = protocols.protocol_table(attacked, "bim").itertuples()
+    assert row.strongest == 0.5
+
+
 def test_saturation_is_what_the_later_attacks_add(tmp_path):
     paths = write_suite(tmp_path, 100, 0.6, 0.6)
     (row,) = protocols.protocol_table(protocols.read_attacked(paths), "bim_adjoint").itertuples()

@@ -47,14 +47,14 @@ def of_experiment(
     """
     others = [
         example
-        for kind, paths in (
-            ("audit", files["audits"]),
-            ("detection", files["detections"]),
-            ("adjoint_sweep", files["sweeps"]),
-            ("cost", files["costs"]),
-            ("audit", files["audits"]),
+        for kind, paths, group in (
+            ("audit", files["audits"], ""),
+            ("detection", files["detections"], ""),
+            ("adjoint_sweep", files["sweeps"], ""),
+            ("cost", files["costs"], ""),
+            ("trajectory", files["trajectories"], "strong"),
         )
-        for example in known.recorded(paths, kind)
+        for example in known.recorded(paths, kind, group)
     ]
     attacked = protocols.read_attacked(files["attacks"], files["reevaluated"], others)
     checks = check_table(files["clean"], attacked, files["audits"], files["reevaluated"])

@@ -57,13 +57,14 @@ class KnownExamples:
         return found
 
 
-def recorded(paths: Iterable[Path | str], kind: str) -> list[KnownExamples]:
+def recorded(paths: Iterable[Path | str], kind: str, group: str = "") -> list[KnownExamples]:
     """Read the perturbed images of measurements that record their sizes.
 
     Args:
         paths: Files of a kind with ``success``, ``perturbation_linf`` and ``perturbation_l2``,
             each an array [n] or [n, ...], or a group of such arrays by name.
         kind: That kind.
+        group: Where these stand in the file; at its root if empty.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -73,14 +74,15 @@ def recorded(paths: Iterable[Path | str], kind: str) -> list[KnownExamples]:
         with open_hdf5(path, kind) as file:
             where = {name: read_settings(file)[name] for name in SOLVED}
             index = file["index"][:]
-            names = list(file[_LINF]) if isinstance(file[_LINF], h5py.Group) else [""]
+            found_in = file[group] if group else file
+            names = list(found_in[_LINF]) if isinstance(found_in[_LINF], h5py.Group) else [""]
             for name in names:
-                success, linf, l2 = (file[f"{part}/{name}".rstrip("/")][:] for part in _PARTS)
+                success, linf, l2 = (found_in[f"{part}/{name}".rstrip("/")][:] for part in _PARTS)
                 each = success[0].size if len(success) else 1
                 found.append(
                     KnownExamples(
                         where,
-                        f"{kind} {name}".strip(),
+                        " ".join(filter(None, (kind, group, name))),
                         np.repeat(index, each),
                         success.ravel().astype(bool),
                         linf.ravel(),
