@@ -1,7 +1,15 @@
+import math
+import re
+
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node_robustness.report.summary import NOT_MEASURED, asked, claims
+from node_robustness.verdict.models import model_table
+from node_robustness.verdict.tolerances import tolerance_table
+from node_robustness.verdict.verdicts import verdict_table
 from samples import masked_tables, tiny_tables
 
 
@@ -12,11 +20,12 @@ def said(tables):
 def test_what_was_asked_is_one_sentence():
     tables = masked_tables(seeds=(0, 1))
     assert asked(tables) == (
-        "How robust are OON and RES (2 networks each) on toy to perturbations of L∞ ε = 0.1, at 2 "
-        "solver tolerances from τ = 0.01 to 1, under 7 attacks on 150 test images?"
+        "How robust are OON (with an ODE) and RES (without), 2 networks each, on toy to "
+        "perturbations of L∞ ε = 0.1, at 2 solver tolerances τ = 0.01 to 1, under 7 attacks on 150 "
+        "test images?"
     )
     nothing = tables["attacks"].iloc[:0]
-    assert asked(tables | {"attacks": nothing}).startswith("How accurate are OON and RES (2 ")
+    assert asked(tables | {"attacks": nothing}).startswith("How accurate are OON (with an ODE)")
     assert asked({name: tables[name].iloc[:0] for name in ("clean", "attacks")}) == (
         "Nothing was measured."
     )
@@ -43,10 +52,12 @@ def test_what_was_not_measured_is_said_with_its_reason():
 def test_a_masked_gain_is_not_called_protection():
     own = said(masked_tables())["tolerances"]
     assert own.answer.startswith("A larger tolerance is not shown to protect in the one setting: ")
-    assert "in 1 it mainly spoils the gradient that the paper's attack follows" in own.answer
+    assert own.answer.endswith(
+        "in 1 it mainly masks the gradient and so misleads the paper's attack."
+    )
     assert own.sure == "shown"
     assert own.how_sure == (
-        "Of this network, 150 test images; exact tests, corrected for all settings."
+        "Exact tests on 150 test images of this network, corrected for all settings."
     )
 
 
@@ -56,9 +67,9 @@ def test_more_robust_is_said_of_as_many_settings_as_show_it(shown):
     strongest = ["more"] * shown + ["undecided"] * (2 - shown)
     own = said(tables | {"models": tables["models"].assign(strongest_claim=strongest)})["models"]
     start = {
-        0: "No ODE net is shown to be more robust in any of 2 settings",
-        1: "OON is more robust than RES in 1 of 2 settings",
-        2: "OON is more robust than RES in all 2 settings",
+        0: "Against the strongest attack no ODE net is shown to be more robust than RES in any",
+        1: "Against the strongest attack OON is more robust than RES in 1 of 2 settings",
+        2: "Against the strongest attack OON is more robust than RES in all 2 settings",
     }
     assert own.answer.startswith(start[shown])
     assert own.sure == ["not shown", "in part", "shown"][shown]
@@ -70,11 +81,12 @@ def test_nothing_left_is_nothing_to_compare():
     tolerances = tables["tolerances"].assign(because="nothing_left")
     found = said(tables | {"models": models, "tolerances": tolerances})
     assert {found[key].sure for key in ("models", "tolerances")} == {"not shown"}
-    assert "leaves no image to compare in any of 2 settings" in found["models"].answer
+    assert "the strongest attack leaves no image in any of 2 settings" in found["models"].answer
 
 
-def dynamics(*kinds):
+def dynamics(*kinds, tolerance=1.0, particular=True):
     row = {"dataset": "toy", "model": "OON", "n": 40, "level": "this network", "because": ""}
+    row |= {"tolerance": tolerance, "particular": particular}
     return pd.DataFrame([row | {"claim": claim} for claim in kinds])
 
 
@@ -83,13 +95,149 @@ def test_the_part_to_blame():
     assert said(tables)["dynamics"].answer == NOT_MEASURED
     own = said(tables | {"dynamics": dynamics("before", "spread", "undecided")})["dynamics"]
     assert own.answer == (
-        "No part of the dynamics is pinpointed in any of 3 settings: in 1 more than half of the "
-        "harm to the decision is done before the dynamics begin, in 1 it is spread over them."
+        "No single part is shown to do half of the harm in any of 3 settings: in 1 most of it is "
+        "done before the ODE starts, and in 1 it is spread over all parts."
     )
-    assert (own.sure, "undecided in 1 of 3" in own.how_sure) == ("in part", True)
+    assert own.sure == "in part"
+    assert own.how_sure == (
+        "95 % intervals over 40 test images of this network, corrected for all settings; 1 more "
+        "than noise or another image's perturbation does; 1 of 3 settings undecided."
+    )
     own = said(tables | {"dynamics": dynamics("pinpointed", "pinpointed")})["dynamics"]
-    assert "more than half of the harm in all 2 settings" in own.answer
-    none = dynamics("undecided").assign(because="no_adversarial")
-    assert (
-        "No adversarial example was found" in said(tables | {"dynamics": none})["dynamics"].answer
-    )
+    assert own.answer.endswith("does more than half of the harm in all 2 settings.")
+    own = said(tables | {"dynamics": dynamics("before", tolerance=math.nan)})["dynamics"]
+    assert own.answer.endswith("in 1 most of it is done before the dynamics start.")
+
+
+@pytest.mark.parametrize("particular", [False, math.nan])
+def test_what_controls_do_too_is_not_called_particular(particular):
+    found = dynamics("pinpointed", particular=particular)
+    assert "noise" not in said(tiny_tables() | {"dynamics": found})["dynamics"].how_sure
+
+
+def test_without_adversarial_examples_nothing_is_to_blame():
+    found = dynamics("undecided").assign(because="no_adversarial")
+    own = said(tiny_tables() | {"dynamics": found})["dynamics"]
+    assert own.answer.startswith("No adversarial example was found in the one setting")
+    assert own.sure == "not shown"
+
+
+def test_models_are_named_with_their_datasets_where_there_are_several():
+    tables = masked_tables()
+    models = pd.concat([tables["models"], tables["models"].assign(dataset="other")])
+    own = said(tables | {"models": models.assign(strongest_claim="less")})["models"]
+    assert "OON on toy and OON on other are less robust in 4" in own.answer
+
+
+COLUMNS = {
+    "models": {
+        "model": ["MIX", "OON"],
+        "dataset": ["toy", "other"],
+        "paper_claim": ["more", "less", "equivalent", "undecided", ""],
+        "strongest_claim": ["more", "less", "equivalent", "undecided"],
+        "strongest_robust": [0.0, 0.5],
+        "level": ["these 2 networks", "these 10 networks"],
+    },
+    "tolerances": {
+        "model": ["MIX", "OON"],
+        "dataset": ["toy", "other"],
+        "claim": ["real", "masked", "reversed", "none", "undecided"],
+        "because": ["", "nothing_left"],
+        "level": ["this network", "these 5 networks"],
+    },
+    "dynamics": {
+        "model": ["MIX", "OON"],
+        "dataset": ["toy", "other"],
+        "claim": ["pinpointed", "before", "spread", "undecided"],
+        "because": ["", "no_adversarial"],
+        "particular": [True, False, math.nan],
+        "tolerance": [1.0, math.nan],
+        "level": ["this network", "these 5 networks"],
+    },
+}
+CONSTANT = {"n": 100, "reference_model": "RES", "strongest_reference": 0.0}
+FAVOURABLE = {
+    "models": ("strongest_claim", "more", "is more robust than", "are more robust than"),
+    "tolerances": ("claim", "real", "A larger tolerance protects", "A larger tolerance protects"),
+    "dynamics": ("claim", "pinpointed", "One part", "One part"),
+}
+COMPARABLE = {
+    "models": lambda table: table.strongest_robust > 0,
+    "tolerances": lambda table: table.because == "",
+    "dynamics": lambda table: table.because == "",
+}
+
+
+@pytest.mark.parametrize("key", COLUMNS)
+@given(data=st.data())
+def test_an_answer_never_says_more_than_its_table(key, data):
+    choices = {name: st.sampled_from(values) for name, values in COLUMNS[key].items()}
+    rows = data.draw(st.lists(st.fixed_dictionaries(choices), max_size=12))
+    table = pd.DataFrame([row | CONSTANT for row in rows])
+    tables = {name: pd.DataFrame() for name in COLUMNS}
+    tables["verdicts"] = masked_tables()["verdicts"]
+    own = said(tables | {key: table})[key]
+    assert own.answer.endswith(".")
+    assert own.answer[:-1].count(".") == 0
+    assert len(own.answer) < 250
+    assert len(own.how_sure) < 250
+    if table.empty:
+        assert (own.answer, own.sure) == (NOT_MEASURED, "not measured")
+        return
+    column, favourable, *phrases = FAVOURABLE[key]
+    left = table[COMPARABLE[key](table)]
+    assert any(phrase in own.answer for phrase in phrases) == (left[column] == favourable).any()
+    undecided = (left[column] == "undecided").sum()
+    expected = "in part" if 0 < undecided < len(left) else "not shown"
+    assert own.sure == ("shown" if len(left) and not undecided else expected)
+    # Every count is one of the table's.
+    counts = {*left[column].value_counts(), len(left), len(table) - len(left), len(table)}
+    if key == "models":
+        counts.add((left.paper_claim.eq("more") & left.strongest_claim.ne("more")).sum())
+    numbers = {int(number) for number in re.findall(r"\bin (\d+)", own.answer)}
+    assert numbers <= counts
+
+
+RUNS = {
+    "one model without an ODE": lambda own: own[own.model == "RES"],
+    "no model without an ODE": lambda own: own[own.model != "RES"],
+    "one tolerance": lambda own: own[own.tolerance.isna() | (own.tolerance == 1.0)],
+    "nothing attacked": lambda own: own.iloc[:0],
+    "everything": lambda own: own,
+}
+
+
+@pytest.mark.parametrize("networks", [1, 2, 5])
+@pytest.mark.parametrize("chosen", RUNS.values(), ids=RUNS)
+def test_any_run_has_three_answers(chosen, networks):
+    tables = masked_tables(40, seeds=tuple(range(networks)))
+    clean, protocols, pairs = (tables[name] for name in ("clean", "protocols", "pairs"))
+    protocols = chosen(protocols)
+    there = set(zip(protocols.model, protocols.tolerance.fillna(-1), strict=True))
+    references = zip(pairs.reference_model.fillna(""), pairs.reference_tolerance, strict=True)
+    known = [
+        (own in there)
+        and (model in {"", *protocols.model})
+        and (pd.isna(tau) or (own[0], tau) in there)
+        for own, (model, tau) in zip(
+            zip(pairs.model, pairs.tolerance.fillna(-1), strict=True), references, strict=True
+        )
+    ]
+    verdicts = verdict_table(protocols, tables["checks"])
+    compared = pairs[known]
+    run = {
+        "clean": chosen(clean) if len(protocols) else clean,
+        "attacks": chosen(tables["attacks"]),
+        "verdicts": verdicts,
+        "models": model_table(compared),
+        "tolerances": tolerance_table(compared, verdicts),
+    }
+    assert asked(run).endswith("?")
+    models, tolerances, _ = claims(run)
+    measured = {
+        "everything": (True, True),
+        "one tolerance": (True, False),
+        "no model without an ODE": (False, True),
+    }.get(next(name for name, make in RUNS.items() if make is chosen), (False, False))
+    assert (models.sure != "not measured", tolerances.sure != "not measured") == measured
+    assert all(claim.how_sure.endswith(".") for claim in (models, tolerances))

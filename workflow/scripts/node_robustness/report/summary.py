@@ -4,7 +4,7 @@ An answer is one sentence over all settings of the run, computed from the tables
 says what is shown: what is not shown is not shown to be false.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +27,7 @@ NOT_MEASURED = "Not measured in this run."
 _QUESTIONS = {
     "models": "Are ODE nets more robust?",
     "tolerances": "Does a larger tolerance protect?",
-    "dynamics": "Can the part of the dynamics that is to blame be pinpointed?",
+    "dynamics": "Is one part of the dynamics to blame?",
 }
 _NAMED = 3  # more models are counted
 
@@ -83,12 +83,8 @@ def asked(tables: Mapping[str, pd.DataFrame]) -> str:
     at = f", at {_tolerances(taus)}" if taus else ""
     if attacks.empty:
         return f"How accurate are {what}{at}, on {_images(clean.n)}?"
-    sizes = [
-        f"{NORMS[str(norm)]} ε = {listed([label(float(value)) for value in sorted(set(own))])}"
-        for norm, own in attacks.groupby("norm", sort=False).epsilon
-    ]
     return (
-        f"How robust are {what} to perturbations of {listed(sizes)}{at}, under "
+        f"How robust are {what} to perturbations of {_sizes(attacks)}{at}, under "
         f"{counted(attacks.attack.nunique(), 'attack')} on {_images(clean.n)}?"
     )
 
@@ -133,34 +129,30 @@ def _of_models(models: pd.DataFrame, verdicts: pd.DataFrame) -> _Said:
         return _nothing_left(models)
     more, less, equal = (left[left.strongest_claim == name] for name in (MORE, LESS, EQUIVALENT))
     seems = left[(left.paper_claim == MORE) & (left.strongest_claim != MORE)]
-    if len(more):
-        lead = (
-            f"{_names(more)} {_is(more)} more robust than {_references(more)} in "
-            f"{_of(more, left)}, against the strongest attack"
+    than = listed(list(dict.fromkeys(left.reference_model)), "or")
+    lead = (
+        f"{_models(more)} {_verb(more, 'is')} more robust than {than} in {_of(more, left)}"
+        if len(more)
+        else f"no ODE net is shown to be more robust than {than} in {_any(left)}"
+    )
+    clauses = []
+    if len(less):
+        clauses.append(f"{_models(less)} {_verb(less, 'is')} less robust in {len(less)}")
+    if len(seems):
+        again = "it" if _verb(seems, "is") == "is" else "they"
+        who = again if clauses and _models(seems) == _models(less) else _models(seems)
+        clauses.append(
+            f"{who} only {_verb(seems, 'seems')} more robust in {len(seems)} against the paper's "
+            "attack"
         )
-    else:
-        lead = f"No ODE net is shown to be more robust in {_any(left)}"
-    clauses = [
-        _if(
-            less,
-            lambda: (
-                f"{_names(less)} {_is(less)} even less robust than {_references(less)} in "
-                f"{len(less)} against the strongest attack"
-            ),
-        ),
-        _if(
-            seems,
-            lambda: (
-                f"against the paper's attack {_names(seems)} only {_seem(seems)} more robust "
-                f"in {len(seems)}"
-            ),
-        ),
-        _if(
-            equal,
-            lambda: f"in {len(equal)} both are equally robust (within 5 points)",
-        ),
-    ]
-    return _said(lead, clauses, left, models, left.strongest_claim, "exact tests")
+    if len(equal) and not clauses:
+        clauses.append(f"in {len(equal)} both are equally robust (within 5 points)")
+    return _said(
+        f"Against the strongest attack {lead}",
+        clauses,
+        left.strongest_claim,
+        _basis(models, left, {"equal within 5 points": equal}),
+    )
 
 
 def _why_no_models(verdicts: pd.DataFrame) -> str:
@@ -182,25 +174,24 @@ def _of_tolerances(tolerances: pd.DataFrame, verdicts: pd.DataFrame) -> _Said:
     real, masked, turned, none = (
         left[left.claim == name] for name in (REAL, MASKED, REVERSED, NONE)
     )
-    if len(real):
-        lead = (
-            f"A larger tolerance protects {_names(real)} in {_of(real, left)}, also against the "
-            "strongest attack"
+    lead = (
+        f"A larger tolerance protects {_models(real)} in {_of(real, left)}, also against the "
+        "strongest attack"
+        if len(real)
+        else f"A larger tolerance is not shown to protect in {_any(left)}"
+    )
+    clauses = []
+    if len(masked):
+        clauses.append(
+            f"in {len(masked)} it mainly masks the gradient and so misleads the paper's attack"
         )
-    else:
-        lead = f"A larger tolerance is not shown to protect in {_any(left)}"
-    clauses = [
-        _if(
-            masked,
-            lambda: (
-                f"in {len(masked)} it mainly spoils the gradient that the paper's attack "
-                "follows (masked gradient)"
-            ),
-        ),
-        _if(turned, lambda: f"in {len(turned)} it makes {_names(turned)} less robust"),
-        _if(none, lambda: f"in {len(none)} it changes less than 5 points"),
-    ]
-    return _said(lead, clauses, left, tolerances, left.claim, "exact tests")
+    if len(turned):
+        clauses.append(f"in {len(turned)} it makes {_models(turned)} less robust")
+    if len(none) and not clauses:
+        clauses.append(f"in {len(none)} it changes less than 5 points")
+    return _said(
+        lead, clauses, left.claim, _basis(tolerances, left, {"below 5 points of change": none})
+    )
 
 
 def _why_no_tolerances(verdicts: pd.DataFrame) -> str:
@@ -213,67 +204,82 @@ def _why_no_tolerances(verdicts: pd.DataFrame) -> str:
 
 def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
     if dynamics.empty:
-        return _not_measured("The shares of the parts of the dynamics were not computed.")
+        return _not_measured("What each part of the dynamics adds was not computed.")
     known = dynamics[dynamics.because != "no_adversarial"]
     if known.empty:
         return _Said(
             f"No adversarial example was found in {_any(dynamics)}: there is nothing to blame.",
             "not shown",
-            _basis(dynamics, dynamics, "", 0),
+            f"{_networks(dynamics)}.",
         )
-    pinpointed, before, spread = (
+    part, before, spread = (
         known[known.claim == name] for name in ("pinpointed", "before", "spread")
     )
-    if len(pinpointed):
-        lead = (
-            f"One part, at most a third of the dynamics, does more than half of the harm in "
-            f"{_of(pinpointed, known)}"
-        )
-    else:
-        lead = f"No part of the dynamics is pinpointed in {_any(known)}"
-    clauses = [
-        _if(
-            before,
-            lambda: (
-                f"in {len(before)} more than half of the harm to the decision is done before "
-                "the dynamics begin"
-            ),
-        ),
-        _if(spread, lambda: f"in {len(spread)} it is spread over them"),
-    ]
-    return _said(lead, clauses, known, dynamics, known.claim, "95 % intervals over images")
+    lead = (
+        f"One part, at most a third of the dynamics, does more than half of the harm in "
+        f"{_of(part, known)}"
+        if len(part)
+        else f"No single part is shown to do half of the harm in {_any(known)}"
+    )
+    clauses = []
+    if len(before):
+        start = "ODE starts" if before.tolerance.notna().all() else "dynamics start"
+        clauses.append(f"in {len(before)} most of it is done before the {start}")
+    if len(spread):
+        clauses.append(f"in {len(spread)} it is spread over all parts")
+    located = known[known.claim.isin(["pinpointed", "before"])]
+    particular = located[located.particular == True]  # noqa: E712 - it may be missing
+    others = {"more than noise or another image's perturbation does": particular}
+    basis = _basis(dynamics, known, others, "95 % intervals over")
+    return _said(lead, clauses, known.claim, basis)
 
 
-def _said(
-    lead: str,
-    clauses: Sequence[str],
-    left: pd.DataFrame,
-    every: pd.DataFrame,
-    claim: "pd.Series[str]",
-    tests: str,
-) -> _Said:
-    """One sentence, whether it is shown, and of what."""
+def _said(lead: str, clauses: Sequence[str], claim: "pd.Series[str]", basis: str) -> _Said:
+    """One sentence, and whether it is shown.
+
+    Args:
+        lead: the main clause.
+        clauses: what else is shown, the most important first.
+        claim: the verdict on every setting that has something to compare.
+        basis: which networks and images it is of.
+    """
     undecided = int((claim == UNDECIDED).sum())
     sure: Sure = "shown"
     if undecided:
-        sure = "in part" if undecided < len(left) else "not shown"
-    known = [clause for clause in clauses if clause]
-    sentence = f"{lead}: {', '.join(known)}." if known else f"{lead}."
-    return _Said(sentence, sure, _basis(left, every, tests, undecided))
-
-
-def _basis(left: pd.DataFrame, every: pd.DataFrame, tests: str, undecided: int) -> str:
-    """Which networks and images an answer is of, by which tests, and what is undecided."""
-    levels = list(dict.fromkeys(every.level))
-    whose = levels[0] if len(levels) == 1 else "the networks that were trained"
-    parts = [f"Of {whose}, {_images(every.n)}"]
-    if tests:
-        parts.append(f"{tests}, corrected for all settings")
+        sure = "in part" if undecided < len(claim) else "not shown"
     if undecided:
-        parts.append(f"undecided in {undecided} of {counted(len(left), 'setting')}")
+        basis += f"; {undecided} of {counted(len(claim), 'setting')} undecided"
+    return _Said(f"{lead}: {', and '.join(clauses)}." if clauses else f"{lead}.", sure, f"{basis}.")
+
+
+def _basis(
+    every: pd.DataFrame,
+    left: pd.DataFrame,
+    others: Mapping[str, pd.DataFrame],
+    tests: str = "Exact tests on",
+) -> str:
+    """The tests, the networks and the images that an answer rests on, and what it leaves out.
+
+    Args:
+        every: all settings.
+        left: those that have something to compare.
+        others: what is shown besides, by how it is called.
+        tests: the tests.
+    """
+    parts = [f"{len(rows)} {words}" for words, rows in others.items() if len(rows)]
     if len(left) < len(every):
-        parts.append(f"nothing to compare in {len(every) - len(left)} more")
-    return "; ".join(parts) + "."
+        parts.append(f"{len(every) - len(left)} with nothing to compare")
+    basis = f"{tests} {_networks(every)}, corrected for all settings"
+    return f"{basis}; {', '.join(parts)}" if parts else basis
+
+
+def _networks(every: pd.DataFrame) -> str:
+    levels = list(dict.fromkeys(every.level))
+    if levels == ["this network"]:
+        whose = "this network" if every.model.nunique() == 1 else "one network a model"
+    else:
+        whose = f"each of {levels[0]}" if len(levels) == 1 else "every network"
+    return f"{_images(every.n)} of {whose}"
 
 
 def _not_measured(why: str) -> _Said:
@@ -282,31 +288,23 @@ def _not_measured(why: str) -> _Said:
 
 def _nothing_left(every: pd.DataFrame) -> _Said:
     return _Said(
-        f"Not shown: the strongest attack leaves no image to compare in {_any(every)}.",
+        f"There is nothing to compare: the strongest attack leaves no image in {_any(every)}.",
         "not shown",
-        _basis(every, every, "", 0),
+        f"{_networks(every)}.".capitalize(),
     )
 
 
-def _if(rows: pd.DataFrame, clause: Callable[[], str]) -> str:
-    return clause() if len(rows) else ""
-
-
-def _names(rows: pd.DataFrame) -> str:
-    names = list(dict.fromkeys(rows.model))
+def _models(rows: pd.DataFrame) -> str:
+    """The models of some settings, with their datasets where there are several."""
+    several = rows.dataset.nunique() > 1
+    pairs = zip(rows.model, rows.dataset, strict=True)
+    names = list(dict.fromkeys(f"{m} on {d}" if several else str(m) for m, d in pairs))
     return listed(names) if len(names) <= _NAMED else f"{len(names)} models"
 
 
-def _references(rows: pd.DataFrame) -> str:
-    return listed(list(dict.fromkeys(rows.reference_model)), "or")
-
-
-def _is(rows: pd.DataFrame) -> str:
-    return "is" if rows.model.nunique() == 1 else "are"
-
-
-def _seem(rows: pd.DataFrame) -> str:
-    return "seems" if rows.model.nunique() == 1 else "seem"
+def _verb(rows: pd.DataFrame, singular: str) -> str:
+    one = len(rows[["model", "dataset"]].drop_duplicates()) == 1
+    return singular if one else {"is": "are", "seems": "seem"}[singular]
 
 
 def _of(rows: pd.DataFrame, every: pd.DataFrame) -> str:
@@ -324,20 +322,40 @@ def _images(n: "pd.Series[int]") -> str:
     return counted(most, "test image") if least == most else f"{least:,} to {most:,} test images"
 
 
+def _sizes(attacks: pd.DataFrame) -> str:
+    """The epsilons, once where they are the same in all norms."""
+    by_norm: dict[str, list[str]] = {}
+    for norm in [norm for norm in NORMS if norm in set(attacks.norm)]:
+        own = sorted(set(attacks.epsilon[attacks.norm == norm]))
+        by_norm.setdefault(listed([label(float(value)) for value in own]), []).append(NORMS[norm])
+    return listed([f"{listed(norms)} ε = {values}" for values, norms in by_norm.items()])
+
+
 def _models_of(clean: pd.DataFrame) -> str:
-    """The models with the number of their networks, said once where it is the same for all."""
+    """The models with and without an ODE, and how many networks of each there are."""
     networks = clean.groupby("model", sort=False).seed.nunique()
-    counts = {int(count) for count in networks}
-    if len(counts) == 1:
-        each = " each" if len(networks) > 1 else ""
-        return f"{listed(list(networks.index))} ({counted(counts.pop(), 'network')}{each})"
-    return listed(
-        [f"{model} ({counted(int(count), 'network')})" for model, count in networks.items()]
-    )
+    same = networks.nunique() == 1
+    solved = clean.tolerance.notna().groupby(clean.model, sort=False).any()
+
+    def named(own: "pd.Series[int]") -> str:
+        return listed(
+            [
+                str(model) if same else f"{model} ({counted(int(count), 'network')})"
+                for model, count in own.items()
+            ]
+        )
+
+    parts = []
+    if solved.any():
+        parts.append(f"{named(networks[solved])} (with an ODE)")
+    if not solved.all():
+        parts.append(f"{named(networks[~solved])} (without)")
+    each = "" if len(networks) == 1 else " each"
+    return listed(parts) + (f", {counted(int(networks.iloc[0]), 'network')}{each}," if same else "")
 
 
 def _tolerances(taus: Sequence[float]) -> str:
     if len(taus) == 1:
         return f"solver tolerance τ = {label(float(taus[0]))}"
     ends = f"{label(float(taus[0]))} to {label(float(taus[-1]))}"
-    return f"{len(taus)} solver tolerances from τ = {ends}"
+    return f"{len(taus)} solver tolerances τ = {ends}"
