@@ -29,7 +29,7 @@ _QUESTIONS = {
     "tolerances": "Does a larger tolerance protect?",
     "dynamics": "Is one part of the dynamics to blame?",
 }
-_NAMED = 3  # more models are counted
+_NAMED = 2  # more models are counted
 
 
 @dataclass(frozen=True)
