@@ -32,6 +32,7 @@ from node_robustness.trajectories.runs import follow, grid
 
 TIMES = grid(51)
 EPSILON = 0.3
+STRENGTHEN = 20
 BATCH = 100
 CAUSAL_IMAGES = 100
 
@@ -74,7 +75,7 @@ def whole(model: classifier.Classifier, clean: Tensor, moved: Tensor, growth: in
         np.arange(n), zeros, success, zeros, shape, lambda r: (clean.numpy()[r], moved.numpy()[r])
     )
     choice = Selection.of(success, states=4, growth=growth, causal=0)
-    tool = Measurement(model, TIMES, 10, Norm("linf"), EPSILON, 0, 1e-5)
+    tool = Measurement(model, TIMES, 10, Norm("linf"), EPSILON, STRENGTHEN, 0, 1e-5)
     sizes = tool.sizes(n, 4, shape, "float16")
     with (
         tempfile.TemporaryDirectory() as folder,

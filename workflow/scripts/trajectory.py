@@ -44,6 +44,7 @@ with job(snakemake.log[0]):
         settings["intervals"],
         Norm(coordinates["norm"]),
         coordinates["epsilon"],
+        settings["strengthen"],
         coordinates["seed"],
         settings["tight_tolerance"],
         fitted if fitted and len(fitted.times) else None,

@@ -65,7 +65,7 @@ def test_following_more_asks_for_more():
         assert size.images == keys.get("images", 10_000)
         return size.steps
 
-    assert steps(growth=0, causal=0, strengthen=7) == 5 + 7 + 3 * 8
+    assert steps(growth=0, causal=0, strengthen=7) == 5 + 7 + 3 * 16
     assert steps(growth=0, causal=0) < steps() < steps(intervals=20) < steps(causal=1000)
     assert steps(images=100) > steps()
 

@@ -80,7 +80,7 @@ def measured(path, body="ode", n=N, tolerance=1e-2, precision="float32", **setti
     images = attacked(solved, n)
     choice = Selection.of(images.success, **CHOICE)
     read = probes(solved, 4 if body == "residual" else TIMES)
-    tool = Measurement(solved, grid(TIMES), 3, Norm("linf"), 0.3, 5, 1e-5, read, **settings)
+    tool = Measurement(solved, grid(TIMES), 3, Norm("linf"), 0.3, 4, 5, 1e-5, read, **settings)
     sizes = tool.sizes(n, len(choice.kept), SHAPE, precision)
     with writer.writing(
         path, {"seed": 5}, sizes, tool.axis, tool.grid, tool.ends, device="cpu"
@@ -318,7 +318,7 @@ def test_a_tolerance_or_none(tmp_path):
     model = model.at(method="rk4", steps=5)
     images = attacked(model)
     choice = Selection.of(images.success, **CHOICE)
-    tool = Measurement(model, grid(TIMES), 3, Norm("l2"), 1.0, 5, 1e-5)
+    tool = Measurement(model, grid(TIMES), 3, Norm("l2"), 1.0, 4, 5, 1e-5)
     sizes = tool.sizes(N, len(choice.kept), SHAPE, "float16")
     with writer.writing(
         tmp_path / "a.h5", {}, sizes, tool.axis, tool.grid, tool.ends, device="cpu"

@@ -19,7 +19,7 @@ Coordinates = Mapping[str, Any]
 _UNKNOWN_SIZE = Size(60_000, 10_000, 3, 32 * 32)
 
 _RUNS = 5  # clean, attacked and noisy, and the rates along them
-_SHARES = 3 * 8  # of the loss of margin: gradients of three perturbations at eight nodes
+_SHARES = 3 * 16  # of the loss of margin: gradients of three perturbations at sixteen nodes
 _PATCHES = 4  # of an interval: repair and insertion, and their controls
 _ADJOINT = 6  # an adjoint gradient, in direct ones
 _GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from node_robustness.models.classifier import Classifier, frozen
 from node_robustness.models.ode_body import ODEBody
+from node_robustness.perturbations.ball import into_ball
 from node_robustness.perturbations.noise import noise_like
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
@@ -34,6 +35,8 @@ from node_robustness.trajectories.layout import (
 )
 from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs, body_of, ends, follow
+from node_robustness.trajectories.shares import Shares, shares, solve_margins
+from node_robustness.trajectories.strengthen import strengthen
 from node_robustness.trajectories.writer import TrajectoryWriter
 
 Array = npt.NDArray[Any]
@@ -110,6 +113,7 @@ class Measurement:
         parts: number of equal parts of [0, 1] for the causal test; a residual body has its blocks.
         norm: of the attack.
         epsilon: of the attack, in this norm.
+        strengthen: gradient steps from what the attack ended with to full strength.
         seed: of the model, for random numbers.
         tight: tolerance of the reference curves.
         probes: of h(t) at the same times, or None.
@@ -121,6 +125,7 @@ class Measurement:
     parts: int
     norm: Norm
     epsilon: float
+    strengthen: int
     seed: int
     tight: float
     probes: Probes | None = None
@@ -202,7 +207,14 @@ class Measurement:
         self, images: FollowedImages, selection: Selection, rows: Array
     ) -> tuple[dict[str, Array], dict[str, list[Array]]]:
         device = next(self.model.parameters()).device
-        clean, attacked = (torch.from_numpy(side).to(device) for side in images.load(rows))
+        # The perturbation of the image after the last one, too, is a control.
+        following = (rows + 1) % len(images.index)
+        loaded = np.union1d(rows, following)
+        own, after = (torch.from_numpy(np.searchsorted(loaded, r)) for r in (rows, following))
+        some_clean, some_attacked = (
+            torch.from_numpy(side).to(device) for side in images.load(loaded)
+        )
+        clean, attacked = some_clean[own], some_attacked[own]
         streams = Streams.of(self.seed, images.index[rows].tolist(), "trajectory noise")
         batch = {
             CLEAN: clean,
@@ -223,8 +235,34 @@ class Measurement:
         found |= {f"{pair}/growth/rate": rates[pair] for pair in PAIRS}
         streams = Streams.of(self.seed, images.index[rows].tolist(), "trajectory growth")
         found |= self._growth(batch, runs, selection.growth[rows], streams)
-        found |= self._shares(clean)
-        found |= self._causes(clean, attacked, selection.causal[rows], kept)
+        stronger = strengthen(
+            self.model,
+            some_clean,
+            some_attacked,
+            torch.from_numpy(images.decided[loaded]).to(device),
+            self.norm,
+            self.epsilon,
+            steps=self.strengthen,
+            batch_size=self._images_per_gradient(runs),
+        )
+        strong = stronger.images[own]
+        found |= {
+            "strong/success": stronger.success[own],
+            "strong/margin": stronger.margin[own],
+            "strong/perturbation_linf": stronger.linf[own],
+            "strong/perturbation_l2": stronger.l2[own],
+        }
+        streams = Streams.of(self.seed, images.index[rows].tolist(), "trajectory shares noise")
+        swapped = clean + stronger.images[after] - some_clean[after]
+        shared = {
+            "strong": strong,
+            "noise": noise_like(self.norm, clean, strong, streams),
+            "swapped": into_ball(clean, swapped, self.norm, self.epsilon),
+        }
+        if len(images.index) == 1:
+            del shared["swapped"]
+        found |= self._shares(clean, shared, decided)
+        found |= self._causes(clean, strong, selection.causal[rows], kept)
         given = {
             "index": images.index[rows],
             "labels": images.labels[rows],
@@ -235,8 +273,8 @@ class Measurement:
         nodes = {f"{run}/nodes/t": [t.numpy() for t in c.nodes] for run, c in runs.costs.items()}
         for pair, images_at_nodes in runs.at_nodes.items():
             for name in DISTANCES:
-                own = [getattr(at, name).cpu().numpy() for at in images_at_nodes]
-                nodes[f"{pair}/nodes/{name}"] = own
+                values = [getattr(at, name).cpu().numpy() for at in images_at_nodes]
+                nodes[f"{pair}/nodes/{name}"] = values
         return {**given, **{name: values.cpu().numpy() for name, values in found.items()}}, nodes
 
     @torch.no_grad()
@@ -325,23 +363,24 @@ class Measurement:
         model = self.model.at(method="dopri5", steps=None, tolerance=self.tight)
         return _named_distances(follow(model, batch, self.times), "tight", DISTANCES[:2])
 
-    def _shares(self, clean: Tensor) -> dict[str, Tensor]:
+    def _shares(
+        self, clean: Tensor, shared: Mapping[str, Tensor], decided: Tensor
+    ) -> dict[str, Tensor]:
+        """The shares in the loss of margin by each perturbation; NaN for those that are missing."""
         n, k = len(clean), len(self.ends) - 1
-        unknown = clean.new_full((n,), torch.nan)
-        found = {
-            "strong/success": torch.zeros(n, dtype=torch.bool),
-            "strong/margin": unknown,
-            "strong/perturbation_linf": unknown,
-            "strong/perturbation_l2": unknown,
-            "shares/margin": unknown,
-        }
+        still = solve_margins(self.model, clean, decided)
+        found = {"shares/margin": still.margin}
         for name in SHARED:
-            found |= {f"shares/{name}/{value}": unknown for value in ("start", "loss", "error")}
-            found[f"shares/{name}/parts"] = clean.new_full((n, k), torch.nan)
+            own = Shares.unknown(n, k)
+            if name in shared:
+                moved = solve_margins(self.model, shared[name], decided)
+                own = shares(self.model, still, moved, decided, self.ends)
+            for value in ("start", "parts", "loss", "error"):
+                found[f"shares/{name}/{value}"] = getattr(own, value)
         return found
 
     def _causes(
-        self, clean: Tensor, attacked: Tensor, chosen: Array, kept: Tensor
+        self, clean: Tensor, strong: Tensor, chosen: Array, kept: Tensor
     ) -> dict[str, Tensor]:
         n, i = len(clean), len(intervals(self.ends))
         found = {
@@ -352,14 +391,14 @@ class Measurement:
         }
         rows = torch.from_numpy(np.flatnonzero(chosen))
         if len(rows):
-            causes = find_causes(self.model, self.flow, clean[rows], attacked[rows])
+            causes = find_causes(self.model, self.flow, clean[rows], strong[rows])
             for name, values in vars(causes).items():
                 found[f"causal/{name}"][rows] = values.cpu()
         shape = self._state(clean.shape[1:])
         channels, places = clean.new_empty(0, shape[0]), clean.new_empty(0, *shape[1:])
         if len(kept):
             whole = flow_of(self.model, 1)
-            channels, places = restored_shares(self.model, whole, clean[kept], attacked[kept])
+            channels, places = restored_shares(self.model, whole, clean[kept], strong[kept])
         return {**found, "causal/channels": channels, "causal/places": places}
 
 
