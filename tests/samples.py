@@ -136,13 +136,18 @@ def write_trajectory(folder: Path, settings: dict, success: list[bool], times=No
     kept = np.sort(np.argsort(~won, kind="stable")[: (n + 1) // 2])
     m = len(kept)
     states = np.linspace(-1, 1, m * len(t) * 8 * 4).reshape(m, len(t), 8, 2, 2)
-    arrays |= _patches_of(won) | {
-        "kept": kept,
-        "states/clean": states,
-        "states/attack": states + arrays["attack/distance/l2"][kept, :, None, None, None] / 10,
-        "causal/channels": np.linspace(-0.2, 1, m * 8).reshape(m, 8),
-        "causal/places": np.linspace(-0.2, 1, m * 4).reshape(m, 2, 2),
-    }
+    misled = won | (won.any() & (np.arange(n) < n - 1))
+    arrays |= (
+        _patches_of(won)
+        | shares_of(misled)
+        | {
+            "kept": kept,
+            "states/clean": states,
+            "states/attack": states + arrays["attack/distance/l2"][kept, :, None, None, None] / 10,
+            "causal/channels": np.linspace(-0.2, 1, m * 8).reshape(m, 8),
+            "causal/places": np.linspace(-0.2, 1, m * 4).reshape(m, 2, 2),
+        }
+    )
     arrays |= {name.replace("__", "/"): np.asarray(values) for name, values in changes.items()}
     path = folder / f"trajectory-{name(settings)}.h5"
     return write(path, "trajectory", settings, arrays, axis="time" if solved else "depth")
@@ -169,6 +174,42 @@ def steps_of(run: str, nodes: list[float], n: int) -> dict[str, np.ndarray]:
         distance = np.tile(np.exp(np.array(nodes)), n)
         found |= {f"{run}/nodes/l2": distance, f"{run}/nodes/relative_l2": distance / 10}
     return found
+
+
+EVEN = (0.2, 0.2, 0.2, 0.2, 0.2)
+"""Fractions of h(0) and of four parts that say nothing of where."""
+
+
+def shares_of(misled, fractions=(0.1, 0.1, 0.1, 0.6, 0.1), control=EVEN) -> dict[str, np.ndarray]:
+    """Shares of h(0) and of the parts in these fractions, up to something that differs by image.
+
+    The strong adversarial examples mislead some images; `control` is that of noise and of the
+    difference of another image.
+    """
+    misled = np.asarray(misled, bool)
+    image, player = np.arange(len(misled))[:, None], np.arange(len(fractions))
+    wave = 0.05 * np.cos(1 + image * (1 + player))
+    margin = 2 + 0.1 * (np.arange(len(misled)) % 5)
+    arrays = {
+        "strong/success": misled,
+        "strong/margin": np.where(misled, -2.0, 0.5),
+        "strong/perturbation_linf": np.full(len(misled), 0.1),
+        "strong/perturbation_l2": np.full(len(misled), 0.4),
+        "shares/ends": np.linspace(0, 1, len(fractions)),
+        "shares/margin": margin,
+    }
+    losses = {"strong": margin - arrays["strong/margin"], "noise": 0.1 * margin}
+    losses["swapped"] = 0.5 * margin
+    for perturbation, loss in losses.items():
+        of = np.array(fractions if perturbation == "strong" else control)
+        shares = loss[:, None] * (of + wave)
+        arrays |= {
+            f"shares/{perturbation}/start": shares[:, 0],
+            f"shares/{perturbation}/parts": shares[:, 1:],
+            f"shares/{perturbation}/loss": loss,
+            f"shares/{perturbation}/error": shares.sum(axis=1) - loss,
+        }
+    return arrays
 
 
 def _patches_of(won: np.ndarray) -> dict[str, np.ndarray]:
@@ -589,6 +630,27 @@ def write_benchmarks(folder: Path) -> list[Path]:
     return [write_benchmark(folder / f"{n}.tsv", f"{s} 100 {s}") for n, s in seconds.items()]
 
 
+def shared_tables() -> dict:
+    """The tables of where the margin is lost, of enough images for each claim to be made."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = [
+            write_trajectory(
+                folder,
+                cell(epsilon=0.3, model=model, tolerance=tolerance),
+                [True] * 60,
+                **{k.replace("/", "__"): v for k, v in shares_of([True] * 60, fractions).items()},
+            )
+            for model, tolerance, fractions in (
+                ("RES", None, EVEN),
+                ("OON", 0.01, (0.1, 0.05, 0.05, 0.75, 0.05)),
+                ("OON", 1.0, (0.8, 0.05, 0.05, 0.05, 0.05)),
+            )
+        ]
+        collected = tables_of(trajectories=paths)
+    return {name: collected[name] for name in ("shares", "patches", "dynamics")}
+
+
 @cache
 def measured_report() -> tuple[dict, dict]:
     """The tables and the figures of a report in which everything was measured."""
@@ -597,6 +659,7 @@ def measured_report() -> tuple[dict, dict]:
         collected, shown = collect(folder)
         masked = masked_tables()
         collected |= {key: masked[key] for key in masked if key not in _OF_CELLS}
+        collected |= shared_tables()
         data = write_data(folder)
         collected["costs"] = job_costs(write_benchmarks(folder / "benchmarks"), collected)
         examples = example_table([(path, data) for path in shown])
@@ -616,5 +679,5 @@ def write_report(folder: Path, experiment: str, paper: str | None = None) -> Pat
 
 _OF_CELLS = (
     *("clean", "nfe", "attacks", "trajectories", "trajectory_images", "trajectory_summary"),
-    *("trajectory_roc", "probes", "responsible"),
+    *("trajectory_roc", "probes", "responsible", "shares", "patches", "dynamics"),
 )

@@ -69,6 +69,20 @@ def fraction(part: ArrayLike, whole: ArrayLike, level: float = 1 - SIGNIFICANCE)
     return Estimate(top / bottom, float((b - root) / a), float((b + root) / a))
 
 
+def of_sums(part: ArrayLike, whole: ArrayLike) -> float:
+    """Return sum(part) / sum(whole) over images; NaN where the whole is not above 0."""
+    part, whole = _pairs(part, whole)
+    total = whole.sum()
+    return float(part.sum() / total) if total > 0 else np.nan
+
+
+def most(part: ArrayLike, whole: ArrayLike, share: float) -> Estimate:
+    """Return on which share of the images part > share * whole, with its exact interval."""
+    part, whole = _pairs(part, whole)
+    count, n = int((part > share * whole).sum()), len(part)
+    return Estimate(count / n, *proportions.interval(count, n)) if n else _UNKNOWN
+
+
 def most_above(part: ArrayLike, whole: ArrayLike, share: float) -> float:
     """Return the exact p-value of "at most half of the images have part > share * whole"."""
     part, whole = _pairs(part, whole)

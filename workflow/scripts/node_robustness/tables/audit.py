@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from node_robustness.statistics.intervals import auc_with_interval, median_with_interval, roc
-from node_robustness.statistics.proportions import Estimate, interval
-from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, rate
+from node_robustness.statistics.proportions import interval
+from node_robustness.tables.frame import CELL, SOLVED, Rows, bounded, collect, rate
 
 FINITE_DIFFERENCES = {
     "finite_difference": "finite differences",
@@ -214,12 +214,8 @@ def _held_rows(file: h5py.File, settings: dict[str, Any]) -> Rows:
             row |= {name: int(count), f"{name}_rate": int(count) / n if n else math.nan}
             row |= {f"{name}_rate_low": low, f"{name}_rate_high": high}
         for name, values in (("jump", held["jump"]), ("jump_share", share)):
-            row |= _parts(name, median_with_interval(values))
+            row |= bounded(name, median_with_interval(values))
         yield row
-
-
-def _parts(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def matrix_table(paths: Iterable[Path | str]) -> pd.DataFrame:

@@ -62,6 +62,9 @@ TABLES = {
         level=Level.NETWORKS,
     ),
     "tolerances": TableEntry("the claim that a larger tolerance protects", level=Level.NETWORKS),
+    "dynamics": TableEntry(
+        "the claim that the part of the dynamics to blame can be pinpointed", level=Level.NETWORKS
+    ),
     "populations": TableEntry(
         "what networks trained like these keep, with five or more of them", level=Level.POPULATION
     ),
@@ -88,6 +91,10 @@ TABLES = {
     "trajectory_summary": TableEntry(
         "perturbations along t, summarised by cell", level=Level.NETWORK
     ),
+    "shares": TableEntry(
+        "which part of the dynamics loses how much of the margin", level=Level.NETWORK
+    ),
+    "patches": TableEntry("repair and insertion of every interval of t", level=Level.NETWORK),
     "responsible": TableEntry("repairs of every interval of t", level=Level.NETWORK),
     "probes": TableEntry("accuracy of the head and of linear probes along t", level=Level.NETWORK),
     "trajectory_images": TableEntry(

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from node_robustness.files.atomic import atomic_path
 from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.statistics import proportions
+from node_robustness.statistics.proportions import Estimate
 
 SOLVED = {
     "experiment": "str",
@@ -126,3 +127,12 @@ def rate(prefix: str, name: str, count: float, n: int) -> dict[str, float]:
     """Return a rate as column ``name``, its exact 95 % bounds as ``{prefix}_low``, ``_high``."""
     low, high = proportions.interval(count, n)
     return {name: count / n if n else math.nan, f"{prefix}_low": low, f"{prefix}_high": high}
+
+
+BOUNDS = ("", "_low", "_high")
+"""What follows the name of a value in its column and in those of its bounds."""
+
+
+def bounded(name: str, estimate: Estimate) -> dict[str, float]:
+    """Return a value as column ``name``, its bounds as ``{name}_low``, ``_high``."""
+    return {f"{name}{bound}": value for bound, value in zip(BOUNDS, estimate, strict=True)}

@@ -14,15 +14,13 @@ from node_robustness.statistics.intervals import (
     median_with_interval,
     roc,
 )
-from node_robustness.statistics.proportions import Estimate
-from node_robustness.tables.frame import CELL, rate, tabulate
+from node_robustness.tables.frame import BOUNDS, CELL, bounded, rate, tabulate
 
 SCORES = {"nfe": 1, "first_step": -1}
 """What may give an adversarial away in the solver's steps: more evaluations, or a shorter first
 step. The sign is that of what is suspicious."""
 
 _GROUPS = {"success": "attack", "failed": "attack", "noise": "noise"}
-_PARTS = ("", "_low", "_high")
 _MEDIANS = (
     "amplification",
     "peak_growth",
@@ -36,7 +34,7 @@ _MEDIANS = (
 _SUMMARY = {
     **CELL,
     **{"group": "str", "n": "int64"},
-    **{f"{name}{part}": "float64" for name in (*_MEDIANS, "over_noise") for part in _PARTS},
+    **{f"{name}{part}": "float64" for name in (*_MEDIANS, "over_noise") for part in BOUNDS},
     "flipped": "int64",
     **{f"flipped{part}": "float64" for part in ("_rate", "_low", "_high")},
     **dict.fromkeys(["tried", "repaired", "random_tried"], "int64"),
@@ -48,9 +46,9 @@ _SUMMARY = {
     **{
         f"responsible_{name}{part}": "float64"
         for name in ("start", "end", "length")
-        for part in _PARTS
+        for part in BOUNDS
     },
-    **{f"{score}_auc{part}": "float64" for score in SCORES for part in _PARTS},
+    **{f"{score}_auc{part}": "float64" for score in SCORES for part in BOUNDS},
 }
 _ROC = {
     **CELL,
@@ -125,20 +123,20 @@ def _summary(cell: pd.DataFrame, group: str) -> dict[str, Any]:
     own, run = _of_group(cell, group), _GROUPS[group]
     row: dict[str, Any] = {"group": group, "n": len(own)}
     for name in _MEDIANS:
-        row |= _parts(name, median_with_interval(own[f"{name}_{run}"]))
+        row |= bounded(name, median_with_interval(own[f"{name}_{run}"]))
     flipped = int(own[f"flip_head_{run}"].notna().sum())
     row |= {"flipped": flipped} | rate("flipped", "flipped_rate", flipped, len(own))
     row |= dict.fromkeys(["tried", "repaired", "random_tried"], 0)
     if run == "attack":
         over = own.amplification_attack / own.amplification_noise
-        row |= _parts("over_noise", median_with_interval(over))
+        row |= bounded("over_noise", median_with_interval(over))
         lengths = own.responsible_end - own.responsible_start
         for name, values in (
             ("start", own.responsible_start),
             ("end", own.responsible_end),
             ("length", lengths),
         ):
-            row |= _parts(f"responsible_{name}", median_with_interval(values))
+            row |= bounded(f"responsible_{name}", median_with_interval(values))
         tried, restored = int(own.repaired.notna().sum()), int(own.repaired.sum())
         row |= {"tried": tried, "repaired": restored}
         row |= rate("repaired", "repaired_rate", restored, tried)
@@ -149,7 +147,7 @@ def _summary(cell: pd.DataFrame, group: str) -> dict[str, Any]:
     for score in SCORES:
         clean, suspect = _scores(cell, group, score)
         if len(clean) and len(suspect):
-            row |= _parts(f"{score}_auc", auc_with_interval(clean, suspect))
+            row |= bounded(f"{score}_auc", auc_with_interval(clean, suspect))
     return row
 
 
@@ -158,7 +156,3 @@ def _scores(cell: pd.DataFrame, group: str, score: str) -> tuple[pd.Series, pd.S
     clean = cell[f"{score}_clean"].dropna()
     suspect = _of_group(cell, group)[f"{score}_{_GROUPS[group]}"].dropna()
     return SCORES[score] * clean, SCORES[score] * suspect
-
-
-def _parts(name: str, estimate: Estimate) -> dict[str, float]:
-    return {f"{name}{part}": value for part, value in zip(_PARTS, estimate, strict=True)}

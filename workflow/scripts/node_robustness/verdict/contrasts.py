@@ -14,6 +14,7 @@ import pandas as pd
 from node_robustness.grid.stages import middle
 from node_robustness.statistics import paired
 from node_robustness.statistics.multiplicity import holm_chains
+from node_robustness.verdict.pairs import REFERENCE
 from node_robustness.verdict.verdicts import LEVEL, SMALL
 
 MORE, LESS, EQUIVALENT, UNDECIDED = "more", "less", "equivalent", "undecided"
@@ -49,9 +50,7 @@ def contrasts(pairs: pd.DataFrame, protocol: str) -> pd.DataFrame:
         rate=own.robust / own.n,
         reference_rate=own.reference / own.n,
     )
-    grouped = p.groupby(
-        [*KEY, "reference_model", "reference_tolerance"], sort=False, dropna=False
-    ).agg(
+    grouped = p.groupby([*KEY, *REFERENCE], sort=False, dropna=False).agg(
         n=("n", "max"),
         networks=("seed", "nunique"),
         reference_networks=("reference_seed", "nunique"),
@@ -69,7 +68,9 @@ def contrasts(pairs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     return found
 
 
-def adjusted(found: pd.DataFrame, p: "pd.Series[float]") -> "pd.Series[float]":
+def adjusted(
+    found: pd.DataFrame, p: "pd.Series[float]", also: Sequence[str] = REFERENCE
+) -> "pd.Series[float]":
     """Adjust p-values of comparisons for their number.
 
     The comparisons at the primary epsilon of each norm are one family. The other epsilons of a
@@ -77,11 +78,12 @@ def adjusted(found: pd.DataFrame, p: "pd.Series[float]") -> "pd.Series[float]":
     ones: each is tested only after those before it are shown (`holm_chains`).
 
     Args:
-        found: Comparisons, with the columns of `contrasts`.
+        found: Comparisons, or whatever else is claimed a row a setting (`KEY`).
         p: Their p-values, of the same index.
+        also: The columns besides `KEY` that tell comparisons apart.
     """
     first = is_primary(found)
-    chain = [name for name in (*KEY, "reference_model", "reference_tolerance") if name != "epsilon"]
+    chain = [name for name in (*KEY, *also) if name != "epsilon"]
     chains = []
     for _, own in found.groupby(chain, sort=False, dropna=False):
         epsilons = own.epsilon

@@ -10,11 +10,14 @@ from node_robustness.tables import (
     audit,
     cost,
     evaluation,
+    shares,
     trajectories,
     trajectory_summary,
 )
 from node_robustness.verdict import (
     attack_tables,
+    dynamics,
+    followed,
     known,
     models,
     pairs,
@@ -58,7 +61,7 @@ def of_experiment(
     ]
     attacked = protocols.read_attacked(files["attacks"], files["reevaluated"], others)
     checks = check_table(files["clean"], attacked, files["audits"], files["reevaluated"])
-    followed = trajectories.image_table(files["trajectories"])
+    images = trajectories.image_table(files["trajectories"])
     networks = protocols.protocol_table(attacked, paper)
     verdict = verdicts.verdict_table(networks, checks)
     compared = pairs.pair_table(attacked, paper, training_tolerances)
@@ -68,10 +71,12 @@ def of_experiment(
         "nfe": evaluation.nfe_table(files["clean"]),
         "attacks": evaluation.attack_table(files["attacks"]),
         "trajectories": trajectories.trajectory_table(files["trajectories"]),
-        "trajectory_images": followed,
-        "trajectory_summary": trajectory_summary.summary_table(followed),
-        "trajectory_roc": trajectory_summary.roc_table(followed),
+        "trajectory_images": images,
+        "trajectory_summary": trajectory_summary.summary_table(images),
+        "trajectory_roc": trajectory_summary.roc_table(images),
         "probes": trajectories.probe_table(files["probes"]),
+        "shares": shares.share_table(files["trajectories"]),
+        "patches": shares.patch_table(files["trajectories"]),
         "responsible": trajectories.responsible_table(files["trajectories"]),
         "examples": attack_tables.example_sizes(attacked, paper),
         "budgets": attack_tables.budget_table(attacked),
@@ -92,5 +97,6 @@ def of_experiment(
         "pairs": compared,
         "models": models.model_table(compared),
         "tolerances": tolerances.tolerance_table(compared, verdict),
+        "dynamics": dynamics.dynamics_table(followed.read_followed(files["trajectories"])),
         "populations": populations.population_table(attacked, paper, training_tolerances),
     }
