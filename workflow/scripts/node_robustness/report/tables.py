@@ -118,11 +118,15 @@ _SETTING: Columns = {
     **{"Images": _count("n"), "Of": _text("level")},
 }
 
+_ENDS = ("low", "high")
+
 
 def _success_rates(protocols: pd.DataFrame) -> Iterable[Any]:
     """The table of protocols with success rates, the paper's measure, for robust accuracy."""
-    rows = protocols.copy()
-    for name in ("paper", "strongest"):
+    procedures = ("paper", "strongest")
+    # A column of a CSV without a fraction is one of whole numbers.
+    rows = protocols.astype({f"{name}_{end}": float for name in procedures for end in _ENDS})
+    for name in procedures:
         # Of the images that are right without an attack, those that are not robust.
         broken = protocols.correct - (protocols[name] * protocols.n).round()
         known = broken.notna()
