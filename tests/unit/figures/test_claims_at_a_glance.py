@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_robustness.figures import claim_models, claim_tolerances
+from node_robustness.figures import claim_dynamics, claim_models, claim_tolerances
 from node_robustness.figures.drawing import render
 from node_robustness.figures.style import SMALL_HEIGHT, SMALL_WIDTH, apart
 from node_robustness.report import markdown
-from samples import MODELS, masked_tables
+from samples import MODELS, masked_tables, shared_tables
 
 MNIST = Path(__file__).parents[3] / "docs/results/mnist"
 NAMES = ("verdicts", "models", "tolerances")
@@ -30,6 +30,10 @@ def figures(tables, models=MODELS):
             tables["verdicts"], tables["tolerances"], models
         ),
     }
+
+
+def of_dynamics(tables, models=("RES", "OON")):
+    return claim_dynamics.figure(tables["shares"], tables["dynamics"], models)
 
 
 def drawn(chart):
@@ -103,6 +107,40 @@ def test_of_nothing_there_is_an_empty_figure():
     tables = masked_tables()
     for chart in figures({name: tables[name].iloc[:0] for name in NAMES}).values():
         assert words(chart) == set()
+
+
+def test_the_dynamics_of_two_models_are_side_by_side():
+    tables = shared_tables()
+    chart = of_dynamics(tables)
+    svg = drawn(chart)
+    assert SMALL_WIDTH / 2 < float(svg.get("width")) <= SMALL_WIDTH
+    assert SMALL_HEIGHT / 2 < float(svg.get("height")) <= SMALL_HEIGHT
+    found = words(chart)
+    assert "Share of lost margin: bars attack, ○ noise, △ other image" in found
+    assert {"OON on toy, τ = 0.01", "RES on toy, no ODE", "before", "10%"} <= found
+
+
+def test_a_model_whose_shares_are_not_known_is_left_out():
+    tables = shared_tables()
+    shares = tables["shares"]
+    unknown = shares.assign(fraction=shares.fraction.where(shares.model != "OON"))
+    found = words(of_dynamics(tables | {"shares": unknown}))
+    assert "RES on toy, no ODE" in found
+    assert not any("OON" in text for text in found)
+    nothing = shares.assign(fraction=math.nan)
+    assert words(of_dynamics(tables | {"shares": nothing})) == set()
+    assert words(of_dynamics({name: table.iloc[:0] for name, table in tables.items()})) == set()
+
+
+def test_fractions_of_a_small_loss_do_not_hide_the_others():
+    """They can be any number, and negative where a part takes back what others lose."""
+    tables = shared_tables()
+    shares = tables["shares"].copy()
+    odd = shares.perturbation == "noise"
+    shares.loc[odd, ["fraction", "fraction_low", "fraction_high"]] = [40.0, -1e6, 1e6]
+    svg = drawn(of_dynamics(tables | {"shares": shares}))
+    assert float(svg.get("height")) <= SMALL_HEIGHT
+    assert "1000%" not in words(of_dynamics(tables | {"shares": shares}))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

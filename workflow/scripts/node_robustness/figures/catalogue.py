@@ -74,6 +74,16 @@ FIGURES = {
         page_section="In short",
         level=Level.NETWORKS,
     ),
+    "claim_dynamics": FigureEntry(
+        "Claim 3 at a glance",
+        "Shares of the loss of margin that arise before the ODE and in each part of t, for "
+        "adversarial examples, noise of the same norm and the difference of another image.",
+        ("shares", "dynamics"),
+        filled_by=("shares", "dynamics"),
+        section="summary",
+        page_section="In short",
+        level=Level.NETWORKS,
+    ),
     "verdicts": FigureEntry(
         "The verdict",
         "The verdict in every setting: model, tolerance, norm and epsilon.",

@@ -12,6 +12,7 @@ from node_robustness.figures import (
     attack_suite,
     audit,
     checks,
+    claim_dynamics,
     claim_models,
     claim_tolerances,
     clean,
@@ -37,7 +38,8 @@ from node_robustness.figures.catalogue import DRAWN, EXAMPLE_PICTURES, FIGURES, 
 from node_robustness.tables.image_pages import Pages
 
 _MODULES = (
-    *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks, claim_models, claim_tolerances),
+    *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks),
+    *(claim_dynamics, claim_models, claim_tolerances),
     *(clean, cost, curves, detection),
     *(examples, growth, images, loss_curves, margins, matrix, models, nfe, randomisation),
     *(responsible, success, tolerances, trajectories, verdicts),

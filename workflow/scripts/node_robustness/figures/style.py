@@ -290,9 +290,11 @@ def small_panel(chart: Layers, title: str, *, width: int, height: int) -> Layers
     return chart.properties(width=width, height=height, title=words)
 
 
-def small(panels: Sequence[Layers]) -> alt.VConcatChart:
-    """A figure of the first screen: its panels side by side, with no title and no legend."""
+def small(panels: Sequence[Layers], key: str = "") -> alt.VConcatChart:
+    """A figure of the first screen: its panels side by side below a key, which is no legend."""
     figure = alt.vconcat(*([alt.hconcat(*panels, spacing=8)] if panels else []))
+    if key:
+        figure.title = alt.TitleParams(text=key, fontSize=11, fontWeight="normal", offset=6)
     figure.background = "white"
     # Words at the right end are wider in some browsers than where stills are drawn.
     figure.padding = {"left": 2, "top": 2, "bottom": 2, "right": 14}
