@@ -7,6 +7,7 @@ docs/trajectories.md explains the values, docs/files.md the layout of the file.
 
 import json
 import sys
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 
 
 def summarise(path: str) -> None:
-    """Print distances, flip times, responsible intervals and solver steps of a trajectory file."""
+    """Print distances, flip times, shares of the loss of margin and solver steps."""
     with h5py.File(path) as file:
         settings = json.loads(file.attrs["settings"])
         print({key: settings.get(key) for key in ("model", "tolerance", "attack", "epsilon")})
@@ -38,12 +39,26 @@ def summarise(path: str) -> None:
             {
                 "success": success,
                 "flip_time": file["attack/flip_time/head"][:],
-                "responsible_from": file["causal/responsible"][:, 0],
-                "responsible_to": file["causal/responsible"][:, 1],
+                "strong_margin": file["strong/margin"][:],
+                "share_of_start": file["shares/strong/start"][:],
+                "loss": file["shares/strong/loss"][:],
             },
             index=pd.Index(file["index"][:], name="test image"),
         )
         print("\n", images.round(3).to_string(), sep="")
+
+        # What h(0) and each part add to the loss of margin of the images that the full-strength
+        # example misleads.
+        misled = file["strong/success"][:]
+        players = ["h(0)", *(f"{a:.2g} to {b:.2g}" for a, b in pairwise(file["shares/ends"][:]))]
+        if misled.any():
+            shares = {}
+            for perturbation in ("strong", "noise", "swapped"):
+                of = file[f"shares/{perturbation}"]
+                own = np.column_stack([of["start"][:], of["parts"][:]])[misled]
+                shares[perturbation] = own.mean(axis=0)
+            print(f"\nmean shares of the loss of margin in logits, {misled.sum()} images")
+            print(pd.DataFrame(shares, index=pd.Index(players, name="player")).round(3).to_string())
 
         # Ragged data: the nodes of image i are nodes[offsets[i]:offsets[i + 1]].
         if "clean/nodes" in file:

@@ -309,7 +309,7 @@ def test_the_example_opens_a_file(case, monkeypatch, capsys):
     runpy.run_path(str(ROOT / "docs/examples/open_trajectory.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert "success" in printed
-    assert "responsible" in printed
+    assert "share_of_start" in printed
 
 
 def test_a_tolerance_or_none(tmp_path):
