@@ -131,9 +131,9 @@ def test_a_page_tells_what_became_of_its_image(tmp_path):
     attack = write_attack(tmp_path, settings, [True, True], [True, False])
     pages = image_pages([(path, attack, write_data(tmp_path))])
     assert pages.images.headline.tolist() == [
-        "Test image 0: zero taken for one from t = 0.75 (head) or 0.5 (probe); responsible: "
-        "t = 0.5 to 0.75",
-        "Test image 1: one stays so",
+        "Test image 0: zero taken for one from t = 0.75 (head) or 0.5 (probe). "
+        "Margin: 2 clean, -2 at full strength",
+        "Test image 1: one stays so. Margin: 2.1 clean, 0.5 at full strength",
     ]
     captions = pages.pictures.set_index(["page", "part"]).caption
     assert captions[1, "adversarial"] == "one"
@@ -141,6 +141,52 @@ def test_a_page_tells_what_became_of_its_image(tmp_path):
     assert captions[2, "attack failed"] == "one"
     # A last step beyond the end is drawn at the end.
     assert pages.nodes[pages.nodes.page == 1].t.tolist() == [0, 0.25, 0.75, 1]
+
+
+@pytest.mark.parametrize("tolerance", [0.1, None], ids=["an ODE", "no ODE"])
+def test_a_page_has_the_shares_and_patches_of_its_image(tmp_path, tolerance):
+    """The perturbations whose shares are not defined are named, and so is a lack of patches."""
+    settings = cell(model="OON" if tolerance else "RES", tolerance=tolerance)
+    parts = np.array([[0.1, 0.2, -0.3, 0.4], [1, 2, 3, 4]])
+    outcomes = np.array([np.arange(10) % 2, np.full(10, -1)])
+    path = write_trajectory(
+        tmp_path,
+        settings,
+        [True, False],
+        kept=[0, 1],
+        states__clean=np.ones((2, 5, 8, 2, 2)),
+        states__attack=np.ones((2, 5, 8, 2, 2)),
+        causal__channels=np.ones((2, 8)),
+        causal__places=np.ones((2, 2, 2)),
+        causal__repaired=outcomes,
+        causal__inserted=1 - outcomes * (outcomes >= 0),
+        shares__strong__start=[1.5, 0.5],
+        shares__strong__parts=parts,
+        shares__swapped__start=[0.5, np.nan],
+        strong__margin=[-3, np.nan],
+    )
+    attack = write_attack(tmp_path, settings, [True, True], [True, False])
+    pages = image_pages([(path, attack, write_data(tmp_path))])
+    own = pages.shares[pages.shares.page == 1]
+    np.testing.assert_array_equal(own.strong, [1.5, *parts[0]])
+    labels = ["0–0.25", "0.25–0.5", "0.5–0.75", "0.75–1"]
+    blocks = ["block 1", "block 2", "block 3", "block 4"]
+    assert own.player.tolist() == ["h(0)", *(labels if tolerance else blocks)]
+    patches = pages.patches[pages.patches.page == 1]
+    assert list(zip(patches.start, patches.start + patches.length, strict=True)) == INTERVALS
+    assert patches.repaired.tolist() == outcomes[0].tolist()
+    assert patches.inserted.tolist() == (1 - outcomes[0]).tolist()
+    assert set(pages.patches.part) == {0.25}
+    assert pages.images.undefined.tolist() == ["", "not defined: another image"]
+    assert pages.images.unpatched.tolist() == ["", "no interval was patched"]
+    assert pages.images.headline[0].endswith("Margin: 2 clean, -3 at full strength")
+    assert pages.images.headline[1].endswith("At full strength every solve failed")
+    (_, first), (_, second) = single_pages(pages)
+    found = texts(first())
+    assert {"adversarial", "noise", "another image", "yes", "no", "undetermined"} <= set(found)
+    assert "no interval was patched" not in found
+    assert texts(second()).count("no interval was patched") == 2
+    assert "not defined: another image" in texts(second())
 
 
 def test_menus_choose_a_page_by_model_tolerance_condition_and_image(cells):

@@ -26,7 +26,7 @@ from node_robustness.figures.style import (
     styled,
     tau_label,
 )
-from node_robustness.tables.image_pages import Pages
+from node_robustness.tables.image_pages import PERTURBATIONS, Pages
 
 MOST = 60
 """The number of pages that the figure with menus has at most; a page takes some ten kilobytes."""
@@ -37,14 +37,20 @@ _PARTS = ["clean", "perturbation", "adversarial", "attack failed", "places"]
 _NOTES = [
     "Orange: attack; green: random noise of the same size; blue: clean. Dots: accepted steps; "
     "dashed: at a tight tolerance (distance), by the probe (margin).",
-    "Shaded: the responsible interval; vertical line: from here on the head decides otherwise.",
+    "Vertical line: from here on the head decides otherwise. Channels along t: how far the attack "
+    "moves each of them (white: not at all).",
+    "All this is of the image that the attack ended with; places, channels over all t, shares and "
+    "patches are of the adversarial example of full strength.",
     "Places, channels: share of the margin that returns when only they are repaired, over all t.",
-    "Channels along t: how far the attack moves each of them (white: not at all).",
+    "Shares sum to the loss of margin; a negative one gives margin back.",
 ]
 _RUNS = {"clean": "#0072B2", "attack": "#D55E00", "noise": "#009E73"}
 _COLOUR = alt.Color(
     "run:N", legend=None, scale=alt.Scale(domain=list(_RUNS), range=list(_RUNS.values()))
 )
+_PERTURBED = ["#D55E00", "#009E73", "#CC79A7"]
+_KINDS = {"repaired": "Repair restores", "inserted": "Insertion misleads"}
+_OUTCOMES = {"yes": "#D55E00", "no": "#d9d9d9", "undetermined": "transparent"}
 _DISTANCES = {"l2_attack": [1, 0], "l2_noise": [1, 0], "tight": [4, 3]}
 _READERS = {"head": [1, 0], "probe": [4, 3]}
 # Vega-Lite reads numbers in CSV as such only where they are drawn.
@@ -87,7 +93,7 @@ def figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
             *(menu.parameter for menu in menus),
             alt.param(name="page", expr=_page_of(frame)).param,
         ],
-    )
+    ).resolve_scale(color="independent")
     headlines = {
         str(row["page"]): f"{row['model']}, {_tau(row['tolerance'])}. {row['headline']}"
         for row in frame.to_dict("records")
@@ -118,14 +124,15 @@ def _single_page(pages: Pages, row: Mapping[Hashable, Any]) -> alt.VConcatChart:
     ]
     own = pages.only([row["page"]])
     chart = alt.vconcat(*_rows(own, "true"), data=inline(own.curves), spacing=14)
+    chart = chart.resolve_scale(color="independent")
     notes = [", ".join(where), *_NOTES, *filter(None, [row["layout"]])]
     return styled(chart, row["headline"], notes)
 
 
 def _first(frame: pd.DataFrame) -> dict[str, Any]:
-    """The page to begin with: if possible an adversarial of an ODE whose repair is known."""
-    doubts = frame[["responsible_start", "tolerance"]].isna().astype(int)
-    order = doubts.responsible_start + doubts.tolerance + (frame.group != "success")
+    """The page to begin with: if possible an adversarial example of an ODE that was patched."""
+    doubts = [frame.unpatched != "", frame.tolerance.isna(), frame.group != "success"]
+    order = pd.concat(doubts, axis=1).sum(axis=1)
     pages = frame.loc[order.sort_values(kind="stable").index].to_dict("records")
     return {str(name): value for name, value in pages[0].items()} if pages else {}
 
@@ -157,9 +164,11 @@ def _page_of(frame: pd.DataFrame) -> str:
 
 
 def _rows(pages: Pages, chosen: str) -> list[Layers | alt.HConcatChart]:
-    """The three rows of a page: pictures, curves along t, channels."""
+    """The rows of a page: pictures; curves along t; channels; shares and patches."""
     images = pages.images.drop(columns=["headline", "layout"])
-    marks = inline(images[["page", "responsible_start", "responsible_end", "flip_head"]])
+    marks = inline(images[["page", "flip_head"]])
+    missing = inline(images[["page", "undefined", "unpatched"]])
+    patches = inline(pages.patches)
     return [
         _pictures().transform_filter(chosen).properties(data=inline(pages.pictures)),
         alt.hconcat(
@@ -172,6 +181,14 @@ def _rows(pages: Pages, chosen: str) -> list[Layers | alt.HConcatChart]:
             _channels(pages.channels, chosen).properties(title="Channels, over all t"),
             spacing=40,
         ),
+        alt.hconcat(
+            _shares(pages.shares, missing, chosen).properties(title="Shares in the loss of margin"),
+            *(
+                _patches(patches, missing, kind, chosen).properties(title=title)
+                for kind, title in _KINDS.items()
+            ),
+            spacing=40,
+        ).resolve_scale(color="independent"),
     ]
 
 
@@ -187,17 +204,16 @@ def _pictures() -> Layers:
     ).properties(width=alt.Step(_PICTURE + 24), height=_PICTURE + 36)
 
 
-def _marked(marks: alt.InlineData, chosen: str) -> list[alt.Chart]:
-    """The responsible interval as a band, the flip time as a line."""
-    base = alt.Chart(marks).transform_filter(chosen)
-    return [
-        base.transform_filter("isValid(datum.responsible_start)")
-        .mark_rect(opacity=0.18, color="#E69F00")
-        .encode(x=alt.X("responsible_start:Q"), x2="responsible_end:Q"),
-        base.transform_filter("isValid(datum.flip_head)")
+def _flip(marks: alt.InlineData, chosen: str) -> alt.Chart:
+    """A line at the flip time."""
+    line: alt.Chart = (
+        alt.Chart(marks)
+        .transform_filter(chosen)
+        .transform_filter("isValid(datum.flip_head)")
         .mark_rule(strokeDash=[2, 2], color="#D55E00")
-        .encode(x=alt.X("flip_head:Q")),
-    ]
+        .encode(x=alt.X("flip_head:Q"))
+    )
+    return line
 
 
 def _distance(pages: Pages, marks: alt.InlineData, chosen: str) -> Layers:
@@ -212,7 +228,7 @@ def _distance(pages: Pages, marks: alt.InlineData, chosen: str) -> Layers:
     )
     dash = alt.Scale(domain=names, range=list(_DISTANCES.values()))
     return alt.layer(
-        *_marked(marks, chosen),
+        _flip(marks, chosen),
         lines.encode(
             x=time_axis(),
             y=alt.Y("distance:Q", title=title),
@@ -235,7 +251,7 @@ def _margin(marks: alt.InlineData, chosen: str) -> Layers:
         .transform_calculate(reader="split(datum.curve, '_')[0]", run="split(datum.curve, '_')[1]")
     )
     return alt.layer(
-        *_marked(marks, chosen),
+        _flip(marks, chosen),
         alt.Chart()
         .mark_rule(color=GREY, strokeWidth=1)
         .encode(x=alt.datum(0), x2=alt.datum(1), y=alt.datum(0)),
@@ -293,3 +309,77 @@ def _channels(channels: pd.DataFrame, chosen: str) -> Layers:
             ],
         )
     ).properties(width=_WIDE, height=_HIGH)
+
+
+def _shares(shares: pd.DataFrame, missing: alt.InlineData, chosen: str) -> Layers:
+    bars = (
+        alt.Chart(inline(shares))
+        .transform_filter(chosen)
+        .transform_fold(list(PERTURBATIONS), ["perturbation", "share"])
+        .transform_filter("isValid(datum.share)")
+        .transform_calculate(name=f"{json.dumps(PERTURBATIONS)}[datum.perturbation]")
+    )
+    names = list(PERTURBATIONS.values())
+    return alt.layer(
+        bars.mark_bar().encode(
+            x=alt.X("player:N", title="Player", sort=None, axis=alt.Axis(labelAngle=-45)),
+            xOffset=alt.XOffset("name:N", sort=names),
+            y=alt.Y("share:Q", title="Share (logits)"),
+            color=alt.Color(
+                "name:N",
+                scale=alt.Scale(domain=names, range=_PERTURBED),
+                legend=alt.Legend(title=None),
+            ),
+            tooltip=[
+                alt.Tooltip("player:N", title="Player"),
+                alt.Tooltip("name:N", title="Perturbation"),
+                alt.Tooltip("share:Q", title="Share", format=".3~g"),
+            ],
+        ),
+        _words(missing, "undefined", chosen),
+    ).properties(width=_WIDE, height=_HIGH)
+
+
+def _patches(patches: alt.InlineData, missing: alt.InlineData, kind: str, chosen: str) -> Layers:
+    """Whether a patch of the interval that starts at x and is y long changes the decision."""
+    outcome = f"['undetermined', 'no', 'yes'][toNumber(datum.{kind}) + 1]"
+    axis = alt.Axis(values=[0, 0.5, 1])
+    scale = alt.Scale(domain=[0, 1], nice=False)
+    fields = (
+        alt.Chart(patches)
+        .transform_filter(chosen)
+        .transform_calculate(
+            outcome=outcome, right="datum.start + datum.part", below="datum.length - datum.part"
+        )
+        .mark_rect(stroke=GREY, strokeWidth=0.5)
+    )
+    return alt.layer(
+        fields.encode(
+            x=alt.X("start:Q", title="Start of the interval", scale=scale, axis=axis),
+            x2="right:Q",
+            y=alt.Y("below:Q", title="Length", scale=scale, axis=axis),
+            y2="length:Q",
+            color=alt.Color(
+                "outcome:N",
+                scale=alt.Scale(domain=list(_OUTCOMES), range=list(_OUTCOMES.values())),
+                legend=alt.Legend(title=None),
+            ),
+            tooltip=[
+                alt.Tooltip("start:Q", title="Start", format=".3~g"),
+                alt.Tooltip("length:Q", title="Length", format=".3~g"),
+                alt.Tooltip("outcome:N", title="Changes the decision"),
+            ],
+        ),
+        _words(missing, "unpatched", chosen),
+    ).properties(width=0.42 * _WIDE, height=_HIGH)
+
+
+def _words(missing: alt.InlineData, field: str, chosen: str) -> alt.Chart:
+    """What a chart lacks, in words above it."""
+    words: alt.Chart = (
+        alt.Chart(missing)
+        .transform_filter(chosen)
+        .mark_text(align="right", baseline="bottom", fill="currentColor")
+        .encode(x=alt.value("width"), y=alt.value(-3), text=f"{field}:N")
+    )
+    return words

@@ -1,8 +1,9 @@
-"""What the page of one followed image shows: pictures, curves along t, and what is responsible."""
+"""What the page of one followed image shows: pictures, curves along t, shares and patches."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ Array = NDArray[Any]
 
 _IMAGES = [
     *(*CELL, "page", "name", "index", "group", "headline"),
-    *("responsible_start", "responsible_end", "flip_head", "flip_probe"),
+    *("flip_head", "flip_probe", "undefined", "unpatched"),
     *("channels", "states", "most", "layout"),
 ]
 _PICTURES = ["page", "part", "url", "caption"]
@@ -30,6 +31,12 @@ _CURVES = [
 ]
 _NODES = ["page", "t", "l2"]
 _CHANNELS = ["page", "channel", "share"]
+_SHARES = ["page", "player", "strong", "noise", "swapped"]
+_PATCHES = ["page", "start", "length", "part", "repaired", "inserted"]
+
+
+PERTURBATIONS = {"strong": "adversarial", "noise": "noise", "swapped": "another image"}
+"""The perturbations whose loss of margin is shared out, and their names for people."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,9 @@ class Pages:
     Attributes:
         images: one row a page: coordinates of its cell, ``name`` (the cell's place and the image),
             ``index`` in the test set, ``group``
-            (``success`` or ``failed``), ``headline``; times from which the decision differs and the
-            responsible interval (NaN: none); ``states``: a picture of how far the adversarial state
+            (``success`` or ``failed``), ``headline``; times from which the decision differs (NaN:
+            none); ``undefined`` and ``unpatched``: in words, which shares are not defined and that
+            no patch is determined, else empty; ``states``: a picture of how far the attacked state
             is from the clean one, the root mean square over places of ``channels`` channels
             downwards by t in [0, 1] to the right; full colour is ``most``; ``layout``: how the
             pictures show an image that is neither grey nor in colours, else empty.
@@ -50,6 +58,12 @@ class Pages:
         nodes: one row a page and accepted node of the adversarial's solve, or end of a block: its
             ``t``, at most 1, and the distance there.
         channels: one row a page and channel: ``share`` of the margin that its repair restores.
+        shares: one row a page and ``player``, h(0) or a part of t or a block: its share, in logits,
+            in the loss of margin by the adversarial example of full strength (``strong``), by
+            ``noise`` and by the difference of another image (``swapped``).
+        patches: one row a page and interval: its ``start`` and ``length``, the length of a
+            ``part``, and whether its repair restores the decision (``repaired``) and its insertion
+            takes it away (``inserted``): 1 yes, 0 no, -1 undetermined.
     """
 
     images: pd.DataFrame
@@ -57,6 +71,8 @@ class Pages:
     curves: pd.DataFrame
     nodes: pd.DataFrame
     channels: pd.DataFrame
+    shares: pd.DataFrame
+    patches: pd.DataFrame
 
     def only(self, pages: Iterable[int]) -> "Pages":
         """Return some of the pages, with their numbers."""
@@ -105,7 +121,13 @@ def image_pages(files: Iterable[tuple[Path | str, Path | str, Path | str]]) -> P
         pd.DataFrame(pictures, columns=_PICTURES),
         *(
             pd.concat([pd.DataFrame(columns=columns, dtype=float), *(own[name] for own in parts)])
-            for name, columns in (("curves", _CURVES), ("nodes", _NODES), ("channels", _CHANNELS))
+            for name, columns in (
+                ("curves", _CURVES),
+                ("nodes", _NODES),
+                ("channels", _CHANNELS),
+                ("shares", _SHARES),
+                ("patches", _PATCHES),
+            )
         ),
     )
 
@@ -120,7 +142,6 @@ def _image(
     row = int(np.flatnonzero(attack["index"][:] == index)[0])
     before = names[attack["clean_predictions"][row]]
     after = names[attack["adversarial_predictions"][row]]
-    start, end = (float(bound) for bound in file["causal/responsible"][i])
     flips = {f"flip_{reader}": float(file[f"attack/flip_time/{reader}"][i]) for reader in _READERS}
     clean = as_shown(data["test/images"][index] / 255.0)
     adversarial = as_shown(attack["adversarials"][row])
@@ -132,10 +153,11 @@ def _image(
     image = {
         "index": index,
         "group": "success" if success else "failed",
-        "headline": _headline(index, before, after, success, (start, end), flips),
-        "responsible_start": start,
-        "responsible_end": end,
+        "headline": _headline(index, before, after, success, flips)
+        + _at_full_strength(float(file["shares/margin"][i]), float(file["strong/margin"][i])),
         **flips,
+        "undefined": _undefined(file, i),
+        "unpatched": "" if (file["causal/repaired"][i] >= 0).any() else "no interval was patched",
         "channels": len(moved),
         "most": float(moved.max()),
         "layout": "".join(layout_note(data["test/images"].shape[1:2])),
@@ -147,7 +169,7 @@ def _image(
             ("clean", clean, before),
             ("perturbation", diverging(change / (size or 1.0)), f"±{size:.2g}"),
             ("adversarial" if success else "attack failed", adversarial, after),
-            ("places", diverging(places[None] / (most or 1.0)), f"±{100 * most:.2g} %"),
+            ("places", diverging(places[None] / (most or 1.0)), f"±{100 * most:.3g} %"),
         )
     ]
 
@@ -155,14 +177,7 @@ def _image(
 _READERS = ("head", "probe")
 
 
-def _headline(
-    index: int,
-    before: str,
-    after: str,
-    success: bool,
-    interval: tuple[float, float],
-    flips: dict[str, float],
-) -> str:
+def _headline(index: int, before: str, after: str, success: bool, flips: dict[str, float]) -> str:
     headline = f"Test image {index}: {before}" + (f" taken for {after}" if success else " stays so")
     times = [
         f"{flips[f'flip_{reader}']:.2g} ({reader})"
@@ -171,9 +186,20 @@ def _headline(
     ]
     if times:
         headline += f" from t = {' or '.join(times)}"
-    if not math.isnan(interval[0]):
-        headline += f"; responsible: t = {interval[0]:.2g} to {interval[1]:.2g}"
     return headline
+
+
+def _at_full_strength(clean: float, strong: float) -> str:
+    if math.isnan(strong):
+        return ". At full strength every solve failed"
+    return f". Margin: {clean:.2g} clean, {strong:.2g} at full strength"
+
+
+def _undefined(file: h5py.File, i: int) -> str:
+    names = [
+        name for key, name in PERTURBATIONS.items() if not np.isfinite(_shares(file, key, i)).all()
+    ]
+    return f"not defined: {', '.join(names)}" if names else ""
 
 
 def _moved(file: h5py.File, kept: int) -> Array:
@@ -205,9 +231,40 @@ def _along(file: h5py.File, kept: int, i: int) -> list[tuple[str, pd.DataFrame]]
         own = slice(*file["attack/nodes/offsets"][i : i + 2])
         # The last step may end beyond 1, where the solution is then interpolated.
         nodes = {"t": file["attack/nodes/t"][own].clip(max=1.0), "l2": file["attack/nodes/l2"][own]}
-    shares = file["causal/channels"][kept]
+    channels = file["causal/channels"][kept]
     return [
         ("curves", pd.DataFrame(curves)),
         ("nodes", pd.DataFrame(nodes)),
-        ("channels", pd.DataFrame({"channel": np.arange(len(shares)), "share": shares})),
+        ("channels", pd.DataFrame({"channel": np.arange(len(channels)), "share": channels})),
+        ("shares", _shares_of(file, i)),
+        ("patches", _patches_of(file, i)),
     ]
+
+
+def _shares(file: h5py.File, perturbation: str, i: int) -> Array:
+    """The shares of h(0) and of all parts in the loss of margin by a perturbation, [1 + K]."""
+    group = file[f"shares/{perturbation}"]
+    return np.append(group["start"][i], group["parts"][i])
+
+
+def _shares_of(file: h5py.File, i: int) -> pd.DataFrame:
+    ends = file["shares/ends"][:]
+    if file.attrs["axis"] == "depth":
+        parts = [f"block {number}" for number in range(1, len(ends))]
+    else:
+        parts = [f"{start:.2g}–{end:.2g}" for start, end in pairwise(ends)]
+    shares = {name: _shares(file, name, i) for name in PERTURBATIONS}
+    return pd.DataFrame({"player": ["h(0)", *parts], **shares})
+
+
+def _patches_of(file: h5py.File, i: int) -> pd.DataFrame:
+    start, end = file["causal/intervals"][:].T
+    return pd.DataFrame(
+        {
+            "start": start,
+            "length": end - start,
+            "part": (end - start).min(initial=1.0),
+            "repaired": file["causal/repaired"][i],
+            "inserted": file["causal/inserted"][i],
+        }
+    )
