@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from node_robustness.config import config, loading
 from node_robustness.grid.shards import Shard
 from node_robustness.scheduling import job_sizes, work
+from node_robustness.trajectories.layout import SHARED
+from node_robustness.trajectories.shares import QUADRATURE
 
 ROOT = Path(__file__).parents[3]
 AT = {"experiment": "mnist_paper", "dataset": "mnist", "model": "RES", "attack": "bim_direct"}
@@ -65,7 +67,7 @@ def test_following_more_asks_for_more():
         assert size.images == keys.get("images", 10_000)
         return size.steps
 
-    assert steps(growth=0, causal=0, strengthen=7) == 5 + 7 + 3 * 16
+    assert steps(growth=0, causal=0, strengthen=7) == 5 + 7 + len(SHARED) * QUADRATURE
     assert steps(growth=0, causal=0) < steps() < steps(intervals=20) < steps(causal=1000)
     assert steps(images=100) > steps()
 
