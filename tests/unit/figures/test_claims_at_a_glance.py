@@ -67,6 +67,15 @@ def test_a_long_name_does_not_make_them_wider():
     assert float(svg.get("width")) <= SMALL_WIDTH
 
 
+def test_long_names_of_datasets_do_not_make_them_wider():
+    renamed = {
+        name: table.replace({"dataset": {"toy": "d" * 60}})
+        for name, table in (masked_tables() | shared_tables()).items()
+    }
+    for chart in (*figures(renamed).values(), of_dynamics(renamed)):
+        assert float(drawn(chart).get("width")) <= SMALL_WIDTH
+
+
 def test_lines_are_told_apart_without_colour():
     """By words at both ends, and by the shapes of their points."""
     chart = figures(mnist(), ["RES", "MIX", "OON"])["claim_models"]
@@ -80,8 +89,8 @@ def test_lines_are_told_apart_without_colour():
 
 def test_they_say_what_they_are_of():
     found = figures(masked_tables())
-    assert "toy, L∞ norm ε = 0.1, ODE nets at τ = 1" in words(found["claim_models"])
-    assert "OON on toy, L∞ norm ε = 0.1" in words(found["claim_tolerances"])
+    assert "toy, L∞ ε = 0.1, ODE nets at τ = 1" in words(found["claim_models"])
+    assert "OON on toy, L∞ ε = 0.1" in words(found["claim_tolerances"])
 
 
 def test_an_unknown_cause_is_called_so():

@@ -45,13 +45,14 @@ def figure(shares: pd.DataFrame, dynamics: pd.DataFrame, models: Sequence[str]) 
         return small([])
     every = pd.concat([own for _, own in drawn])
     low, high = every[["value", "low"]].min().min(), every[["value", "high"]].max().max()
-    limits = [max(min(0, low), _MOST[0]), min(high, _MOST[1])]
+    limits = [max(min(0, low), _MOST[0]), min(1.12 * high, _MOST[1])]
     panels = [
         small_panel(
             _bars(own, models, limits, first=place == 0),
             _title(key),
             width=_WIDTH if len(drawn) > 1 else 2 * _WIDTH,
             height=_HEIGHT,
+            limit=_WIDTH + 6 if len(drawn) > 1 else 2 * _WIDTH,
         )
         for place, (key, own) in enumerate(drawn)
     ]
@@ -90,7 +91,7 @@ def _fractions(shares: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
         .reset_index()
     )
     before = means.player != "part"
-    half = (means.end - means.start)[~before].min() / 2
+    half = min((means.end - means.start)[~before].min() / 2, -_BEFORE / 2)
     left = means.start.where(~before, _BEFORE - half)
     right = means.end.where(~before, _BEFORE + half)
     return means.assign(left=left, right=right, middle=(left + right) / 2)
@@ -115,7 +116,7 @@ def _bars(
             ticks=False,
         ),
     )
-    scale = alt.Scale(domain=limits, nice=True)
+    scale = alt.Scale(domain=limits, nice=False)
     y = alt.Y(
         "value:Q",
         title=None,

@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 
 from node_robustness.figures.style import (
-    NORMS,
+    SHORT_NORMS,
     Layers,
     apart,
     epsilon_label,
@@ -53,7 +53,7 @@ def figure(
         & (verdicts.tolerance.isna() | (verdicts.tolerance == at.tolerance))
     ]
     title = (
-        f"{at.dataset}, {NORMS[at.norm]} {epsilon_label(at.epsilon)}, ODE nets at "
+        f"{at.dataset}, {SHORT_NORMS[at.norm]} {epsilon_label(at.epsilon)}, ODE nets at "
         f"τ = {tau_label(at.tolerance)}"
     )
     slopes = _slopes(_ends(own), models)

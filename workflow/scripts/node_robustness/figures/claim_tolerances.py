@@ -10,8 +10,8 @@ from node_robustness.figures.style import (
     BAD,
     GOOD,
     GREY,
-    NORMS,
     PAPER,
+    SHORT_NORMS,
     Layers,
     apart,
     epsilon_label,
@@ -62,7 +62,7 @@ def figure(
     cells = cells[cells.tolerance.notna()]
     key = cells[_KEY].iloc[int(cells.gap.fillna(-1).argmax())]
     own = cells[(cells[_KEY] == key).all(axis="columns")].sort_values("tolerance")
-    title = f"{key.model} on {key.dataset}, {NORMS[key.norm]} {epsilon_label(key.epsilon)}"
+    title = f"{key.model} on {key.dataset}, {SHORT_NORMS[key.norm]} {epsilon_label(key.epsilon)}"
     return small([small_panel(_chart(own), title, width=_WIDTH, height=_HEIGHT)])
 
 

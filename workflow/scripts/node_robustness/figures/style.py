@@ -24,6 +24,9 @@ _SHAPES = ["circle", "square", "triangle-up", "diamond"]
 NORMS = {"linf": "L∞ norm", "l2": "L2 norm", "l2_rms": "L2 norm, root mean square"}
 """The names of the norms for people."""
 
+SHORT_NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "RMS L2"}
+"""The same where there is little space."""
+
 PROTOCOLS = {"strongest": "strongest attack", "paper": "paper's", CONTROL: "random noise"}
 """The protocols of `protocols.curve_table`, and their names for people."""
 
@@ -284,9 +287,13 @@ SMALL_WIDTH, SMALL_HEIGHT = 340, 200
 """The most pixels that a figure of the first screen takes, with its axes."""
 
 
-def small_panel(chart: Layers, title: str, *, width: int, height: int) -> Layers:
-    """A panel of a figure of the first screen, below a line of words."""
-    words = alt.TitleParams(text=title, fontSize=11, fontWeight="normal", offset=4, frame="bounds")
+def small_panel(
+    chart: Layers, title: str, *, width: int, height: int, limit: int = SMALL_WIDTH - 75
+) -> Layers:
+    """A panel of a figure of the first screen, below a line of words of at most `limit` pixels."""
+    words = alt.TitleParams(
+        text=title, fontSize=11, fontWeight="normal", offset=4, frame="group", limit=limit
+    )
     return chart.properties(width=width, height=height, title=words)
 
 
