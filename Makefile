@@ -107,6 +107,7 @@ docs: $(VENV)/run
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.config.docs
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.report.markdown docs/results/*.md
 	@$(BIN)/python tools/architecture.py
+	@PYTHONPATH=workflow/scripts $(BIN)/python tools/readme_answers.py
 	@$(BIN)/python tools/performance_page.py
 	@$(BIN)/python tools/rules_picture.py
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from node_robustness.config.presets import PRESETS
 from node_robustness.figures import catalogue as figures
-from node_robustness.report import markdown
+from node_robustness.report import markdown, panels, summary
 from node_robustness.tables import catalogue as tables
 from samples import masked_tables
 
@@ -45,7 +46,7 @@ def test_every_figure_of_the_page_is_shown_once_and_no_other(folder):
     known = [name for name in figures.ON_PAGE if figures.has_rows(name, collected)]
     assert len(known) > 3
     page = markdown.render("tiny", folder)
-    assert sorted(re.findall(r"!\[.*\]\(tiny/(\w+)\.svg\)", page)) == sorted(known)
+    assert sorted(re.findall(r"!\[[^]]*\]\(tiny/(\w+)\.svg\)", page)) == sorted(known)
 
 
 def test_names_of_machines_stay_at_home(folder):
@@ -81,7 +82,7 @@ def test_what_it_says_of_masked_robustness():
 
 def test_limits_are_told(folder):
     page = markdown.render("tiny", folder)
-    assert "OON: 1 epoch of training (the paper: 25); accuracy on validation images 75.0 %." in (
+    assert "1 epoch of training (the paper: 25). Accuracy on validation images: OON 75.0 %." in (
         page
     )
     assert "Of the standard attacks " in page
@@ -98,7 +99,7 @@ def test_limits_are_told(folder):
 
 def test_an_attack_is_not_missed_where_it_has_no_norm(folder, monkeypatch):
     """Carlini and Wagner's attack is of L2."""
-    monkeypatch.setitem(markdown.PRESETS, "standard", [*markdown.PRESETS["standard"], "cw"])
+    monkeypatch.setitem(PRESETS, "standard", [*PRESETS["standard"], "cw"])
     assert "cw" not in _missing(markdown.render("tiny", folder))
     attacks = pd.read_csv(folder / "attacks.csv")
     attacks.assign(norm="l2").to_csv(folder / "attacks.csv", index=False)
@@ -109,26 +110,73 @@ def _missing(page: str) -> str:
     return re.search("Of the standard attacks (.*) did not run", page)[1]
 
 
-def test_questions_stand_next_to_what_the_paper_says(folder):
-    short = markdown.render("tiny", folder).split("## What ran")[0]
-    asked = {"Are models with an ODE more robust?": "models"}
-    asked |= {"Does a larger tolerance protect?": "tolerances"}
-    asked |= {"Which part of the dynamics is to blame?": "responsible"}
-    for question, table in asked.items():
-        known = len(pd.read_csv(folder / f"{table}.csv")) > 0
-        said = rf"\*\*{re.escape(question)}\*\* \*The paper: .+\.\*\n\n- "
-        assert bool(re.search(said, short)) == known
-    assert "**Is what the paper's protocol shows real?**\n\n- " in short
-    manifest = folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"mnist"', "null"))
-    assert "The paper:" not in markdown.render("tiny", folder).split("## What ran")[0]
+def test_the_first_screen_answers_the_three_claims(folder):
+    page = markdown.render("tiny", folder)
+    first = page.split("## Verdicts at a glance")[0]
+    found = summary.claims(markdown.read_tables(folder))
+    assert len(found) == 3
+    rows = [line.strip("| ").split(" | ") for line in first.splitlines() if line.startswith("|")]
+    assert rows[0] == [claim.question for claim in found]
+    assert rows[2] == [f"The paper says: {claim.paper}" for claim in found]
+    assert rows[-2] == [f"**{claim.answer}**" for claim in found]
+    for claim, said in zip(found, rows[-1], strict=True):
+        assert said.endswith(claim.how_sure)
+        assert said.startswith(claim.sure.capitalize()) == (claim.sure != "not measured")
+    assert first.count("\n") < 20
+
+
+def test_the_small_figures_stand_above_the_answers(folder):
+    first = markdown.render("tiny", folder).split("## Verdicts at a glance")[0]
+    drawn = [claim.figure for claim in summary.claims(markdown.read_tables(folder)) if claim.figure]
+    assert re.findall(r"!\[[^]]+\]\(tiny/(\w+)\.svg\)", first) == drawn
+
+
+def test_the_grid_has_the_settings_that_say_something(folder):
+    """And only these; the others are counted in one line."""
+    verdicts = pd.read_csv(folder / "verdicts.csv")
+    known = [
+        field
+        for grid in panels.grid(markdown.read_tables(folder))
+        for row in grid.rows
+        for field in row.fields
+        if field is not None
+    ]
+    glance = _part(markdown.render("tiny", folder), "Verdicts at a glance")
+    signs = "".join(panels.SIGNS.values())
+    shown = re.findall(rf"\| ([{re.escape(signs)}] \d+ %)", glance)
+    expected = [f"{field.sign} {field.strongest}" for field in known if field.says_something]
+    assert sorted(shown) == sorted(expected)
+    silent = len(verdicts) - len(expected)
+    assert bool(silent) == ("Left out: " in glance or "no setting" in glance)
+
+
+def test_a_grid_without_anything_to_say_is_one_line(folder):
+    verdicts = pd.read_csv(folder / "verdicts.csv")
+    verdicts.assign(verdict="broken", procedure="shows", because="broken").to_csv(
+        folder / "verdicts.csv", index=False
+    )
+    glance = _part(markdown.render("tiny", folder), "Verdicts at a glance")
+    assert "in no setting is there robustness to speak of" in glance
+    assert "|" not in glance
+
+
+def test_evidence_follows_by_topic(folder):
+    """Limits first; each topic once, in the order of the report."""
+    titles = re.findall("^## (.*)$", markdown.render("tiny", folder), re.MULTILINE)
+    assert titles[:2] == ["Verdicts at a glance", "Limits of this run"]
+    assert titles[2:] == [title for title in markdown._SECTIONS if title in titles]
+    assert {"Verdicts", "Clean images", "What ran", "References"} <= {*titles}
 
 
 def test_what_has_nothing_behind_it_is_said_first(folder):
     clean = pd.read_csv(folder / "clean.csv")
     clean.assign(correct=0, accuracy=0.0).to_csv(folder / "clean.csv", index=False)
-    short = markdown.render("tiny", folder).split("## In short\n\n")[1]
-    assert re.match(r"- \w+ on toy classifies no image correctly", short)
+    found = _part(markdown.render("tiny", folder), "Limits of this run")
+    assert re.match(r"\s*- \w+ on toy classifies no image correctly", found)
+
+
+def _part(page: str, title: str) -> str:
+    return page.split(f"## {title}\n")[1].split("\n## ")[0]
 
 
 def test_names_are_texts_whatever_they_look_like(folder):
@@ -140,9 +188,10 @@ def test_names_are_texts_whatever_they_look_like(folder):
     assert markdown.render("tiny", folder) == page.replace("OON", "None").replace("RES", "inf")
 
 
-def test_long_tables_are_folded_up(folder, monkeypatch):
+def test_long_tables_are_collapsed(folder, monkeypatch):
+    monkeypatch.setattr(markdown, "_ROWS_TO_SHOW", 100)
     assert "<details>" not in markdown.render("tiny", folder)
     monkeypatch.setattr(markdown, "_ROWS_TO_SHOW", 1)
     page = markdown.render("tiny", folder)
     assert page.count("<details>\n<summary>") == page.count("\n\n</details>") > 1
-    assert re.search(r"<summary>Verdicts: [^<]*\(\d+ rows\)</summary>\n\n\|", page)
+    assert re.search(r"\n\nVerdicts: .*\n\n<details>\n<summary>The table \(\d+ rows\)", page)

@@ -1,5 +1,6 @@
 """Generated pages are what their files make, and the README says what their tables say."""
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -8,17 +9,20 @@ import pandas as pd
 import pytest
 
 import performance_page
+import readme_answers
 from node_robustness.figures import catalogue as figures
-from node_robustness.report import markdown
+from node_robustness.report import markdown, summary
 from node_robustness.tables import catalogue as tables
 
 ROOT = Path(__file__).parents[3]
-PAGES = sorted((ROOT / "docs/results").glob("*.md"))
+PAGES = [ROOT / f"docs/results/{name}.md" for name in readme_answers.PAGES]
+PAGES = [page for page in PAGES if page.exists()]
 PICTURES = sorted((ROOT / "docs").rglob("*.svg"))
 
 
-def test_mnist_is_among_them():
-    assert "mnist" in {page.stem for page in PAGES}
+def test_these_are_all_pages_and_mnist_is_the_first():
+    assert set(PAGES) == set((ROOT / "docs/results").glob("*.md"))
+    assert PAGES[0].stem == "mnist"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
@@ -51,50 +55,55 @@ def test_every_picture_is_a_drawing(picture):
     assert len(list(drawing.iter())) > 20
 
 
-def table(name):
-    return pd.read_csv(ROOT / f"docs/results/mnist/{name}.csv")
+def test_the_readme_has_the_answers_of_the_pages():
+    """Each claim once: its answer, its small figure and how sure it is, from one page."""
+    readme = readme_answers.README.read_text(encoding="utf-8")
+    assert readme == readme_answers.render(readme), "run make docs"
+    answers = readme.partition(readme_answers.BEGIN)[2].partition(readme_answers.END)[0]
+    for key in ("models", "tolerances", "dynamics"):
+        known = [found[key] for page in PAGES if (found := claims(page))[key].sure in SURE]
+        claim = known[0] if known else claims(PAGES[0])[key]
+        assert answers.count(claim.question) == 1
+        assert f"**{claim.answer}**" in answers
+        assert claim.how_sure in answers
+    figures_shown = re.findall(r"\]\(docs/results/(\w+)/(\w+)\.svg\)", answers)
+    for page, name in figures_shown:
+        assert (ROOT / f"docs/results/{page}/{name}.svg").is_file()
+    assert {"claim_models", "claim_tolerances"} <= {name for _, name in figures_shown}
 
 
-def test_the_readme_says_what_the_tables_of_mnist_say():
-    """Its three findings, with every percentage, change and count."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    answer = " ".join(readme.partition("## The answer on MNIST\n")[2].partition("\n## ")[0].split())
-    models, tolerances, verdicts = (table(name) for name in ("models", "tolerances", "verdicts"))
-    claims = models[models.paper_claim.notna()]
-    oon, mix = (claims[claims.model == name] for name in ("OON", "MIX"))
-    assert not (models.strongest_claim == "more").any()
-    assert not {"more", "less"} & {*mix.paper_claim, *mix.strongest_claim}
-    assert not (oon.paper_claim == "less").any()
-    less = oon[oon.strongest_claim == "less"]
-    worst = less.loc[less.strongest.idxmin()]
-    phrases = [
-        f"more robust than RES in {(oon.paper_claim == 'more').sum()} of {len(oon)} settings",
-        f"less robust in {len(less)} ({worst.strongest_robust:.1%} against "
-        f"{worst.strongest_reference:.1%} at worst)",
-    ]
-    largest = tolerances.loc[tolerances.paper.idxmax()]
-    claim = tolerances.claim.value_counts()
-    assert "real" not in claim
-    assert set(tolerances[tolerances.claim.isin(["masked", "reversed"])].model) == {"OON"}
-    assert largest.model == "OON"
-    phrases += [
-        f"up to {largest.paper * 100:+.1f} points for OON; the strongest attack shows "
-        f"{largest.strongest * 100:+.1f} points",
-        f"Of {len(tolerances)} settings the gain is real in none, masked gradient in "
-        f"{claim.masked}, and reversed in {claim.reversed}",
-    ]
-    verdict = verdicts.verdict.value_counts()
-    weak = (verdicts[verdicts.verdict == "undecided"].because == "attacks").sum()
-    assert "survives" not in verdict
-    phrases += [
-        f"leaves less than {0.1:.0%} in {verdict.broken} of {len(verdicts)} settings",
-        f"In {verdict.masked} the robustness is masked gradient, and {verdict.undecided} are "
-        f"undecided, {weak} of them only",
-    ]
-    phrases = [phrase.replace("%", " %").replace("-", "−") for phrase in phrases]
-    assert [phrase for phrase in phrases if phrase not in answer] == []
-    quoted = re.findall(r"[+−]?[\d.]+(?= %| points)", answer)
-    assert set(quoted) <= set(re.findall(r"[+−]?[\d.]+(?= %| points)", " ".join(phrases)))
+def test_of_pages_that_measured_a_claim_the_readme_takes_mnist_first():
+    """What a page did not measure comes from another."""
+    answers = readme_answers.README.read_text(encoding="utf-8").partition(readme_answers.BEGIN)[2]
+    mnist = claims(ROOT / "docs/results/mnist.md")
+    assert mnist["models"].answer in answers
+    assert mnist["tolerances"].answer in answers
+    if (ROOT / "docs/results/digits.md").exists():
+        assert mnist["dynamics"].sure == "not measured"
+        assert claims(ROOT / "docs/results/digits.md")["dynamics"].answer in answers
+
+
+def test_what_the_readme_says_of_the_networks_of_mnist():
+    readme = " ".join(readme_answers.README.read_text(encoding="utf-8").split())
+    training = pd.read_csv(ROOT / "docs/results/mnist/training.csv")
+    assert (training.epochs == 2).all()
+    assert (training.groupby("model").seed.nunique() == 2).all()
+    assert (
+        "on MNIST two of each model, with 64 filters and without dropout, for two epochs" in readme
+    )
+    models = json.loads((ROOT / "docs/results/mnist/manifest.json").read_text())["config"]["models"]
+    assert {(models[name]["filters"], models[name]["dropout"]) for name in set(training.model)} == {
+        (64, 0.0)
+    }
+
+
+SURE = ("shown", "in part", "not shown")
+
+
+def claims(page):
+    """The claims of a page by key."""
+    known = summary.claims(markdown.read_tables(page.with_suffix("")))
+    return {claim.key: claim for claim in known}
 
 
 def test_the_page_on_performance_is_what_the_benchmarks_measured():

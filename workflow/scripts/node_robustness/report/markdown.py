@@ -5,39 +5,47 @@ it. With the folder, `make docs` makes the page again after a change of its text
 in it can be traced to a table.
 """
 
-import html
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from node_robustness.config.methods import BUILT_IN, METHODS
-from node_robustness.config.presets import PRESETS
 from node_robustness.figures.catalogue import FIGURES, has_rows
 from node_robustness.figures.drawing import why_not_drawn_still
 from node_robustness.jobs.failures import sentences
-from node_robustness.report import answers, dynamics, findings
+from node_robustness.report import panels, summary
 from node_robustness.report import tables as report_tables
-from node_robustness.report.paper import CITATION, CLAIMS, EPOCHS, NO_SUCCESS_RATES, PRIOR_WORK
-from node_robustness.report.reservations import reservations
+from node_robustness.report.evidence import said
+from node_robustness.report.limits import limits
+from node_robustness.report.paper import NO_SUCCESS_RATES
+from node_robustness.report.phrases import counted
 from node_robustness.report.tables import Table
 from node_robustness.tables.catalogue import ON_PAGE, TABLES
-from node_robustness.verdict.verdicts import UNDECIDED
-from node_robustness.words import listed, percent
 
 # Entries of the manifest that name machines are not published.
 _PRIVATE = ("host", "hosts")
 # A longer table is collapsed.
-_ROWS_TO_SHOW = 40
+_ROWS_TO_SHOW = 15
+# The evidence, and the topics of which something is said in each section.
+_SECTIONS = {
+    "Verdicts": ("verdicts", "models", "tolerances"),
+    "Along the ODE": ("dynamics",),
+    "Success of the attacks": ("attacks",),
+    "Gradients": ("gradients",),
+    "Defences by tolerance": ("defences",),
+    "Clean images": (),
+    "What ran": (),
+    "References": ("references",),
+}
 # Of these columns an empty field is an empty text.
 _TEXTS = [
     *("experiment", "dataset", "model", "reference_model", "attack", "gradient"),
     *("reason", "because", "lacks", "level", "procedure", "claim", "paper_claim"),
-    *("strongest_claim", "norm"),
+    *("strongest_claim", "norm", "patch", "perturbation", "player"),
 ]
 _OTHER_THAN_MEDIANS = r"_(?:mean|q\d\d)$"
 
@@ -71,70 +79,160 @@ def render(name: str, folder: Path) -> str:
     Returns:
         The page as Markdown (GitHub's).
     """
-    tables = {table: _read(folder / f"{table}.csv") for table in ON_PAGE}
+    tables = read_tables(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     paper = manifest["config"]["experiments"][name]["paper"]
-    sections: dict[str, Callable[[], list[str]]] = {
-        "In short": lambda: [
-            *_list(reservations(tables, manifest["config"].get("datasets", {}))),
-            *_answers(tables, paper),
-        ],
-        "Limits of this run": lambda: _list(_limits(tables, manifest, paper)),
-        "What ran": lambda: [_manifest(name, manifest)],
-        "Clean images": lambda: [
-            "" if paper is None else _table(report_tables.papers_accuracy(tables["clean"], paper))
-        ],
-        "Success of the attacks": lambda: [
-            *_list(findings.sentences(tables["clean"], tables["attacks"])),
-            "" if paper is None else NO_SUCCESS_RATES,
-        ],
-        "Verdicts": list,
-        "Gradients": lambda: _list(findings.of_gradients(tables["audit"])),
-        "Defences by tolerance": lambda: _list(findings.of_detection(tables["detection"])),
-        "Along the ODE": lambda: _list(
-            dynamics.sentences(
-                *(tables[key] for key in ("trajectory_summary", "trajectories", "probes"))
-            )
-        ),
-        "Cost": lambda: [_table(report_tables.stages(manifest["stages"]))],
-        "Tables": lambda: [
-            *_list(
-                f"[{key}.csv]({name}/{key}.csv): {TABLES[key].holds} ({len(tables[key]):,} "
-                f"rows; {TABLES[key].level})"
-                for key in ON_PAGE
-            ),
-            "[files.md](../files.md) describes their columns.",
-        ],
-    }
     lines = [
         f"# {name}: results",
-        f"*Made by `snakemake docs/results/{name}.md` from the files in [{name}/]({name}/). No "
-        "number here was typed. Intervals are at 95 %.*",
+        *sentences("What was asked", lambda: [summary.asked(tables)]),
+        *sentences("The answers", lambda: [_claims(name, folder, tables)]),
+        "## Verdicts at a glance",
+        *sentences("The grid of verdicts", lambda: _glance(tables)),
+        "## Limits of this run",
+        *_list(sentences("What limits the run", lambda: limits(tables, manifest, paper))),
+        f"`snakemake docs/results/{name}.md` made this page from the files in [{name}/]({name}/): "
+        "no number was typed. Intervals are at 95 %. Every table and figure says of what it "
+        "speaks, its [level](../verdict.md#levels-of-inference).",
     ]
-    for title, make in sections.items():
-        parts = [
-            *sentences(f"The section {title}", make),
-            *(
-                _table(report_tables.show(key, tables))
-                for key, view in report_tables.VIEWS.items()
-                if view.page_section == title
-            ),
-            *_figures(name, folder, tables, title),
+    for title in _SECTIONS:
+        evidence = _evidence(title, name, folder, tables, manifest, paper)
+        if evidence:
+            lines += [f"## {title}", *evidence]
+    return "\n\n".join(lines) + "\n"
+
+
+def _claims(name: str, folder: Path, tables: Mapping[str, pd.DataFrame]) -> str:
+    """The three claims next to each other: a column each."""
+    found = summary.claims(tables)
+    rows = [
+        [f"The paper says: {claim.paper}" for claim in found],
+        [_small_figure(name, folder, claim) for claim in found],
+        [f"**{claim.answer}**" for claim in found],
+        [_how_sure(claim) for claim in found],
+    ]
+    return grid([claim.question for claim in found], [row for row in rows if any(row)])
+
+
+def _small_figure(name: str, folder: Path, claim: summary.Claim) -> str:
+    if claim.figure is None:
+        return ""
+    missing = why_not_drawn_still(folder / f"{claim.figure}.svg")
+    return missing or f"![{claim.alt}]({name}/{claim.figure}.svg)"
+
+
+def _how_sure(claim: summary.Claim) -> str:
+    measured = claim.answer != summary.NOT_MEASURED
+    return f"{claim.sure.capitalize()}. {claim.how_sure}" if measured else claim.how_sure
+
+
+def _glance(tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The verdicts as a table a dataset, without rows and columns that say nothing."""
+    found = []
+    for verdicts in panels.grid(tables):
+        rows = [row for row in verdicts.rows if any(map(_says_something, row.fields))]
+        columns = [
+            column
+            for column in range(len(verdicts.columns))
+            if any(_says_something(row.fields[column]) for row in rows)
         ]
-        own = [part for part in parts if part]
-        if own:
-            lines += [f"## {title}", *own]
-    lines += [
-        "## References",
-        *_list(
-            [
-                f"The paper: {CITATION}",
-                *(f"{work} {finding}" for work, finding in PRIOR_WORK.items()),
-                "How the results here relate to these: [verdict.md](../verdict.md#prior-work).",
+        found.append(_legend(verdicts))
+        if rows:
+            header = ["Model", "τ", *(verdicts.columns[column] for column in columns)]
+            lines = [
+                [row.model, row.tolerance, *(_sign(row.fields[column]) for column in columns)]
+                for row in rows
             ]
+            found.append(grid(header, lines))
+    return found
+
+
+def _says_something(field: panels.Field | None) -> bool:
+    return field is not None and field.says_something
+
+
+def _sign(field: panels.Field | None) -> str:
+    return f"{field.sign} {field.strongest}" if field and field.says_something else ""
+
+
+def _legend(grid: panels.Grid) -> str:
+    """What the signs mean, and what is left out."""
+    known = [field for row in grid.rows for field in row.fields if field is not None]
+    shown = [field for field in known if field.says_something]
+    silent = len(known) - len(shown)
+    left_out = (
+        "even the paper's procedure leaves hardly anything, or the network is not accurate "
+        "without an attack"
+    )
+    if not shown:
+        return f"**{grid.dataset}**: in no setting is there robustness to speak of ({left_out})."
+    verdicts = {field.verdict for field in shown}
+    signs = [
+        f"{sign}\u00a0{verdict}" for verdict, sign in panels.SIGNS.items() if verdict in verdicts
+    ]
+    legend = (
+        f"**{grid.dataset}**: the [verdict](../verdict.md#verdicts) and the robust accuracy under "
+        f"the strongest attack. {', '.join(signs)}."
+    )
+    if silent:
+        legend += f" Left out: {silent} of {counted(len(known), 'setting')} ({left_out})."
+    return legend
+
+
+def _evidence(
+    title: str,
+    name: str,
+    folder: Path,
+    tables: Mapping[str, pd.DataFrame],
+    manifest: Mapping[str, Any],
+    paper: str | None,
+) -> list[str]:
+    """What a section has to show: sentences, figures and tables."""
+    parts = [
+        *_list(
+            sentences(
+                f"The text of the section {title}",
+                lambda: [sentence for key in _SECTIONS[title] for sentence in said(key, tables)],
+            )
+        ),
+        *_figures(name, folder, tables, title),
+        *(
+            _table(report_tables.show(table, tables))
+            for table, view in report_tables.VIEWS.items()
+            if view.page_section == title
         ),
     ]
-    return "\n\n".join(lines) + "\n"
+    if title == "Verdicts":
+        parts += _figures(name, folder, tables, "In short")
+    if title == "Clean images" and paper is not None:
+        parts.insert(0, _table(report_tables.papers_accuracy(tables["clean"], paper)))
+    if title == "Success of the attacks" and paper is not None:
+        parts.append(NO_SUCCESS_RATES)
+    if title == "What ran":
+        parts = [
+            _manifest(name, manifest),
+            *parts,
+            _table(report_tables.stages(manifest["stages"])),
+            *_files(name, tables),
+        ]
+    if title == "References":
+        parts.append(
+            "How the results here relate to these: [verdict.md](../verdict.md#prior-work)."
+        )
+    return [part for part in parts if part]
+
+
+def _files(name: str, tables: Mapping[str, pd.DataFrame]) -> list[str]:
+    rows = [
+        [
+            f"[{key}.csv]({name}/{key}.csv)",
+            TABLES[key].holds,
+            f"{len(tables[key]):,}",
+            str(TABLES[key].level),
+        ]
+        for key in ON_PAGE
+    ]
+    caption = "The tables behind this page; docs/files.md describes their columns."
+    return [_table(Table(caption, ["File", "What it holds", "Rows", "Level"], rows))]
 
 
 def _thin(path: Path, copy: Path) -> None:
@@ -143,92 +241,17 @@ def _thin(path: Path, copy: Path) -> None:
     kept.to_csv(copy, index=False, float_format="%.4g", lineterminator="\n")
 
 
+def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Read the tables of a page, as they were before they were written."""
+    return {table: _read(folder / f"{table}.csv") for table in ON_PAGE}
+
+
 def _read(path: Path) -> pd.DataFrame:
     # Names are texts, whatever they look like: a model may be called None or inf.
     names = dict.fromkeys(_TEXTS, str)
     frame = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
     texts = frame.columns.intersection(_TEXTS)
     return frame.fillna(dict.fromkeys(texts, ""))
-
-
-def _answers(tables: Mapping[str, pd.DataFrame], paper: str | None) -> list[str]:
-    """What holds, question by question, each after what the paper says."""
-    verdicts = tables["verdicts"]
-    if verdicts.empty:
-        return _list(answers.answers(verdicts, tables["models"], tables["tolerances"]))
-    questions = {
-        "Are models with an ODE more robust?": ("models", answers.of_models(tables["models"])),
-        "Does a larger tolerance protect?": (
-            "tolerances",
-            answers.of_tolerances(tables["tolerances"]),
-        ),
-        "Is what the paper's protocol shows real?": (
-            None,
-            [
-                *answers.of_obstacles(verdicts),
-                *answers.of_robustness(verdicts),
-                *answers.undecided(verdicts),
-            ],
-        ),
-        "Which part of the dynamics is to blame?": (
-            "dynamics",
-            dynamics.responsible(tables["trajectory_summary"]),
-        ),
-    }
-    found = []
-    for question, (claim, known) in questions.items():
-        if known:
-            said = "" if paper is None or claim is None else f" *The paper: {CLAIMS[claim]}*"
-            found += [f"**{question}**{said}", *_list(known)]
-    return found
-
-
-def _limits(
-    tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any], paper: str | None
-) -> list[str]:
-    """What the run was too small for."""
-    clean, training, attacks = (tables[key] for key in ("clean", "training", "attacks"))
-    seeds = clean.groupby("model").seed.nunique()
-    limits = [
-        f"{clean.n.max():,} test images were attacked, of {listed(_seeds(seeds))}.",
-    ]
-    for (model, epochs), own in training.groupby(["model", "epochs"], sort=False):
-        theirs = "" if paper is None else f" (the paper: {EPOCHS[paper]})"
-        accuracy = listed([percent(value) for value in own.validation_accuracy])
-        limits.append(
-            f"{model}: {epochs} {'epoch' if epochs == 1 else 'epochs'} of training{theirs}; "
-            f"accuracy on validation images {accuracy}."
-        )
-    missing = [
-        attack
-        for attack in PRESETS["standard"]
-        if attack not in set(attacks.attack) and set(attacks.norm) & set(_norms(attack))
-    ]
-    if missing:
-        limits.append(
-            f"Of the standard attacks {listed(missing)} did not run: an attacker with more time "
-            "may leave less."
-        )
-    undecided = (tables["verdicts"].verdict == UNDECIDED).sum()
-    if undecided:
-        limits.append(f"{undecided} of {len(tables['verdicts'])} settings are undecided.")
-    if manifest["device"].startswith("cpu"):
-        limits.append(f"It ran on {manifest['device']} with {manifest['threads']} processors.")
-    # What is to be known of tables that another version made and that were converted.
-    return [*limits, *manifest.get("notes", [])]
-
-
-def _norms(attack: str) -> tuple[str, ...]:
-    """Those that a built-in attack knows."""
-    settings = BUILT_IN[attack]
-    return METHODS[settings["method"]].model_validate(settings).norms
-
-
-def _seeds(seeds: "pd.Series[int]") -> list[str]:
-    return [
-        f"{number} {'network' if number == 1 else 'networks'} {model}"
-        for model, number in seeds.items()
-    ]
 
 
 def _manifest(name: str, manifest: Mapping[str, Any]) -> str:
@@ -247,9 +270,9 @@ def _figures(
     """The figures of a section, or why one could not be drawn."""
     return [
         why_not_drawn_still(folder / f"{figure}.svg")
-        or f"![{entry.shows}]({name}/{figure}.svg)\n\n*{entry.level.sentence}*"
+        or f"![{entry.shows}]({name}/{figure}.svg)\n\n*{entry.shows} Level: {entry.level}.*"
         for figure, entry in FIGURES.items()
-        if entry.page_section == section and has_rows(figure, tables)
+        if entry.page_section == section and entry.section != "summary" and has_rows(figure, tables)
     ]
 
 
@@ -263,14 +286,19 @@ def _table(table: Table) -> str:
         return table.caption
     if not table.rows:
         return ""
-    lines = [table.header, ["---"] * len(table.header), *table.rows]
-    rows = "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
+    rows = grid(table.header, table.rows)
+    if len(table.rows) > _ROWS_TO_SHOW:
+        summed = f"<summary>The table ({len(table.rows):,} rows)</summary>"
+        rows = f"<details>\n{summed}\n\n{rows}\n\n</details>"
+    return f"{table.caption}\n\n{rows}"
+
+
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for row in [header, ["---"] * len(header), *rows]
     )
-    if len(table.rows) <= _ROWS_TO_SHOW:
-        return f"{table.caption}\n\n{rows}"
-    summary = f"{html.escape(table.caption)} ({len(table.rows)} rows)"
-    return f"<details>\n<summary>{summary}</summary>\n\n{rows}\n\n</details>"
 
 
 if __name__ == "__main__":

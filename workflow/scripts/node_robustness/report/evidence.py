@@ -1,0 +1,40 @@
+"""What is said of each topic of the report, in sentences computed from the tables."""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+from node_robustness.report import answers, dynamics, findings
+from node_robustness.report.paper import CITATION, PRIOR_WORK
+
+Tables = Mapping[str, pd.DataFrame]
+
+_SAID: Mapping[str, Callable[[Tables], list[str]]] = {
+    "verdicts": lambda tables: [
+        *answers.of_obstacles(tables["verdicts"]),
+        *answers.of_robustness(tables["verdicts"]),
+        *answers.undecided(tables["verdicts"]),
+    ],
+    "models": lambda tables: answers.of_models(tables["models"]),
+    "tolerances": lambda tables: answers.of_tolerances(tables["tolerances"]),
+    "dynamics": lambda tables: dynamics.sentences(
+        *(tables[name] for name in ("trajectory_summary", "trajectories", "probes"))
+    ),
+    "attacks": lambda tables: findings.sentences(tables["clean"], tables["attacks"]),
+    "gradients": lambda tables: findings.of_gradients(tables["audit"]),
+    "defences": lambda tables: findings.of_detection(tables["detection"]),
+    "references": lambda tables: [
+        f"The paper: {CITATION}",
+        *(f"{work} {finding}" for work, finding in PRIOR_WORK.items()),
+    ],
+}
+
+
+def said(topic: str, tables: Tables) -> list[str]:
+    """Say what a run shows on a topic.
+
+    Args:
+        topic: One of `topics.TOPICS`.
+        tables: The tables of the experiment by name.
+    """
+    return _SAID[topic](tables) if topic in _SAID else []
