@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from node_robustness.models.classifier import Classifier, Spec
+from node_robustness.ode.parts import spread
 
 
 class LinearField(nn.Module):
@@ -18,6 +19,13 @@ class LinearField(nn.Module):
 
     def bind(self, like: Tensor):
         return self
+
+
+class RisingField(LinearField):
+    """h' = 3 t^2 A h."""
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        return 3 * spread(t.expand(len(h)) ** 2, h) * super().forward(t, h)
 
 
 class Cue(nn.Module):
@@ -56,6 +64,18 @@ class IntoChannelZero(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, torch.zeros_like(x), torch.zeros_like(x)], dim=1)
+
+
+class ReadLinearly(nn.Module):
+    """Class 1 if a linear function of the state is above 0, else class 0."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, h: Tensor) -> Tensor:
+        evidence = (h.flatten(1) * self.weight).sum(1)
+        return torch.stack([-evidence, evidence], dim=1)
 
 
 class ReadChannelOne(nn.Module):

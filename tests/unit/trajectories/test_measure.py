@@ -16,10 +16,12 @@ from node_robustness.perturbations.noise import noise_like
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from node_robustness.trajectories import layout, measure, writer
+from node_robustness.trajectories.decision import margins
 from node_robustness.trajectories.measure import FollowedImages, Measurement, Selection
 from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.reader import open_trajectory
 from node_robustness.trajectories.runs import grid
+from node_robustness.trajectories.strengthen import strengthen
 
 pytestmark = pytest.mark.numerical
 
@@ -179,6 +181,47 @@ def test_expensive_measurements_are_of_the_first_images(case):
     assert (found["causal/repaired"][~tested] == -1).all()
     assert (found["causal/repaired"][tested] != -1).any(1).all()
     assert np.isfinite(found["causal/channels"]).all()
+
+
+def test_shares_are_of_the_strong_example_and_two_controls(case):
+    path, _, model, images, _ = case
+    found = everything(path)
+    model, norm = model.at(tolerance=1e-2), Norm("linf")
+    decided = torch.from_numpy(images.decided)
+    with torch.no_grad():
+        own = margins(model(images.clean)[None], decided)[:, 0]
+    strong = strengthen(
+        model, images.clean, images.attacked, decided, norm, 0.3, steps=4, batch_size=N
+    )
+    np.testing.assert_array_equal(found["strong/success"], strong.success)
+    assert (found["strong/margin"] <= found["attack/margin/head"][:, -1] + 1e-4).all()
+    assert found["strong/perturbation_linf"].max() <= 0.3 * (1 + 1e-6)
+    streams = Streams.of(5, images.index.tolist(), "trajectory shares noise")
+    change = (strong.images - images.clean).roll(-1, 0)
+    perturbed = {
+        "strong": strong.images,
+        "noise": noise_like(norm, images.clean, strong.images, streams),
+        "swapped": (images.clean + change).clamp(0, 1),
+    }
+    np.testing.assert_allclose(found["shares/margin"], own, rtol=1e-3, atol=1e-4)
+    for name, moved in perturbed.items():
+        with torch.no_grad():
+            loss = own - margins(model(moved)[None], decided)[:, 0]
+        np.testing.assert_allclose(found[f"shares/{name}/loss"], loss, rtol=1e-3, atol=1e-3)
+        total = found[f"shares/{name}/start"] + found[f"shares/{name}/parts"].sum(1)
+        error = found[f"shares/{name}/error"]
+        np.testing.assert_allclose(total - found[f"shares/{name}/loss"], error, atol=1e-5)
+    np.testing.assert_allclose(found["shares/ends"], np.linspace(0, 1, 4))
+
+
+@pytest.mark.parametrize("body", ["ode", "residual"])
+def test_one_image_has_no_other_image_to_swap_with(tmp_path, body):
+    measured(tmp_path / "one.h5", body, n=1)
+    found = everything(tmp_path / "one.h5")
+    for value in ("start", "parts", "loss", "error"):
+        assert np.isnan(found[f"shares/swapped/{value}"]).all()
+        for name in ("strong", "noise"):
+            assert np.isfinite(found[f"shares/{name}/{value}"]).all()
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])
