@@ -39,7 +39,10 @@ def _answers() -> str:
         f"![{claim.alt}](docs/results/{page}/{claim.figure}.svg)" if claim.figure else ""
         for page, claim in found.values()
     ]
-    sure = [f"[{page}](docs/results/{page}.md): {claim.how_sure}" for page, claim in found.values()]
+    sure = [
+        f"[{page}](docs/results/{page}.md): {markdown.how_sure(claim)}"
+        for page, claim in found.values()
+    ]
     return markdown.grid(
         [claim.question for _, claim in found.values()],
         [pictures, [f"**{claim.answer}**" for _, claim in found.values()], sure],

@@ -108,7 +108,7 @@ def _claims(name: str, folder: Path, tables: Mapping[str, pd.DataFrame]) -> str:
         [f"The paper says: {claim.paper}" for claim in found],
         [_small_figure(name, folder, claim) for claim in found],
         [f"**{claim.answer}**" for claim in found],
-        [_how_sure(claim) for claim in found],
+        [how_sure(claim) for claim in found],
     ]
     return grid([claim.question for claim in found], [row for row in rows if any(row)])
 
@@ -120,7 +120,8 @@ def _small_figure(name: str, folder: Path, claim: summary.Claim) -> str:
     return missing or f"![{claim.alt}]({name}/{claim.figure}.svg)"
 
 
-def _how_sure(claim: summary.Claim) -> str:
+def how_sure(claim: summary.Claim) -> str:
+    """How sure the answer to a claim is, and on what it rests."""
     measured = claim.answer != summary.NOT_MEASURED
     return f"{claim.sure.capitalize()}. {claim.how_sure}" if measured else claim.how_sure
 
