@@ -253,7 +253,7 @@ class Measurement:
             "strong/perturbation_l2": stronger.l2[own],
         }
         streams = Streams.of(self.seed, images.index[rows].tolist(), "trajectory shares noise")
-        swapped = clean + stronger.images[after] - some_clean[after]
+        swapped = clean + (stronger.images[after] - some_clean[after])
         shared = {
             "strong": strong,
             "noise": noise_like(self.norm, clean, strong, streams),

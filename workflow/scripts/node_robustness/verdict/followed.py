@@ -73,9 +73,9 @@ class Followed:
     def of(self, player: Player, perturbation: str, among: Bools) -> tuple[Floats, Floats]:
         """The shares of a player and the losses, of the misled images among some."""
         rows = self.misled & among
-        shares = self.shares[perturbation][rows]
-        own = shares[:, 0] if player is START else shares[:, 1 + player.first : 1 + player.stop]
-        return own.reshape(len(own), -1).sum(axis=1), self.losses[perturbation][rows]
+        first, stop = (0, 1) if player is START else (1 + player.first, 1 + player.stop)
+        own = self.shares[perturbation][rows, first:stop].sum(axis=1)
+        return own, self.losses[perturbation][rows]
 
     def times(self, player: Player) -> tuple[float, float]:
         """Where a player begins and ends in t."""
