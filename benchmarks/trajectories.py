@@ -27,14 +27,18 @@ from node_robustness.trajectories import writer
 from node_robustness.trajectories.causal import find_causes, flow_of, intervals
 from node_robustness.trajectories.decision import margins
 from node_robustness.trajectories.distances import distances
+from node_robustness.trajectories.layout import SHARED
 from node_robustness.trajectories.measure import FollowedImages, Measurement, Selection
 from node_robustness.trajectories.runs import follow, grid
+from node_robustness.trajectories.shares import shares, solve_margins
 
 TIMES = grid(51)
 EPSILON = 0.3
 STRENGTHEN = 20
 BATCH = 100
 CAUSAL_IMAGES = 100
+SHARED_IMAGES = 100
+PARTS = tuple(k / 10 for k in range(11))
 
 
 def seconds(function: Callable[[], object]) -> tuple[float, float]:
@@ -66,7 +70,7 @@ def followed(model: classifier.Classifier, clean: Tensor, moved: Tensor) -> None
 
 
 def whole(model: classifier.Classifier, clean: Tensor, moved: Tensor, growth: int) -> None:
-    """A trajectory.h5 as a run writes it, but for probes and the causal test."""
+    """A trajectory.h5 as a run writes it, but for probes and the patches."""
     n = len(clean)
     success = np.ones(n, bool)
     zeros = np.zeros(n, np.int64)
@@ -92,6 +96,15 @@ def whole(model: classifier.Classifier, clean: Tensor, moved: Tensor, growth: in
         tool.record(images, choice, written)
 
 
+def share_out(model: classifier.Classifier, clean: Tensor, moved: Tensor) -> None:
+    """The shares of ten parts in the loss of margin by as many perturbations as a run has."""
+    with torch.no_grad():
+        decided = model(clean).argmax(1)
+    before = solve_margins(model, clean, decided)
+    for _ in SHARED:
+        shares(model, before, solve_margins(model, moved, decided), decided, PARTS)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -103,8 +116,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    found = nets.load(arguments.data, arguments.images, ["MIX"], torch.device("cpu"))
-    model = found.models["MIX"].at(tolerance=arguments.tolerance)
+    found = nets.load(arguments.data, arguments.images, ["MIX", "OON"], torch.device("cpu"))
+    model, other = (found.models[name].at(tolerance=arguments.tolerance) for name in found.models)
     # The digits are fewer than a thousand.
     clean = found.images.repeat(-(-arguments.images // len(found.images)), 1, 1, 1)
     clean = clean[: arguments.images].contiguous()
@@ -133,6 +146,10 @@ def main() -> None:
             flow = flow_of(model, parts)
             what = f"causal test of {len(intervals(flow.ends))} intervals, {len(some[0])} images"
             row(what, partial(find_causes, model, flow, *some))
+        some = clean[:SHARED_IMAGES], moved[:SHARED_IMAGES]
+        for name, own in (("MIX", model), ("OON", other)):
+            what = f"shares of {len(PARTS) - 1} parts, {len(SHARED)} perturbations, {name}"
+            row(f"{what}, {len(some[0])} images", partial(share_out, own, *some))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\npeak memory of the process: {peak:.0f} MB")
 

@@ -1,1 +1,1 @@
-"""Perturbations along the hidden state, and which part of the dynamics is responsible."""
+"""Perturbations along the hidden state, and where the margin of a decision is lost."""
