@@ -44,7 +44,7 @@ from node_robustness.trajectories.decision import margins
 from node_robustness.trajectories.runs import body_of
 
 QUADRATURE = 16
-"""Gauss-Legendre nodes along the diagonal."""
+"""Gauss-Legendre nodes along the diagonal; docs/trajectories.md has the error by their number."""
 
 # Bytes that the graph of a batch may take, and tensors of the size of a state that an evaluation of
 # the dynamics adds to it.
