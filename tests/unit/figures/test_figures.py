@@ -18,7 +18,7 @@ from node_robustness.figures import verdicts as drawn_verdicts
 from node_robustness.figures.drawing import draw_still, render, save_drawing
 from node_robustness.figures.images import single_pages
 from node_robustness.figures.style import by_papers_method
-from node_robustness.report import answers
+from node_robustness.report import overviews
 from node_robustness.tables.examples import as_shown, example_table, picture
 from node_robustness.tables.image_pages import image_pages
 from node_robustness.verdict.verdicts import UNDECIDED, VERDICTS
@@ -130,7 +130,7 @@ def test_an_undecided_field_says_why(verdict_charts, tmp_path):
     save_drawing(render(verdict_charts["verdicts"]), *paths)
     texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
     reasons = drawn_verdicts._BECAUSE
-    assert reasons.keys() == answers._BECAUSE.keys()
+    assert reasons.keys() == overviews.BECAUSE.keys()
     assert len([text for text in texts if text in reasons.values()]) == texts.count("?")
 
 

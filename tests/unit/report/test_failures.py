@@ -24,7 +24,7 @@ from node_robustness.figures.drawing import (
 )
 from node_robustness.figures.experiment import of_experiment
 from node_robustness.jobs.failures import attempt
-from node_robustness.report import answers, markdown
+from node_robustness.report import evidence, markdown
 from node_robustness.report import html as report_page
 from node_robustness.report import tables as report_tables
 from samples import MANIFEST, measured_report, tiny_tables
@@ -102,8 +102,8 @@ def test_a_very_large_figure_has_fewer_pixels_a_point(monkeypatch):
 def test_the_report_goes_on(tmp_path, monkeypatch):
     tables, charts = measured_report()
     failed = draw("The figure clean", broken).spec
-    monkeypatch.setattr(report_page, "answers", broken)
-    monkeypatch.setattr(report_page.findings, "sentences", broken)
+    monkeypatch.setattr(report_page, "obstacles", broken)
+    monkeypatch.setattr(report_page.findings, "cautions", broken)
     monkeypatch.setattr(report_page.dynamics, "sentences", broken)
     changes = replace(report_tables.VIEWS["changes"], rows=broken)
     monkeypatch.setitem(report_tables.VIEWS, "changes", changes)
@@ -133,10 +133,10 @@ def test_the_page_of_results_goes_on(folder, monkeypatch):
     whole = markdown.render("tiny", folder)
     assert "could not be made" not in whole
     save_still(draw("The figure nfe", broken).svg, folder / "nfe.svg")
-    monkeypatch.setattr(answers, "undecided", broken)
+    monkeypatch.setattr(evidence, "obstacles", broken)
     page = markdown.render("tiny", folder)
     assert f"\n\nThe figure nfe {WHY}" in page
-    assert f"\n\nThe section In short {WHY}" in page
+    assert f"\n\n- The text of the section Verdicts {WHY}" in page
     assert page.count("](tiny/") >= whole.count("](tiny/") - 2
     assert set(page.split("\n## ")[3:]) - set(whole.split("\n## ")[3:]) != set()
     shutil.rmtree(folder)

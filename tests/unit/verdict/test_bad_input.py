@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 import samples
-from node_robustness.report.answers import answers
-from node_robustness.report.reservations import reservations
+from node_robustness.report.reservations import obstacles, reservations
 
 PLACES = [{"model": "RES", "tolerance": None}]
 PLACES += [{"model": "OON", "tolerance": tau} for tau in (0.01, 1.0)]
@@ -61,9 +60,8 @@ def write_attack(folder, n, left, attack, missed, **where):
 
 
 def opening(found):
-    """What a report says before anything else: its reservations, and the first answer."""
-    own = answers(found["verdicts"], found["models"], found["tolerances"])
-    return " ".join([*reservations(found, {}), own[0]])
+    """What a report says before anything else: its reservations, and of what nothing is known."""
+    return " ".join([*reservations(found, {}), *obstacles(found["verdicts"])])
 
 
 CASES = {

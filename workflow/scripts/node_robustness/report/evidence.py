@@ -4,25 +4,18 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from node_robustness.report import answers, dynamics, findings
+from node_robustness.report import dynamics, findings
 from node_robustness.report.paper import CITATION, PRIOR_WORK
+from node_robustness.report.reservations import obstacles
 
 Tables = Mapping[str, pd.DataFrame]
 
 _SAID: Mapping[str, Callable[[Tables], list[str]]] = {
-    "verdicts": lambda tables: [
-        *answers.of_obstacles(tables["verdicts"]),
-        *answers.of_robustness(tables["verdicts"]),
-        *answers.undecided(tables["verdicts"]),
-    ],
-    "models": lambda tables: answers.of_models(tables["models"]),
-    "tolerances": lambda tables: answers.of_tolerances(tables["tolerances"]),
+    "verdicts": lambda tables: obstacles(tables["verdicts"]),
     "dynamics": lambda tables: dynamics.sentences(
         *(tables[name] for name in ("trajectory_summary", "trajectories", "probes"))
     ),
-    "attacks": lambda tables: findings.sentences(tables["clean"], tables["attacks"]),
-    "gradients": lambda tables: findings.of_gradients(tables["audit"]),
-    "defences": lambda tables: findings.of_detection(tables["detection"]),
+    "attacks": lambda tables: findings.cautions(tables["attacks"]),
     "references": lambda tables: [
         f"The paper: {CITATION}",
         *(f"{work} {finding}" for work, finding in PRIOR_WORK.items()),

@@ -1,22 +1,21 @@
-"""What single attacks found, in plain sentences computed from the tables.
+"""What single attacks found: how often they succeed in one place and in another.
 
-Nothing here goes beyond the tables, and all of it is descriptive. A difference is called clear
+All of it is descriptive. A difference is called clear
 only where it is at least five points and every network shows it: its exact 95 % interval leaves
 out zero on each. Low success of an attack is never called robustness.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from node_robustness.report.phrases import among, counted, networks, tau
+from node_robustness.report.phrases import networks, tau
 from node_robustness.statistics import proportions
-from node_robustness.statistics.networks import across, over_networks
+from node_robustness.statistics.networks import across
 from node_robustness.statistics.proportions import Estimate
-from node_robustness.words import listed, percent
 
 CLEAR = 0.05
 """The smallest difference that is called clear."""
@@ -151,169 +150,93 @@ def _compare(
     return RateChange(key[:-1], str(key[-1]), rates[0], rates[1], change)
 
 
-def sentences(clean: pd.DataFrame, attacks: pd.DataFrame) -> list[str]:
-    """Say what a run found.
+@dataclass(frozen=True)
+class Direction:
+    """In how many settings attacks succeed more or less often in one place than in another.
+
+    Attributes:
+        compared: the two places.
+        gradients: how the attacks get their gradients.
+        of: the networks that are compared.
+        settings: how many settings were compared: datasets, attacks, norms and epsilons.
+        more: in how many the attacks succeed clearly more often in the first place.
+        less: in how many clearly less often.
+    """
+
+    compared: str
+    gradients: str
+    of: str
+    settings: int
+    more: int
+    less: int
+
+
+def directions(attacks: pd.DataFrame) -> list[Direction]:
+    """Count in how many settings the success of attacks clearly differs.
 
     Args:
-        clean: Result of `evaluation.clean_table`.
         attacks: Result of `evaluation.attack_table`.
 
     Returns:
-        Plain sentences, cautions included.
+        Models with an ODE against models without, the largest tolerance against the smallest, and
+        direct gradients against the adjoint; for each kind of gradient and each model.
     """
-    found = [_on_clean(clean[clean.dataset == dataset]) for dataset in dict.fromkeys(clean.dataset)]
+    found = []
     native = native_changes(attacks)
     for reference in dict.fromkeys(reference for reference, _ in native):
         own = [change for other, change in native if other == reference]
-        for (gradients, model), directions in _directions(own).items():
-            found.append(
-                f"At {tau(attacks.tolerance.min())}, the smallest tolerance, attacks {gradients} "
-                f"succeed on {model} clearly more often than on {reference} in "
-                f"{among(directions.count(1), len(directions))} and clearly less often in "
-                f"{directions.count(-1) or 'none'} ({_level(attacks, model)} of {model}, "
-                f"{_level(attacks, reference)} of {reference})."
-            )
-    changes = tolerance_changes(attacks)
-    for (gradients, model), directions in _directions(changes).items():
-        smallest, largest = attacks.tolerance.min(), attacks.tolerance.max()
-        found.append(
-            f"From {tau(smallest)} to {tau(largest)}, the success rate of attacks {gradients} on "
-            f"{_level(attacks, model)} of {model} falls clearly in "
-            f"{among(directions.count(-1), len(directions))} and rises clearly in "
-            f"{directions.count(1) or 'none'}."
-        )
-    return found + _cautions(attacks, changes)
+        place = f"{tau(attacks.tolerance.min())}, against {reference}"
+        found += _counted(attacks, own, place, reference)
+    ends = extremes(attacks)
+    if ends is not None:
+        place = f"{tau(ends[1])} against {tau(ends[0])}"
+        found += _counted(attacks, tolerance_changes(attacks), place)
+    place = f"{tau(attacks.tolerance.max())}, against adjoint gradients"
+    return found + _counted(attacks, gradient_changes(attacks), place)
 
 
-def _level(attacks: pd.DataFrame, model: str) -> str:
-    """The networks of a model about which a sentence speaks."""
-    return networks(attacks.seed[attacks.model == model].nunique())
-
-
-def _directions(changes: Sequence[RateChange]) -> Mapping[tuple[str, str], list[int]]:
-    """The directions of change by the kind of gradient, in words, and the model."""
+def _counted(
+    attacks: pd.DataFrame, changes: Sequence[RateChange], place: str, *others: str
+) -> list[Direction]:
+    """Changes counted by the kind of gradient and the model; `others` are compared with it."""
     groups: dict[tuple[str, str], list[int]] = {}
     for change in changes:
         # How tables and files call that an attack uses none.
-        without = change.gradient in ("", "none")
-        gradients = "without gradients" if without else f"with {change.gradient} gradients"
+        gradients = "none" if change.gradient in ("", "none") else change.gradient
         groups.setdefault((gradients, change.model), []).append(change.direction)
-    return groups
-
-
-def _on_clean(clean: pd.DataFrame) -> str:
-    by = ["model", "tolerance"]
-    accuracy = over_networks(clean, by, "accuracy", "accuracy")
-    parts = []
-    for model, group in accuracy.groupby("model", sort=False):
-        values = [percent(value) for value in group.value]
-        parts.append(
-            f"{model} {values[0]}"
-            if len(group) == 1
-            else f"{model} {values[0]} at {tau(group.tolerance.iloc[0])} and {values[-1]} at "
-            f"{tau(group.tolerance.iloc[-1])}"
+    return [
+        Direction(
+            f"{model}, {place}",
+            gradients,
+            ", ".join(_of(attacks, name) for name in (model, *others)),
+            len(own),
+            own.count(1),
+            own.count(-1),
         )
-    images = counted(int(clean.n.max()), "clean test image")
-    means = ", means over networks" if accuracy.networks.max() > 1 else ""
-    return f"Accuracy on {images} of {clean.dataset.iloc[0]}{means}: {'; '.join(parts)}."
+        for (gradients, model), own in groups.items()
+    ]
 
 
-def of_gradients(audit: pd.DataFrame) -> list[str]:
-    """Say where adjoint gradients, the paper's, agree with those through the solver's steps.
+def _of(attacks: pd.DataFrame, model: str) -> str:
+    """The networks of a model that are compared."""
+    return f"{networks(attacks.seed[attacks.model == model].nunique())} of {model}"
+
+
+def cautions(attacks: pd.DataFrame) -> list[str]:
+    """Say what a lower success rate does not show, where there is one.
 
     Args:
-        audit: Result of `audit.audit_table`.
-
-    Returns:
-        One sentence for every dataset and model with an ODE that was audited.
+        attacks: Result of `evaluation.attack_table`.
     """
-    known = audit[(audit.source == "adjoint") & (audit.reference == "direct")]
-    found = []
-    for (dataset, model), own in known.groupby(["dataset", "model"], sort=False):
-        ranked = own.dropna(subset="cosine_median").sort_values("cosine_median")
-        if len(ranked):
-            found.append(
-                f"{model} on {dataset}: adjoint gradients agree best with direct ones at "
-                f"{_agreement(ranked.iloc[-1])} and worst at {_agreement(ranked.iloc[0])}."
-            )
-    return found
-
-
-def _agreement(row: pd.Series) -> str:
-    return (
-        f"{tau(row.tolerance)} (median cosine {row.cosine_median:.2f}, "
-        f"{percent(row.sign_agreement_median)} of the pixels with the same sign)"
-    )
-
-
-_DETECTORS = {
-    "disagreement": "the disagreement of tolerances has an area under the ROC curve of",
-    "confidence": "the confidence of the classifier alone has one of",
-}
-_ATTACKERS = {
-    "plain": "attacks that stop at their first success",
-    "confident": "attacks that go on",
-    "adaptive": "attacks that know the disagreement",
-}
-
-
-def of_detection(detection: pd.DataFrame) -> list[str]:
-    """Say how well adversarial examples are detected, and by what.
-
-    Args:
-        detection: Result of `audit.detection_table`.
-
-    Returns:
-        One sentence for every dataset and model whose adversarial examples were scored.
-    """
-    found = []
-    known = detection.dropna(subset="auc")
-    for (dataset, model), own in known.groupby(["dataset", "model"], sort=False):
-        parts = []
-        for detector, words in _DETECTORS.items():
-            scored = own[own.detector == detector]
-            areas = [
-                f"{_span(scored.auc[scored.attacker == attacker])} against {attacks}"
-                for attacker, attacks in _ATTACKERS.items()
-                if attacker in set(scored.attacker)
-            ]
-            if areas:
-                parts.append(f"{words} {listed(areas)}")
-        found.append(
-            f"{model} on {dataset}, each network and tolerance by itself: {'; '.join(parts)}. "
-            "0.5 is chance."
+    fell = {change.gradient for change in tolerance_changes(attacks) if change.direction < 0}
+    if "adjoint" not in fell:
+        return (
+            ["That these attacks fail more often is no evidence that others would."] if fell else []
         )
-    return found
-
-
-def _span(areas: "pd.Series[float]") -> str:
-    ends = dict.fromkeys(f"{area:.2f}" for area in (areas.min(), areas.max()))
-    return " to ".join(ends)
-
-
-def _cautions(attacks: pd.DataFrame, changes: Sequence[RateChange]) -> list[str]:
-    found = []
-    fell = [change for change in changes if change.direction < 0]
-    stronger = [change.direction for change in gradient_changes(attacks)]
-    if stronger:
-        found.append(
-            f"At {tau(attacks.tolerance.max())}, attacks with direct gradients succeed clearly "
-            "more often than those with adjoint gradients in "
-            f"{among(stronger.count(1), len(stronger), 'comparison')} and clearly less often in "
-            f"{stronger.count(-1) or 'none'}, each on the networks of one model."
-        )
-    if any(change.gradient == "adjoint" for change in fell):
-        found.append(
-            "Caution: adjoint gradients that are solved at a loose tolerance can be far from the "
-            "true gradient. An attack can then fail because its gradients are masked, not because "
-            "the model is robust. A lower success rate of such attacks is no evidence of "
-            "robustness."
-        )
-        if "direct" not in set(attacks.gradient):
-            found.append("This run has no attack with direct gradients to compare them with.")
-    elif fell:
-        found.append(
-            "Caution: a lower success rate shows that these attacks fail more often. It is no "
-            "evidence that other attacks would fail."
-        )
+    found = [
+        "Adjoint gradients that are solved at a loose tolerance can be far from the true gradient.",
+        "An attack that fails with them is no evidence of robustness.",
+    ]
+    if "direct" not in set(attacks.gradient):
+        found.append("This run has no attack with direct gradients to compare them with.")
     return found

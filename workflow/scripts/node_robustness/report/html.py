@@ -18,9 +18,8 @@ from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.failures import attempt, sentences
 from node_robustness.report import dynamics, findings
 from node_robustness.report import tables as report_tables
-from node_robustness.report.answers import answers
 from node_robustness.report.paper import CITATION, PRIOR_WORK
-from node_robustness.report.reservations import reservations
+from node_robustness.report.reservations import obstacles, reservations
 from node_robustness.report.tables import Table
 
 
@@ -64,13 +63,13 @@ def render_report(
         seeds=clean.seed.nunique(),
         sentences=sentences(
             "What single attacks found",
-            lambda: findings.sentences(clean, tables["attacks"]),
+            lambda: findings.cautions(tables["attacks"]),
         ),
         answers=sentences(
             "The answer",
             lambda: [
                 *reservations(tables, datasets),
-                *answers(tables["verdicts"], tables["models"], tables["tolerances"]),
+                *obstacles(tables["verdicts"]),
             ],
         ),
         figures=figures,

@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from node_robustness.numbers import label
+from node_robustness.report.overviews import BECAUSE
 from node_robustness.report.phrases import counted
 from node_robustness.verdict.checks import SOLVER_SUCCEEDS
+from node_robustness.verdict.verdicts import UNDECIDED
 from node_robustness.words import listed, percent
 
 # Of the data sets that need no list of their classes.
@@ -44,6 +46,31 @@ def reservations(
             *_nothing_attacked(f"{model} on {dataset}", hit),
             *_nothing_found(f"{model} on {dataset}", hit),
         ]
+    return found
+
+
+def obstacles(verdicts: pd.DataFrame) -> list[str]:
+    """Say of which models nothing is known, and why.
+
+    Args:
+        verdicts: Result of `verdicts.verdict_table`.
+
+    Returns:
+        A sentence for every dataset and model of which all settings are undecided, or in which
+        nothing is left in any.
+    """
+    if verdicts.empty:
+        return ["No attack ran: nothing is known of the robustness of these models."]
+    found = []
+    for (dataset, model), own in verdicts.groupby(["dataset", "model"], sort=False):
+        if (own.verdict == UNDECIDED).all():
+            why = listed([BECAUSE[reason] for reason in BECAUSE if reason in set(own.because)])
+            found.append(f"Nothing is said of the robustness of {model} on {dataset}: {why}.")
+        elif (own.strongest == 0).all():
+            found.append(
+                f"The known attacks break every image of {model} on {dataset} in every setting: no "
+                "robustness is left to compare."
+            )
     return found
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from node_robustness.figures.menus import GROUPS
-from node_robustness.figures.style import NORMS
+from node_robustness.figures.style import NORMS, PROCEDURES
 from node_robustness.jobs.failures import attempt
 from node_robustness.numbers import label
-from node_robustness.report import findings
+from node_robustness.report import findings, overviews
 from node_robustness.report.paper import ACCURACY
 from node_robustness.statistics import proportions
 from node_robustness.statistics.networks import over_networks
@@ -69,6 +69,10 @@ def _text(name: str) -> Cell:
     return lambda row: str(getattr(row, name))
 
 
+def _text_or_dash(name: str) -> Cell:
+    return lambda row: str(getattr(row, name)) or "–"
+
+
 def _count(name: str) -> Cell:
     return lambda row: _or_dash(getattr(row, name), ",.0f")
 
@@ -119,6 +123,11 @@ _SETTING: Columns = {
 }
 
 _ENDS = ("low", "high")
+
+_MODEL: Columns = {
+    **{"Dataset": _text("dataset"), "Model": _text("model"), "Of": _text("level")},
+    "Settings": _count("settings"),
+}
 
 
 def _success_rates(protocols: pd.DataFrame) -> Iterable[Any]:
@@ -179,8 +188,42 @@ VIEWS = {
             "Same sign": _quartiles("sign_agreement"),
         },
         "Gradients",
-        in_report=False,
         rows=lambda audit: audit[audit.cosine_mean.notna()].itertuples(),
+    ),
+    "verdict_counts": View(
+        "verdicts",
+        "In how many settings each verdict was given, and where the gap that the paper's procedure "
+        "hides is largest: robust accuracy under it (P) and under the strongest attack (R), masked "
+        "gradient (M) and weak search (W).",
+        {
+            **_MODEL,
+            "Broken": _count("broken"),
+            "Of these hidden": _count("hidden"),
+            "Masked gradient": _count("masked_gradient"),
+            "Under-searched": _count("under_searched"),
+            "Survives": _count("survives"),
+            "Undecided": _count("undecided"),
+            "Largest hidden gap at": _text_or_dash("at"),
+            "P": _share("paper"),
+            "R": _share("strongest"),
+            "M": _share("masked"),
+            "W": _share("weak"),
+        },
+        rows=overviews.of_verdicts,
+        page_section="Verdicts",
+    ),
+    "undecided": View(
+        "verdicts",
+        "Why settings are undecided, and how many images would decide all that lack images, if the "
+        "shares stay as they are. What each setting lacks is in its reason; the presets quick and "
+        "standard have all attacks that are needed (docs/attacks.md).",
+        {
+            "Because": _text("why"),
+            "Settings": _count("settings"),
+            "Images needed": _count("needed"),
+        },
+        rows=overviews.of_undecided,
+        page_section="Verdicts",
     ),
     "verdicts": View(
         "verdicts",
@@ -202,6 +245,28 @@ VIEWS = {
         },
         "Verdicts",
     ),
+    "model_counts": View(
+        "models",
+        "Claim 1 by model: in how many settings it is more or less robust than a model without an "
+        "ODE, in how many the paper's procedure reverses the ranking, and where the difference is "
+        "largest.",
+        {
+            **_MODEL,
+            "Compared with": _text("reference_model"),
+            "Under": lambda row: PROCEDURES[row.under],
+            "More robust": _count("more"),
+            "Less robust": _count("less"),
+            "Equally robust": _count("equivalent"),
+            "Undecided": _count("undecided"),
+            "Reversed": _count("reversed"),
+            "Largest difference at": _text("at"),
+            "Robust": lambda row: _rate(row.robust),
+            "Compared": lambda row: _rate(row.reference),
+            "Difference": _change("difference"),
+        },
+        rows=overviews.of_models,
+        page_section="Verdicts",
+    ),
     "models": View(
         "models",
         "Claim 1, are models with an ODE more robust? Difference of robust accuracy in percentage "
@@ -217,6 +282,26 @@ VIEWS = {
             "First tested": lambda row: "yes" if row.primary else "",
         },
         "Verdicts",
+    ),
+    "tolerance_counts": View(
+        "tolerances",
+        "Claim 2 by model: in how many settings a larger tolerance protects, and the largest gain "
+        "that the paper's procedure shows, in percentage points. Reversed: it makes the network "
+        "less robust; none: a change below 5 points.",
+        {
+            **_MODEL,
+            "Over τ": _tau("reference"),
+            "Real": _count("real"),
+            "Masked gradient": _count("masked"),
+            "Reversed": _count("reversed"),
+            "None": _count("none"),
+            "Undecided": _count("undecided"),
+            "Largest gain at": _text_or_dash("at"),
+            "Paper’s procedure": _change("paper"),
+            "Strongest attack": _change("strongest"),
+        },
+        rows=overviews.of_tolerances,
+        page_section="Verdicts",
     ),
     "tolerances": View(
         "tolerances",
@@ -294,7 +379,7 @@ VIEWS = {
         "Detection of adversarial examples by the disagreement of tolerances, and by the "
         "confidence of the classifier alone. Plain attacks stop at their first success, confident "
         "attacks go on, adaptive attacks know the detector by disagreement. Intervals of the share "
-        "detected are for the threshold that these clean images set.",
+        "detected are for the threshold that these clean images set. An area of 0.5 is chance.",
         {
             **_SOLVED,
             **_SIZE,
@@ -345,6 +430,23 @@ VIEWS = {
             "Prediction kept": _share("kept"),
         },
         "Defences by tolerance",
+    ),
+    "directions": View(
+        "attacks",
+        "In how many settings attacks succeed clearly more or less often in one place than in "
+        "another: by at least 5 points, on every network. A setting is a dataset, attack, norm and "
+        "ε; attacks that left out images which cheaper ones had broken do not count.",
+        {
+            "Compared": _text("compared"),
+            "Gradients": _text("gradients"),
+            "Of": _text("of"),
+            "Settings": _count("settings"),
+            "Clearly more often": _count("more"),
+            "Clearly less often": _count("less"),
+        },
+        rows=findings.directions,
+        level=Level.NETWORKS,
+        page_section="Success of the attacks",
     ),
     "changes": View(
         "attacks",
@@ -564,6 +666,10 @@ def _moment(utc: str | None) -> str:
 def _percent(estimate: Sequence[float]) -> str:
     value, low, high = (100 * part for part in estimate)
     return "–" if math.isnan(value) else f"{value:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def _rate(value: float) -> str:
+    return "–" if math.isnan(value) else percent(value)
 
 
 def _number(estimate: Estimate) -> str:
