@@ -96,13 +96,13 @@ def test_the_part_to_blame():
     assert said(tables | nothing)["dynamics"].answer == NOT_MEASURED
     own = said(tables | {"dynamics": dynamics("before", "spread", "undecided")})["dynamics"]
     assert own.answer == (
-        "No single part is shown to do half of the harm in any of 3 settings: in 1 most of it is "
-        "done before the ODE starts, and in 1 it is spread over all parts."
+        "No single part of the dynamics is shown to do half of the harm in any of 3 settings: in 1 "
+        "most of it is done before the ODE starts, and in 1 it is spread over all parts."
     )
     assert own.sure == "in part"
     assert own.how_sure == (
-        "95 % intervals over 40 test images of this network, corrected for all settings; 1 more "
-        "than noise or another image's perturbation does; 1 of 3 settings undecided."
+        "Exact tests on 40 misled images of this network, corrected for all settings; 1 of 1 "
+        "beyond both controls (noise, another image's change); 1 of 3 settings undecided."
     )
     own = said(tables | {"dynamics": dynamics("pinpointed", "pinpointed")})["dynamics"]
     assert own.answer.endswith("does more than half of the harm in all 2 settings.")
@@ -113,7 +113,10 @@ def test_the_part_to_blame():
 @pytest.mark.parametrize("particular", [False, math.nan])
 def test_what_controls_do_too_is_not_called_particular(particular):
     found = dynamics("pinpointed", particular=particular)
-    assert "noise" not in said(masked_tables() | {"dynamics": found})["dynamics"].how_sure
+    assert (
+        "0 of 1 beyond both controls"
+        in said(masked_tables() | {"dynamics": found})["dynamics"].how_sure
+    )
 
 
 def test_without_adversarial_examples_nothing_is_to_blame():

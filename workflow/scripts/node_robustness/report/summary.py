@@ -210,7 +210,7 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
         return _Said(
             f"No adversarial example was found in {_any(dynamics)}: there is nothing to blame.",
             "not shown",
-            f"{_networks(dynamics)}.",
+            f"{_networks(dynamics, 'misled image')}.",
         )
     part, before, spread = (
         known[known.claim == name] for name in ("pinpointed", "before", "spread")
@@ -219,7 +219,7 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
         f"One part, at most a third of the dynamics, does more than half of the harm in "
         f"{_of(part, known)}"
         if len(part)
-        else f"No single part is shown to do half of the harm in {_any(known)}"
+        else f"No single part of the dynamics is shown to do half of the harm in {_any(known)}"
     )
     clauses = []
     if len(before):
@@ -229,8 +229,12 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
         clauses.append(f"in {len(spread)} it is spread over all parts")
     located = known[known.claim.isin(["pinpointed", "before"])]
     particular = located[located.particular == True]  # noqa: E712 - it may be missing
-    others = {"more than noise or another image's perturbation does": particular}
-    basis = _basis(dynamics, known, others, "95 % intervals over")
+    basis = _basis(dynamics, known, {}, "misled image")
+    if len(located):
+        basis += (
+            f"; {len(particular)} of {len(located)} beyond both controls (noise, another image's "
+            "change)"
+        )
     return _said(lead, clauses, known.claim, basis)
 
 
@@ -256,7 +260,7 @@ def _basis(
     every: pd.DataFrame,
     left: pd.DataFrame,
     others: Mapping[str, pd.DataFrame],
-    tests: str = "Exact tests on",
+    images: str = "test image",
 ) -> str:
     """The tests, the networks and the images that an answer rests on, and what it leaves out.
 
@@ -264,22 +268,22 @@ def _basis(
         every: all settings.
         left: those that have something to compare.
         others: what is shown besides, by how it is called.
-        tests: the tests.
+        images: what an image is called.
     """
     parts = [f"{len(rows)} {words}" for words, rows in others.items() if len(rows)]
     if len(left) < len(every):
         parts.append(f"{len(every) - len(left)} with nothing to compare")
-    basis = f"{tests} {_networks(every)}, corrected for all settings"
+    basis = f"Exact tests on {_networks(every, images)}, corrected for all settings"
     return f"{basis}; {', '.join(parts)}" if parts else basis
 
 
-def _networks(every: pd.DataFrame) -> str:
+def _networks(every: pd.DataFrame, images: str = "test image") -> str:
     levels = list(dict.fromkeys(every.level))
     if levels == ["this network"]:
         whose = "this network" if every.model.nunique() == 1 else "one network a model"
     else:
         whose = f"each of {levels[0]}" if len(levels) == 1 else "every network"
-    return f"{_images(every.n)} of {whose}"
+    return f"{_images(every.n, images)} of {whose}"
 
 
 def _not_measured(why: str) -> _Said:
@@ -317,9 +321,9 @@ def _any(rows: pd.DataFrame) -> str:
     return "the one setting" if len(rows) == 1 else f"any of {len(rows)} settings"
 
 
-def _images(n: "pd.Series[int]") -> str:
+def _images(n: "pd.Series[int]", name: str = "test image") -> str:
     least, most = int(n.min()), int(n.max())
-    return counted(most, "test image") if least == most else f"{least:,} to {most:,} test images"
+    return counted(most, name) if least == most else f"{least:,} to {counted(most, name)}"
 
 
 def _sizes(attacks: pd.DataFrame) -> str:
