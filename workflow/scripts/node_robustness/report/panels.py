@@ -6,7 +6,7 @@ A setting is a model, a tolerance, a norm and an epsilon on a dataset. Its id, s
 
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from node_robustness.numbers import label
 from node_robustness.report.phrases import NORMS, sized
 from node_robustness.tables.frame import records
 from node_robustness.verdict.checks import PASSED
+from node_robustness.verdict.contrasts import setting_key
 from node_robustness.verdict.protocols import PROTOCOLS
 from node_robustness.verdict.verdicts import (
     BROKEN,
@@ -135,8 +136,9 @@ def panels(
         ``shares`` of the parts of the dynamics; ``claims``: what the claims say of the setting; and
         ``files``, by their paths. Numbers that are not known are None.
     """
-    pictures = _pictures(charts.get("examples", {}))
-    return [_panel(row, tables, pictures) for row in records(tables["verdicts"])]
+    known = {**tables, "pictures": _pictures(charts.get("examples", {}))}
+    own = {name: _by_setting(known[name], of) for name, of in _OWN.items() if name in known}
+    return [_panel(row, own) for row in records(tables["verdicts"])]
 
 
 def setting_id(row: Mapping[str, Any]) -> str:
@@ -168,12 +170,33 @@ def _title(row: Mapping[str, Any]) -> str:
     return f"{row['model']}{tau}, {sized(row['norm'], row['epsilon'])}"
 
 
-def _panel(
-    row: Mapping[str, Any], tables: Mapping[str, pd.DataFrame], pictures: pd.DataFrame
-) -> dict[str, Any]:
-    def own(name: str, *columns: str) -> pd.DataFrame:
-        """The rows of a table in this setting, as far as it has these columns."""
-        return _where(tables.get(name, pd.DataFrame()), row, columns or _SETTING)
+_SOLVED = ("dataset", "model", "tolerance")
+_SETTING = (*_SOLVED, "norm", "epsilon")
+_OWN = {
+    **dict.fromkeys(["clean", "checks"], _SOLVED),
+    **dict.fromkeys(["protocols", "attack_suite", "attacks", "trajectories", "shares"], _SETTING),
+    **dict.fromkeys(["models", "tolerances", "dynamics", "pictures"], _SETTING),
+}
+"""The tables that a panel is made from, and by which columns."""
+
+_Own = Mapping[str, Mapping[tuple[Any, ...], pd.DataFrame]]
+
+
+def _by_setting(table: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, ...], pd.DataFrame]:
+    """The rows of a table by their values in these columns, of those that have some."""
+    if table.empty:
+        return {}
+    keys = records(table[list(columns)])
+    rows: dict[tuple[Any, ...], list[int]] = {}
+    for place, key in enumerate(keys):
+        rows.setdefault(setting_key(key, columns), []).append(place)
+    return {key: table.iloc[places] for key, places in rows.items()}
+
+
+def _panel(row: Mapping[str, Any], tables: _Own) -> dict[str, Any]:
+    def own(name: str) -> pd.DataFrame:
+        """The rows of a table in this setting."""
+        return tables.get(name, {}).get(setting_key(row, _OWN[name]), pd.DataFrame())
 
     protocols = own("protocols")
     return {
@@ -191,25 +214,13 @@ def _panel(
         "masked": _estimate(row, "masked"),
         "weak": _estimate(row, "weak"),
         "deciding": _deciding(own("attack_suite")),
-        "checks": _checks(own("checks", *_SETTING[:3]), row["norm"]),
-        "examples": _examples(_where(pictures, row, _SETTING)),
+        "checks": _checks(own("checks"), row["norm"]),
+        "examples": _examples(own("pictures")),
         "trajectory": _trajectory(own("trajectories")),
         "shares": _shares(own("shares")),
         "claims": _claims(own("models"), own("tolerances"), own("dynamics")),
-        "files": _files(own("clean", *_SETTING[:3]), own("attacks"), own("trajectories")),
+        "files": _files(own("clean"), own("attacks"), own("trajectories")),
     }
-
-
-_SETTING = ("dataset", "model", "tolerance", "norm", "epsilon")
-
-
-def _where(table: pd.DataFrame, row: Mapping[str, Any], columns: Iterable[str]) -> pd.DataFrame:
-    """The rows of a table that have the values of a row in these columns."""
-    for name in columns:
-        if name in table:
-            same = table[name].isna() if pd.isna(row[name]) else table[name] == row[name]
-            table = table[same]
-    return table
 
 
 def _estimate(row: Mapping[str, Any], name: str) -> dict[str, float | None]:
