@@ -679,5 +679,5 @@ def write_report(folder: Path, experiment: str, paper: str | None = None) -> Pat
 
 _OF_CELLS = (
     *("clean", "nfe", "attacks", "trajectories", "trajectory_images", "trajectory_summary"),
-    *("trajectory_roc", "probes", "responsible", "shares", "patches", "dynamics"),
+    *("trajectory_roc", "probes", "shares", "patches", "dynamics"),
 )

@@ -16,7 +16,8 @@ CHROMIUM = next(
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 FIGURES = [
-    *("verdicts", "trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"),
+    *("verdicts", "trajectories", "growth", "margins", "shares", "patches"),
+    *("adaptive_cost", "images"),
     *("models", "tolerances", "attack_suite", "curves", "audit", "loss_curves"),
     *(
         "matrix",
@@ -102,7 +103,6 @@ def test_the_verdict_is_on_the_first_screen(browser, report):
     ("name", "text"),
     [
         ("verdicts", "Because"),
-        ("responsible", "Decision changed"),
         ("attack_suite", "By this attack alone"),
         ("checks", "A failure means"),
     ],
@@ -122,7 +122,8 @@ MENUS = {
     "trajectories": ["Distance", "Show"],
     "growth": ["Tolerance τ", "Show"],
     "margins": ["Tolerance τ", "Show"],
-    "responsible": ["Patch", "Show"],
+    "shares": ["Show"],
+    "patches": ["Patch", "Show"],
     "adaptive_cost": ["Tolerance τ", "Show"],
     "images": ["Model", "Tolerance τ", "Show", "Image"],
 }

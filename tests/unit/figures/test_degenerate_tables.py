@@ -21,13 +21,15 @@ KEYS = ["tolerance", "epsilon", "evaluated_at", "reference", "t", "start", "end"
 LONG = "M" + 60 * "very_long_"
 FOLLOWED = ["trajectories", "trajectory_images", "trajectory_summary", "trajectory_roc"]
 
+SHARED = ["shares", "patches", "dynamics"]
+
 
 @cache
 def everything() -> Tables:
     """Tables in which everything was measured, with two seeds."""
     with TemporaryDirectory() as folder:
         own, _ = collect(Path(folder), (0, 1))
-    cells = ("clean", "nfe", "attacks", *FOLLOWED, "probes", "responsible")
+    cells = ("clean", "nfe", "attacks", *FOLLOWED, "probes", *SHARED)
     return masked_tables(8, seeds=(0, 1)) | {key: own[key] for key in cells}
 
 
@@ -89,8 +91,8 @@ CASES: dict[str, Callable[[Tables], Tables]] = {
     "nothing without an ODE": where("model", lambda model: model == "OON"),
     "one tolerance": where("tolerance", lambda tau: tau == 1.0),
     "gaps only": each(gaps),
-    "no trajectories": without(*FOLLOWED, "probes", "responsible"),
-    "no probes": without("probes", "responsible", "trajectory_roc"),
+    "no trajectories": without(*FOLLOWED, "probes", *SHARED),
+    "no probes": without("probes", *SHARED, "trajectory_roc"),
     "no audit": without(
         *("audit", "loss_curves", "held_steps"),
         *("matrix", "randomisation", "detection", "roc", "adjoint_sweep", "cost"),

@@ -206,7 +206,7 @@ def test_only_the_papers_method_is_drawn_as_curves():
     assert len(nothing) == len(collected["attacks"])
 
 
-DYNAMICS = ["trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"]
+DYNAMICS = ["trajectories", "growth", "margins", "shares", "patches", "adaptive_cost", "images"]
 
 
 @pytest.mark.parametrize("name", ["clean", "nfe", "success", *DYNAMICS, "examples"])

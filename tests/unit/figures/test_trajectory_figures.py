@@ -7,18 +7,16 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from node_robustness.figures import growth, images, margins, responsible, trajectories
+from node_robustness.figures import growth, images, margins, patches, shares, trajectories
 from node_robustness.figures.drawing import still
 from node_robustness.figures.images import single_pages
 from node_robustness.tables.examples import example_table
 from node_robustness.tables.image_pages import image_pages
+from node_robustness.tables.shares import patch_table, share_table
 from node_robustness.tables.trajectories import (
-    image_table,
     probe_table,
-    responsible_table,
     trajectory_table,
 )
-from node_robustness.tables.trajectory_summary import summary_table
 from samples import (
     INTERVALS,
     MODELS,
@@ -26,6 +24,7 @@ from samples import (
     collect,
     draw,
     pages_in,
+    shares_of,
     tables_of,
     write_attack,
     write_data,
@@ -94,19 +93,33 @@ def test_margins_are_drawn_without_probes(tmp_path):
     assert "probe" not in found
 
 
-def test_the_map_of_intervals_tells_their_shares(tmp_path):
+def test_shares_are_bars_with_their_intervals(tmp_path):
+    changes = {name.replace("/", "__"): v for name, v in shares_of([True] * 20).items()}
+    path = write_trajectory(tmp_path, cell(), [True] * 20, **changes)
+    chart = shares.figure(share_table([path]), ["OON"])
+    found = texts(chart)
+    assert {"OON, τ = 0.1", "h(0)", "0", "0.25", "0.5", "0.75"} <= set(found)
+    assert {"adversarial example", "random noise", "difference of another image"} <= set(found)
+    drawing = ET.fromstring(still(chart.to_dict()))
+    marks = [e.get("class", "") for e in drawing.iter(f"{SVG}g")]
+    for kind in ("mark-rect role-mark", "mark-rule role-mark"):
+        groups = [e for e in drawing.iter(f"{SVG}g") if kind in e.get("class", "")]
+        assert sum(len(group) for group in groups) == 3 * 5, marks
+
+
+def test_patches_are_a_line_a_length(tmp_path):
     # A quarter of the adversarial examples is restored by the last interval alone.
     repaired = np.zeros((8, len(INTERVALS)))
     repaired[:2, -1] = 1
     path = write_trajectory(tmp_path, cell(), [True] * 8, causal__repaired=repaired)
-    table = responsible_table([path])
-    chart = responsible.figure(
-        table, trajectory_table([path]), summary_table(image_table([path])), ["OON"]
-    )
-    found = texts(chart)
-    assert found.count("25%") >= 1
-    assert "OON, τ = 0.1" in found
-    assert found.count("0%") >= len(INTERVALS) - 1
+    chart = patches.figure(patch_table([path]), ["OON"])
+    drawing = ET.fromstring(still(chart.to_dict()))
+    points = [e for e in drawing.iter(f"{SVG}g") if "mark-symbol role-mark" in e.get("class", "")]
+    assert sum(len(group) for group in points) == len(INTERVALS)
+    lines = [e for e in drawing.iter(f"{SVG}g") if "mark-line role-mark" in e.get("class", "")]
+    assert len(lines) == 4
+    assert {"OON, τ = 0.1", "Start of the interval, t"} <= set(texts(chart))
+    assert set(menus(chart)) == {"patch", "condition"}
 
 
 def test_pages_are_those_of_the_kept_images(cells):
@@ -247,5 +260,13 @@ def test_cells_without_adversarials_are_drawn(success, tmp_path):
     paths = sorted(tmp_path.glob("trajectory-*.h5"))
     collected = tables_of(trajectories=paths)
     charts = draw(collected, example_table([]), pages_in(tmp_path))
-    for name in ("trajectories", "growth", "margins", "responsible", "adaptive_cost", "images"):
+    for name in (
+        "trajectories",
+        "growth",
+        "margins",
+        "shares",
+        "patches",
+        "adaptive_cost",
+        "images",
+    ):
         assert still(charts[name].to_dict()).startswith("<svg")

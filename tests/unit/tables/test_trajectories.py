@@ -4,9 +4,8 @@ import pandas as pd
 import pytest
 
 from node_robustness.errors import UserError
-from node_robustness.statistics import proportions
-from node_robustness.tables import frame, trajectories
-from samples import INTERVALS, cell, solved, write_probe, write_trajectory
+from node_robustness.tables import frame, shares, trajectories
+from samples import cell, solved, write_probe, write_trajectory
 
 TIMES = [0.0, 1.0]
 
@@ -108,16 +107,6 @@ def test_steps_cover_the_times_up_to_the_end_of_the_solve(tmp_path):
     np.testing.assert_allclose(won.nodes, [0, 0.5, 0.5, 1, 0.5])
 
 
-def test_responsible_intervals_cover_their_ends(tmp_path):
-    responsible = [[0.25, 0.5], [0.5, 1.0], [np.nan, np.nan], [0.0, 1.0]]
-    repaired = np.zeros((4, len(INTERVALS)))
-    repaired[3] = -1  # not tried: it counts for nothing
-    changes = {"causal__responsible": responsible, "causal__repaired": repaired}
-    path = write_trajectory(tmp_path, cell(), [True] * 4, **changes)
-    np.testing.assert_allclose(bands(path, "success").responsible, np.array([0, 1, 2, 1, 1]) / 3)
-    assert bands(path, "noise").responsible.isna().all()
-
-
 def test_a_residual_body_is_followed_without_steps(tmp_path):
     path = write_trajectory(tmp_path, cell(model="RES", tolerance=None), [True, False])
     won = bands(path, "success")
@@ -136,9 +125,6 @@ def test_an_empty_cell_keeps_its_times(tmp_path):
     known = [*frame.CELL, "group", "t", "n", "n_split"]
     assert table.drop(columns=known).isna().all(axis=None)
     assert trajectories.image_table([path]).empty
-    intervals = trajectories.responsible_table([path])
-    assert (intervals.repaired_of == 0).all()
-    assert intervals.repaired_rate.isna().all()
 
 
 def test_one_row_an_image(tmp_path):
@@ -150,7 +136,6 @@ def test_one_row_an_image(tmp_path):
         "noise__distance__l2": [[2.0, 2.0, 3.0], [1.0, 1.0, 1.0]],
         "attack__nodes__t": [0, 0.125, 1, 0],
         "attack__nodes__offsets": [0, 3, 4],
-        "causal__random_repaired": [0.25, nan],
         "index": [7, 3],
     }
     path = write_trajectory(tmp_path, cell(), [True, False], [0, 0.5, 1], **changes)
@@ -159,36 +144,17 @@ def test_one_row_an_image(tmp_path):
     assert (won.amplification_attack, won.amplification_noise) == (4, 1.5)
     assert (won.peak_growth_attack, won.peak_t_attack) == (5, 0.5)
     assert (won.flip_head_attack, won.first_step_attack) == (0.5, 0.125)
-    assert (won.responsible_start, won.responsible_end, won.repaired) == (0.5, 0.75, 1)
-    assert won.random_repaired == 0.25
     # No perturbation at t = 0 has no factor, no rate no peak, and no step no size.
     unknown = ("amplification_attack", "peak_growth_attack", "peak_t_attack", "first_step_attack")
     assert np.isnan([getattr(failed, name) for name in unknown]).all()
-    assert np.isnan([failed.flip_head_attack, failed.repaired, failed.random_repaired]).all()
-
-
-def test_one_row_an_interval(tmp_path):
-    outcomes = np.zeros((4, len(INTERVALS)))
-    outcomes[:, 0] = [1, 1, 0, -1]
-    changes = {
-        "causal__repaired": outcomes,
-        "causal__responsible": [INTERVALS[0], INTERVALS[0], [np.nan] * 2, INTERVALS[1]],
-    }
-    path = write_trajectory(tmp_path, cell(), [True, True, True, False], **changes)
-    table = trajectories.responsible_table([path])
-    assert list(zip(table.start, table.end, strict=True)) == INTERVALS
-    first = table.iloc[0]
-    assert (first.repaired_of, first.repaired, first.chosen) == (3, 2, 2)
-    assert first.repaired_rate == pytest.approx(2 / 3)
-    assert (first.repaired_low, first.repaired_high) == proportions.interval(2, 3)
-    assert table.repaired[1:].tolist() == [0] * (len(INTERVALS) - 1)
-    assert table.chosen[1] == 1
+    assert np.isnan(failed.flip_head_attack)
 
 
 OF_TRAJECTORIES = [
     trajectories.trajectory_table,
     trajectories.image_table,
-    trajectories.responsible_table,
+    shares.share_table,
+    shares.patch_table,
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import drawn
-from node_robustness.verdict import checks, models, pairs, protocols, tolerances, verdicts
+from node_robustness.verdict import checks, dynamics, models, pairs, protocols, tolerances, verdicts
 from node_robustness.verdict.verdicts import LEVEL, MARGIN, SMALL
 
 EXPERIMENTS = 40
@@ -163,3 +163,62 @@ def test_tolerances(change, masked, wrong):
         found.append(tolerances.tolerance_table(paired_table(networks), NO_VERDICTS))
     for claim in wrong:
         assert count(found, "claim", [claim]) <= MOST, claim
+
+
+MARGINS = {
+    "before": ((0.5, None), "before"),
+    "pinpointed": ((0.1, 0.5), "pinpointed"),
+    "spread": ((0.1, 0.5), "spread"),
+    "spread, but for h(0)": ((0.5, None), "spread"),
+}
+"""The median fractions of h(0) and of a part (None: as the others), and the claim that is wrong."""
+
+
+@pytest.mark.parametrize(
+    ("images", "skewed"),
+    [(12, 0), (60, -1), (60, 1)],
+    ids=["few", "skewed to the left", "skewed to the right"],
+)
+@pytest.mark.parametrize(("where", "wrong"), MARGINS.values(), ids=MARGINS)
+def test_dynamics(where, wrong, images, skewed):
+    """Four settings of a network of which a part has more than half on half of the images."""
+    random = np.random.default_rng(4)
+    found = []
+    for _ in range(EXPERIMENTS):
+        networks = [drawn.followed(random, *where, images, skewed, tolerance=tau) for tau in TAUS]
+        found.append(dynamics.dynamics_table(networks))
+    assert count(found, "claim", [wrong]) <= MOST
+
+
+def test_dynamics_on_several_networks():
+    """One network on the margin of each claim, and two of which it is true."""
+    random = np.random.default_rng(5)
+    sure = {"before": (0.9, None), "pinpointed": (0.05, 0.9), "spread": (0.2, None)}
+    for where, wrong in MARGINS.values():
+        found = []
+        for _ in range(EXPERIMENTS):
+            networks = [
+                drawn.followed(random, *own, 40, 0, tolerance=tau, seed=seed)
+                for tau in TAUS
+                for seed, own in enumerate([where, sure[wrong], sure[wrong]])
+            ]
+            found.append(dynamics.dynamics_table(networks))
+        assert count(found, "claim", [wrong]) <= MOST, wrong
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.7])
+def test_patches(rate):
+    """Repair and insertion work on half of the images; or every repair works as often."""
+    random = np.random.default_rng(6)
+    wrong, special = 0, 0
+    for _ in range(EXPERIMENTS):
+        networks = [
+            drawn.followed(random, 0.2, None, 60, 0, patched=rate, tolerance=tau) for tau in TAUS
+        ]
+        table = dynamics.dynamics_table(networks)
+        wrong += (table.patch != dynamics.UNDECIDED).any()
+        special += (table.special == 1).any()
+    assert special <= MOST
+    if rate == 0.5:
+        # Three claims, each with its level.
+        assert wrong <= stats.binom.ppf(0.999, EXPERIMENTS, 3 * LEVEL)

@@ -277,13 +277,25 @@ FIGURES = {
         section="dynamics",
         level=Level.NETWORKS,
     ),
-    "responsible": FigureEntry(
-        "Which interval is responsible",
-        "Intervals of t whose repair restores the decision.",
-        ("responsible", "trajectories", "trajectory_summary"),
-        "A repair undoes what one interval adds to the perturbation. The shortest interval that "
-        "restores the decision is compared with random intervals of the same length.",
-        filled_by=("responsible",),
+    "shares": FigureEntry(
+        "Where the margin is lost",
+        "Fraction of the loss of margin that h(0) and each part of the body have.",
+        ("shares",),
+        "The margin that a full-strength adversarial example takes is divided by Aumann and "
+        "Shapley's shares, which add up to it. Random noise of the same norm and the difference "
+        "of another image are the controls.",
+        unmeasured="shares of the loss of margin (trajectories)",
+        section="dynamics",
+        page_section=_ALONG,
+        level=Level.NETWORKS,
+    ),
+    "patches": FigureEntry(
+        "Repair and insertion",
+        "Decisions that change when an interval of t is patched, by its start and length.",
+        ("patches",),
+        "A repair undoes what one interval adds to the perturbation; an insertion adds it to the "
+        "clean image. A window is special only if it does more than others of its length, on "
+        "images that did not choose it.",
         section="dynamics",
         page_section=_ALONG,
         level=Level.NETWORKS,

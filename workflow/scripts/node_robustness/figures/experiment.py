@@ -27,8 +27,9 @@ from node_robustness.figures import (
     matrix,
     models,
     nfe,
+    patches,
     randomisation,
-    responsible,
+    shares,
     success,
     tolerances,
     trajectories,
@@ -41,8 +42,8 @@ _MODULES = (
     *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks),
     *(claim_dynamics, claim_models, claim_tolerances),
     *(clean, cost, curves, detection),
-    *(examples, growth, images, loss_curves, margins, matrix, models, nfe, randomisation),
-    *(responsible, success, tolerances, trajectories, verdicts),
+    *(examples, growth, images, loss_curves, margins, matrix, models, nfe, patches),
+    *(randomisation, shares, success, tolerances, trajectories, verdicts),
 )
 _BY_NAME = {module.__name__.rpartition(".")[2]: module for module in _MODULES}
 

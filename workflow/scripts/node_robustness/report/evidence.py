@@ -13,7 +13,7 @@ Tables = Mapping[str, pd.DataFrame]
 _SAID: Mapping[str, Callable[[Tables], list[str]]] = {
     "verdicts": lambda tables: obstacles(tables["verdicts"]),
     "dynamics": lambda tables: dynamics.sentences(
-        *(tables[name] for name in ("trajectory_summary", "trajectories", "probes"))
+        *(tables[name] for name in ("trajectory_summary", "trajectories", "probes", "dynamics"))
     ),
     "attacks": lambda tables: findings.cautions(tables["attacks"]),
     "references": lambda tables: [

@@ -76,7 +76,10 @@ def render_report(
         dynamics_sentences=sentences(
             "What the trajectories show",
             lambda: dynamics.sentences(
-                *(tables[name] for name in ("trajectory_summary", "trajectories", "probes"))
+                *(
+                    tables[name]
+                    for name in ("trajectory_summary", "trajectories", "probes", "dynamics")
+                )
             ),
         ),
         not_measured=[

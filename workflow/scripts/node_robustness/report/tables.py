@@ -500,13 +500,35 @@ VIEWS = {
             "Decision changed": _share("flipped_rate", "flipped"),
             "At t, head": _median("flip_head"),
             "At t, probe": _median("flip_probe"),
-            "Repaired": _share("repaired_rate", "repaired"),
-            "By a random interval": _share("random_rate", "random"),
-            "From t": _median("responsible_start"),
-            "To t": _median("responsible_end"),
             "Evaluations": _median("nfe"),
             "AUC by evaluations": _median("nfe_auc"),
             "AUC by the first step": _median("first_step_auc"),
+        },
+        "Along the ODE",
+    ),
+    "dynamics": View(
+        "dynamics",
+        "Where the margin of adversarial examples is lost, as shares of the loss with 95 % "
+        "intervals (docs/verdict.md). The claim is about h(0), about the window, or else about the "
+        "window with the largest share. The patched window was chosen on one half of the images "
+        "and tested on the other.",
+        {
+            **{"Dataset": _text("dataset"), "Model": _text("model"), "τ": _tau()},
+            "Attack": _text("attack"),
+            **_SIZE,
+            "Images": _count("n"),
+            "Of": _text("level"),
+            "Claim": _text("claim"),
+            "Window": lambda row: _window(row.largest_from, row.largest_to),
+            "Its share": _share("share"),
+            "h(0)": lambda row: _percent((row.start_share, row.start_low, row.start_high)),
+            "h(0), noise": lambda row: _rate(row.noise_start),
+            "h(0), another image": lambda row: _rate(row.swapped_start),
+            "Patched window": lambda row: _window(row.patch_from, row.patch_to),
+            "Is": _text("patch"),
+            "Restored": _share("repaired"),
+            "By others": lambda row: _rate(row.repair_others),
+            "Taken away": _share("inserted"),
         },
         "Along the ODE",
     ),
@@ -652,6 +674,10 @@ def _estimate(row: Any, name: str, bounds: str = "") -> Estimate:
 
 def _label(number: float) -> str:
     return "–" if pd.isna(number) else label(float(number))
+
+
+def _window(start: float, end: float) -> str:
+    return "–" if pd.isna(start) else f"{start:.2g} to {end:.2g}"
 
 
 def _or_dash(value: Any, form: str = "") -> str:

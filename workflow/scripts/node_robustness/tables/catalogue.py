@@ -95,7 +95,6 @@ TABLES = {
         "which part of the dynamics loses how much of the margin", level=Level.NETWORK
     ),
     "patches": TableEntry("repair and insertion of every interval of t", level=Level.NETWORK),
-    "responsible": TableEntry("repairs of every interval of t", level=Level.NETWORK),
     "probes": TableEntry("accuracy of the head and of linear probes along t", level=Level.NETWORK),
     "trajectory_images": TableEntry(
         "what became of every image followed", on_page=False, level=Level.RUN
@@ -117,5 +116,8 @@ TABLES = {
 ON_PAGE = tuple(name for name, entry in TABLES.items() if entry.on_page)
 """The tables that the page of results rests on, or that belong to it."""
 
-CLAIMED = ("budgets", "protocols", "verdicts", "models", "tolerances", "populations", "checks")
+CLAIMED = (
+    *("budgets", "protocols", "verdicts", "models", "tolerances", "dynamics", "populations"),
+    "checks",
+)
 """The tables that claim records are made from."""

@@ -1,4 +1,4 @@
-"""Tables of the trajectories of hidden states: bands along t, images, and repaired intervals.
+"""Tables of the trajectories of hidden states: bands along t, and images.
 
 Pure functions of the files, like those of `evaluation`.
 """
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from node_robustness.files.hdf5 import open_hdf5, read_settings
-from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, place, rate, tabulate
+from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, place, tabulate
 from node_robustness.trajectories.reader import PAIRS, RUNS, Trajectory
 
 # Times that are the same may differ by this: some are kept in single precision.
@@ -38,7 +38,7 @@ _TRAJECTORIES = {
     **CELL,
     **{"group": "str", "t": "float64", "n": "int64", "n_split": "int64"},
     **{f"{name}_{part}": "float64" for name, parts in _BANDS.items() for part in parts},
-    **dict.fromkeys(["flipped_head", "flipped_probe", "nodes", "responsible"], "float64"),
+    **dict.fromkeys(["flipped_head", "flipped_probe", "nodes"], "float64"),
 }
 _OF_PAIR = (
     "amplification",
@@ -53,29 +53,11 @@ _IMAGES = {
     **CELL,
     **{"group": "str", **dict.fromkeys(["index", "label", "clean_prediction"], "int64")},
     **{f"{name}_{pair}": "float64" for name in _OF_PAIR for pair in PAIRS},
-    **dict.fromkeys(
-        ["lyapunov_largest", "responsible_start", "responsible_end", "repaired", "random_repaired"],
-        "float64",
-    ),
+    "lyapunov_largest": "float64",
     **{f"{name}_{run}": "float64" for name in _OF_RUN for run in RUNS},
 }
 _QUALITY = ("accuracy", "ece", "head_accuracy", "head_ece")
 _PROBES = {**SOLVED, "t": "float64", **dict.fromkeys(_QUALITY, "float64")}
-_PATCHES = ("repaired", "inserted")
-_RESPONSIBLE = {
-    **CELL,
-    **dict.fromkeys(["start", "end"], "float64"),
-    **{
-        column: kind
-        for patch in _PATCHES
-        for column, kind in {
-            f"{patch}_of": "int64",
-            patch: "int64",
-            **{f"{patch}_{part}": "float64" for part in ("rate", "low", "high")},
-        }.items()
-    },
-    "chosen": "int64",
-}
 
 
 def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
@@ -103,8 +85,7 @@ def trajectory_table(paths: Iterable[Path | str]) -> pd.DataFrame:
 
         ``flipped_head``, ``flipped_probe``: share whose decision has left the clean one for good;
         ``nodes``: accepted steps an image that end behind the row before and no later than this
-        one; ``responsible``: share of the adversarial examples whose responsible interval covers t.
-        NaN where there is nothing to summarise.
+        one. NaN where there is nothing to summarise.
 
     Raises:
         UserError: A file is missing, damaged, of another kind or of another schema version.
@@ -125,9 +106,6 @@ def image_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         (``peak_growth``, ``peak_t``), the finite-time exponent of the linearised flow
         (``lyapunov_along``), and the times from which the decision differs for good, as ``head``
         and probe read it (``flip_*``; NaN: it does not). ``lyapunov_largest`` of the clean path.
-        ``responsible_start``, ``responsible_end``: the shortest interval whose repair restores
-        the decision (NaN: none); ``repaired``: 1 where there is one, 0 where not, NaN where that
-        was not tried; ``random_repaired``: which share of the other intervals of that length do.
         With an ODE for every run evaluations (``nfe``), ``accepted`` and ``rejected`` steps and
         the ``first_step``.
 
@@ -168,26 +146,6 @@ def _probe_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
         yield {name: float(values[position]) for name, values in columns.items()}
 
 
-def responsible_table(paths: Iterable[Path | str]) -> pd.DataFrame:
-    """Tabulate what patching an interval of t does to the decision on adversarial examples.
-
-    Args:
-        paths: Files of kind "trajectory".
-
-    Returns:
-        One row a file and interval from ``start`` to ``end``: of how many adversarial examples
-        (``repaired_of``, those for which the test could be made) undoing what this interval adds to
-        the perturbation restores the decision (``repaired``, as a ``_rate`` with exact 95 %
-        bounds); of how many clean images putting it in takes the decision away (``inserted``,
-        as a rate, too); and how many adversarial examples have this one as their responsible
-        interval (``chosen``).
-
-    Raises:
-        UserError: A file is missing, damaged, of another kind or of another schema version.
-    """
-    return collect(paths, "trajectory", _interval_rows, _RESPONSIBLE)
-
-
 def _band_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
     trajectory = Trajectory(file)
     times = trajectory.t
@@ -207,8 +165,6 @@ def _band_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
             if run in PAIRS and np.isfinite(file[f"{run}/margin/{reader}"][:][rows]).any():
                 flips = file[f"{run}/flip_time/{reader}"][:][rows]
                 columns[f"flipped_{reader}"] = (flips[:, None] <= times + _ROUNDING).mean(axis=0)
-        if group == "success":
-            columns["responsible"] = _covered(file, times)
         for position, t in enumerate(times):
             yield (
                 {"group": group, "t": float(t), "n": n, "n_split": 0}
@@ -258,23 +214,6 @@ def _ends_of_steps(nodes: list[Array], times: Array) -> Array:
     return np.bincount(place, minlength=len(times)) / len(nodes)
 
 
-def _covered(file: h5py.File, times: Array) -> Array:
-    """The share of the adversarial examples whose responsible interval covers each time."""
-    tried = _tried(file)
-    start, end = file["causal/responsible"][:][tried].T
-    if not tried.any():
-        return np.full(len(times), math.nan)
-    inside = (start[:, None] <= times + _ROUNDING) & (times <= end[:, None] + _ROUNDING)
-    covered: Array = inside.mean(axis=0)
-    return covered
-
-
-def _tried(file: h5py.File) -> Array:
-    """The images for which the repair of intervals could be tried."""
-    tried: Array = (file["causal/repaired"][:] >= 0).any(axis=1)
-    return tried
-
-
 def _images(file: h5py.File) -> pd.DataFrame:
     """What the table has of the images of a file, without the coordinates of their cell."""
     success = file["success"][:]
@@ -292,7 +231,7 @@ def _images(file: h5py.File) -> pd.DataFrame:
     for run in RUNS:
         columns |= {f"{name}_{run}": values for name, values in _of_run(file, run).items()}
     columns["lyapunov_largest"] = file["lyapunov_largest"][:]
-    return pd.DataFrame(columns | _causal(file))
+    return pd.DataFrame(columns)
 
 
 def _of_pair(file: h5py.File, pair: str, times: Array) -> dict[str, Array]:
@@ -325,26 +264,3 @@ def _of_run(file: h5py.File, run: str) -> dict[str, Array]:
             [own[1] - own[0] if len(own) > 1 else math.nan for own in nodes], float
         )
     return found
-
-
-def _causal(file: h5py.File) -> dict[str, Array]:
-    start, end = file["causal/responsible"][:].T
-    return {
-        "responsible_start": start,
-        "responsible_end": end,
-        "repaired": np.where(_tried(file), np.isfinite(start), math.nan),
-        "random_repaired": file["causal/random_repaired"][:],
-    }
-
-
-def _interval_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
-    chosen = file["causal/responsible"][:]
-    outcomes = {patch: file[f"causal/{patch}"][:] for patch in _PATCHES}
-    for i, (start, end) in enumerate(file["causal/intervals"][:]):
-        row: dict[str, Any] = {"start": float(start), "end": float(end)}
-        for patch, outcome in outcomes.items():
-            tried, changed = int((outcome[:, i] >= 0).sum()), int((outcome[:, i] == 1).sum())
-            row |= {f"{patch}_of": tried, patch: changed}
-            row |= rate(patch, f"{patch}_rate", changed, tried)
-        row["chosen"] = int(np.isclose(chosen, [start, end]).all(axis=1).sum())
-        yield row

@@ -17,8 +17,8 @@ from node_robustness.statistics.intervals import (
 from node_robustness.tables.frame import BOUNDS, CELL, bounded, rate, tabulate
 
 SCORES = {"nfe": 1, "first_step": -1}
-"""What may give an adversarial away in the solver's steps: more evaluations, or a shorter first
-step. The sign is that of what is suspicious."""
+"""What may give an adversarial example away in the solver's steps: more evaluations, or a shorter
+first step. The sign is that of what is suspicious."""
 
 _GROUPS = {"success": "attack", "failed": "attack", "noise": "noise"}
 _MEDIANS = (
@@ -37,17 +37,6 @@ _SUMMARY = {
     **{f"{name}{part}": "float64" for name in (*_MEDIANS, "over_noise") for part in BOUNDS},
     "flipped": "int64",
     **{f"flipped{part}": "float64" for part in ("_rate", "_low", "_high")},
-    **dict.fromkeys(["tried", "repaired", "random_tried"], "int64"),
-    **{
-        f"{name}{part}": "float64"
-        for name in ("repaired", "random")
-        for part in ("_rate", "_low", "_high")
-    },
-    **{
-        f"responsible_{name}{part}": "float64"
-        for name in ("start", "end", "length")
-        for part in BOUNDS
-    },
     **{f"{score}_auc{part}": "float64" for score in SCORES for part in BOUNDS},
 }
 _ROC = {
@@ -69,11 +58,7 @@ def summary_table(images: pd.DataFrame) -> pd.DataFrame:
         ``noise`` (of all images). Medians with 95 % bounds (``_low``, ``_high``) of what the table
         of images has of the group's perturbation; ``over_noise``: of the ratio, image by image, of
         the amplification by the attack and that of the noise; ``flipped`` of the images leave the
-        clean decision for good, as the head reads it, and ``flip_*`` is over these. Of the
-        adversarial examples ``tried``, an interval of t that restores the decision was found for
-        ``repaired`` (``repaired_rate``); a random other interval of the length of the shortest one
-        restores it with ``random_rate``, a mean over the ``random_tried`` that have others; both
-        with exact bounds; ``responsible_*``: medians of the intervals found.
+        clean decision for good, as the head reads it, and ``flip_*`` is over these.
         ``nfe_auc``, ``first_step_auc``: area under the ROC curve of a detector that suspects more
         evaluations, or a shorter first step, against the clean runs of all images. NaN without
         values, and for bounds of medians of fewer than six images.
@@ -126,24 +111,9 @@ def _summary(cell: pd.DataFrame, group: str) -> dict[str, Any]:
         row |= bounded(name, median_with_interval(own[f"{name}_{run}"]))
     flipped = int(own[f"flip_head_{run}"].notna().sum())
     row |= {"flipped": flipped} | rate("flipped", "flipped_rate", flipped, len(own))
-    row |= dict.fromkeys(["tried", "repaired", "random_tried"], 0)
     if run == "attack":
         over = own.amplification_attack / own.amplification_noise
         row |= bounded("over_noise", median_with_interval(over))
-        lengths = own.responsible_end - own.responsible_start
-        for name, values in (
-            ("start", own.responsible_start),
-            ("end", own.responsible_end),
-            ("length", lengths),
-        ):
-            row |= bounded(f"responsible_{name}", median_with_interval(values))
-        tried, restored = int(own.repaired.notna().sum()), int(own.repaired.sum())
-        row |= {"tried": tried, "repaired": restored}
-        row |= rate("repaired", "repaired_rate", restored, tried)
-        # An image's share varies less than a single answer: the interval is wide enough.
-        others = own.random_repaired.dropna()
-        row |= {"random_tried": len(others)}
-        row |= rate("random", "random_rate", float(others.sum()), len(others))
     for score in SCORES:
         clean, suspect = _scores(cell, group, score)
         if len(clean) and len(suspect):

@@ -19,6 +19,7 @@ from node_robustness.provenance.software import versions
 from node_robustness.statistics.networks import MANY
 from node_robustness.statistics.proportions import SIGNIFICANCE
 from node_robustness.tables.catalogue import CLAIMED
+from node_robustness.tables.shares import PATCHES
 from node_robustness.verdict.models import PROCEDURES
 from node_robustness.verdict.tolerances import REAL
 from node_robustness.verdict.verdicts import (
@@ -30,8 +31,8 @@ from node_robustness.verdict.verdicts import (
     SURVIVES,
 )
 
-SCHEMA_VERSION = 3
-"""Of the record: 3 names levels of inference, masked gradient and weak search."""
+SCHEMA_VERSION = 4
+"""Of the record: 4 says where the margin is lost."""
 
 _PLACE = ("experiment", "dataset", "model")
 
@@ -52,8 +53,8 @@ def claim(
         budgets, the ``rules``, and ``results``: for every tolerance, norm and epsilon the shares
         with their intervals and ``level`` of inference, whether the paper's value is ``reliable``,
         and the ``footnote``; ``networks``, the same for each; ``models`` and ``tolerances``, the
-        two comparisons; ``populations``, empty with fewer than five networks; ``checks``, and the
-        software. Of a model that nothing attacked ``images`` is None, and what would speak of
+        two comparisons; ``dynamics``, where the margin is lost; ``populations``, empty with fewer
+        than five networks; ``checks``, and the software. Of a model that nothing attacked ``images`` is None, and what would speak of
         attacks is empty.
     """
     own = {name: _own(tables[name], place) for name in CLAIMED}
@@ -80,8 +81,8 @@ def claim(
             "level_of_each_error": LEVEL,
             "multiplicity": {
                 "results": "Holm, over all settings of the experiment",
-                "models and tolerances": "Holm at the primary epsilon of each norm, then in a "
-                "fixed sequence along epsilon",
+                "models, tolerances and dynamics": "Holm at the primary epsilon of each norm, "
+                "then in a fixed sequence along epsilon",
             },
             "several_networks": "each has to show it; intervals contain those of every network",
             "networks_for_a_population": MANY,
@@ -98,6 +99,9 @@ def claim(
             _record(row, ("paper", "corrected", "strongest", "masked"))
             | {"reliable": row["claim"] == REAL}
             for row in own["tolerances"].to_dict("records")
+        ],
+        "dynamics": [
+            _record(row, ("share", "most", *PATCHES)) for row in own["dynamics"].to_dict("records")
         ],
         "populations": [
             _plain({name: value for name, value in row.items() if name not in _PLACE})

@@ -77,7 +77,6 @@ def of_experiment(
         "probes": trajectories.probe_table(files["probes"]),
         "shares": shares.share_table(files["trajectories"]),
         "patches": shares.patch_table(files["trajectories"]),
-        "responsible": trajectories.responsible_table(files["trajectories"]),
         "examples": attack_tables.example_sizes(attacked, paper),
         "budgets": attack_tables.budget_table(attacked),
         "attack_suite": attack_tables.suite_table(attacked),
