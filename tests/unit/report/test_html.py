@@ -16,6 +16,7 @@ from samples import (
     draw,
     masked_tables,
     measured_report,
+    shared_tables,
     tiny_tables,
     write_report,
 )
@@ -143,12 +144,23 @@ def test_a_claim_travels_with_what_it_rests_on():
     ]
 
 
+def test_a_claim_says_where_the_margin_is_lost():
+    place = {"experiment": "tiny", "dataset": "toy", "model": "OON"}
+    record = claim(masked_tables() | shared_tables(), place, "bim_adjoint")
+    json.dumps(record, allow_nan=False)
+    window, before = record["dynamics"]
+    assert (window["claim"], window["from"], window["to"]) == ("pinpointed", 0.5, 0.75)
+    assert window["share"]["low"] > 0.5
+    assert (window["patch"], window["repaired"]["value"]) == ("both", 1)
+    assert (before["claim"], before["from"], before["level"]) == ("before", None, "this network")
+
+
 def test_a_claim_of_a_model_that_nothing_attacked():
     place = {"experiment": "tiny", "dataset": "toy", "model": "other"}
     record = claim(masked_tables(), place, None)
     assert record["images"] is None
     assert record["seeds"] == {}
-    for name in ("attacks", "results", "networks", "models", "tolerances", "checks"):
+    for name in ("attacks", "results", "networks", "models", "tolerances", "dynamics", "checks"):
         assert record[name] == []
 
 
@@ -159,8 +171,8 @@ def test_claims_of_another_schema_are_refused(tmp_path):
     )
     path.write_text(json.dumps(record))
     assert read_claim(path) == record
-    path.write_text(json.dumps(record | {"schema_version": 2}))
-    with pytest.raises(UserError, match=r"of schema 2, and this version reads 3; delete it"):
+    path.write_text(json.dumps(record | {"schema_version": 3}))
+    with pytest.raises(UserError, match=r"of schema 3, and this version reads 4; delete it"):
         read_claim(path)
     for text in ("{", "[]", "{}"):
         path.write_text(text)

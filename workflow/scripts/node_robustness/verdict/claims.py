@@ -54,8 +54,8 @@ def claim(
         with their intervals and ``level`` of inference, whether the paper's value is ``reliable``,
         and the ``footnote``; ``networks``, the same for each; ``models`` and ``tolerances``, the
         two comparisons; ``dynamics``, where the margin is lost; ``populations``, empty with fewer
-        than five networks; ``checks``, and the software. Of a model that nothing attacked ``images`` is None, and what would speak of
-        attacks is empty.
+        than five networks; ``checks``, and the software. Of a model that nothing attacked
+        ``images`` is None, and what would speak of attacks is empty.
     """
     own = {name: _own(tables[name], place) for name in CLAIMED}
     budgets = own["budgets"].to_dict("records")
