@@ -220,8 +220,6 @@ def _patches_of(won: np.ndarray) -> dict[str, np.ndarray]:
         "causal/intervals": np.array(INTERVALS),
         "causal/repaired": outcome,
         "causal/inserted": outcome,
-        "causal/random_repaired": np.where(won, 0.0, np.nan),
-        "causal/responsible": np.where(won[:, None], [0.5, 0.75], np.nan),
     }
 
 

@@ -1,5 +1,7 @@
 """Patches: nets whose decision is planted in an interval, and patches of everything and nothing."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,6 @@ from node_robustness.trajectories.causal import (
     intervals,
     nothing,
     patch_intervals,
-    responsible_intervals,
     restored_shares,
 )
 from planted import cued, cued_blocks
@@ -22,6 +23,7 @@ from rounding import OtherRounding
 
 pytestmark = pytest.mark.numerical
 
+TENTHS = intervals([k / 10 for k in range(11)])
 WINDOWS = [(0.3, 0.5), (0.0, 0.2), (0.4, 0.9)]
 
 
@@ -35,29 +37,27 @@ def test_the_window_of_a_planted_decision_is_found(window):
     model, (clean, moved) = cued(*window), zeros_and_ones()
     flow = flow_of(model, 10)
     found = find_causes(model, flow, clean, moved)
-    np.testing.assert_allclose(found.responsible, np.tile(window, (3, 1)), atol=1e-12)
     # Repair helps where it covers the window, insertion where it touches enough of it.
     ends = np.array(intervals(flow.ends))
     covers = (ends[:, 0] <= window[0] + 1e-9) & (ends[:, 1] >= window[1] - 1e-9)
     touches = (ends[:, 0] < window[1] - 1e-9) & (ends[:, 1] > window[0] + 1e-9)
     np.testing.assert_array_equal(found.repaired, np.tile(covers, (3, 1)))
     np.testing.assert_array_equal(found.inserted, np.tile(touches, (3, 1)))
-    assert (found.random_repaired == 0).all()
 
 
 def test_a_window_between_the_cuts_is_found_in_the_parts_around_it():
     model, (clean, moved) = cued(0.33, 0.47), zeros_and_ones(1)
     found = find_causes(model, flow_of(model, 10), clean, moved)
-    np.testing.assert_allclose(found.responsible, [[0.3, 0.5]], atol=1e-12)
+    assert found.repaired[0].tolist() == [a <= 0.3 and b >= 0.5 for a, b in TENTHS]
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])
 def test_the_block_of_a_planted_decision_is_found(number):
     model, (clean, moved) = cued_blocks(number, 5), zeros_and_ones(2)
     found = find_causes(model, flow_of(model, 10), clean, moved)
-    expected = np.tile([number / 5, (number + 1) / 5], (2, 1))
-    np.testing.assert_allclose(found.responsible, expected, atol=1e-12)
-    assert (found.random_repaired == 0).all()
+    covers = [a <= number < b for a, b in combinations(range(6), 2)]
+    np.testing.assert_array_equal(found.repaired, [covers] * 2)
+    np.testing.assert_array_equal(found.inserted, [covers] * 2)
 
 
 def test_the_channel_and_the_places_of_a_planted_decision():
@@ -84,7 +84,6 @@ def test_what_is_not_perturbed_has_no_shares_and_no_causes(body):
         assert shares[~nothing_lost].isfinite().all()
     for outcomes in (causes.repaired, causes.inserted):
         assert (outcomes[nothing_lost] == UNDETERMINED).all()
-    assert causes.responsible[nothing_lost].isnan().all()
 
 
 def network(body="ode", dtype=torch.float64):
@@ -222,27 +221,7 @@ def test_a_failed_solve_is_undetermined():
     solved = model.at(tolerance=1e-8, max_steps=3)
     found = find_causes(solved, flow_of(solved, 3), clean, moved)
     assert (found.repaired == UNDETERMINED).all()
-    assert found.responsible.isnan().all()
-    assert found.random_repaired.isnan().all()
-
-
-def test_the_shortest_and_earliest_is_responsible():
-    ends = (0.0, 0.25, 0.5, 0.75, 1.0)
-    order = intervals(ends)
-    rows = {
-        "two of equal length": {(0.25, 0.5): 1, (0.5, 0.75): 1, (0.0, 0.5): 1},
-        "long ones alone": {(0.0, 0.75): 1, (0.0, 1.0): 1},
-        "none": {},
-        "all": {(0.0, 1.0): 1},
-        "one undetermined": {(0.25, 0.5): 1, (0.0, 0.25): -1, (0.5, 0.75): -1},
-    }
-    repaired = torch.tensor(
-        [[row.get(interval, 0) for interval in order] for row in rows.values()], dtype=torch.int8
-    )
-    where, share = responsible_intervals(ends, repaired)
-    expected = [[0.25, 0.5], [0.0, 0.75], [np.nan] * 2, [0.0, 1.0], [0.25, 0.5]]
-    np.testing.assert_array_equal(where, expected)
-    np.testing.assert_allclose(share, [1 / 3, 0, np.nan, np.nan, 0])
+    assert (found.inserted == UNDETERMINED).all()
 
 
 @pytest.mark.parametrize("body", ["ode", "residual"])
@@ -254,7 +233,7 @@ def test_causes_depend_neither_on_the_batch_nor_on_the_memory(body, monkeypatch)
     shares = restored_shares(solved, flow_of(solved, 1), clean, moved)
     monkeypatch.setattr(causal, "_ROWS_BYTES", 1)
     alone = [find_causes(solved, flow, *(x[i : i + 1] for x in (clean, moved))) for i in range(6)]
-    for name in ("repaired", "inserted", "responsible", "random_repaired"):
+    for name in ("repaired", "inserted"):
         found = torch.cat([getattr(one, name) for one in alone])
         np.testing.assert_array_equal(found, getattr(together, name))
     for found, expected in zip(

@@ -263,7 +263,7 @@ def test_the_file_has_its_layout(case):
     times, intervals, parts = sizes.times, sizes.intervals, sizes.parts
     c, h, w = sizes.state
     of_solver = 16 * times + 1572 if body == "ode" else 0
-    assert sizes.bytes_per_image == 72 * times + 2 * intervals + 12 * parts + 126 + of_solver
+    assert sizes.bytes_per_image == 72 * times + 2 * intervals + 12 * parts + 106 + of_solver
     of_number = {"float16": 2, "float32": 4}[sizes.precision]
     states = 2 * times * of_number * c * h * w
     assert sizes.bytes_per_kept_image == states + 4 * (c + h * w) + 8
@@ -310,9 +310,7 @@ def test_the_reader(case):
         table = found.images()
         assert table.index.tolist() == images.index.tolist()
         assert table.success.tolist() == images.success.tolist()
-        assert {"attack/flip_time/head", "causal/responsible_from", "lyapunov_largest"} <= set(
-            table
-        )
+        assert {"attack/flip_time/head", "shares/strong/start", "lyapunov_largest"} <= set(table)
         groups = found.groups()
         assert [groups[name][1].sum() for name in ("success", "failed", "noise")] == [
             images.success.sum(), (~images.success).sum(), N,

@@ -268,16 +268,10 @@ class Causes:
             (an adversarial example on the decision boundary may, in another batch).
         inserted: int8 [n, I]: 1 where the insertion removes the decision from the clean run, 0
             where it does not, or `UNDETERMINED`.
-        responsible: the shortest interval whose repair restores the decision, and the earliest of
-            equal length, float64 [n, 2]; NaN where there is none.
-        random_repaired: share of the other intervals of the same length whose repair restores the
-            decision, float32 [n] in [0, 1]; NaN where there is no other.
     """
 
     repaired: Tensor
     inserted: Tensor
-    responsible: Tensor
-    random_repaired: Tensor
 
 
 @torch.no_grad()
@@ -308,33 +302,7 @@ def find_causes(model: Classifier, flow: Flow, clean: Tensor, perturbed: Tensor)
     insertion = decisions(before, after, everything)
     repaired = outcome(repair, decisions(after, before, nothing), misled, repair == decided)
     inserted = outcome(insertion, decisions(before, after, nothing), decided, insertion != decided)
-    return Causes(repaired, inserted, *responsible_intervals(flow.ends, repaired))
-
-
-def responsible_intervals(ends: Sequence[float], repaired: Tensor) -> tuple[Tensor, Tensor]:
-    """The shortest intervals whose repair restores the decision, and the control.
-
-    Args:
-        ends: of the flow, T.
-        repaired: int8 [n, I], see `Causes`.
-
-    Returns:
-        `responsible` and `random_repaired` of `Causes`.
-    """
-    pairs = torch.tensor(list(combinations(range(len(ends)), 2)))
-    lengths = pairs[:, 1] - pairs[:, 0]
-    # In the order of `intervals` the earliest of equal length comes first; a stable sort keeps it.
-    order = torch.argsort(lengths, stable=True)
-    restored = (repaired == 1).cpu()
-    any_restored, first = restored[:, order].any(1), order[restored[:, order].int().argmax(1)]
-    where = torch.tensor(ends, dtype=torch.float64)[pairs[first]]
-    alike = (lengths == lengths[first][:, None]) & (repaired != UNDETERMINED).cpu()
-    alike[torch.arange(len(first)), first] = False
-    share = (restored & alike).sum(1) / alike.sum(1)
-    return (
-        torch.where(any_restored[:, None], where, torch.nan),
-        torch.where(any_restored, share, torch.nan).float(),
-    )
+    return Causes(repaired, inserted)
 
 
 @torch.no_grad()

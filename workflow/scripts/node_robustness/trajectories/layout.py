@@ -77,7 +77,7 @@ class TrajectorySizes:
     def shape(self, entry: "Entry") -> tuple[int, ...]:
         """The shape of one row of a dataset."""
         c, h, w = self.state
-        length = {"t": self.times, "i": self.intervals, "k": self.parts, "2": 2}
+        length = {"t": self.times, "i": self.intervals, "k": self.parts}
         length |= {"c": c, "h": h, "w": w}
         return tuple(length[axis] for axis in entry.axes[1:])
 
@@ -141,10 +141,6 @@ def entries(sizes: TrajectorySizes) -> Iterator[Entry]:
     outcome = "1 yes, 0 no, -1 undetermined"
     yield Entry("causal/repaired", "ni", "int8", "1", f"repair restores the decision: {outcome}")
     yield Entry("causal/inserted", "ni", "int8", "1", f"insertion takes it away: {outcome}")
-    description = "shortest interval whose repair restores the decision"
-    yield Entry("causal/responsible", "n2", "float64", "t", description)
-    description = "share of other intervals of this length whose repair restores it"
-    yield Entry("causal/random_repaired", "n", "float32", "1", description)
     share = "share of the margin that its repair alone restores"
     yield Entry("causal/channels", "mc", "float32", "1", share)
     yield Entry("causal/places", "mhw", "float32", "1", share)

@@ -386,8 +386,6 @@ class Measurement:
         found = {
             "causal/repaired": torch.full((n, i), UNDETERMINED, dtype=torch.int8),
             "causal/inserted": torch.full((n, i), UNDETERMINED, dtype=torch.int8),
-            "causal/responsible": torch.full((n, 2), torch.nan, dtype=torch.float64),
-            "causal/random_repaired": torch.full((n,), torch.nan),
         }
         rows = torch.from_numpy(np.flatnonzero(chosen))
         if len(rows):

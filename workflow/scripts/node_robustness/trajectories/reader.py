@@ -44,10 +44,7 @@ class Trajectory:
         self.t: Array = file["t"][:]
 
     def images(self) -> pd.DataFrame:
-        """A table with one row for each image: all datasets with one number for each image.
-
-        `causal/responsible` becomes `causal/responsible_from` and `causal/responsible_to`.
-        """
+        """A table with one row for each image: all datasets with one number for each image."""
         columns: dict[str, Array] = {}
 
         def collect(name: str, item: object) -> None:
@@ -55,9 +52,6 @@ class Trajectory:
                 columns[name] = item[:]
 
         self.file.visititems(collect)
-        responsible = self.file["causal/responsible"][:]
-        columns["causal/responsible_from"] = responsible[:, 0]
-        columns["causal/responsible_to"] = responsible[:, 1]
         return pd.DataFrame(columns).set_index("index")
 
     def groups(self) -> dict[str, tuple[str, Array]]:
