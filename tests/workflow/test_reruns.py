@@ -318,8 +318,9 @@ class TestCode:
         add_line(project, name, "_ADDED = 1")
         assert planned(grid, config=wide(), project=project) == expected
 
-    def test_the_template_of_the_report(self, grid, project):
-        add_line(project, "node_robustness/report/template.html", "<!-- -->")
+    @pytest.mark.parametrize("name", ["page.html", "style.css", "page.js"])
+    def test_a_template_of_the_report(self, grid, project, name):
+        add_line(project, f"node_robustness/report/templates/{name}", " ")
         assert planned(grid, config=wide(), project=project) == {"report results/tiny"}
 
     @pytest.mark.parametrize(

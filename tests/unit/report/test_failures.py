@@ -13,7 +13,7 @@ from PIL import Image
 
 from node_robustness.errors import UserError
 from node_robustness.figures import drawing as drawn
-from node_robustness.figures.catalogue import DRAWN
+from node_robustness.figures.catalogue import DRAWN, FIGURES
 from node_robustness.figures.drawing import (
     draw,
     draw_still,
@@ -24,7 +24,7 @@ from node_robustness.figures.drawing import (
 )
 from node_robustness.figures.experiment import of_experiment
 from node_robustness.jobs.failures import attempt
-from node_robustness.report import evidence, markdown
+from node_robustness.report import dynamics, evidence, findings, markdown
 from node_robustness.report import html as report_page
 from node_robustness.report import tables as report_tables
 from samples import MANIFEST, measured_report, tiny_tables
@@ -102,9 +102,12 @@ def test_a_very_large_figure_has_fewer_pixels_a_point(monkeypatch):
 def test_the_report_goes_on(tmp_path, monkeypatch):
     tables, charts = measured_report()
     failed = draw("The figure clean", broken).spec
-    monkeypatch.setattr(report_page, "obstacles", broken)
-    monkeypatch.setattr(report_page.findings, "cautions", broken)
-    monkeypatch.setattr(report_page.dynamics, "sentences", broken)
+    monkeypatch.setattr(report_page.summary, "claims", broken)
+    monkeypatch.setattr(report_page.panels, "grid", broken)
+    monkeypatch.setattr(report_page.panels, "panels", broken)
+    monkeypatch.setattr(evidence, "obstacles", broken)
+    monkeypatch.setattr(findings, "cautions", broken)
+    monkeypatch.setattr(dynamics, "sentences", broken)
     changes = replace(report_tables.VIEWS["changes"], rows=broken)
     monkeypatch.setitem(report_tables.VIEWS, "changes", changes)
     monkeypatch.setattr(report_tables, "of_costs", broken)
@@ -112,14 +115,16 @@ def test_the_report_goes_on(tmp_path, monkeypatch):
     report_page.render_report("tiny", tables, {**charts, "clean": failed}, MANIFEST, None, path)
     page = path.read_text()
     for what in (
-        *("The answer", "What single attacks found", "What the trajectories show"),
+        *("The three answers", "The grid of verdicts", "The panels"),
+        *(f"The text of the topic {name}" for name in ("Verdicts", "Attacks", "Dynamics")),
         *("The table changes", "The tables of costs", "The figure clean"),
     ):
         assert f"{what} {WHY}" in page
-    assert page.count(WHY) == 6
+    assert page.count(WHY) == 9
     assert 'id="figure-clean"' in page
     assert 'id="spec-clean"' not in page
-    assert page.count("data-chart=") == len(charts) - 1
+    shown = [name for name in charts if FIGURES[name].section != "summary"]
+    assert page.count("data-chart=") == len(shown) - 1
     assert page.count("<caption>") > 8
 
 
@@ -136,7 +141,7 @@ def test_the_page_of_results_goes_on(folder, monkeypatch):
     monkeypatch.setattr(evidence, "obstacles", broken)
     page = markdown.render("tiny", folder)
     assert f"\n\nThe figure nfe {WHY}" in page
-    assert f"\n\n- The text of the section Verdicts {WHY}" in page
+    assert f"The text of the section Verdicts {WHY}" in page
     assert page.count("](tiny/") >= whole.count("](tiny/") - 2
     assert set(page.split("\n## ")[3:]) - set(whole.split("\n## ")[3:]) != set()
     shutil.rmtree(folder)

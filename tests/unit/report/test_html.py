@@ -1,3 +1,4 @@
+import html
 import json
 import re
 
@@ -6,8 +7,11 @@ import pytest
 from node_robustness.errors import UserError
 from node_robustness.figures.catalogue import FIGURES
 from node_robustness.provenance.costs import job_costs
+from node_robustness.report import html as report_page
 from node_robustness.report.html import render_report
 from node_robustness.report.paper import ACCURACY
+from node_robustness.report.tables import VIEWS
+from node_robustness.report.topics import TOPICS
 from node_robustness.tables.examples import example_table
 from node_robustness.verdict.claims import claim, read_claim
 from samples import (
@@ -50,14 +54,26 @@ def test_names_of_classes_are_escaped(tmp_path):
 
 def test_the_page_needs_nothing_else(page):
     assert "default-src 'none'" in page
-    markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", page, flags=re.DOTALL)
     loaded = re.findall(r'<(?:img|script|link)[^>]*(?:src|href)="([^"]*)"', markup)
     assert loaded
     assert all(address.startswith("data:") for address in loaded)
 
 
 def test_every_figure_of_the_catalogue_is_shown_once_and_no_other(page):
-    assert sorted(re.findall(r'id="figure-([^"]*)"', page)) == sorted(FIGURES)
+    shown = [name for name, entry in FIGURES.items() if entry.section != "summary"]
+    assert sorted(re.findall(r'id="figure-([^"]*)"', page)) == sorted(shown)
+    assert {FIGURES[name].section for name in shown} <= set(TOPICS)
+
+
+def test_every_table_of_the_report_has_a_topic(page):
+    topics = {view.topic for view in VIEWS.values() if view.topic}
+    assert topics <= set(TOPICS)
+    text = html.unescape(page)
+    for name, view in VIEWS.items():
+        rows = list(view.rows(measured_report()[0][view.table]))
+        shown = view.topic != "" and len(rows) > 0
+        assert (f"<caption><span>{view.described}</span>" in text) == shown, name
 
 
 def test_the_page_tells_what_ran(page):
@@ -85,11 +101,39 @@ def test_the_page_tells_what_it_cost(page):
     assert cells[4].startswith("prepare</td><td>–</td><td>–")
 
 
-def test_the_answer_comes_first(page):
-    assert (
-        page.index('id="answer"') < page.index('id="figure-verdicts"') < page.index('id="findings"')
-    )
+def test_the_answers_and_the_grid_come_before_the_evidence(page):
+    places = [f'id="{name}"' for name in ("claim-models", "claim-dynamics", "grid-title", "models")]
+    assert sorted(map(page.index, places)) == list(map(page.index, places))
     assert "<td>masked</td>" in page
+
+
+def test_a_field_of_the_grid_leads_to_its_row_and_has_a_panel(page):
+    found = re.findall(r'class="field" href="#row-([^"]*)" data-setting="([^"]*)"', page)
+    assert len(found) == 3
+    known = re.search(r'<script[^>]*id="panels">(.*?)</script>', page)[1]
+    ids = [panel["id"] for panel in json.loads(known)]
+    assert sorted(found) == sorted((name, name) for name in ids)
+    for name in ids:
+        row = re.search(rf'<tr id="row-{name}">(.*?)</tr>', page)[1]
+        assert row.startswith("<td>toy</td><td>" + name.split("/")[1])
+
+
+def test_stills_are_left_out_first_and_that_is_said(tmp_path, monkeypatch, page):
+    size = len(page.encode())
+    assert "Not in this page" not in page
+    assert size < report_page._MOST_BYTES
+    monkeypatch.setattr(report_page, "_MOST_BYTES", size - 1)
+    less = write_report(tmp_path, "<script>alert(1)</script>").read_text()
+    assert len(less.encode()) < size
+    said = re.search("Still pictures for readers without JavaScript, (.*?): (.*?)</dd>", less)
+    files = re.findall(r"figures/(\w+)\.svg", said[2])
+    assert files
+    for name in files:
+        assert f"The file figures/{name}.svg has this picture" in less
+    assert less.count('id="spec-') == page.count('id="spec-')
+    assert less.count('<img src="data:image/svg') == page.count('<img src="data:image/svg') - len(
+        files
+    )
 
 
 def test_what_was_not_measured_is_said(tmp_path):

@@ -86,6 +86,9 @@ def test_statements_do_not_run_together():
     assert normalised("f(a, *[b])") != normalised("f(a, *[], b)")
 
 
+NAMED = ("pack/page.html", "pack/parts/style.css", "pack/parts/more/page.js")
+
+
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
     """A script, and a package in its folder."""
@@ -95,9 +98,13 @@ def scripts(tmp_path: Path) -> Path:
         "pack/__init__.py": "VALUE = 1",
         "pack/top.py": "def f():\n    from pack.sub import deep\n    import sklearn",
         "pack/leaf.py": "from . import cousin as c\nfrom .sub.far import thing\nimport json",
-        "pack/cousin.py": "import statistics\nimport pack.leaf\nNAMES = ['page.html', 'no.html']",
+        "pack/cousin.py": "import statistics\nimport pack.leaf\nNAMES = ['page.html', 'no.html', "
+        "'parts', 'sub', 'no']",
         "pack/page.html": "<p>",
         "pack/unnamed.html": "<p>",
+        "pack/parts/style.css": "p {}",
+        "pack/parts/more/page.js": "1",
+        "pack/others/style.css": "p {}",
         "pack/unused.py": "import pandas",
         "pack/statistics.py": "",
         "pack/sub/__init__.py": "from .near import n",
@@ -123,7 +130,7 @@ def test_imports_are_followed(scripts):
     modules = ["__init__", "cousin", "leaf", "top"]
     modules += ["sub/__init__", "sub/deep", "sub/far", "sub/near"]
     names = {f"pack/{module}.py" for module in modules}
-    assert set(found) == names | {"script.py", "pack/page.html"}
+    assert set(found) == names | {"script.py", *NAMED}
     assert list(found) == sorted(found)
     assert all(re.fullmatch("[0-9a-f]{12}", digest) for digest in found.values())
     assert set(of_script(scripts / "other.py")) == {
@@ -134,7 +141,7 @@ def test_imports_are_followed(scripts):
     }
 
 
-@pytest.mark.parametrize("name", ["script.py", "pack/sub/far.py", "pack/page.html"])
+@pytest.mark.parametrize("name", ["script.py", "pack/sub/far.py", *NAMED])
 def test_each_file_has_its_own_digest(scripts, name):
     before = of_script(scripts / "script.py")
     path = scripts / name
@@ -160,7 +167,8 @@ def test_modules_whose_names_are_computed_count_where_they_are_named(scripts):
     assert plain.items() <= found.items()
     assert set(found) - set(plain) == {
         *("pack/leaf.py", "pack/unused.py", "pack/cousin.py", "pack/sub/far.py"),
-        *("pack/page.html", "pandas"),
+        *NAMED,
+        "pandas",
     }
 
 

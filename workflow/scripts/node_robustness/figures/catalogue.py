@@ -28,7 +28,7 @@ class FigureEntry:
         filled_by: the tables that must have rows for the figure to be shown, as far as they are at
             hand; empty for all that it needs.
         unmeasured: what the report says was not measured where the figure is not shown.
-        section: the section of the report that has it.
+        section: the topic of the report that has it (`topics.TOPICS`).
         page_section: the section of the page of results that has it; empty if none has.
         rule: the rule that draws it.
     """
@@ -40,7 +40,7 @@ class FigureEntry:
     explanation: str = ""
     filled_by: tuple[str, ...] = ()
     unmeasured: str = ""
-    section: str = "figures"
+    section: str = field(kw_only=True)
     page_section: str = ""
     rule: str = "figures"
 
@@ -93,7 +93,7 @@ FIGURES = {
         "stronger attacks do. Survives: the gap is small, the attacks are strong enough and have "
         "saturated, and all checks passed. Undecided: none of these is shown. Point at a field to "
         "read the reason.",
-        section="verdict",
+        section="verdicts",
         page_section="In short",
         level=Level.NETWORKS,
     ),
@@ -106,6 +106,7 @@ FIGURES = {
         "a model with an ODE is more or less robust than one without, under both. The strongest "
         "attack is, for each image, the best of all.",
         filled_by=("models",),
+        section="models",
         page_section=_ATTACKS,
         level=Level.NETWORKS,
     ),
@@ -117,6 +118,7 @@ FIGURES = {
         "masked gradient. What these leave and the strongest attack breaks is weak search. In "
         "words, above each tolerance: what is left of the claim that it protects.",
         filled_by=("tolerances",),
+        section="tolerances",
         page_section=_ATTACKS,
         level=Level.NETWORKS,
     ),
@@ -126,6 +128,7 @@ FIGURES = {
         ("attack_suite",),
         "An image that an expensive attack skips because a cheaper attack breaks it counts as "
         "broken. Random noise is a control: it does not search.",
+        section="attacks",
         page_section=_ATTACKS,
         level=Level.NETWORKS,
     ),
@@ -135,6 +138,7 @@ FIGURES = {
         ("curves",),
         "It is the share of the images without a known adversarial example of size ε or smaller.",
         filled_by=("curves", "verdicts"),
+        section="attacks",
         page_section=_ATTACKS,
         level=Level.NETWORK,
     ),
@@ -144,6 +148,7 @@ FIGURES = {
         ("audit",),
         "Gradients are compared with each other and with finite differences of the network.",
         unmeasured="the gradients (audit)",
+        section="gradients",
         page_section=_GRADIENTS,
         level=Level.NETWORKS,
     ),
@@ -153,6 +158,7 @@ FIGURES = {
         ("loss_curves",),
         "A loss that does not rise has no gradient to follow, or a wrong one. A loss that still "
         "rises at the end has too few steps.",
+        section="gradients",
         page_section=_GRADIENTS,
         level=Level.NETWORK,
     ),
@@ -163,6 +169,7 @@ FIGURES = {
         "Rows: the tolerance of the attack. Columns: the tolerance of the evaluation. Where robust "
         "accuracy stays low off the diagonal, a change of tolerance is no defence.",
         unmeasured="adversarial examples at other tolerances (matrix)",
+        section="gradients",
         page_section=_GRADIENTS,
         level=Level.NETWORKS,
     ),
@@ -172,6 +179,7 @@ FIGURES = {
         ("randomisation",),
         "The attacks know more about the defence from left to right.",
         unmeasured="tolerances drawn at random (randomisation)",
+        section="defences",
         page_section=_DEFENCES,
         level=Level.NETWORKS,
     ),
@@ -184,6 +192,7 @@ FIGURES = {
         "on one that goes on, and on one that knows the disagreement.",
         filled_by=("roc", "detection"),
         unmeasured="detection of adversarial examples (detection)",
+        section="defences",
         page_section=_DEFENCES,
         level=Level.NETWORK,
     ),
@@ -196,6 +205,7 @@ FIGURES = {
         "the dashed line is masked by the adjoint itself: the equation has another gradient than "
         "the steps that the solver took.",
         unmeasured="the adjoint at other tolerances (adjoint_sweep)",
+        section="gradients",
         page_section=_GRADIENTS,
         level=Level.NETWORK,
     ),
@@ -206,6 +216,7 @@ FIGURES = {
         "The attack looks within ε for images that take more evaluations, whatever their class. "
         "Random noise of the same size is the control.",
         unmeasured="an attack on the number of function evaluations (cost)",
+        section="defences",
         page_section=_DEFENCES,
         level=Level.NETWORK,
     ),
@@ -216,6 +227,7 @@ FIGURES = {
         "The checks look for what can be mistaken for robustness. A check passes or fails by the "
         "bound of its interval; undecided: too few images. Point at a field to read its value, its "
         "threshold and what a failure means.",
+        section="verdicts",
         page_section=_VERDICTS,
         level=Level.NETWORK,
     ),
@@ -225,6 +237,7 @@ FIGURES = {
         "of the solver.",
         ("clean",),
         "A model without an ODE has no tolerance: it is a horizontal line.",
+        section="clean",
         level=Level.NETWORKS,
     ),
     "nfe": FigureEntry(
@@ -232,6 +245,7 @@ FIGURES = {
         "Evaluations of the ODE function for single clean images, at each tolerance.",
         ("nfe",),
         filled_by=("nfe", "clean"),
+        section="clean",
         page_section="Clean images",
         level=Level.RUN,
     ),
@@ -242,6 +256,7 @@ FIGURES = {
         "The rate is a share of the images that the model classifies correctly at that tolerance; "
         "for an expensive attack, of those that no attack before it breaks. A "
         "model without an ODE is a horizontal line.",
+        section="attacks",
         level=Level.NETWORKS,
     ),
     "trajectories": FigureEntry(
@@ -325,13 +340,14 @@ FIGURES = {
         "The first images on which the attack succeeded: clean image, perturbation and result.",
         (EXAMPLE_PICTURES,),
         filled_by=("attacks",),
+        section="attacks",
         level=Level.RUN,
     ),
     "costs": FigureEntry(
         "Where the time went",
         "Wall time of the jobs of each stage, added up, by model.",
         ("costs",),
-        section="costs",
+        section="ran",
         rule="report",
         level=Level.RUN,
     ),

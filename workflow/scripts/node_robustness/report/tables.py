@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -30,11 +30,19 @@ Columns = Mapping[str, Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the page shows it; one that could not be made has a caption alone."""
+    """A table as the page shows it; one that could not be made has a caption alone.
+
+    Attributes:
+        caption: what it shows.
+        header: of its columns.
+        rows: the texts of its fields.
+        ids: of its rows, if other parts of a page lead to them.
+    """
 
     caption: str
     header: list[str]
     rows: list[list[str]]
+    ids: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class View:
         caption: what it shows, with the units and the kind of the intervals.
         columns: its columns.
         page_section: the section of the page of results that has it; empty if none has.
-        in_report: whether the report has it.
+        topic: the topic of the report that has it (`topics.TOPICS`); empty if none has.
         rows: from the run's table to the rows shown.
         level: what the rows shown speak of; None if what those of the run's table do.
     """
@@ -55,7 +63,7 @@ class View:
     caption: str
     columns: Columns
     page_section: str = ""
-    in_report: bool = True
+    topic: str = ""
     rows: Callable[[pd.DataFrame], Iterable[Any]] = pd.DataFrame.itertuples
     level: Level | None = None
 
@@ -158,7 +166,6 @@ VIEWS = {
             "Evaluations, mean": _mean("nfe_mean"),
         },
         "What ran",
-        in_report=False,
     ),
     "success": View(
         "protocols",
@@ -172,7 +179,6 @@ VIEWS = {
             "Strongest attack": _share("strongest"),
         },
         "Success of the attacks",
-        in_report=False,
         rows=_success_rates,
     ),
     "agreement": View(
@@ -189,6 +195,7 @@ VIEWS = {
         },
         "Gradients",
         rows=lambda audit: audit[audit.cosine_mean.notna()].itertuples(),
+        topic="gradients",
     ),
     "verdict_counts": View(
         "verdicts",
@@ -211,6 +218,7 @@ VIEWS = {
         },
         rows=overviews.of_verdicts,
         page_section="Verdicts",
+        topic="verdicts",
     ),
     "undecided": View(
         "verdicts",
@@ -224,6 +232,7 @@ VIEWS = {
         },
         rows=overviews.of_undecided,
         page_section="Verdicts",
+        topic="verdicts",
     ),
     "verdicts": View(
         "verdicts",
@@ -244,6 +253,7 @@ VIEWS = {
             "Agree": lambda row: f"{row.agree} of {row.networks}",
         },
         "Verdicts",
+        topic="verdicts",
     ),
     "model_counts": View(
         "models",
@@ -266,6 +276,7 @@ VIEWS = {
         },
         rows=overviews.of_models,
         page_section="Verdicts",
+        topic="models",
     ),
     "models": View(
         "models",
@@ -282,6 +293,7 @@ VIEWS = {
             "First tested": lambda row: "yes" if row.primary else "",
         },
         "Verdicts",
+        topic="models",
     ),
     "tolerance_counts": View(
         "tolerances",
@@ -302,6 +314,7 @@ VIEWS = {
         },
         rows=overviews.of_tolerances,
         page_section="Verdicts",
+        topic="tolerances",
     ),
     "tolerances": View(
         "tolerances",
@@ -320,6 +333,7 @@ VIEWS = {
             "First tested": lambda row: "yes" if row.primary else "",
         },
         "Verdicts",
+        topic="tolerances",
     ),
     "populations": View(
         "populations",
@@ -343,6 +357,7 @@ VIEWS = {
             ),
         },
         "Verdicts",
+        topic="verdicts",
     ),
     "checks": View(
         "checks",
@@ -359,6 +374,7 @@ VIEWS = {
             "Outcome": _text("outcome"),
             "A failure means": _text("failure"),
         },
+        topic="verdicts",
     ),
     "randomisation": View(
         "randomisation",
@@ -373,6 +389,7 @@ VIEWS = {
             "Accuracy": _share("accuracy"),
         },
         "Defences by tolerance",
+        topic="defences",
     ),
     "detection": View(
         "detection",
@@ -395,6 +412,7 @@ VIEWS = {
             "Detected at 5 % false alarms": _share("detected"),
         },
         "Defences by tolerance",
+        topic="defences",
     ),
     "adjoint_sweep": View(
         "adjoint_sweep",
@@ -412,6 +430,7 @@ VIEWS = {
             "Cosine with direct, median": _mean("cosine_median", 2),
         },
         "Gradients",
+        topic="gradients",
     ),
     "cost": View(
         "cost",
@@ -430,6 +449,7 @@ VIEWS = {
             "Prediction kept": _share("kept"),
         },
         "Defences by tolerance",
+        topic="defences",
     ),
     "directions": View(
         "attacks",
@@ -447,6 +467,7 @@ VIEWS = {
         rows=findings.directions,
         level=Level.NETWORKS,
         page_section="Success of the attacks",
+        topic="attacks",
     ),
     "changes": View(
         "attacks",
@@ -468,6 +489,7 @@ VIEWS = {
         },
         rows=findings.tolerance_changes,
         level=Level.NETWORKS,
+        topic="attacks",
     ),
     "clean": View(
         "clean",
@@ -484,6 +506,7 @@ VIEWS = {
             "Maximum": _count("nfe_max"),
         },
         "Clean images",
+        topic="clean",
     ),
     "trajectory_summary": View(
         "trajectory_summary",
@@ -505,6 +528,7 @@ VIEWS = {
             "AUC by the first step": _median("first_step_auc"),
         },
         "Along the ODE",
+        topic="dynamics",
     ),
     "dynamics": View(
         "dynamics",
@@ -531,6 +555,7 @@ VIEWS = {
             "Taken away": _share("inserted"),
         },
         "Along the ODE",
+        topic="dynamics",
     ),
     "attacks": View(
         "attacks",
@@ -554,6 +579,7 @@ VIEWS = {
             "Evaluations, clean": _mean("nfe_clean_mean"),
             "Evaluations, adversarial": _mean("nfe_adversarial_mean"),
         },
+        topic="attacks",
     ),
 }
 """By name, in the order in which they are shown."""

@@ -49,7 +49,8 @@ def of_script(script: Path, *modules: str) -> dict[str, str]:
     subpackages, at the top of a module and inside functions) down to the libraries; what is
     imported for type checkers only is not. All modules of a package count where the package's
     `__path__` is read. A file that is no Python code counts where a module in the same folder
-    names it in a literal, as a template is named.
+    names it in a literal, and all files of a folder without Python code count where a module next
+    to the folder names the folder, as a folder of templates is named.
 
     Args:
         script: a Python file; the names that it imports are looked for in its folder.
@@ -194,12 +195,13 @@ def _read(path: Path, root: Path) -> _Module:
     code = _Code(package=path.parent.relative_to(root).parts)
     code.add(ast.parse(path.read_bytes(), filename=str(path)))
     neighbours = {file.name: file for file in path.parent.iterdir() if file.suffix != ".py"}
-    named = (neighbours[name] for name in code.literals & neighbours.keys())
+    named = [neighbours[name] for name in code.literals & neighbours.keys()]
+    inside = (file for folder in named if not [*folder.glob("*.py")] for file in folder.rglob("*"))
     return _Module(
         _digest(" ".join(code.words).encode()),
         frozenset(code.imports),
         frozenset(code.names[name] for name in code.paths & code.names.keys()),
-        frozenset(file for file in named if file.is_file()),
+        frozenset(file for file in (*named, *inside) if file.is_file()),
     )
 
 
