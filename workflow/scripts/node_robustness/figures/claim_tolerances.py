@@ -60,6 +60,8 @@ def figure(
     claims = (first if len(first) else tolerances)[_KEY].drop_duplicates()
     cells = verdicts.merge(claims, on=_KEY)
     cells = cells[cells.tolerance.notna()]
+    if cells.empty:
+        return small([])
     key = cells[_KEY].iloc[int(cells.gap.fillna(-1).argmax())]
     own = cells[(cells[_KEY] == key).all(axis="columns")].sort_values("tolerance")
     title = f"{key.model} on {key.dataset}, {SHORT_NORMS[key.norm]} {epsilon_label(key.epsilon)}"
