@@ -51,7 +51,7 @@ def test_what_was_not_measured_is_said_with_its_reason():
 
 def test_a_masked_gain_is_not_called_protection():
     own = said(masked_tables())["tolerances"]
-    assert own.answer.startswith("A larger tolerance is not shown to protect in the one setting: ")
+    assert own.answer.startswith("A larger tolerance is not shown to protect in the one setting; ")
     assert own.answer.endswith(
         "in 1 it mainly masks the gradient and so misleads the paper's attack."
     )
@@ -96,7 +96,7 @@ def test_the_part_to_blame():
     assert said(tables | nothing)["dynamics"].answer == NOT_MEASURED
     own = said(tables | {"dynamics": dynamics("before", "spread", "undecided")})["dynamics"]
     assert own.answer == (
-        "No single part of the dynamics is shown to do half of the harm in any of 3 settings: in 1 "
+        "No single part of the dynamics is shown to do half of the harm in any of 3 settings; in 1 "
         "most of it is done before the ODE starts, and in 1 it is spread over all parts."
     )
     assert own.sure == "in part"

@@ -253,7 +253,7 @@ def _said(lead: str, clauses: Sequence[str], claim: "pd.Series[str]", basis: str
         sure = "in part" if undecided < len(claim) else "not shown"
     if undecided:
         basis += f"; {undecided} of {counted(len(claim), 'setting')} undecided"
-    return _Said(f"{lead}: {', and '.join(clauses)}." if clauses else f"{lead}.", sure, f"{basis}.")
+    return _Said(f"{lead}; {', and '.join(clauses)}." if clauses else f"{lead}.", sure, f"{basis}.")
 
 
 def _basis(
