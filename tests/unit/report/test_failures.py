@@ -141,7 +141,7 @@ def test_the_page_of_results_goes_on(folder, monkeypatch):
     monkeypatch.setattr(evidence, "obstacles", broken)
     page = markdown.render("tiny", folder)
     assert f"\n\nThe figure nfe {WHY}" in page
-    assert f"The text of the section Verdicts {WHY}" in page
+    assert f"The text of the topic Verdicts {WHY}" in page
     assert page.count("](tiny/") >= whole.count("](tiny/") - 2
     assert set(page.split("\n## ")[3:]) - set(whole.split("\n## ")[3:]) != set()
     shutil.rmtree(folder)

@@ -10,6 +10,7 @@ import pytest
 from node_robustness.config.presets import PRESETS
 from node_robustness.figures import catalogue as figures
 from node_robustness.report import markdown, panels, summary
+from node_robustness.report.topics import TOPICS
 from node_robustness.tables import catalogue as tables
 from samples import masked_tables
 
@@ -164,8 +165,9 @@ def test_evidence_follows_by_topic(folder):
     """Limits first; each topic once, in the order of the report."""
     titles = re.findall("^## (.*)$", markdown.render("tiny", folder), re.MULTILINE)
     assert titles[:2] == ["Verdicts at a glance", "Limits of this run"]
-    assert titles[2:] == [title for title in markdown._SECTIONS if title in titles]
-    assert {"Verdicts", "Clean images", "What ran", "References"} <= {*titles}
+    topics = [topic.title for topic in TOPICS.values()]
+    assert titles[2:] == [title for title in topics if title in titles]
+    assert {"Verdicts", "Attacks", "Clean images", "What ran", "References"} <= {*titles}
 
 
 def test_what_has_nothing_behind_it_is_said_first(folder):

@@ -29,7 +29,7 @@ class FigureEntry:
             hand; empty for all that it needs.
         unmeasured: what the report says was not measured where the figure is not shown.
         section: the topic of the report that has it (`topics.TOPICS`).
-        page_section: the section of the page of results that has it; empty if none has.
+        on_page: whether the page of results has it, too.
         rule: the rule that draws it.
     """
 
@@ -41,7 +41,7 @@ class FigureEntry:
     filled_by: tuple[str, ...] = ()
     unmeasured: str = ""
     section: str = field(kw_only=True)
-    page_section: str = ""
+    on_page: bool = False
     rule: str = "figures"
 
     @property
@@ -49,9 +49,6 @@ class FigureEntry:
         """What the report says below the figure."""
         return f"{self.shows} {self.explanation}".strip() + f" {self.level.sentence}"
 
-
-_ATTACKS, _VERDICTS, _GRADIENTS = "Success of the attacks", "Verdicts", "Gradients"
-_DEFENCES, _ALONG = "Defences by tolerance", "Along the ODE"
 
 FIGURES = {
     "claim_models": FigureEntry(
@@ -61,7 +58,7 @@ FIGURES = {
         ("verdicts", "models"),
         filled_by=("models",),
         section="summary",
-        page_section="In short",
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "claim_tolerances": FigureEntry(
@@ -71,7 +68,7 @@ FIGURES = {
         ("verdicts", "tolerances"),
         filled_by=("tolerances",),
         section="summary",
-        page_section="In short",
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "claim_dynamics": FigureEntry(
@@ -81,7 +78,7 @@ FIGURES = {
         ("shares", "dynamics"),
         filled_by=("shares", "dynamics"),
         section="summary",
-        page_section="In short",
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "verdicts": FigureEntry(
@@ -94,7 +91,7 @@ FIGURES = {
         "saturated, and all checks passed. Undecided: none of these is shown. Point at a field to "
         "read the reason.",
         section="verdicts",
-        page_section="In short",
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "models": FigureEntry(
@@ -107,7 +104,7 @@ FIGURES = {
         "attack is, for each image, the best of all.",
         filled_by=("models",),
         section="models",
-        page_section=_ATTACKS,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "tolerances": FigureEntry(
@@ -119,7 +116,7 @@ FIGURES = {
         "words, above each tolerance: what is left of the claim that it protects.",
         filled_by=("tolerances",),
         section="tolerances",
-        page_section=_ATTACKS,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "attack_suite": FigureEntry(
@@ -129,7 +126,7 @@ FIGURES = {
         "An image that an expensive attack skips because a cheaper attack breaks it counts as "
         "broken. Random noise is a control: it does not search.",
         section="attacks",
-        page_section=_ATTACKS,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "curves": FigureEntry(
@@ -139,7 +136,7 @@ FIGURES = {
         "It is the share of the images without a known adversarial example of size ε or smaller.",
         filled_by=("curves", "verdicts"),
         section="attacks",
-        page_section=_ATTACKS,
+        on_page=True,
         level=Level.NETWORK,
     ),
     "audit": FigureEntry(
@@ -149,7 +146,7 @@ FIGURES = {
         "Gradients are compared with each other and with finite differences of the network.",
         unmeasured="the gradients (audit)",
         section="gradients",
-        page_section=_GRADIENTS,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "loss_curves": FigureEntry(
@@ -159,7 +156,7 @@ FIGURES = {
         "A loss that does not rise has no gradient to follow, or a wrong one. A loss that still "
         "rises at the end has too few steps.",
         section="gradients",
-        page_section=_GRADIENTS,
+        on_page=True,
         level=Level.NETWORK,
     ),
     "matrix": FigureEntry(
@@ -170,7 +167,7 @@ FIGURES = {
         "accuracy stays low off the diagonal, a change of tolerance is no defence.",
         unmeasured="adversarial examples at other tolerances (matrix)",
         section="gradients",
-        page_section=_GRADIENTS,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "randomisation": FigureEntry(
@@ -180,7 +177,7 @@ FIGURES = {
         "The attacks know more about the defence from left to right.",
         unmeasured="tolerances drawn at random (randomisation)",
         section="defences",
-        page_section=_DEFENCES,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "detection": FigureEntry(
@@ -193,7 +190,7 @@ FIGURES = {
         filled_by=("roc", "detection"),
         unmeasured="detection of adversarial examples (detection)",
         section="defences",
-        page_section=_DEFENCES,
+        on_page=True,
         level=Level.NETWORK,
     ),
     "adjoint_sweep": FigureEntry(
@@ -206,7 +203,7 @@ FIGURES = {
         "the steps that the solver took.",
         unmeasured="the adjoint at other tolerances (adjoint_sweep)",
         section="gradients",
-        page_section=_GRADIENTS,
+        on_page=True,
         level=Level.NETWORK,
     ),
     "cost": FigureEntry(
@@ -217,7 +214,7 @@ FIGURES = {
         "Random noise of the same size is the control.",
         unmeasured="an attack on the number of function evaluations (cost)",
         section="defences",
-        page_section=_DEFENCES,
+        on_page=True,
         level=Level.NETWORK,
     ),
     "checks": FigureEntry(
@@ -228,7 +225,7 @@ FIGURES = {
         "bound of its interval; undecided: too few images. Point at a field to read its value, its "
         "threshold and what a failure means.",
         section="verdicts",
-        page_section=_VERDICTS,
+        on_page=True,
         level=Level.NETWORK,
     ),
     "clean": FigureEntry(
@@ -246,7 +243,7 @@ FIGURES = {
         ("nfe",),
         filled_by=("nfe", "clean"),
         section="clean",
-        page_section="Clean images",
+        on_page=True,
         level=Level.RUN,
     ),
     "success": FigureEntry(
@@ -269,7 +266,7 @@ FIGURES = {
         "norm and size. At loose tolerances a solve may take only a few steps, and the curve "
         "between them is the solver's interpolation.",
         section="dynamics",
-        page_section=_ALONG,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "growth": FigureEntry(
@@ -279,7 +276,7 @@ FIGURES = {
         "The rate is split into the part that the Jacobian at the clean state explains and a "
         "nonlinear rest. The logarithmic norm bounds the first part for any perturbation.",
         section="dynamics",
-        page_section=_ALONG,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "margins": FigureEntry(
@@ -301,7 +298,7 @@ FIGURES = {
         "of another image are the controls.",
         unmeasured="shares of the loss of margin (trajectories)",
         section="dynamics",
-        page_section=_ALONG,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "patches": FigureEntry(
@@ -312,7 +309,7 @@ FIGURES = {
         "clean image. A window is special only if it does more than others of its length, on "
         "images that did not choose it.",
         section="dynamics",
-        page_section=_ALONG,
+        on_page=True,
         level=Level.NETWORKS,
     ),
     "adaptive_cost": FigureEntry(
@@ -357,7 +354,7 @@ FIGURES = {
 DRAWN = tuple(name for name, entry in FIGURES.items() if entry.rule == "figures")
 """The figures that have files, drawn by the rule `figures`."""
 
-ON_PAGE = tuple(name for name, entry in FIGURES.items() if entry.page_section)
+ON_PAGE = tuple(name for name, entry in FIGURES.items() if entry.on_page)
 """The figures of the page of results."""
 
 

@@ -150,7 +150,9 @@ def _part(
     manifest: Mapping[str, Any],
     paper: str | None,
 ) -> _Part:
-    shown = [_table(name, tables) for name, view in VIEWS.items() if view.topic == key]
+    shown = [
+        _table(name, tables) for name, view in VIEWS.items() if view.topic == key and view.in_report
+    ]
     if key == "clean" and paper is not None:
         shown.append(
             attempt(

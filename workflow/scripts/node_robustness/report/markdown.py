@@ -24,23 +24,13 @@ from node_robustness.report.limits import limits
 from node_robustness.report.paper import NO_SUCCESS_RATES
 from node_robustness.report.phrases import counted
 from node_robustness.report.tables import Table
+from node_robustness.report.topics import TOPICS
 from node_robustness.tables.catalogue import ON_PAGE, TABLES
 
 # Entries of the manifest that name machines are not published.
 _PRIVATE = ("host", "hosts")
 # A longer table is collapsed.
 _ROWS_TO_SHOW = 15
-# The evidence, and the topics of which something is said in each section.
-_SECTIONS = {
-    "Verdicts": ("verdicts", "models", "tolerances"),
-    "Along the ODE": ("dynamics",),
-    "Success of the attacks": ("attacks",),
-    "Gradients": ("gradients",),
-    "Defences by tolerance": ("defences",),
-    "Clean images": (),
-    "What ran": (),
-    "References": ("references",),
-}
 # Of these columns an empty field is an empty text.
 _TEXTS = [
     *("experiment", "dataset", "model", "reference_model", "attack", "gradient"),
@@ -94,10 +84,10 @@ def render(name: str, folder: Path) -> str:
         "no number was typed. Intervals are at 95 %. Every table and figure says of what it "
         "speaks, its [level](../verdict.md#levels-of-inference).",
     ]
-    for title in _SECTIONS:
-        evidence = _evidence(title, name, folder, tables, manifest, paper)
+    for key, topic in TOPICS.items():
+        evidence = _evidence(key, name, folder, tables, manifest, paper)
         if evidence:
-            lines += [f"## {title}", *evidence]
+            lines += [f"## {topic.title}", f"*{topic.about}*", *topic.notes, *evidence]
     return "\n\n".join(lines) + "\n"
 
 
@@ -180,42 +170,35 @@ def _legend(grid: panels.Grid) -> str:
 
 
 def _evidence(
-    title: str,
+    key: str,
     name: str,
     folder: Path,
     tables: Mapping[str, pd.DataFrame],
     manifest: Mapping[str, Any],
     paper: str | None,
 ) -> list[str]:
-    """What a section has to show: sentences, figures and tables."""
+    """What a topic has to show: sentences, figures and tables."""
     parts = [
-        *_list(
-            sentences(
-                f"The text of the section {title}",
-                lambda: [sentence for key in _SECTIONS[title] for sentence in said(key, tables)],
-            )
-        ),
-        *_figures(name, folder, tables, title),
+        *_list(sentences(f"The text of the topic {TOPICS[key].title}", lambda: said(key, tables))),
+        *_figures(name, folder, tables, key),
         *(
             _table(report_tables.show(table, tables))
             for table, view in report_tables.VIEWS.items()
-            if view.page_section == title
+            if view.topic == key and view.on_page
         ),
     ]
-    if title == "Verdicts":
-        parts += _figures(name, folder, tables, "In short")
-    if title == "Clean images" and paper is not None:
+    if key == "clean" and paper is not None:
         parts.insert(0, _table(report_tables.papers_accuracy(tables["clean"], paper)))
-    if title == "Success of the attacks" and paper is not None:
+    if key == "attacks" and paper is not None:
         parts.append(NO_SUCCESS_RATES)
-    if title == "What ran":
+    if key == "ran":
         parts = [
             _manifest(name, manifest),
             *parts,
             _table(report_tables.stages(manifest["stages"])),
             *_files(name, tables),
         ]
-    if title == "References":
+    if key == "references":
         parts.append(
             "How the results here relate to these: [verdict.md](../verdict.md#prior-work)."
         )
@@ -265,15 +248,13 @@ def _manifest(name: str, manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _figures(
-    name: str, folder: Path, tables: Mapping[str, pd.DataFrame], section: str
-) -> list[str]:
-    """The figures of a section, or why one could not be drawn."""
+def _figures(name: str, folder: Path, tables: Mapping[str, pd.DataFrame], topic: str) -> list[str]:
+    """The figures of a topic, or why one could not be drawn."""
     return [
         why_not_drawn_still(folder / f"{figure}.svg")
         or f"![{entry.shows}]({name}/{figure}.svg)\n\n*{entry.shows} Level: {entry.level}.*"
         for figure, entry in FIGURES.items()
-        if entry.page_section == section and entry.section != "summary" and has_rows(figure, tables)
+        if entry.section == topic and entry.on_page and has_rows(figure, tables)
     ]
 
 

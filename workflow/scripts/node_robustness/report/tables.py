@@ -53,8 +53,9 @@ class View:
         table: the name of the run's table.
         caption: what it shows, with the units and the kind of the intervals.
         columns: its columns.
-        page_section: the section of the page of results that has it; empty if none has.
-        topic: the topic of the report that has it (`topics.TOPICS`); empty if none has.
+        topic: the topic that has it (`topics.TOPICS`).
+        in_report: whether the report has it.
+        on_page: whether the page of results has it.
         rows: from the run's table to the rows shown.
         level: what the rows shown speak of; None if what those of the run's table do.
     """
@@ -62,8 +63,9 @@ class View:
     table: str
     caption: str
     columns: Columns
-    page_section: str = ""
-    topic: str = ""
+    topic: str = field(kw_only=True)
+    in_report: bool = True
+    on_page: bool = True
     rows: Callable[[pd.DataFrame], Iterable[Any]] = pd.DataFrame.itertuples
     level: Level | None = None
 
@@ -165,7 +167,8 @@ VIEWS = {
             "Training accuracy": lambda row: percent(row.train_accuracy),
             "Evaluations, mean": _mean("nfe_mean"),
         },
-        "What ran",
+        topic="ran",
+        in_report=False,
     ),
     "success": View(
         "protocols",
@@ -178,8 +181,9 @@ VIEWS = {
             "Paper’s protocol": _share("paper"),
             "Strongest attack": _share("strongest"),
         },
-        "Success of the attacks",
         rows=_success_rates,
+        topic="attacks",
+        in_report=False,
     ),
     "agreement": View(
         "audit",
@@ -193,7 +197,6 @@ VIEWS = {
             "Cosine": _quartiles("cosine"),
             "Same sign": _quartiles("sign_agreement"),
         },
-        "Gradients",
         rows=lambda audit: audit[audit.cosine_mean.notna()].itertuples(),
         topic="gradients",
     ),
@@ -217,7 +220,6 @@ VIEWS = {
             "W": _share("weak"),
         },
         rows=overviews.of_verdicts,
-        page_section="Verdicts",
         topic="verdicts",
     ),
     "undecided": View(
@@ -231,7 +233,6 @@ VIEWS = {
             "Images needed": _count("needed"),
         },
         rows=overviews.of_undecided,
-        page_section="Verdicts",
         topic="verdicts",
     ),
     "verdicts": View(
@@ -252,7 +253,6 @@ VIEWS = {
             "Because": _text("reason"),
             "Agree": lambda row: f"{row.agree} of {row.networks}",
         },
-        "Verdicts",
         topic="verdicts",
     ),
     "model_counts": View(
@@ -275,7 +275,6 @@ VIEWS = {
             "Difference": _change("difference"),
         },
         rows=overviews.of_models,
-        page_section="Verdicts",
         topic="models",
     ),
     "models": View(
@@ -292,7 +291,6 @@ VIEWS = {
             "Claim, strongest": _text("strongest_claim"),
             "First tested": lambda row: "yes" if row.primary else "",
         },
-        "Verdicts",
         topic="models",
     ),
     "tolerance_counts": View(
@@ -313,7 +311,6 @@ VIEWS = {
             "Strongest attack": _change("strongest"),
         },
         rows=overviews.of_tolerances,
-        page_section="Verdicts",
         topic="tolerances",
     ),
     "tolerances": View(
@@ -332,7 +329,6 @@ VIEWS = {
             "Because": _text("reason"),
             "First tested": lambda row: "yes" if row.primary else "",
         },
-        "Verdicts",
         topic="tolerances",
     ),
     "populations": View(
@@ -356,7 +352,6 @@ VIEWS = {
                 _percent(_bounded(row)) if row.kind == "share" else _points(_bounded(row))
             ),
         },
-        "Verdicts",
         topic="verdicts",
     ),
     "checks": View(
@@ -375,6 +370,7 @@ VIEWS = {
             "A failure means": _text("failure"),
         },
         topic="verdicts",
+        on_page=False,
     ),
     "randomisation": View(
         "randomisation",
@@ -388,7 +384,6 @@ VIEWS = {
             "Images": _count("n"),
             "Accuracy": _share("accuracy"),
         },
-        "Defences by tolerance",
         topic="defences",
     ),
     "detection": View(
@@ -411,7 +406,6 @@ VIEWS = {
             ),
             "Detected at 5 % false alarms": _share("detected"),
         },
-        "Defences by tolerance",
         topic="defences",
     ),
     "adjoint_sweep": View(
@@ -429,7 +423,6 @@ VIEWS = {
             "More than with direct": _change("difference"),
             "Cosine with direct, median": _mean("cosine_median", 2),
         },
-        "Gradients",
         topic="gradients",
     ),
     "cost": View(
@@ -448,7 +441,6 @@ VIEWS = {
             "Images that cost more": _share("increased"),
             "Prediction kept": _share("kept"),
         },
-        "Defences by tolerance",
         topic="defences",
     ),
     "directions": View(
@@ -466,7 +458,6 @@ VIEWS = {
         },
         rows=findings.directions,
         level=Level.NETWORKS,
-        page_section="Success of the attacks",
         topic="attacks",
     ),
     "changes": View(
@@ -490,6 +481,7 @@ VIEWS = {
         rows=findings.tolerance_changes,
         level=Level.NETWORKS,
         topic="attacks",
+        on_page=False,
     ),
     "clean": View(
         "clean",
@@ -505,7 +497,6 @@ VIEWS = {
             "Median": _count("nfe_median"),
             "Maximum": _count("nfe_max"),
         },
-        "Clean images",
         topic="clean",
     ),
     "trajectory_summary": View(
@@ -527,7 +518,6 @@ VIEWS = {
             "AUC by evaluations": _median("nfe_auc"),
             "AUC by the first step": _median("first_step_auc"),
         },
-        "Along the ODE",
         topic="dynamics",
     ),
     "dynamics": View(
@@ -554,7 +544,6 @@ VIEWS = {
             "By others": lambda row: _rate(row.repair_others),
             "Taken away": _share("inserted"),
         },
-        "Along the ODE",
         topic="dynamics",
     ),
     "attacks": View(
@@ -580,6 +569,7 @@ VIEWS = {
             "Evaluations, adversarial": _mean("nfe_adversarial_mean"),
         },
         topic="attacks",
+        on_page=False,
     ),
 }
 """By name, in the order in which they are shown."""
