@@ -40,8 +40,8 @@ TOPICS = {
             "blocks that have run. A setting is one tolerance, attack, norm, ε and seed of a "
             "model.",
             "Intervals of medians are distribution-free and need six images. “Clearly” means that "
-            "the 95 % interval of the ratio does not contain one. No correction is made for the "
-            "number of settings.",
+            "the 95 % interval of the ratio does not contain one. The claim on shares and patches "
+            "is corrected for the number of settings (Holm); everything else describes and is not.",
         ),
     ),
     "attacks": Topic(
