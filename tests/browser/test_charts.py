@@ -41,6 +41,8 @@ def test_every_chart_is_drawn_once_its_topic_opens(opened):
 )
 @pytest.mark.parametrize("place", [None, {"x": 18, "y": 18}], ids=["its centre", "its corner"])
 def test_a_mark_shows_its_tooltip(opened, name, marks, text, place):
+    if "symbol" in marks and place is not None:
+        return  # A point has no corner.
     report = opened()
     report.unfold()
     mark = report.page.locator(f"{chart(report.page, name)} {marks}").last
@@ -66,6 +68,9 @@ MENUS = {
 }
 
 
+ONE_CHOICE = {("shares", "Show"), ("patches", "Show")}
+
+
 def choose(page, name: str, menu: str, choice: str | None = None) -> None:
     """Choose from a list of a figure, another one than is chosen by default, and wait for it."""
     before = page.locator(chart(page, name)).inner_html()
@@ -87,7 +92,8 @@ def test_every_menu_changes_its_figure(opened, name):
     assert [label.inner_text().split(":")[0] for label in labels] == MENUS[name]
     # From the last: a model without an ODE, which is then chosen, has no tolerance.
     for menu in reversed(MENUS[name]):
-        choose(report.page, name, menu)
+        if (name, menu) not in ONE_CHOICE:
+            choose(report.page, name, menu)
 
 
 def test_the_page_of_an_image_is_chosen_by_model_tolerance_condition_and_image(opened):
@@ -128,6 +134,8 @@ def test_the_data_of_every_figure_are_saved_as_csv(opened):
             assert file == f"{name}{mark.replace(' ', '-')}.csv"
             assert rows(found.decode()) == rows(data)
             assert len(rows(data)) > 1
+        # Chromium refuses more than ten downloads at once.
+        report.page.wait_for_timeout(1_100)
 
 
 def test_a_picture_is_what_was_chosen(opened):
