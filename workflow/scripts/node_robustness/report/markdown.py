@@ -45,15 +45,17 @@ def gather(tables: Iterable[Path], figures: Iterable[Path], manifest: Path, fold
 
     Args:
         tables: CSV tables of the experiment. Of some the medians alone are copied, to four digits.
-        figures: SVG figures.
+        figures: SVG figures. Those that the tables do not fill are left out.
         manifest: `manifest.json` of the run. The names of its machines are left out.
         folder: Where copies go; it must exist.
     """
     for path in tables:
         copy = _thin if TABLES[path.stem].medians_alone else shutil.copyfile
         copy(path, folder / path.name)
+    collected = read_tables(folder)
     for path in figures:
-        shutil.copyfile(path, folder / path.name)
+        if has_rows(path.stem, collected):
+            shutil.copyfile(path, folder / path.name)
     entries = json.loads(manifest.read_text())
     known = {key: value for key, value in entries.items() if key not in _PRIVATE}
     (folder / manifest.name).write_text(json.dumps(known, indent=2) + "\n")
