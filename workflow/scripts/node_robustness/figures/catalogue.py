@@ -256,6 +256,29 @@ FIGURES = {
         section="attacks",
         level=Level.NETWORKS,
     ),
+    "shares": FigureEntry(
+        "Where the margin is lost",
+        "Fraction of the loss of margin that h(0) and each part of the body have.",
+        ("shares",),
+        "The margin that a full-strength adversarial example takes is divided by Aumann and "
+        "Shapley's shares, which add up to it. Random noise of the same norm and the difference "
+        "of another image are the controls.",
+        unmeasured="shares of the loss of margin (trajectories)",
+        section="dynamics",
+        on_page=True,
+        level=Level.NETWORKS,
+    ),
+    "patches": FigureEntry(
+        "Repair and insertion",
+        "Decisions that change when an interval of t is patched, by its start and length.",
+        ("patches",),
+        "A repair undoes what one interval adds to the perturbation; an insertion adds it to the "
+        "clean image. A window is special only if it does more than others of its length, on "
+        "images that did not choose it.",
+        section="dynamics",
+        on_page=True,
+        level=Level.NETWORKS,
+    ),
     "trajectories": FigureEntry(
         "Distance from the clean state",
         "Distance of perturbed from clean states along t.",
@@ -287,29 +310,6 @@ FIGURES = {
         "by linear probes that were trained at each t.",
         filled_by=("trajectories",),
         section="dynamics",
-        level=Level.NETWORKS,
-    ),
-    "shares": FigureEntry(
-        "Where the margin is lost",
-        "Fraction of the loss of margin that h(0) and each part of the body have.",
-        ("shares",),
-        "The margin that a full-strength adversarial example takes is divided by Aumann and "
-        "Shapley's shares, which add up to it. Random noise of the same norm and the difference "
-        "of another image are the controls.",
-        unmeasured="shares of the loss of margin (trajectories)",
-        section="dynamics",
-        on_page=True,
-        level=Level.NETWORKS,
-    ),
-    "patches": FigureEntry(
-        "Repair and insertion",
-        "Decisions that change when an interval of t is patched, by its start and length.",
-        ("patches",),
-        "A repair undoes what one interval adds to the perturbation; an insertion adds it to the "
-        "clean image. A window is special only if it does more than others of its length, on "
-        "images that did not choose it.",
-        section="dynamics",
-        on_page=True,
         level=Level.NETWORKS,
     ),
     "adaptive_cost": FigureEntry(

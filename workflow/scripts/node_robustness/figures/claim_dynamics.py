@@ -44,8 +44,11 @@ def figure(shares: pd.DataFrame, dynamics: pd.DataFrame, models: Sequence[str]) 
     if not drawn:
         return small([])
     every = pd.concat([own for _, own in drawn])
-    low, high = every[["value", "low"]].min().min(), every[["value", "high"]].max().max()
-    limits = [max(min(0, low), _MOST[0]), min(1.12 * high, _MOST[1])]
+    # The intervals of the controls are not drawn.
+    strong = every[every.perturbation == "strong"]
+    low = min(0, every.value.min(), strong.low.min())
+    high = max(1, every.value.max(), strong.high.max())
+    limits = [max(low, _MOST[0]), min(high, _MOST[1])]
     panels = [
         small_panel(
             _bars(own, models, limits, first=place == 0),
@@ -121,7 +124,7 @@ def _bars(
         "value:Q",
         title=None,
         scale=scale,
-        axis=alt.Axis(format="~%", tickCount=5, labels=first, ticks=first, domain=first),
+        axis=alt.Axis(format="~%", values=[-0.5, 0, 0.5, 1], labels=first, ticks=first, domain=first),
     )
     base = alt.Chart(inline(fractions))
     strong = base.transform_filter("datum.perturbation == 'strong'")

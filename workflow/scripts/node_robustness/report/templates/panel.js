@@ -2,6 +2,7 @@
 
 const known = estimate => estimate.value !== null && estimate.value !== undefined;
 const percent = value => (100 * value).toFixed(1).replace("-", "−") + " %";
+const points = value => percent(value).replace("%", "points");
 const number = value => (value === null ? "–" : String(Number(value.toPrecision(3))).replace("-", "−"));
 
 function interval(estimate, write = percent) {
@@ -79,8 +80,8 @@ function ofRobustness({ robust, networks, masked, weak, images, level }) {
   const found = Object.entries(names).map(([key, name]) => ({ name, ...robust[key] }));
   return section("Robust accuracy",
     bars(found),
-    make("p", {}, `Masked gradient M = P − C: ${interval(masked)}.`),
-    make("p", {}, `Weak search W = C − R: ${interval(weak)}.`),
+    make("p", {}, `Masked gradient M = P − C: ${interval(masked, points)}.`),
+    make("p", {}, `Weak search W = C − R: ${interval(weak, points)}.`),
     make("p", { class: "soft" }, `${images.toLocaleString("en")} images, ${level}; exact 95 % intervals.`),
     networks.length ? table(["Seed", "P", "C", "R"], networks.map(one => [one.seed, ...["paper", "corrected", "strongest"].map(key => interval(one[key]))])) : null);
 }
