@@ -38,7 +38,9 @@ def network(random, of, n=IMAGES, control=SPREAD, repaired=None, inserted=None, 
     shares, losses = {}, {}
     for name, size in EVERY.items():
         loss = size * random.gamma(4, 1, n)
-        own = (of if name == "strong" else control) + random.normal(0, noise, (n, 1 + PARTS))
+        own = random.normal(0, noise, (n, 1 + PARTS))
+        # Shares sum to the loss, if these fractions sum to one.
+        own += (of if name == "strong" else control) - own.mean(1, keepdims=True)
         shares[name], losses[name] = loss[:, None] * own, loss
     outcomes = [
         random.random((n, len(PATCHED))) < (0.0 if rate is None else rate)
@@ -125,6 +127,26 @@ def test_too_few_images_and_a_margin():
     assert claimed(network(random, fractions(0.9), n=6))["claim"] == "before"
     found = claimed(network(random, fractions(0.5, (3, 4), 0.5), noise=0.2))
     assert (found["claim"], found["because"]) == ("undecided", "margin")
+
+
+@pytest.mark.parametrize(
+    ("of", "plain"),
+    [(0.75, "before"), (0.35, "spread"), ((4, 6), "pinpointed")],
+    ids=["before", "spread", "pinpointed"],
+)
+def test_shares_that_do_not_sum_to_the_loss_decide_nothing(of, plain):
+    """A third of the loss, too much or too little, may be of the player that the claim is about."""
+    random = np.random.default_rng(9)
+    whole = fractions(of) if isinstance(of, float) else fractions(0.1, of, 0.75)
+    assert claimed(network(random, whole, noise=0.02))["claim"] == plain
+    left = whole.copy()
+    if plain == "spread":
+        left[-4:] -= 0.08
+    else:
+        left[-4:] += 0.08
+    found = claimed(network(random, left, noise=0.02))
+    assert (found["claim"], found["because"]) == ("undecided", "incomplete")
+    assert f"closely enough to say {plain}" in found["reason"]
 
 
 @pytest.mark.parametrize("success", [[], [False] * 3, [True]], ids=["no image", "none", "one"])

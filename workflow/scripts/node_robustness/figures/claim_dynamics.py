@@ -124,7 +124,9 @@ def _bars(
         "value:Q",
         title=None,
         scale=scale,
-        axis=alt.Axis(format="~%", values=[-0.5, 0, 0.5, 1], labels=first, ticks=first, domain=first),
+        axis=alt.Axis(
+            format="~%", values=[-0.5, 0, 0.5, 1], labels=first, ticks=first, domain=first
+        ),
     )
     base = alt.Chart(inline(fractions))
     strong = base.transform_filter("datum.perturbation == 'strong'")

@@ -72,6 +72,7 @@ class Part(NamedTuple):
     Attributes:
         player: h(0) or a window.
         fraction: of the loss, over networks.
+        filled: the same with what no player has, because shares do not quite sum to the loss.
         most: the share of the images on which it has more than half, over networks.
         above: p-value of "it has more than half on at most half of the images".
         below: p-value of "it has less than half on at most half of the images".
@@ -79,6 +80,7 @@ class Part(NamedTuple):
 
     player: Player
     fraction: Estimate
+    filled: Estimate
     most: Estimate
     above: float
     below: float
@@ -167,13 +169,26 @@ class _Dynamics:
             f"p_{SPREAD}": min(1.0, len(self.every) * below),
         }
 
-    def claim(self, p: Mapping[str, float]) -> str:
-        """The first rule of docs/verdict.md that applies."""
-        if p[f"p_{BEFORE}"] < LEVEL and self.start.fraction.low > HALF:
+    def claim(self, p: Mapping[str, float], *, complete: bool = False) -> str:
+        """The first rule of docs/verdict.md that applies.
+
+        Args:
+            p: of each claim, as `p`, adjusted.
+            complete: whether to take the shares for complete. Otherwise a rule applies only if it
+                does so with and without what no player has.
+        """
+
+        def more(part: Part) -> bool:
+            return part.fraction.low > HALF and (complete or part.filled.low > HALF)
+
+        def less(part: Part) -> bool:
+            return part.fraction.high < HALF and (complete or part.filled.high < HALF)
+
+        if p[f"p_{BEFORE}"] < LEVEL and more(self.start):
             return BEFORE
-        if p[f"p_{PINPOINTED}"] < LEVEL and self.chosen.fraction.low > HALF:
+        if p[f"p_{PINPOINTED}"] < LEVEL and more(self.chosen):
             return PINPOINTED
-        if p[f"p_{SPREAD}"] < LEVEL and all(part.fraction.high < HALF for part in self.every):
+        if p[f"p_{SPREAD}"] < LEVEL and all(map(less, self.every)):
             return SPREAD
         return UNDECIDED
 
@@ -207,9 +222,14 @@ class _Dynamics:
         perturbation: str = STRONG,
     ) -> Part:
         pairs = [item.of(player, perturbation, among) for item in self.items]
+        unshared = [item.unshared(perturbation, among) for item in self.items]
         return Part(
             player,
             _over(ratios.fraction(*pair, level) for pair in pairs),
+            _over(
+                ratios.fraction(own + rest, loss, level)
+                for (own, loss), rest in zip(pairs, unshared, strict=True)
+            ),
             _over(ratios.most(*pair, HALF) for pair in pairs),
             max(ratios.most_above(*pair, HALF) for pair in pairs),
             max(ratios.most_below(*pair, HALF) for pair in pairs),
@@ -274,7 +294,7 @@ def _said(setting: _Dynamics, p: Mapping[str, float]) -> dict[str, Any]:
         if claim in (BEFORE, PINPOINTED)
         else math.nan,
         "stability": setting.stability,
-        **_because(setting, claim),
+        **_because(setting, claim, setting.claim(p, complete=True)),
     }
 
 
@@ -284,7 +304,7 @@ def _particular(own: Estimate, controls: Sequence[Estimate]) -> float:
     return math.nan if np.isnan(highs).any() else float(own.low - max(highs) > SMALL)
 
 
-def _because(setting: _Dynamics, claim: str) -> dict[str, str]:
+def _because(setting: _Dynamics, claim: str, if_complete: str) -> dict[str, str]:
     start, largest = setting.start, setting.largest
     first = setting.items[0]
     if claim == BEFORE:
@@ -311,6 +331,11 @@ def _because(setting: _Dynamics, claim: str) -> dict[str, str]:
     if len({*claims} - {UNDECIDED}) > 1:
         counted = [f"{claims.count(name)} {name}" for name in CLAIMS if name in claims]
         return ending("networks", f"The networks differ: by themselves {listed(counted)}. {found}")
+    if if_complete != UNDECIDED:
+        return ending(
+            "incomplete",
+            f"The shares do not sum to the loss closely enough to say {if_complete}. {found}",
+        )
     if setting.leans:
         return ending("images", f"There are too few images to show it. {found}")
     return ending("margin", f"No rule applies. {found}")

@@ -77,6 +77,12 @@ class Followed:
         own = self.shares[perturbation][rows, first:stop].sum(axis=1)
         return own, self.losses[perturbation][rows]
 
+    def unshared(self, perturbation: str, among: Bools) -> Floats:
+        """The losses minus the sums of all shares, of the misled images among some."""
+        rows = self.misled & among
+        missing: Floats = self.losses[perturbation][rows] - self.shares[perturbation][rows].sum(1)
+        return missing
+
     def times(self, player: Player) -> tuple[float, float]:
         """Where a player begins and ends in t."""
         if player is START:
