@@ -44,9 +44,9 @@ def test_where_the_margin_is_lost(tmp_path):
     ]
     text = said(*paths)
     for sentence in (
-        "toy, of 5 settings: most of the margin is lost in h(0), before the body, in 2, most of it "
-        "is lost in one window of at most a third of the parts in 1, neither h(0) nor such a "
-        "window loses half of it in 1 and the data do not decide in 1.",
+        "toy, of 5 settings: h(0), which enters the body, has most of the loss of margin in 2, one "
+        "window of at most a third of the parts has most of it in 1, neither h(0) nor such a "
+        "window has half of it in 1 and the data do not decide in 1.",
         "toy: that part loses clearly more under the attack than under random noise and under the "
         "difference of another image in 2 of 3 settings.",
         "toy, of 4 settings: the window whose repair restores most is necessary and sufficient in "

@@ -97,7 +97,7 @@ def test_the_part_to_blame():
     own = said(tables | {"dynamics": dynamics("before", "spread", "undecided")})["dynamics"]
     assert own.answer == (
         "No single part of the dynamics is shown to do half of the harm in any of 3 settings; in 1 "
-        "most of it is done before the ODE starts, and in 1 it is spread over all parts."
+        "most of it is owed to what enters the ODE, and in 1 it is spread over all parts."
     )
     assert own.sure == "in part"
     assert own.how_sure == (
@@ -107,7 +107,7 @@ def test_the_part_to_blame():
     own = said(tables | {"dynamics": dynamics("pinpointed", "pinpointed")})["dynamics"]
     assert own.answer.endswith("does more than half of the harm in all 2 settings.")
     own = said(tables | {"dynamics": dynamics("before", tolerance=math.nan)})["dynamics"]
-    assert own.answer.endswith("in 1 most of it is done before the dynamics start.")
+    assert own.answer.endswith("in 1 most of it is owed to what enters the dynamics.")
 
 
 @pytest.mark.parametrize("particular", [False, math.nan])
@@ -184,7 +184,7 @@ CLAUSES = {
         r"in (\d+) it makes": lambda left: left.claim == "reversed",
     },
     "dynamics": {
-        r"in (\d+) most of it is done before": lambda left: left.claim == "before",
+        r"in (\d+) most of it is owed to what enters": lambda left: left.claim == "before",
         r"in (\d+) it is spread": lambda left: left.claim == "spread",
     },
 }

@@ -112,6 +112,18 @@ def test_contraction_has_negative_shares():
     torch.testing.assert_close(found.start, torch.full_like(found.start, 6 * (1 - 1 / math.e)))
 
 
+@pytest.mark.parametrize(("growth", "most"), [(4, False), (5, True), (20, True)])
+def test_dynamics_have_most_of_the_loss_from_a_growth_of_five_on(growth, most):
+    """With d' = s ln(g) d, h(0) has the integral of g^s: without it, nothing would grow."""
+    model = linear(math.log(growth) * torch.eye(3, dtype=torch.float64), 1e-10)
+    model.head = ReadLinearly(torch.ones(3, dtype=torch.float64))
+    clean = torch.full((1, 3, 1, 1), -2.0, dtype=torch.float64)
+    found = shared(model, clean, clean + 0.1)
+    fraction = float(found.parts.sum() / found.loss)
+    assert fraction == pytest.approx(1 - (1 - 1 / growth) / math.log(growth), rel=1e-6)
+    assert (fraction > 0.5) == most
+
+
 def test_distances_do_not_say_where_a_decision_is_lost():
     """In a linear ODE the adjoint times the difference is the loss at all times."""
     model, _, weight = linear_model(rising=True)

@@ -26,9 +26,9 @@ _FEW_STEPS = 5
 _NAMED = 3
 _DETECTORS = {"nfe": "more evaluations", "first_step": "a shorter first step"}
 _CLAIMS = {
-    BEFORE: "most of the margin is lost in h(0), before the body, in",
-    PINPOINTED: "most of it is lost in one window of at most a third of the parts in",
-    SPREAD: "neither h(0) nor such a window loses half of it in",
+    BEFORE: "h(0), which enters the body, has most of the loss of margin in",
+    PINPOINTED: "one window of at most a third of the parts has most of it in",
+    SPREAD: "neither h(0) nor such a window has half of it in",
     UNDECIDED: "the data do not decide in",
 }
 _PATCHED = {

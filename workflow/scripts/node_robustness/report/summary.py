@@ -223,8 +223,8 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
     )
     clauses = []
     if len(before):
-        start = "ODE starts" if before.tolerance.notna().all() else "dynamics start"
-        clauses.append(f"in {len(before)} most of it is done before the {start}")
+        body = "ODE" if before.tolerance.notna().all() else "dynamics"
+        clauses.append(f"in {len(before)} most of it is owed to what enters the {body}")
     if len(spread):
         clauses.append(f"in {len(spread)} it is spread over all parts")
     located = known[known.claim.isin(["pinpointed", "before"])]
