@@ -227,6 +227,16 @@ def test_a_failed_solve_has_no_exponent():
         assert flow.largest_exponents(start(3, runs.states["clean"].shape[2:])).isnan().all()
 
 
+@pytest.mark.parametrize("slope", [torch.nan, 0.0], ids=["not finite", "lost"])
+def test_without_a_direction_there_is_no_exponent(slope, monkeypatch):
+    model, states = linear(torch.full((3, 3), slope).double()), torch.ones(2, 3, 1, 1).double()
+    runs = follow(model, {"clean": states}, grid(2))
+    flow = growth.LinearisedFlow(model.ode, states, runs.costs["clean"])
+    if slope == 0:
+        monkeypatch.setattr(growth.LinearisedFlow, "pull", lambda self, w: torch.zeros_like(w))
+    assert flow.largest_exponents(states).isnan().all()
+
+
 def test_extreme_eigenvalues_of_small_and_of_degenerate_maps():
     generator = torch.Generator().manual_seed(0)
     half = torch.randn(3, 6, 6, dtype=torch.float64, generator=generator)

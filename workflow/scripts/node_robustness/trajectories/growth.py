@@ -237,6 +237,8 @@ class LinearisedFlow:
         for _ in range(iterations - 1):
             pulled = self.pull(self.push(v))
             v = pulled / spread(_norm(pulled), pulled)
+            # A solve takes no state that is not finite; without a direction there is no exponent.
+            v = torch.where(spread(torch.isfinite(v).flatten(1).all(1), v), v, 0)
         return self._where_known(_norm(self.push(v)).log())
 
     def _where_known(self, values: Tensor) -> Tensor:
