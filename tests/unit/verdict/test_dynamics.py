@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from node_robustness.statistics import paired, proportions, ratios
+from node_robustness.tables.shares import share_table
 from node_robustness.verdict import dynamics, followed
 from node_robustness.verdict.followed import Followed, Window, windows
 from node_robustness.verdict.patches import patched
@@ -171,6 +172,21 @@ def test_files_and_drawn_networks_say_the_same(tmp_path):
     # Patches decide where they have the whole third quarter of t.
     assert (found["patch"], found["patch_from"], found["patch_to"]) == ("both", 0.5, 0.75)
     assert (found["patch_ties"], found["repair_others"], found["special"]) == (0, 0, 1)
+
+
+def test_images_whose_solve_failed_do_not_count(tmp_path):
+    arrays = shares_of([True] * 20)
+    for name in ("start", "parts", "loss", "error"):
+        arrays[f"shares/strong/{name}"][:13] = np.nan
+    changes = {name.replace("/", "__"): values for name, values in arrays.items()}
+    path = write_trajectory(tmp_path, cell(), [True] * 20, **changes)
+    assert claimed(*followed.read_followed([path]))["n"] == 7
+    counts = share_table([path]).groupby("perturbation").n.unique()
+    assert {name: list(n) for name, n in counts.items()} == {
+        "strong": [7],
+        "noise": [20],
+        "swapped": [20],
+    }
 
 
 def rates(inside, outside, at=(4, 5)):

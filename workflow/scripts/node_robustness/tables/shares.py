@@ -53,7 +53,7 @@ def share_table(paths: Iterable[Path | str]) -> pd.DataFrame:
     Returns:
         One row for every file, ``perturbation`` (`layout.SHARED`) and ``player``: ``h(0)``, or a
         ``part`` of the body from ``start`` to ``end``. Over the ``n`` images that the strong
-        adversarial example misleads: the mean ``share`` in logits with Student's interval, and the
+        adversarial example misleads and whose solves did not fail: the mean ``share`` in logits with Student's interval, and the
         ``fraction`` of the loss (the sum of shares over the sum of losses) with Fieller's, NaN
         where the mean loss is not told from 0; the fraction on images at even and at odd positions
         (``half_a``, ``half_b``); the mean ``loss``; and the median of |completeness error| over
@@ -101,7 +101,7 @@ def _share_rows(file: h5py.File, _: dict[str, Any]) -> Rows:
         error = _of(file, f"shares/{perturbation}/error")[misled]
         about = {
             "perturbation": perturbation,
-            "n": len(loss),
+            "n": int(np.isfinite(loss).sum()),
             "loss": ratios.mean(loss).value,
             "error": _median(np.abs(error), np.abs(loss)),
         }

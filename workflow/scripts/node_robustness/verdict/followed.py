@@ -48,7 +48,8 @@ class Followed:
     Attributes:
         where: the coordinates of the cell.
         ends: [K + 1], where the K parts of the body begin and end in t.
-        misled: bool [N], whether the strong adversarial example misleads the network.
+        misled: bool [N], whether the strong adversarial example misleads the network, by a solve
+            that did not fail.
         shares: by perturbation [N, 1 + K], the shares of h(0) and of the parts.
         losses: by perturbation [N].
         patched: the windows that were patched.
@@ -122,7 +123,7 @@ def _read(path: Path | str) -> Followed:
         return Followed(
             {name: settings[name] for name in CELL},
             ends,
-            file["strong/success"][:],
+            file["strong/success"][:] & np.isfinite(losses[STRONG]),
             shares,
             losses,
             tuple(Window(*map(int, np.searchsorted(marks, pair))) for pair in intervals),
