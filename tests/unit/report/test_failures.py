@@ -116,7 +116,10 @@ def test_the_report_goes_on(tmp_path, monkeypatch):
     page = path.read_text()
     for what in (
         *("The three answers", "The grid of verdicts", "The panels"),
-        *(f"The text of the topic {name}" for name in ("Verdicts", "Attacks", "Dynamics")),
+        *(
+            f"The text of the topic {name}"
+            for name in ("Verdicts in detail", "Attacks", "Dynamics")
+        ),
         *("The table changes", "The tables of costs", "The figure clean"),
     ):
         assert f"{what} {WHY}" in page
@@ -141,7 +144,7 @@ def test_the_page_of_results_goes_on(folder, monkeypatch):
     monkeypatch.setattr(evidence, "obstacles", broken)
     page = markdown.render("tiny", folder)
     assert f"\n\nThe figure nfe {WHY}" in page
-    assert f"The text of the topic Verdicts {WHY}" in page
+    assert f"The text of the topic Verdicts in detail {WHY}" in page
     assert page.count("](tiny/") >= whole.count("](tiny/") - 2
     assert set(page.split("\n## ")[3:]) - set(whole.split("\n## ")[3:]) != set()
     shutil.rmtree(folder)

@@ -169,7 +169,7 @@ def test_evidence_follows_by_topic(folder):
     assert titles[:2] == ["Verdicts at a glance", "Limits of this run"]
     topics = [topic.title for topic in TOPICS.values()]
     assert titles[2:] == [title for title in topics if title in titles]
-    assert {"Verdicts", "Attacks", "Clean images", "What ran", "References"} <= {*titles}
+    assert {"Verdicts in detail", "Attacks", "Clean images", "What ran", "References"} <= {*titles}
 
 
 def test_what_has_nothing_behind_it_is_said_first(folder):

@@ -322,7 +322,7 @@ def _shares(shares: pd.DataFrame, missing: alt.InlineData, chosen: str) -> Layer
     names = list(PERTURBATIONS.values())
     return alt.layer(
         bars.mark_bar().encode(
-            x=alt.X("player:N", title="Player", sort=None, axis=alt.Axis(labelAngle=-45)),
+            x=alt.X("player:N", title="Part", sort=None, axis=alt.Axis(labelAngle=-45)),
             xOffset=alt.XOffset("name:N", sort=names),
             y=alt.Y("share:Q", title="Share (logits)"),
             color=alt.Color(
@@ -331,7 +331,7 @@ def _shares(shares: pd.DataFrame, missing: alt.InlineData, chosen: str) -> Layer
                 legend=alt.Legend(title=None),
             ),
             tooltip=[
-                alt.Tooltip("player:N", title="Player"),
+                alt.Tooltip("player:N", title="Part"),
                 alt.Tooltip("name:N", title="Perturbation"),
                 alt.Tooltip("share:Q", title="Share", format=".3~g"),
             ],

@@ -97,7 +97,7 @@ def _of_model(model: str, rates: pd.DataFrame, taus: Sequence[str]) -> Layers | 
             alt.Tooltip("model:N", title="Model"),
             alt.Tooltip("tau:N", title="Tolerance τ"),
             alt.Tooltip("of:N", title="Perturbation"),
-            alt.Tooltip("player:N", title="Of"),
+            alt.Tooltip("player:N", title="Part"),
             alt.Tooltip("start:Q", title="From t", format=".3~g"),
             alt.Tooltip("end:Q", title="To t", format=".3~g"),
             percent("value", "Of the loss of margin"),
@@ -106,7 +106,7 @@ def _of_model(model: str, rates: pd.DataFrame, taus: Sequence[str]) -> Layers | 
             alt.Tooltip("networks:Q", title="Networks"),
         ],
     )
-    intervals = base.mark_rule(opacity=0.7).encode(
+    intervals = base.mark_rule(opacity=0.7, color="currentColor").encode(
         y=alt.Y("low:Q", title="Of the loss of margin", axis=y), y2="high:Q"
     )
     own = [tau for tau in taus if tau in set(rates.tau)]

@@ -131,10 +131,10 @@ def panels(
         ``dataset``, ``verdict``, ``sign``, ``procedure``, ``reason``, ``level``, ``images``;
         ``robust`` (clean accuracy, P, C and R, each ``value``, ``low``, ``high``) and the same of
         each of several ``networks``; ``masked`` and ``weak``; ``deciding``: the attacks with how
-        many images each broke, and broke ``alone``; ``checks``; ``examples``: pictures as ``data:``
-        addresses; ``trajectory``: curves along t of every attack and network that was followed;
-        ``shares`` of the parts of the dynamics; ``claims``: what the claims say of the setting; and
-        ``files``, by their paths. Numbers that are not known are None.
+        many images each ``tried``, broke, and broke ``alone``; ``checks``; ``examples``: pictures
+        as ``data:`` addresses; ``trajectory``: curves along t of every attack and network that was
+        followed; ``shares`` of the parts of the dynamics; ``claims``: what the claims say of the
+        setting; and ``files``, by their paths. Numbers that are not known are None.
     """
     known = {**tables, "pictures": _pictures(charts.get("examples", {}))}
     own = {name: _by_setting(known[name], of) for name, of in _OWN.items() if name in known}
@@ -213,7 +213,7 @@ def _panel(row: Mapping[str, Any], tables: _Own) -> dict[str, Any]:
         ],
         "masked": _estimate(row, "masked"),
         "weak": _estimate(row, "weak"),
-        "deciding": _deciding(own("attack_suite")),
+        "deciding": _deciding(own("attack_suite"), own("attacks")),
         "checks": _checks(own("checks"), row["norm"]),
         "examples": _examples(own("pictures")),
         "trajectory": _trajectory(own("trajectories")),
@@ -235,15 +235,24 @@ def _number(value: Any) -> float | None:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _deciding(suite: pd.DataFrame) -> list[dict[str, Any]]:
-    """The attacks by how many images each alone breaks, over networks; noise is the control."""
+def _deciding(suite: pd.DataFrame, attacks: pd.DataFrame) -> list[dict[str, Any]]:
+    """The attacks by how many images each alone breaks, over networks; noise is the control.
+
+    Images that an attack skipped, because a cheaper one had broken them, are not among its own.
+    """
     if suite.empty:
         return []
-    sums = suite.groupby("attack", sort=False)[["broken", "alone"]].sum().reset_index()
-    ranked = sums.sort_values(["alone", "broken"], ascending=False, kind="stable")
+    sums = suite.groupby("attack", sort=False)[["alone"]].sum()
+    own = attacks.groupby("attack", sort=False)[["attacked", "successes"]].sum()
+    ranked = sums.join(own).sort_values(["alone", "successes"], ascending=False, kind="stable")
     return [
-        {"attack": row["attack"], "broken": int(row["broken"]), "alone": int(row["alone"])}
-        for row in records(ranked)
+        {
+            "attack": row["attack"],
+            "tried": _number(row["attacked"]),
+            "broken": _number(row["successes"]),
+            "alone": int(row["alone"]),
+        }
+        for row in records(ranked.reset_index())
     ]
 
 
@@ -260,6 +269,7 @@ def _checks(checks: pd.DataFrame, norm: str) -> list[dict[str, Any]]:
             "outcome": row["outcome"],
             "value": _number(row["value"]),
             "passes_if": f"{row['bound']} {row['threshold']:g}",
+            "needed": bool(row["supports"]),
             "failure": "" if row["outcome"] == PASSED else row["failure"],
         }
         for row in records(pd.concat([here[~passed], here[passed]]))

@@ -15,6 +15,7 @@ from node_robustness.numbers import label
 from node_robustness.report.paper import CLAIMS
 from node_robustness.report.phrases import NORMS, counted
 from node_robustness.verdict.contrasts import EQUIVALENT, LESS, MORE, UNDECIDED
+from node_robustness.verdict.dynamics import BOTH, NECESSARY
 from node_robustness.verdict.tolerances import NONE, REAL, REVERSED
 from node_robustness.verdict.verdicts import MASKED
 from node_robustness.words import listed
@@ -137,7 +138,7 @@ def _of_models(models: pd.DataFrame, verdicts: pd.DataFrame) -> _Said:
     )
     clauses = []
     if len(less):
-        clauses.append(f"{_models(less)} {_verb(less, 'is')} less robust in {len(less)}")
+        clauses.append(_in_each(less, "is less robust"))
     if len(seems):
         again = "it" if _verb(seems, "is") == "is" else "they"
         who = again if clauses and _models(seems) == _models(less) else _models(seems)
@@ -224,16 +225,22 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
     clauses = []
     if len(before):
         body = "ODE" if before.tolerance.notna().all() else "dynamics"
-        clauses.append(f"in {len(before)} most of it is owed to what enters the {body}")
+        whose = _whose(before, known)
+        clauses.append(f"in {len(before)}{whose} most of it is owed to what enters the {body}")
     if len(spread):
-        clauses.append(f"in {len(spread)} it is spread over all parts")
-    located = known[known.claim.isin(["pinpointed", "before"])]
-    particular = located[located.particular == True]  # noqa: E712 - it may be missing
+        clauses.append(f"in {len(spread)}{_whose(spread, known)} it is spread")
+    needed = known[known.patch.isin([NECESSARY, BOTH])]
+    if len(needed):
+        # The second view may speak against the first.
+        still = f"undoing one window of t restores most decisions in {len(needed)}"
+        clauses.append(f"{clauses.pop()}, though {still}" if clauses else still)
+    located = known[known.claim.isin(["pinpointed", "before"]) & known.particular.notna()]
+    particular = located[located.particular == 1]
     basis = _basis(dynamics, known, {}, "misled image")
     if len(located):
         basis += (
-            f"; {len(particular)} of {len(located)} beyond both controls (noise, another image's "
-            "change)"
+            f"; a larger share than under noise and under another image's change in "
+            f"{len(particular)} of {len(located)}"
         )
     return _said(lead, clauses, known.claim, basis)
 
@@ -278,11 +285,12 @@ def _basis(
 
 
 def _networks(every: pd.DataFrame, images: str = "test image") -> str:
-    levels = list(dict.fromkeys(every.level))
-    if levels == ["this network"]:
-        whose = "this network" if every.model.nunique() == 1 else "one network a model"
+    counts = {*every.networks, *every.get("reference_networks", [])}
+    if counts == {1}:
+        alone = every.model.nunique() == 1 and "reference_model" not in every
+        whose = "this network" if alone else "one network a model"
     else:
-        whose = f"each of {levels[0]}" if len(levels) == 1 else "every network"
+        whose = f"each of {max(counts)} networks a model" if len(counts) == 1 else "every network"
     return f"{_images(every.n, images)} of {whose}"
 
 
@@ -304,6 +312,25 @@ def _models(rows: pd.DataFrame) -> str:
     pairs = zip(rows.model, rows.dataset, strict=True)
     names = list(dict.fromkeys(f"{m} on {d}" if several else str(m) for m, d in pairs))
     return listed(names) if len(names) <= _NAMED else f"{len(names)} models"
+
+
+def _whose(rows: pd.DataFrame, every: pd.DataFrame) -> str:
+    """The models of some settings in brackets, where there are others and the names are short."""
+    short = every.dataset.nunique() == 1 and 1 < every.model.nunique() <= _NAMED
+    return f" ({_models(rows)})" if short else ""
+
+
+def _in_each(rows: pd.DataFrame, verb: str) -> str:
+    """In how many settings something holds of each model; many models are counted together."""
+    counts = rows.groupby(["model", "dataset"], sort=False).size()
+    if len(counts) > _NAMED:
+        return f"{_models(rows)} {verb.replace('is', 'are')} in {len(rows)}"
+    several = rows.dataset.nunique() > 1
+    names = [f"{m} on {d}" if several else str(m) for m, d in counts.index]
+    first, *others = [f"in {count}" for count in counts]
+    return listed(
+        [f"{names[0]} {verb} {first}", *map(" ".join, zip(names[1:], others, strict=True))]
+    )
 
 
 def _verb(rows: pd.DataFrame, singular: str) -> str:

@@ -129,13 +129,13 @@ _SIZE: Columns = {"Norm": lambda row: NORMS[row.norm], "ε": lambda row: label(r
 _SETTING: Columns = {
     **{"Dataset": _text("dataset"), "Model": _text("model"), "τ": _tau()},
     **_SIZE,
-    **{"Images": _count("n"), "Of": _text("level")},
+    **{"Images": _count("n"), "Level": _text("level")},
 }
 
 _ENDS = ("low", "high")
 
 _MODEL: Columns = {
-    **{"Dataset": _text("dataset"), "Model": _text("model"), "Of": _text("level")},
+    **{"Dataset": _text("dataset"), "Model": _text("model"), "Level": _text("level")},
     "Settings": _count("settings"),
 }
 
@@ -531,7 +531,7 @@ VIEWS = {
             "Attack": _text("attack"),
             **_SIZE,
             "Images": _count("n"),
-            "Of": _text("level"),
+            "Level": _text("level"),
             "Claim": _text("claim"),
             "Window": lambda row: _window(row.largest_from, row.largest_to),
             "Its share": _share("share"),

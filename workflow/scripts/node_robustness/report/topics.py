@@ -18,9 +18,14 @@ class Topic:
     notes: tuple[str, ...] = ()
 
 
+_NOT_CORRECTED = (
+    "Intervals are not corrected for the number of settings, claims are (Holm): where an interval "
+    "leaves out zero, the claim may still be undecided."
+)
+
 TOPICS = {
     "verdicts": Topic(
-        "Verdicts",
+        "Verdicts in detail",
         "What is real in each setting, and what is masked.",
         (
             "A setting is one tolerance, norm and ε of a model. The paper’s protocol is its attack "
@@ -30,8 +35,8 @@ TOPICS = {
             "claims are corrected for their number (Holm); everything else describes and is not.",
         ),
     ),
-    "models": Topic("Models", "Are models with an ODE more robust?"),
-    "tolerances": Topic("Tolerances", "Does a larger tolerance protect?"),
+    "models": Topic("Models", "Are models with an ODE more robust?", (_NOT_CORRECTED,)),
+    "tolerances": Topic("Tolerances", "Does a larger tolerance protect?", (_NOT_CORRECTED,)),
     "dynamics": Topic(
         "Dynamics",
         "Where along the ODE is a decision lost?",

@@ -407,7 +407,7 @@ def _hidden(item: _Setting) -> str:
     most = _most(item.hidden)
     saturated = (
         f"The attacks have saturated: the last added at most {points(_most(item.added))}. All "
-        "checks passed."
+        "checks that robustness needs passed."
     )
     if math.isnan(most):
         return saturated

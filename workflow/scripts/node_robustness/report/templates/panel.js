@@ -82,14 +82,15 @@ function ofRobustness({ robust, networks, masked, weak, images, level }) {
     bars(found),
     make("p", {}, `Masked gradient M = P − C: ${interval(masked, points)}.`),
     make("p", {}, `Weak search W = C − R: ${interval(weak, points)}.`),
-    make("p", { class: "soft" }, `${images.toLocaleString("en")} images, ${level}; exact 95 % intervals.`),
+    make("p", { class: "soft" }, `${images.toLocaleString("en")} images, ${level}; exact 95 % intervals, not corrected for the number of settings; the verdict is.`),
     networks.length ? table(["Seed", "P", "C", "R"], networks.map(one => [one.seed, ...["paper", "corrected", "strongest"].map(key => interval(one[key]))])) : null);
 }
 
 function ofAttacks({ deciding }) {
   if (!deciding.length) return [];
   return section("Attacks that decided",
-    table(["Attack", "Images broken", "By it alone"], deciding.map(({ attack, broken, alone }) => [attack, broken, alone])));
+    table(["Attack", "Images tried", "Broken", "Only by it"], deciding.map(({ attack, tried, broken, alone }) => [attack, tried ?? "–", broken ?? "–", alone])),
+    make("p", { class: "soft" }, "Expensive attacks do not try images that cheaper ones broke."));
 }
 
 function ofChecks({ checks }) {
@@ -97,8 +98,9 @@ function ofChecks({ checks }) {
   const several = seeds(checks);
   const open = checks.filter(check => check.outcome !== "passed");
   return section("Checks",
-    table(["Check", "Outcome", "Value", "Passes if"], checks.map(check => [
-      several ? `${check.name} (seed ${check.seed})` : check.name, check.outcome, check.value === null ? "–" : number(check.value), check.passes_if])),
+    table(["Check", "Outcome", "Value", "Passes if", "Needed"], checks.map(check => [
+      several ? `${check.name} (seed ${check.seed})` : check.name, check.outcome, check.value === null ? "–" : number(check.value), check.passes_if, check.needed ? "yes" : "no"])),
+    make("p", { class: "soft" }, "Robustness survives only if all needed checks pass."),
     open.length ? make("p", { class: "soft" }, "Of those that did not pass: " + [...new Set(open.map(check => check.failure))].join(" ")) : null);
 }
 
