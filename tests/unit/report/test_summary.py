@@ -124,7 +124,7 @@ def test_what_a_repair_shows_stands_next_to_the_shares():
     own = said(masked_tables() | {"dynamics": found.assign(model=["OON", "MIX"])})["dynamics"]
     assert own.answer.endswith(
         "in 1 (MIX) most of it is owed to what enters the ODE, and in 1 (OON) it is spread, though "
-        "undoing one window of t restores most decisions in 1."
+        "undoing one window restores most decisions in 1."
     )
 
 

@@ -232,7 +232,7 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
     needed = known[known.patch.isin([NECESSARY, BOTH])]
     if len(needed):
         # The second view may speak against the first.
-        still = f"undoing one window of t restores most decisions in {len(needed)}"
+        still = f"undoing one window restores most decisions in {len(needed)}"
         clauses.append(f"{clauses.pop()}, though {still}" if clauses else still)
     located = known[known.claim.isin(["pinpointed", "before"]) & known.particular.notna()]
     particular = located[located.particular == 1]
