@@ -64,8 +64,9 @@ def refusal(run: Run) -> str:
     line = min(lines)
     assert len(lines) == 1 or line.startswith("config: "), run.output
     assert re.search(r"\w[./-]\w", line), f"no key and no file is named: {line}"
-    # What becomes of a training is known only then; what else can be made still is.
-    if not re.match("error: (training|validation) loss is not finite", line):
+    # What becomes of a training, and what a library makes of images of some shape, is known only
+    # then; what else can be made still is.
+    if not re.match(r"error: ((training|validation) loss is not finite|torchattacks\.)", line):
         before, _, _ = run.output.partition(line)
         assert "Training " not in before, run.output
     return line

@@ -171,6 +171,6 @@ def test_a_class_that_fails_is_an_error_of_one_line(model):
     with pytest.raises(UserError) as caught:
         attack(linear, x, linear(x).argmax(1), method("TIFGSM", "linf"))
     line = str(caught.value)
-    assert line.startswith("torchattacks' TIFGSM fails on images of shape (1, 8, 8): RuntimeError:")
+    assert line.startswith("torchattacks.TIFGSM fails on images of shape (1, 8, 8): RuntimeError:")
     assert line.endswith("remove this attack, or change its parameters")
     assert "\n" not in line

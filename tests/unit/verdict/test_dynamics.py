@@ -101,6 +101,15 @@ def test_damage_that_is_spread():
     assert found["share_high"] - found["share"] > found["start_high"] - found["start_share"]
 
 
+def test_networks_may_be_followed_on_other_images():
+    """As under an attack that leaves out images which cheaper ones broke."""
+    random = np.random.default_rng(9)
+    found = claimed(
+        network(random, fractions(0.8), n=60), network(random, fractions(0.8), n=43, seed=1)
+    )
+    assert (found["claim"], found["n"]) == ("before", 43)
+
+
 def test_every_network_has_to_show_it():
     random = np.random.default_rng(3)
     same = [network(random, fractions(0.8), seed=seed) for seed in range(3)]
@@ -165,7 +174,7 @@ def test_files_and_drawn_networks_say_the_same(tmp_path):
     changes = {name.replace("/", "__"): values for name, values in arrays.items()}
     path = write_trajectory(tmp_path, cell(), [True] * 40, **changes)
     (item,) = followed.read_followed([path])
-    own, loss = item.of(Window(2, 3), "strong", ~item.even)
+    own, loss = item.of(Window(2, 3), "strong", "second")
     found = claimed(item)
     assert (found["claim"], found["from"], found["to"]) == ("pinpointed", 0.5, 0.75)
     assert found["share"] == pytest.approx(ratios.fraction(own, loss).value)

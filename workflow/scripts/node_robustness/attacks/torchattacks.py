@@ -88,7 +88,7 @@ class LibrarySearch:
             raise
         except Exception as error:
             raise UserError(
-                f"torchattacks' {self.name} fails on images of shape {tuple(image.shape[1:])}: "
+                f"torchattacks.{self.name} fails on images of shape {tuple(image.shape[1:])}: "
                 f"{type(error).__name__}: {' '.join(str(error).split())}: remove this attack, or "
                 "change its parameters"
             ) from error

@@ -304,7 +304,7 @@ VIEWS = {
             "Real": _count("real"),
             "Masked gradient": _count("masked"),
             "Reversed": _count("reversed"),
-            "None": _count("none"),
+            "Below 5 points": _count("none"),
             "Undecided": _count("undecided"),
             "Largest gain at": _text_or_dash("at"),
             "Paper’s procedure": _change("paper"),

@@ -88,7 +88,8 @@ def patch_table(paths: Iterable[Path | str]) -> pd.DataFrame:
 def even_positions(n: int) -> NDArray[np.bool_]:
     """The first of the two halves of n images: those at even positions among the followed ones.
 
-    The halves are the same images for every network and setting.
+    They are the same images for every network, but for attacks that leave out images which cheaper
+    ones broke.
     """
     half: NDArray[np.bool_] = np.arange(n) % 2 == 0
     return half

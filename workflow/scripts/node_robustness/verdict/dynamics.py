@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from node_robustness.perturbations.sizes import Bools
 from node_robustness.statistics import networks, ratios
 from node_robustness.statistics.proportions import SIGNIFICANCE, Estimate
 from node_robustness.tables.frame import BOUNDS, bounded, records, tabulate
 from node_robustness.verdict.contrasts import KEY, UNDECIDED, adjusted, is_primary
 from node_robustness.verdict.followed import (
+    ALL,
     CONTROLS,
+    FIRST,
+    SECOND,
     START,
     STRONG,
     Followed,
+    Half,
     Player,
     Window,
     windows,
@@ -144,15 +147,13 @@ class _Dynamics:
 
     def __init__(self, items: Sequence[Followed]) -> None:
         self.items = items
-        self.even = items[0].even
-        self.all = np.ones_like(self.even)
         self.windows = windows(len(items[0].ends) - 1)
-        self.start = self._part(START, self.all)
+        self.start = self._part(START, ALL)
         # Bonferroni: all of them are to be below one half.
         players: list[Player] = [START, *self.windows]
-        self.every = [self._part(p, self.all, 1 - SIGNIFICANCE / len(players)) for p in players]
-        self.chosen = self._part(self._shortest(), ~self.even)
-        self.largest = self.every[1 + self._most(self.windows, self.all)]
+        self.every = [self._part(p, ALL, 1 - SIGNIFICANCE / len(players)) for p in players]
+        self.chosen = self._part(self._shortest(), SECOND)
+        self.largest = self.every[1 + self._most(self.windows, ALL)]
 
     @property
     def where(self) -> dict[str, Any]:
@@ -192,9 +193,9 @@ class _Dynamics:
             return SPREAD
         return UNDECIDED
 
-    def control(self, player: Player, perturbation: str, among: Bools) -> Estimate:
+    def control(self, player: Player, perturbation: str, half: Half) -> Estimate:
         """The fraction of a control's loss."""
-        return self._part(player, among, perturbation=perturbation).fraction
+        return self._part(player, half, perturbation=perturbation).fraction
 
     @property
     def leans(self) -> bool:
@@ -212,17 +213,17 @@ class _Dynamics:
     def stability(self) -> float:
         """The largest difference of the fraction of h(0) or of a part between the halves."""
         players = [START, *(window for window in self.windows if window.stop - window.first == 1)]
-        return max(abs(self._sum(p, self.even) - self._sum(p, ~self.even)) for p in players)
+        return max(abs(self._sum(p, FIRST) - self._sum(p, SECOND)) for p in players)
 
     def _part(
         self,
         player: Player,
-        among: Bools,
+        half: Half,
         level: float = 1 - SIGNIFICANCE,
         perturbation: str = STRONG,
     ) -> Part:
-        pairs = [item.of(player, perturbation, among) for item in self.items]
-        unshared = [item.unshared(perturbation, among) for item in self.items]
+        pairs = [item.of(player, perturbation, half) for item in self.items]
+        unshared = [item.unshared(perturbation, half) for item in self.items]
         return Part(
             player,
             _over(ratios.fraction(*pair, level) for pair in pairs),
@@ -240,19 +241,19 @@ class _Dynamics:
 
         Of several the one with most; where none has half, the one with most of all.
         """
-        enough = [w for w in self.windows if self._sum(w, self.even) >= HALF]
+        enough = [w for w in self.windows if self._sum(w, FIRST) >= HALF]
         shortest = min((window.stop - window.first for window in enough), default=None)
         left = [w for w in enough if w.stop - w.first == shortest] or self.windows
-        return left[self._most(left, self.even)]
+        return left[self._most(left, FIRST)]
 
-    def _most(self, known: Sequence[Window], among: Bools) -> int:
+    def _most(self, known: Sequence[Window], half: Half) -> int:
         """Which window has most of the loss, the first of equals."""
-        sums = [self._sum(window, among) for window in known]
+        sums = [self._sum(window, half) for window in known]
         return int(np.nan_to_num(sums, nan=-math.inf).argmax())
 
-    def _sum(self, player: Player, among: Bools) -> float:
+    def _sum(self, player: Player, half: Half) -> float:
         """The fraction of the loss, the mean of networks; NaN where one of them has no loss."""
-        return float(np.mean([ratios.of_sums(*i.of(player, STRONG, among)) for i in self.items]))
+        return float(np.mean([ratios.of_sums(*i.of(player, STRONG, half)) for i in self.items]))
 
 
 def _over(estimates: Iterable[Estimate]) -> Estimate:
@@ -264,14 +265,14 @@ def _over(estimates: Iterable[Estimate]) -> Estimate:
 def _said(setting: _Dynamics, p: Mapping[str, float]) -> dict[str, Any]:
     """The columns of the claim and of what it is about."""
     claim = setting.claim(p)
-    about, among = {
-        BEFORE: (setting.start, setting.all),
-        PINPOINTED: (setting.chosen, ~setting.even),
-    }.get(claim, (setting.largest, setting.all))
+    about, half = {
+        BEFORE: (setting.start, ALL),
+        PINPOINTED: (setting.chosen, SECOND),
+    }.get(claim, (setting.largest, ALL))
     first = setting.items[0]
     window = first.times(about.player) if claim == PINPOINTED else (math.nan, math.nan)
     largest = first.times(setting.largest.player)
-    controls = {name: setting.control(START, name, setting.all).value for name in CONTROLS}
+    controls = {name: setting.control(START, name, ALL).value for name in CONTROLS}
     return {
         "n": min(int(item.misled.sum()) for item in setting.items),
         "networks": len(setting.items),
@@ -289,7 +290,7 @@ def _said(setting: _Dynamics, p: Mapping[str, float]) -> dict[str, Any]:
         "largest_to": largest[1],
         **{f"{name}_start": value for name, value in controls.items()},
         "particular": _particular(
-            about.fraction, [setting.control(about.player, name, among) for name in CONTROLS]
+            about.fraction, [setting.control(about.player, name, half) for name in CONTROLS]
         )
         if claim in (BEFORE, PINPOINTED)
         else math.nan,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,14 @@ from node_robustness.trajectories.layout import SHARED
 
 STRONG, CONTROLS = SHARED[0], SHARED[1:]
 """The perturbation that claims are about, and those that they are compared with."""
+
+
+Half = Literal["all", "first", "second"]
+"""Of the images that were followed: one half chooses a window, the other tests it."""
+
+ALL: Half = "all"
+FIRST: Half = "first"
+SECOND: Half = "second"
 
 
 class Window(NamedTuple):
@@ -71,16 +79,20 @@ class Followed:
         """The images of the first half."""
         return even_positions(len(self.misled))
 
-    def of(self, player: Player, perturbation: str, among: Bools) -> tuple[Floats, Floats]:
-        """The shares of a player and the losses, of the misled images among some."""
-        rows = self.misled & among
+    def among(self, half: Half) -> Bools:
+        """The images of a half, or all."""
+        return {FIRST: self.even, SECOND: ~self.even, ALL: np.ones_like(self.even)}[half]
+
+    def of(self, player: Player, perturbation: str, half: Half) -> tuple[Floats, Floats]:
+        """The shares of a player and the losses, of the misled images of a half."""
+        rows = self.misled & self.among(half)
         first, stop = (0, 1) if player is START else (1 + player.first, 1 + player.stop)
         own = self.shares[perturbation][rows, first:stop].sum(axis=1)
         return own, self.losses[perturbation][rows]
 
-    def unshared(self, perturbation: str, among: Bools) -> Floats:
-        """The losses minus the sums of all shares, of the misled images among some."""
-        rows = self.misled & among
+    def unshared(self, perturbation: str, half: Half) -> Floats:
+        """The losses minus the sums of all shares, of the misled images of a half."""
+        rows = self.misled & self.among(half)
         missing: Floats = self.losses[perturbation][rows] - self.shares[perturbation][rows].sum(1)
         return missing
 

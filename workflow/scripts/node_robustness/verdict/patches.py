@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from node_robustness.perturbations.sizes import Bools
 from node_robustness.statistics import networks, paired, proportions
 from node_robustness.statistics.proportions import Estimate, Floats
-from node_robustness.verdict.followed import Followed, Window, windows
+from node_robustness.verdict.followed import FIRST, SECOND, Followed, Half, Window, windows
 
 HALF = 0.5
 """The share of the images, and of a loss, above which there is most of it."""
@@ -71,8 +71,8 @@ def patched(items: Sequence[Followed]) -> Patched:
         return Patched()
     window, ties = chosen
     others = [w for w in known if _length(w) == _length(window) and w != window]
-    repaired = [_tried(item, item.repaired, window, ~item.even) for item in items]
-    inserted = [_tried(item, item.inserted, window, ~item.even) for item in items]
+    repaired = [_tried(item, item.repaired, window, SECOND) for item in items]
+    inserted = [_tried(item, item.inserted, window, SECOND) for item in items]
     if not all(len(own) for own in (*repaired, *inserted)):
         return Patched(window, ties)
     tests = {
@@ -93,8 +93,8 @@ def _compared(
     gained, lost, n = _against(items, window, others)
     return replace(
         found,
-        repair_others=float(_rates(items, "repaired", others, first=False).mean()),
-        insert_others=float(_rates(items, "inserted", others, first=False).mean()),
+        repair_others=float(_rates(items, "repaired", others, SECOND).mean()),
+        insert_others=float(_rates(items, "inserted", others, SECOND).mean()),
         special=float(np.max(paired.mcnemar(gained, lost)[0])),
         more=networks.across((gained - lost) / n, *paired.interval(gained, lost, n)),
     )
@@ -104,7 +104,7 @@ def _chosen(items: Sequence[Followed], known: Sequence[Window]) -> tuple[Window,
     """The window, and how many others of its length restore as many."""
     if not known:
         return None
-    rates = _rates(items, "repaired", known, first=True)
+    rates = _rates(items, "repaired", known, FIRST)
     if np.isnan(rates).all():
         return None
     rates = np.nan_to_num(rates, nan=-1.0)
@@ -119,22 +119,19 @@ def _length(window: Window) -> int:
     return window.stop - window.first
 
 
-def _rates(
-    items: Sequence[Followed], patch: str, known: Sequence[Window], *, first: bool
-) -> Floats:
+def _rates(items: Sequence[Followed], patch: str, known: Sequence[Window], half: Half) -> Floats:
     """The share of decisions that a patch of each window changes on a half, a mean of networks."""
     found = []
     for item in items:
-        half = item.even if first else ~item.even
         outcomes = [_tried(item, getattr(item, patch), window, half) for window in known]
         found.append([own.mean() if len(own) else math.nan for own in outcomes])
     means: Floats = np.mean(found, axis=0)
     return means
 
 
-def _tried(item: Followed, outcome: NDArray[np.int8], window: Window, half: Bools) -> Bools:
+def _tried(item: Followed, outcome: NDArray[np.int8], window: Window, half: Half) -> Bools:
     """What a patch of a window did to the images of a half for which it could be tried."""
-    own = outcome[half, item.patched.index(window)]
+    own = outcome[item.among(half), item.patched.index(window)]
     changed: Bools = own[own >= 0] == 1
     return changed
 
@@ -150,7 +147,7 @@ def _against(
     counts = []
     for item in items:
         places = [item.patched.index(other) for other in others]
-        rows = np.flatnonzero(~item.even)
+        rows = np.flatnonzero(item.among(SECOND))
         own = item.repaired[rows, item.patched.index(window)]
         other = item.repaired[rows, np.resize(places, len(rows))]
         known = (own >= 0) & (other >= 0)
