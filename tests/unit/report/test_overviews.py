@@ -23,7 +23,7 @@ def shown(name, tables):
 
 def test_verdicts_are_counted_with_the_largest_gap():
     solved, plain = shown("verdict_counts", masked_tables())
-    assert (solved["Model"], solved["Of"], solved["Settings"]) == ("OON", "this network", "2")
+    assert (solved["Model"], solved["Level"], solved["Settings"]) == ("OON", "this network", "2")
     assert (solved["Masked gradient"], solved["Undecided"], solved["Broken"]) == ("1", "1", "0")
     assert solved["Largest hidden gap at"] == "τ = 1, L∞ ε = 0.1"
     assert [solved[name].split(" (")[0] for name in "PRMW"] == [
@@ -52,7 +52,7 @@ def test_models_are_compared_under_both_procedures():
     paper, strongest = shown("model_counts", masked_tables())
     assert (paper["Model"], paper["Compared with"]) == ("OON", "RES")
     assert (paper["Under"], strongest["Under"]) == ("paper's procedure", "strongest attack")
-    assert (paper["Of"], paper["Settings"]) == ("these 2 networks", "2")
+    assert (paper["Level"], paper["Settings"]) == ("these 2 networks", "2")
     assert (paper["More robust"], strongest["More robust"]) == ("2", "0")
     assert paper["Largest difference at"] == "τ = 1, L∞ ε = 0.1"
     assert (paper["Robust"], paper["Compared"]) == ("90.0 %", "30.0 %")
@@ -76,7 +76,7 @@ def test_without_the_papers_attack_there_is_no_row_of_its_procedure():
 
 def test_the_claim_on_tolerances_is_counted():
     (own,) = shown("tolerance_counts", masked_tables())
-    assert (own["Model"], own["Of"], own["Over τ"]) == ("OON", "this network", "0.01")
+    assert (own["Model"], own["Level"], own["Over τ"]) == ("OON", "this network", "0.01")
     assert (own["Settings"], own["Masked gradient"], own["Real"]) == ("1", "1", "0")
     assert own["Largest gain at"] == "τ = 1, L∞ ε = 0.1"
     assert own["Paper’s procedure"].startswith("+50.0 (")
@@ -88,8 +88,8 @@ def test_the_claim_on_tolerances_is_counted():
 
 def test_several_networks_are_named_as_such():
     tables = masked_tables(150, seeds=(0, 1))
-    assert shown("model_counts", tables)[0]["Of"] == "these 4 networks"
-    assert shown("verdict_counts", tables)[0]["Of"] == "these 2 networks"
+    assert shown("model_counts", tables)[0]["Level"] == "these 4 networks"
+    assert shown("verdict_counts", tables)[0]["Level"] == "these 2 networks"
 
 
 def test_what_stands_in_the_way_of_every_answer_is_said():
