@@ -101,9 +101,8 @@ def test_the_part_to_blame():
     )
     assert own.sure == "in part"
     assert own.how_sure == (
-        "Exact tests on 40 misled images of this network, corrected for all settings; a larger "
-        "share than under noise and under another image's change in 1 of 1; 1 of 3 settings "
-        "undecided."
+        "Exact tests on 40 misled images of this network, corrected for all settings; beyond "
+        "noise and another image's change in 1 of 1; 1 of 3 settings undecided."
     )
     own = said(tables | {"dynamics": dynamics("pinpointed", "pinpointed")})["dynamics"]
     assert own.answer.endswith("does more than half of the harm in all 2 settings.")
@@ -114,7 +113,7 @@ def test_the_part_to_blame():
 def test_what_controls_do_too_is_not_called_particular():
     found = dynamics("pinpointed", particular=0.0)
     own = said(masked_tables() | {"dynamics": found})["dynamics"]
-    assert "under another image's change in 0 of 1" in own.how_sure
+    assert "beyond noise and another image's change in 0 of 1" in own.how_sure
     own = said(masked_tables() | {"dynamics": found.assign(particular=math.nan)})["dynamics"]
     assert "another image" not in own.how_sure
 

@@ -79,7 +79,9 @@ def _of_model(model: str, rates: pd.DataFrame, taus: Sequence[str]) -> Layers | 
         alt.Chart()
         .transform_filter(OF_CONDITION)
         .encode(
-            x=alt.X("part:N", title=None, sort=order, axis=alt.Axis(labelAngle=0)),
+            x=alt.X(
+                "part:N", title=None, sort=order, axis=alt.Axis(labelAngle=0, labelOverlap="greedy")
+            ),
             xOffset=alt.XOffset("of:N", sort=names),
         )
     )

@@ -238,10 +238,7 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
     particular = located[located.particular == 1]
     basis = _basis(dynamics, known, {}, "misled image")
     if len(located):
-        basis += (
-            f"; a larger share than under noise and under another image's change in "
-            f"{len(particular)} of {len(located)}"
-        )
+        basis += f"; beyond noise and another image's change in {len(particular)} of {len(located)}"
     return _said(lead, clauses, known.claim, basis)
 
 
