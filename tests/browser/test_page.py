@@ -40,7 +40,7 @@ class TestFirstScreen:
 
     def test_the_evidence_of_a_claim_is_a_click_away(self, opened):
         page = opened().page
-        page.locator(".claim a").first.click()
+        page.locator(".claim .sure a").first.click()
         assert page.locator("#models").get_attribute("open") is not None
         assert page.locator("#models").bounding_box()["y"] < 200
         page.go_back()

@@ -397,7 +397,9 @@ class TestMethods:
         settings = (scripts / "config/attacks/noise.py").read_text()
         settings = settings.replace('"noise', '"hiss').replace("Noise", "Hiss")
         (scripts / "config/attacks/hiss.py").write_text(settings)
-        assert planned(methods, config=EACH_METHOD, project=project) == set()
+        # The report names standard attacks that did not run, so it knows the methods.
+        report = {"report results/tiny"}
+        assert planned(methods, config=EACH_METHOD, project=project) == report
         attacks = [*EACH_METHOD["experiments"]["tiny"]["attacks"], "hiss"]
         config = copy.deepcopy(EACH_METHOD)
         config["experiments"]["tiny"]["attacks"] = attacks

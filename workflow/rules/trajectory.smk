@@ -1,4 +1,4 @@
-# The hidden states of clean, attacked and noisy images along the body, and which part is responsible.
+# The hidden states of clean, attacked and noisy images along the body, and where the margin is lost.
 # Needs: data.h5, a model, attack.h5. Makes: probe.h5, trajectory.h5.
 
 
