@@ -9,7 +9,7 @@ from PIL import Image
 
 from harness import ROOT, snakemake
 
-NOT_MEASURED = {"adjoint_sweep", "cost", "models", "claim_models"}
+NOT_MEASURED = {"adjoint_sweep", "cost", "models", "claim_models", "claim_tolerances"}
 """The empty figures: what this run does not measure, and models too inaccurate to compare."""
 
 
