@@ -30,7 +30,7 @@ from node_robustness.verdict.verdicts import (
 )
 
 SIGNS = {BROKEN: "✕", MASKED: "◐", UNDER_SEARCHED: "◔", SURVIVES: "✓", UNDECIDED: "?"}
-"""The sign of each verdict, so that none is told by its colour alone."""
+"""The sign of each verdict, so that colour is not all that tells them apart."""
 
 _NOTHING_TO_SAY = ("no_images", "no_correct", "no_accuracy")
 _DIGITS = 5
