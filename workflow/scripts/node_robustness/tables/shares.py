@@ -55,10 +55,9 @@ def share_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         ``part`` of the body from ``start`` to ``end``. Over the ``n`` images that the strong
         adversarial example misleads and whose solves did not fail: the mean ``share`` in logits
         with Student's interval, and the ``fraction`` of the loss (the sum of shares over the sum of
-        losses) with Fieller's, NaN where the mean loss is not told from 0; the fraction on images
-        at even and at odd positions (``half_a``, ``half_b``); the mean ``loss``; and the median of
-        |completeness error| over
-        |loss| (``error``). NaN without an image.
+        losses) with Fieller's, NaN where the interval of the mean loss contains 0; the fraction on
+        images at even and at odd positions (``half_a``, ``half_b``); the mean ``loss``; and the
+        median of |completeness error| over |loss| (``error``). NaN without an image.
 
     Raises:
         UserError: A file is missing, damaged, of another kind or of another schema version.
