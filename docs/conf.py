@@ -40,6 +40,7 @@ config/README
 profiles/README
 docs/reruns
 docs/results/mnist
+docs/results/digits
 ```
 
 ```{toctree}
