@@ -27,8 +27,8 @@ from node_robustness.attacks.engine import attack
 from node_robustness.attacks.files import write_attack
 from node_robustness.attacks.gradients import gradient_settings, with_gradient
 from node_robustness.attacks.make import make
-from node_robustness.audit.files import write_audit
-from node_robustness.audit.network import audit_network
+from node_robustness.audits.files import write_audit
+from node_robustness.audits.network import audit_network
 from node_robustness.config.config import Config
 from node_robustness.grid import attack_settings, params, stages
 from node_robustness.grid import cells as grid_cells

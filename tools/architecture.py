@@ -33,7 +33,7 @@ ROOMS = (
     "training",
     "attacks",
     "trajectories",
-    "audit",
+    "audits",
     "tables",
     "verdict",
     "figures",

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from node_robustness.audit.cost import CostSearch, attack_cost, write_cost
+from node_robustness.audits.cost import CostSearch, attack_cost, write_cost
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job

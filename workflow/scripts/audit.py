@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from node_robustness.audit.files import write_audit
-from node_robustness.audit.gradients import STEP
-from node_robustness.audit.network import audit_network
+from node_robustness.audits.files import write_audit
+from node_robustness.audits.gradients import STEP
+from node_robustness.audits.network import audit_network
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from node_robustness.attacks.bim import BasicIterativeMethod
-from node_robustness.audit.detection import Search, detect, write_detection
+from node_robustness.audits.detection import Search, detect, write_detection
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from node_robustness.attacks.expectation import log_uniform
-from node_robustness.audit.randomisation import Ascent, attack_randomised, write_randomised
+from node_robustness.audits.randomisation import Ascent, attack_randomised, write_randomised
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from node_robustness.attacks.files import read_adversarials
-from node_robustness.audit.tolerance_matrix import reevaluate, write_reevaluated
+from node_robustness.audits.tolerance_matrix import reevaluate, write_reevaluated
 from node_robustness.data.prepared import load_rows
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job

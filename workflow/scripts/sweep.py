@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from node_robustness.attacks.make import make
-from node_robustness.audit.adjoint_sweep import sweep, write_sweep
+from node_robustness.audits.adjoint_sweep import sweep, write_sweep
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from node_robustness.attacks.expectation import expected_gradient, log_uniform
 from node_robustness.attacks.method import Found
 from node_robustness.attacks.pgd import ProjectedGradientDescent
-from node_robustness.models.classifier import Classifier, frozen
+from node_robustness.models.classifier import frozen
+from node_robustness.models.network import Network
 from node_robustness.perturbations.streams import Streams
 
 
@@ -28,7 +29,7 @@ class ExpectationOverTolerances(ProjectedGradientDescent):
     """
 
     draws: int = 5
-    source: Classifier | None = None
+    source: Network | None = None
     low: float | None = None
     high: float | None = None
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.attacks.descent import LOSSES
-from node_robustness.models.classifier import Classifier
+from node_robustness.models.network import Network
 from node_robustness.perturbations.streams import Streams
 
 Draw = Callable[[Streams, int], Tensor]
@@ -31,7 +31,7 @@ def log_uniform(low: float, high: float) -> Draw:
 
 
 def expected_gradient(
-    model: Classifier, images: Tensor, labels: Tensor, tolerances: Tensor, loss: str = "ce"
+    model: Network, images: Tensor, labels: Tensor, tolerances: Tensor, loss: str = "ce"
 ) -> tuple[Tensor, Tensor]:
     """The mean over tolerances [n, k] of a loss, [n], and of its gradient, [n, C, H, W].
 

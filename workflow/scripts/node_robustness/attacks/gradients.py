@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from node_robustness.models.classifier import Classifier
+from node_robustness.models.network import Network
 
 
 class BackwardApproximation(nn.Module):
@@ -55,7 +55,7 @@ class _Replaced(torch.autograd.Function):
 
 
 def with_gradient(
-    model: Classifier, tolerance: float | None, settings: Mapping[str, Any]
+    model: Network, tolerance: float | None, settings: Mapping[str, Any]
 ) -> nn.Module:
     """The model at a tolerance, with the gradient that the settings of an attack name.
 

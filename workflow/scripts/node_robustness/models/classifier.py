@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from node_robustness.errors import UserError
 from node_robustness.files.hdf5 import open_hdf5, read_settings
+from node_robustness.models.network import Network
 from node_robustness.models.ode_body import FAILURES, ODEBody, SolverSettings
 from node_robustness.models.ode_function import group_norm
 from node_robustness.models.small_batches import at_least_some_rows
@@ -183,10 +184,8 @@ class Head(nn.Module):
         return (features[:, None] * self.linear.weight).sum(2) + self.linear.bias
 
 
-class Classifier(nn.Module):
-    """Maps images [n, channels, H, W] in [0, 1] to logits [n, K]; it normalises the images itself.
-
-    The solver settings are fixed; `at` returns a view with other settings.
+class Classifier(Network):
+    """A classifier of the paper; it normalises the images itself.
 
     Args:
         spec: the architecture.
@@ -222,20 +221,10 @@ class Classifier(nn.Module):
             if spec.body == "ode"
             else ResidualBody(spec.filters, spec.blocks)
         )
-        self.head = Head(spec.filters, spec.classes, spec.dropout)
+        self.head: Head = Head(spec.filters, spec.classes, spec.dropout)
 
     def at(self, **changes: Any) -> Self:
-        """A view of the same network that is solved with other settings.
-
-        The view shares parameters, buffers and hooks with the model. Its solver settings, `nfe` and
-        `status` are separate. Without an ODE the settings have no effect.
-
-        Args:
-            **changes: fields of `ode_body.SolverSettings`; a `tolerance` of None keeps the model's.
-
-        Raises:
-            TypeError: `SolverSettings` has no such field.
-        """
+        """See `Network.at`."""
         view = copy(self)
         # A shallow copy shares the table of submodules, too.
         if self.ode is not None:
@@ -251,25 +240,9 @@ class Classifier(nn.Module):
         """Images [n, channels, H, W] to the initial state h(0) of the body, [n, C, H', W']."""
         return at_least_some_rows(self.downsampling, (images - self.mean) / self.std)
 
-    @property
-    def ode(self) -> ODEBody | None:
-        """The ODE body; None for a residual body."""
-        return self.body if isinstance(self.body, ODEBody) else None
-
-    @property
-    def nfe(self) -> Tensor | None:
-        """Function evaluations of the last forward pass, int32 [n]; None without an ODE."""
-        return None if self.ode is None else self.ode.nfe
-
-    @property
-    def status(self) -> Tensor | None:
-        """The `ode.solve.Status` of each image of the last forward pass, int64 [n], or None."""
-        return None if self.ode is None else self.ode.status
-
-    @property
-    def solver(self) -> SolverSettings | None:
-        """The solver settings; None without an ODE."""
-        return None if self.ode is None else self.ode.settings
+    def features(self, h: Tensor) -> Tensor:
+        """The inputs of the last layer, [n, C]."""
+        return self.head.features(h)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from node_robustness.data.prepared import Split, load_split
 from node_robustness.errors import UserError
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import CLASS, STATUS, Array, as_array, put_images, put_optional
-from node_robustness.models.classifier import Classifier
+from node_robustness.models.network import Network
 from node_robustness.models.predictions import classes
 
 _COMPARED = 64  # images whose logits are compared
@@ -67,7 +67,7 @@ def _tensors(split: Split, device: torch.device) -> tuple[Split, Tensor, Tensor]
 
 @torch.no_grad()
 def evaluate(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     *,
     batch_size: int,
@@ -98,7 +98,7 @@ def evaluate(
     )
 
 
-def check_that_answers_differ(model: Classifier, images: Tensor, where: str, remedy: str) -> None:
+def check_that_answers_differ(model: Network, images: Tensor, where: str, remedy: str) -> None:
     """Refuse a network that gives all images the same logits.
 
     No attack can change its predictions, so it would look robust.
@@ -112,7 +112,7 @@ def check_that_answers_differ(model: Classifier, images: Tensor, where: str, rem
     Raises:
         UserError: the logits of all images are the same.
     """
-    some = images[:_COMPARED].to(model.mean.device)
+    some = images[:_COMPARED].to(model.device)
     if bool((some == some[:1]).all()):
         return
     logits = evaluate(model, some / 255, batch_size=_COMPARED).logits

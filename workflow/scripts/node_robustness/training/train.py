@@ -38,7 +38,7 @@ from tqdm import tqdm
 from node_robustness.config.models import Training
 from node_robustness.errors import UserError
 from node_robustness.files.atomic import SOFTWARE, atomic_path
-from node_robustness.models.classifier import Classifier
+from node_robustness.models.network import Network
 from node_robustness.models.ode_body import FAILURES
 from node_robustness.numbers import label
 from node_robustness.ode.solve import Status
@@ -333,7 +333,7 @@ def _diverged(error: Exception) -> bool:
 
 def _gave_up(model: nn.Module, error: Exception) -> tuple[str, list[str]] | None:
     """How an adaptive solver failed, and the remedies; None if it did not fail."""
-    ode = model.ode if isinstance(model, Classifier) else None
+    ode = model.ode if isinstance(model, Network) else None
     if ode is None or ode.settings.steps is not None:
         return None
     solver = ode.settings
@@ -355,7 +355,7 @@ def _gave_up(model: nn.Module, error: Exception) -> tuple[str, list[str]] | None
 
 
 def _as_trained(model: nn.Module, settings: Training) -> nn.Module:
-    if isinstance(model, Classifier):
+    if isinstance(model, Network):
         return model.at(backend=settings.solver, gradient=settings.gradient)
     return model
 

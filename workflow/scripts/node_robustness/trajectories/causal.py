@@ -27,7 +27,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from node_robustness.models.classifier import Classifier, ResidualBody
+from node_robustness.models.classifier import ResidualBody
+from node_robustness.models.network import Network
 from node_robustness.models.ode_body import ODEBody
 from node_robustness.ode.parts import Parts
 from node_robustness.ode.solve import solve_parts
@@ -210,7 +211,7 @@ class ResidualFlow:
         return state
 
 
-def flow_of(model: Classifier, parts: int) -> Flow:
+def flow_of(model: Network, parts: int) -> Flow:
     """The flow through a model's body: an ODE in `parts` equal parts, or its residual blocks."""
     body = body_of(model)
     if isinstance(body, ResidualBody):
@@ -275,7 +276,7 @@ class Causes:
 
 
 @torch.no_grad()
-def find_causes(model: Classifier, flow: Flow, clean: Tensor, perturbed: Tensor) -> Causes:
+def find_causes(model: Network, flow: Flow, clean: Tensor, perturbed: Tensor) -> Causes:
     """Repair and insert each interval, for images that the perturbation misleads.
 
     Args:
@@ -307,7 +308,7 @@ def find_causes(model: Classifier, flow: Flow, clean: Tensor, perturbed: Tensor)
 
 @torch.no_grad()
 def restored_shares(
-    model: Classifier, flow: Flow, clean: Tensor, perturbed: Tensor
+    model: Network, flow: Flow, clean: Tensor, perturbed: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The share of the margin that the repair of each channel and each place alone restores.
 

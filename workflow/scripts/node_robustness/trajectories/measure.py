@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from node_robustness.models.classifier import Classifier, frozen
+from node_robustness.models.classifier import frozen
+from node_robustness.models.network import Network
 from node_robustness.models.ode_body import ODEBody
 from node_robustness.perturbations.ball import into_ball
 from node_robustness.perturbations.noise import noise_like
@@ -120,7 +121,7 @@ class Measurement:
         flow: through the body, for the causal test.
     """
 
-    model: Classifier
+    model: Network
     times: tuple[float, ...]
     parts: int
     norm: Norm
@@ -283,8 +284,8 @@ class Measurement:
         n = len(decided)
         logits: dict[str, dict[str, Tensor]] = {"head": {}, "probe": {}}
         for run, states in runs.states.items():
-            features = self.model.head.features(states.flatten(0, 1))
-            read = self.model.head.classify(features).unflatten(0, (-1, n))
+            features = self.model.features(states.flatten(0, 1))
+            read = self.model.head(states.flatten(0, 1)).unflatten(0, (-1, n))
             logits["head"][run] = read
             logits["probe"][run] = (
                 torch.full_like(read, torch.nan)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.files.hdf5 import open_hdf5, put, write_hdf5
-from node_robustness.models.classifier import Classifier
+from node_robustness.models.network import Network
 from node_robustness.trajectories.runs import CLEAN, body_of, ends, follow
 
 Array = npt.NDArray[Any]
@@ -65,7 +65,7 @@ class Probes:
 
 @torch.no_grad()
 def features_along(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     times: tuple[float, ...],
     *,
@@ -84,16 +84,17 @@ def features_along(
     Returns:
         Times, float64 [T]; features, float32 [T, n, F]; logits, float32 [T, n, K].
     """
+    n, at = len(images), ends(body_of(model), times)
     # Allocated at once: small arrays of each batch, kept until the end, would keep the memory of
     # the batch allocated, megabytes for each image.
-    n, at = len(images), ends(body_of(model), times)
-    features = torch.empty(len(at), n, model.head.linear.in_features)
-    logits = torch.empty(len(at), n, model.head.linear.out_features)
+    features, logits = torch.empty(0), torch.empty(0)
     for start in range(0, n, batch_size):
         rows = slice(start, start + batch_size)
         states = follow(model, {CLEAN: images[rows]}, times).states[CLEAN]
-        own = model.head.features(states.flatten(0, 1))
-        for whole, part in ((features, own), (logits, model.head.classify(own))):
+        own = model.features(states.flatten(0, 1)), model.head(states.flatten(0, 1))
+        if start == 0:
+            features, logits = (torch.empty(len(at), n, part.shape[1]) for part in own)
+        for whole, part in zip((features, logits), own, strict=True):
             whole[:, rows] = part.unflatten(0, states.shape[:2])
         if progress is not None:
             progress(states.shape[1])

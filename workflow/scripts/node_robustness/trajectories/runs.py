@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from node_robustness.models.classifier import Classifier, ResidualBody
+from node_robustness.models.classifier import ResidualBody
+from node_robustness.models.network import Network
 from node_robustness.models.ode_body import ODEBody
 from node_robustness.ode.solve import Solution
 from node_robustness.trajectories.distances import Distances, distances
@@ -122,14 +123,14 @@ def ends(body: ODEBody | ResidualBody, times: Sequence[float]) -> tuple[float, .
     return tuple(times)
 
 
-def body_of(model: Classifier) -> ODEBody | ResidualBody:
+def body_of(model: Network) -> ODEBody | ResidualBody:
     """The body of a model, with its type."""
     assert isinstance(model.body, ODEBody | ResidualBody)
     return model.body
 
 
 @torch.no_grad()
-def follow(model: Classifier, images: Mapping[str, Tensor], times: Sequence[float]) -> Runs:
+def follow(model: Network, images: Mapping[str, Tensor], times: Sequence[float]) -> Runs:
     """Follow images and their perturbed versions through the body.
 
     A perturbed image that equals the clean one gets the clean run, because the same image in

@@ -35,7 +35,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from node_robustness.models.classifier import Classifier, ResidualBody, frozen
+from node_robustness.models.classifier import ResidualBody, frozen
+from node_robustness.models.network import Network
 from node_robustness.models.ode_body import ODEBody
 from node_robustness.ode.dense_output import linear, quartic
 from node_robustness.ode.parts import combine, spread
@@ -101,7 +102,7 @@ class Shares:
 
 
 @torch.no_grad()
-def solve_margins(model: Classifier, images: Tensor, decided: Tensor) -> SolvedImages:
+def solve_margins(model: Network, images: Tensor, decided: Tensor) -> SolvedImages:
     """Solve images with the model's own steps.
 
     Args:
@@ -121,7 +122,7 @@ def solve_margins(model: Classifier, images: Tensor, decided: Tensor) -> SolvedI
 
 
 def shares(
-    model: Classifier,
+    model: Network,
     clean: SolvedImages,
     perturbed: SolvedImages,
     decided: Tensor,
@@ -222,7 +223,7 @@ class Steps:
         self._weights = weights.unflatten(1, (longest - 1, len(nodes)))
 
     @classmethod
-    def of(cls, model: Classifier, like: Tensor, nodes: Sequence[Tensor]) -> Self:
+    def of(cls, model: Network, like: Tensor, nodes: Sequence[Tensor]) -> Self:
         """The steps through the body of a model, for states like `like`."""
         body = body_of(model)
         if isinstance(body, ODEBody):
@@ -298,7 +299,7 @@ def _add(state: Tensor, weights: Tensor, slopes: Sequence[Tensor]) -> Tensor:
 
 
 def _share_out(
-    model: Classifier,
+    model: Network,
     steps: Steps,
     clean: Tensor,
     perturbed: Tensor,

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Pass
-from node_robustness.models.classifier import Classifier, frozen
+from node_robustness.models.classifier import frozen
+from node_robustness.models.network import Network
 from node_robustness.models.predictions import NO_CLASS, classes
 from node_robustness.perturbations.ball import into_ball, is_inside
 from node_robustness.perturbations.norms import Norm, column
@@ -55,7 +56,7 @@ class Strengthened:
 
 
 def strengthen(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     attacked: Tensor,
     decided: Tensor,
@@ -93,7 +94,7 @@ def strengthen(
 
 
 def _search(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     start: Tensor,
     decided: Tensor,

@@ -20,7 +20,8 @@ from node_robustness.attacks.engine import attack
 from node_robustness.attacks.method import Method, Pass
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import Array, as_array, put_images
-from node_robustness.models.classifier import Classifier, frozen
+from node_robustness.models.classifier import frozen
+from node_robustness.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Sweep:
 
 
 def sweep(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     labels: Tensor,
     method: Method,
@@ -100,7 +101,7 @@ def sweep(
     )
 
 
-def _unit_gradients(model: Classifier, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+def _unit_gradients(model: Network, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
     """Directions of the gradients of the cross-entropy, [n, C * H * W]; NaN for a zero one."""
     found = []
     with frozen(model):

@@ -21,7 +21,8 @@ from node_robustness.attacks.engine import attack
 from node_robustness.attacks.method import Pass
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import Array, as_array, put_images
-from node_robustness.models.classifier import Classifier, frozen
+from node_robustness.models.classifier import frozen
+from node_robustness.models.network import Network
 from node_robustness.models.predictions import classes
 
 DETECTORS = ("disagreement", "confidence")
@@ -97,7 +98,7 @@ class Detected:
 
 
 def detect(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     labels: Tensor,
     method: BasicIterativeMethod,
@@ -170,7 +171,7 @@ def _detect_batch(
 class _Detector:
     """A model at all tolerances that a detector compares, and at tau, that of the classifier."""
 
-    model: Classifier
+    model: Network
     tolerances: Sequence[float]
     tolerance: float
 
@@ -194,7 +195,7 @@ class _Detector:
 
 
 def _confident(
-    classifier: Classifier,
+    classifier: Network,
     images: Tensor,
     labels: Tensor,
     attacked: Tensor,

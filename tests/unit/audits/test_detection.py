@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
-from node_robustness.audit import detection
-from node_robustness.audit.detection import (
+from node_robustness.audits import detection
+from node_robustness.audits.detection import (
     ATTACKERS,
     DETECTORS,
     Search,

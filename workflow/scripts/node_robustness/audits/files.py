@@ -14,7 +14,7 @@ from node_robustness.files.records import Array, as_array, put_images
 if TYPE_CHECKING:
     import h5py
 
-    from node_robustness.audit.network import NetworkAudit, NormAudit
+    from node_robustness.audits.network import NetworkAudit, NormAudit
 
 
 def write_audit(

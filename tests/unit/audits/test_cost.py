@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from node_robustness.audit.cost import CostSearch, attack_cost, write_cost
+from node_robustness.audits.cost import CostSearch, attack_cost, write_cost
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from rounding import rows_round_alike

@@ -11,7 +11,7 @@ from node_robustness.attacks.apgd import AutoPGD
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.method import Found, Pass
-from node_robustness.audit.attack_paths import attack_paths
+from node_robustness.audits.attack_paths import attack_paths
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from victims import Constant, predicted, random_images, small_ode

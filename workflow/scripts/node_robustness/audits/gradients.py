@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node_robustness.audit.held_steps import HeldSteps
-from node_robustness.models.classifier import Classifier, frozen
+from node_robustness.audits.held_steps import HeldSteps
+from node_robustness.models.classifier import frozen
+from node_robustness.models.network import Network
 from node_robustness.perturbations.streams import Streams
 from node_robustness.statistics.rounding import above_rounding
 
@@ -74,7 +75,7 @@ Sources = Mapping[str, Mapping[str, Any]]
 _DIRECT = {"gradient": "direct"}
 
 
-def sources(model: Classifier, tight_tolerance: float, rk4_steps: int) -> Sources:
+def sources(model: Network, tight_tolerance: float, rk4_steps: int) -> Sources:
     """Every way to a gradient that a model has.
 
     Args:
@@ -98,7 +99,7 @@ def directions(gradients: Sources, random: int) -> list[str]:
 
 
 def audit_gradients(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     labels: Tensor,
     gradients: Sources,
@@ -142,7 +143,7 @@ def audit_gradients(
     return GradientAudit(**{name: torch.cat(values) for name, values in parts.items()})
 
 
-def slope_errors(model: Classifier, images: Tensor, labels: Tensor, *, batch_size: int) -> Tensor:
+def slope_errors(model: Network, images: Tensor, labels: Tensor, *, batch_size: int) -> Tensor:
     """How far the slope along direct gradients is from what these say, relative to it, [n].
 
     By central differences of the loss in double precision. NaN where there is no gradient, or a
@@ -167,7 +168,7 @@ def slope_errors(model: Classifier, images: Tensor, labels: Tensor, *, batch_siz
 
 
 def cosine_to_direct(
-    model: Classifier, images: Tensor, labels: Tensor, followed: Tensor, *, batch_size: int
+    model: Network, images: Tensor, labels: Tensor, followed: Tensor, *, batch_size: int
 ) -> Tensor:
     """The cosine of the angle between gradients and the direct ones, float32 [n].
 
@@ -190,13 +191,13 @@ def cosine_to_direct(
 _EXACT = torch.float64
 
 
-def _in_double_precision(model: Classifier) -> Classifier:
+def _in_double_precision(model: Network) -> Network:
     # mps has no float64.
     device = next(model.parameters()).device
     return copy.deepcopy(model).to("cpu" if device.type == "mps" else device).to(_EXACT)
 
 
-def _exactly(exact: Classifier, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _exactly(exact: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     device = next(exact.parameters()).device
     return images.to(device, _EXACT), labels.to(device)
 
@@ -213,7 +214,7 @@ def _agreement(single: Tensor) -> dict[str, Tensor]:
 
 
 def _derivatives(
-    exact: Classifier,
+    exact: Network,
     images: Tensor,
     labels: Tensor,
     single: Tensor,
@@ -245,7 +246,7 @@ def _derivatives(
     }
 
 
-def _gradients(model: Classifier, images: Tensor, labels: Tensor, gradients: Sources) -> Tensor:
+def _gradients(model: Network, images: Tensor, labels: Tensor, gradients: Sources) -> Tensor:
     """The gradients of the cross-entropy, float64 [n, S, C * H * W]."""
     found = []
     for settings in gradients.values():
@@ -270,14 +271,14 @@ def _sign_agreement(signs: Tensor) -> Tensor:
     return (both + signs @ signs.mT) / 2 / both
 
 
-def _loss(model: Classifier, labels: Tensor) -> Callable[[Tensor], Tensor]:
+def _loss(model: Network, labels: Tensor) -> Callable[[Tensor], Tensor]:
     """The loss of the images that belong to labels [n], once or k times over, [k n]."""
     return lambda images: F.cross_entropy(
         model(images), labels.repeat(len(images) // len(labels)), reduction="none"
     )
 
 
-def _frozen_loss(model: Classifier, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+def _frozen_loss(model: Network, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
     """The loss of other images, once or k times over, solved with the steps of these images."""
     if model.ode is None:
         return _loss(model, labels)

@@ -16,7 +16,8 @@ from torch import Tensor
 from node_robustness.attacks.expectation import Draw, expected_gradient
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import Array, as_array, put_images
-from node_robustness.models.classifier import Classifier, frozen
+from node_robustness.models.classifier import frozen
+from node_robustness.models.network import Network
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
@@ -56,7 +57,7 @@ class Randomised:
 
 
 def attack_randomised(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     labels: Tensor,
     ascent: Ascent,
@@ -116,7 +117,7 @@ def attack_randomised(
 
 
 def climb(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     labels: Tensor,
     ascent: Ascent,
@@ -145,7 +146,7 @@ def climb(
 
 
 @torch.no_grad()
-def misclassified(model: Classifier, images: Tensor, labels: Tensor, tolerances: Tensor) -> Tensor:
+def misclassified(model: Network, images: Tensor, labels: Tensor, tolerances: Tensor) -> Tensor:
     """Whether images are misclassified, each at its own tolerances, both [n, m]."""
     found = [
         classes(model.at(tolerance=column)(images)) != labels for column in tolerances.unbind(1)

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from node_robustness.attacks.apgd import AutoPGD
 from node_robustness.attacks.method import Method
-from node_robustness.audit import attack_checks, gradients
-from node_robustness.audit.attack_checks import AttackChecks, Neighbours
-from node_robustness.audit.attack_paths import AttackPaths, attack_paths
-from node_robustness.audit.gradients import GradientAudit
-from node_robustness.audit.held_steps import step_decisions
-from node_robustness.models.classifier import Classifier
+from node_robustness.audits import attack_checks, gradients
+from node_robustness.audits.attack_checks import AttackChecks, Neighbours
+from node_robustness.audits.attack_paths import AttackPaths, attack_paths
+from node_robustness.audits.gradients import GradientAudit
+from node_robustness.audits.held_steps import step_decisions
 from node_robustness.models.evaluation import evaluate
+from node_robustness.models.network import Network
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 
@@ -92,7 +92,7 @@ class NetworkAudit:
 
 
 def audit_network(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     labels: Tensor,
     rows: Sequence[int],
@@ -157,8 +157,8 @@ def audit_network(
 class _NormAudits:
     """What the audits in all norms share; see `audit_network`."""
 
-    model: Classifier
-    paper: Classifier
+    model: Network
+    paper: Network
     images: Tensor
     labels: Tensor
     correct: Tensor
@@ -191,7 +191,7 @@ class _NormAudits:
             held=None if self.model.ode is None else self._held(apgd),
         )
 
-    def _paths(self, model: Classifier, method: Method, steps: int) -> AttackPaths:
+    def _paths(self, model: Network, method: Method, steps: int) -> AttackPaths:
         chosen = self.correct.nonzero().flatten().tolist()
         return attack_paths(
             model,

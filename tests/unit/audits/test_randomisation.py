@@ -6,7 +6,7 @@ import torch
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.expectation import log_uniform
-from node_robustness.audit.randomisation import Ascent, attack_randomised, climb, misclassified
+from node_robustness.audits.randomisation import Ascent, attack_randomised, climb, misclassified
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from rounding import rows_round_alike

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.attacks.logits import margin
-from node_robustness.models.classifier import Classifier
+from node_robustness.models.network import Network
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.norms import column
 
@@ -35,13 +35,13 @@ class HeldSteps:
         failed: whether that solve failed, bool [n].
     """
 
-    model: Classifier
+    model: Network
     nodes: Sequence[Tensor]
     failed: Tensor
 
     @classmethod
     @torch.no_grad()
-    def of(cls, model: Classifier, images: Tensor) -> Self:
+    def of(cls, model: Network, images: Tensor) -> Self:
         """With the steps for images [n, C, H, W]."""
         assert model.ode is not None
         solution = model.ode.solve(model.embed(images), (0.0, 1.0), keep_nodes=True)
@@ -84,7 +84,7 @@ class StepDecisions:
 
 @torch.no_grad()
 def step_decisions(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     adversarials: Tensor,
     labels: Tensor,
@@ -131,7 +131,7 @@ def step_decisions(
 class _Paths:
     """Straight lines from images [n, C, H, W] in some directions."""
 
-    model: Classifier
+    model: Network
     images: Tensor
     directions: Tensor
     labels: Tensor

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import CLASS, Array, as_array, put_images
-from node_robustness.models.classifier import Classifier, frozen
+from node_robustness.models.classifier import frozen
+from node_robustness.models.network import Network
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.ball import into_ball
 from node_robustness.perturbations.noise import random_directions
@@ -69,7 +70,7 @@ class AttackedCost:
 
 
 def attack_cost(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     search: CostSearch,
     streams: Callable[[str], Streams],
@@ -122,7 +123,7 @@ class _Solved:
     predictions: Tensor
 
     @classmethod
-    def of(cls, model: Classifier, images: Tensor) -> "_Solved":
+    def of(cls, model: Network, images: Tensor) -> "_Solved":
         """Solve for images; with a gradient of the work where they require one."""
         body = model.ode
         assert body is not None
@@ -141,7 +142,7 @@ class _Solved:
             predictions=torch.where(more, other.predictions, self.predictions),
         )
 
-    def uphill(self, model: Classifier) -> Tensor:
+    def uphill(self, model: Network) -> Tensor:
         """The gradient of the work, [m, C, H, W]."""
         images = self.images.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(_Solved.of(model, images).work.sum(), images)
@@ -153,7 +154,7 @@ def _drawn(images: Tensor, search: CostSearch, streams: Streams) -> Tensor:
     return into_ball(images, moved, search.norm, search.epsilon)
 
 
-def _queried(model: Classifier, clean: _Solved, search: CostSearch, streams: Streams) -> _Solved:
+def _queried(model: Network, clean: _Solved, search: CostSearch, streams: Streams) -> _Solved:
     """The costliest of a random search, which draws ever fewer pixels of the best image again."""
     best, shape = clean, clean.images.shape[1:]
     for query in range(search.queries):
@@ -165,7 +166,7 @@ def _queried(model: Classifier, clean: _Solved, search: CostSearch, streams: Str
     return best
 
 
-def _climbed(model: Classifier, clean: _Solved, start: _Solved, search: CostSearch) -> _Solved:
+def _climbed(model: Network, clean: _Solved, start: _Solved, search: CostSearch) -> _Solved:
     """The costliest of the iterates that climb the work."""
     best = current = start
     for _ in range(search.iterations):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from node_robustness.audit.tolerance_matrix import reevaluate
+from node_robustness.audits.tolerance_matrix import reevaluate
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import evaluate
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
-from node_robustness.audit.adjoint_sweep import sweep, write_sweep
+from node_robustness.audits.adjoint_sweep import sweep, write_sweep
 from node_robustness.perturbations.norms import Norm
 from rounding import rows_round_alike
 from victims import predicted, random_images, small_ode

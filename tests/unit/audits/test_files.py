@@ -16,14 +16,14 @@ from node_robustness.attacks.files import (
     read_attacked,
     write_attack,
 )
-from node_robustness.audit.attack_checks import AttackChecks, Neighbours
-from node_robustness.audit.attack_paths import AttackPaths
-from node_robustness.audit.detection import Detected, write_detection
-from node_robustness.audit.files import write_audit
-from node_robustness.audit.gradients import GradientAudit
-from node_robustness.audit.network import Held, NetworkAudit, NormAudit
-from node_robustness.audit.randomisation import Randomised, write_randomised
-from node_robustness.audit.tolerance_matrix import Reevaluated, write_reevaluated
+from node_robustness.audits.attack_checks import AttackChecks, Neighbours
+from node_robustness.audits.attack_paths import AttackPaths
+from node_robustness.audits.detection import Detected, write_detection
+from node_robustness.audits.files import write_audit
+from node_robustness.audits.gradients import GradientAudit
+from node_robustness.audits.network import Held, NetworkAudit, NormAudit
+from node_robustness.audits.randomisation import Randomised, write_randomised
+from node_robustness.audits.tolerance_matrix import Reevaluated, write_reevaluated
 from node_robustness.errors import UserError
 from node_robustness.files import records
 from node_robustness.files.hdf5 import schema_version

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from node_robustness.audit.gradients import (
+from node_robustness.audits.gradients import (
     audit_gradients,
     cosine_to_direct,
     directions,

@@ -5,7 +5,7 @@ import torch
 
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
-from node_robustness.audit.network import audit_network
+from node_robustness.audits.network import audit_network
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from victims import predicted, random_images, small_ode

@@ -18,8 +18,8 @@ from torch import Tensor
 from node_robustness.attacks.files import Adversarials
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import CLASS, as_array, put_images
-from node_robustness.models.classifier import Classifier
 from node_robustness.models.evaluation import evaluate
+from node_robustness.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Reevaluated:
 
 
 def reevaluate(
-    model: Classifier,
+    model: Network,
     images: Tensor,
     tolerances: Sequence[float],
     *,

@@ -8,7 +8,7 @@ from torch import nn
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.logits import margin
-from node_robustness.audit.held_steps import HeldSteps, step_decisions
+from node_robustness.audits.held_steps import HeldSteps, step_decisions
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from planted import IntoChannelZero, ReadChannelOne

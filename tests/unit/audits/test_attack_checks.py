@@ -7,7 +7,7 @@ from torch import nn
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.fgsm import FastGradientSign
-from node_robustness.audit.attack_checks import (
+from node_robustness.audits.attack_checks import (
     NEAR,
     broken_at_large_epsilon,
     check_attacks,

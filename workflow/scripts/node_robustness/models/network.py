@@ -1,0 +1,77 @@
+"""What every network is that the workflow attacks, whoever wrote it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from node_robustness.models.ode_body import ODEBody, SolverSettings
+
+
+class Network(nn.Module, ABC):
+    """Maps images [n, channels, H, W] in [0, 1] to logits [n, K].
+
+    Its parts are one after the other: `embed`, the body, and `head`. A network whose parts are not
+    known has no body. The solver settings are fixed; `at` returns a view with other settings.
+
+    Attributes:
+        body: from h(0) to h(1), both [n, C, H', W']; None if it is not known.
+        head: from h(1) to logits [n, K].
+    """
+
+    body: nn.Module | None
+    head: Callable[[Tensor], Tensor]
+
+    @abstractmethod
+    def at(self, **changes: Any) -> Self:
+        """A view of the same network that is solved with other settings.
+
+        The view shares parameters, buffers and hooks with the network. Its solver settings, `nfe`
+        and `status` are separate. Without an ODE the settings have no effect.
+
+        Args:
+            **changes: fields of `ode_body.SolverSettings`; a `tolerance` of None keeps the
+                network's.
+
+        Raises:
+            TypeError: `SolverSettings` has no such field.
+        """
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """Images [n, channels, H, W] in [0, 1] to logits [n, K]."""
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Images [n, channels, H, W] to the initial state h(0) of the body, [n, C, H', W']."""
+
+    @abstractmethod
+    def features(self, h: Tensor) -> Tensor:
+        """States [n, C, H', W'] to the features [n, F] that a linear probe reads."""
+
+    @property
+    def ode(self) -> ODEBody | None:
+        """The ODE body; None for another body, or for none."""
+        return self.body if isinstance(self.body, ODEBody) else None
+
+    @property
+    def nfe(self) -> Tensor | None:
+        """Function evaluations of the last forward pass, int32 [n]; None without an ODE."""
+        return None if self.ode is None else self.ode.nfe
+
+    @property
+    def status(self) -> Tensor | None:
+        """The `ode.solve.Status` of each image of the last forward pass, int64 [n], or None."""
+        return None if self.ode is None else self.ode.status
+
+    @property
+    def solver(self) -> SolverSettings | None:
+        """The solver settings; None without an ODE."""
+        return None if self.ode is None else self.ode.settings
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters; the CPU without any."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
