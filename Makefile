@@ -18,7 +18,7 @@ ifneq ($(TORCH),$(MADE_WITH))
 REPLACE := --force-reinstall
 endif
 
-.PHONY: help demo plan slurm test test-kernels test-slow test-slurm check format docs site lock clean
+.PHONY: help demo plan slurm test test-kernels test-rounding test-slow test-slurm check format docs site lock clean
 help:
 	@echo "make demo    create the environment, run the default experiment, print where the report is"
 	@echo "make plan    print what would run, and why; ARGS='--configfile ...': arguments of snakemake"
@@ -79,6 +79,10 @@ test-kernels: $(VENV)/dev
 	@echo "Kernels for SSE 4:"
 	@ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(NUMERICAL)
 	@echo "Other rounding:"
+	@$(NUMERICAL) --other-rounding
+
+# The last of them alone: it finds most, whatever the processor.
+test-rounding: $(VENV)/dev
 	@$(NUMERICAL) --other-rounding
 
 # One at a time: they kill processes and fill disks.
