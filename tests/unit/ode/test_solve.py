@@ -470,6 +470,63 @@ def test_one_tolerance_for_all_is_that_for_each():
     assert torch.equal(one.nfe, each.nfe)
 
 
+@pytest.mark.parametrize("method", ADAPTIVE)
+@pytest.mark.parametrize("tau", [1.0, TAUS + 1e-4])
+@pytest.mark.parametrize("ratio", [(1.0, 0.1), (0.0, 0.5), (0.5, 0.0)])
+def test_relative_and_absolute_tolerances_of_their_own(method, tau, ratio):
+    field = Network(43).double()
+    y = torch.randn(5, 6, dtype=torch.float64)
+    taus = torch.as_tensor(tau).expand(5).tolist()
+    times = [0, 0.3, 1]
+    with torch.no_grad():
+        ours = solve(field, y, times, tolerance=tau, ratio=ratio, method=method, max_steps=10**5)
+        for row, tau_of_row in enumerate(taus):
+            field.evaluations = 0
+            rtol, atol = (share * tau_of_row for share in ratio)
+            grid = torch.tensor(times, dtype=torch.float64)
+            theirs = torchdiffeq.odeint(
+                field, y[row : row + 1], grid, rtol=rtol, atol=atol, method=method
+            )
+            assert ours.nfe[row] == field.evaluations
+            torch.testing.assert_close(ours.states[:, [row]], theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_another_norm_controls_the_steps():
+    """That of torchdiffeq for a tuple: the largest of the parts' root mean squares."""
+    field = Network(47, scale=3.0).double()
+    y = torch.randn(8, 6, dtype=torch.float64)
+
+    def by_parts(error: Tensor) -> Tensor:
+        squares = [part.square().mean(1) for part in error.split([1, 5], dim=1)]
+        return torch.stack(squares).amax(0).sqrt()
+
+    def of_tuple(t: Tensor, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return field(t, torch.cat(parts, 1)).split([1, 5], dim=1)
+
+    with torch.no_grad():
+        ours = solve(field, y, [0.0, 1.0], tolerance=1e-4, norm=by_parts)
+        apart = solve_parts(
+            lambda t, parts: of_tuple(t, parts), y.split([1, 5], dim=1), [0, 1], tolerance=1e-4
+        )
+        usual = solve(field, y, [0.0, 1.0], tolerance=1e-4)
+        theirs, nfe = [], []
+        for sample in y.split(1):
+            field.evaluations = 0
+            parts = torchdiffeq.odeint(
+                of_tuple,
+                sample.split([1, 5], dim=1),
+                torch.tensor([0.0, 1.0]),
+                rtol=1e-4,
+                atol=1e-4,
+            )
+            theirs.append(torch.cat(parts, 2))
+            nfe.append(field.evaluations)
+    torch.testing.assert_close(ours.states, torch.cat(theirs, 1), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(torch.cat(apart.parts, 2), ours.states, rtol=1e-10, atol=1e-10)
+    assert ours.nfe.tolist() == apart.nfe.tolist() == nfe
+    assert ours.nfe.tolist() != usual.nfe.tolist()
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("method", ADAPTIVE)
 def test_the_steps_of_a_solution_can_be_taken_again(method, backwards):
@@ -529,6 +586,9 @@ def test_quadrature_parts_are_integrals_along_the_solution():
         ({"tolerance": 0.0}, "tolerance must be greater than 0, not 0.0"),
         ({"tolerance": float("nan")}, "tolerance must be greater than 0, not nan"),
         ({"tolerance": None}, "tolerance must be greater than 0, not None"),
+        ({"ratio": (0.0, 0.0)}, "ratio must be two finite numbers, at least 0, not both 0"),
+        ({"ratio": (1.0, float("nan"))}, r"ratio .*: \(1.0, nan\)"),
+        ({"ratio": (1.0, -1.0)}, r"ratio .*: \(1.0, -1.0\)"),
         ({"method": "euler9"}, "unknown method 'euler9'; there are dopri5"),
         ({"tolerance": torch.ones(3)}, r"one number or 2, not of shape \(3,\)"),
         ({"tolerance": torch.tensor([0.1, -0.5])}, "tolerance must be greater than 0, not -0.5"),

@@ -12,6 +12,7 @@ Step sizes are constants to autograd, so that gradients are those of the discret
 fixed steps ("discretise, then optimise").
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -25,6 +26,7 @@ from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from node_robustness.ode.dense_output import linear, quartic
 from node_robustness.ode.parts import Parts, choose, combine, rows
+from node_robustness.ode.parts import norm as parts_norm
 from node_robustness.ode.step_control import Adaptive, Given, StepAttempt, StepControl
 from node_robustness.ode.tableaus import TABLEAUS, Tableau
 
@@ -84,6 +86,8 @@ def solve(
     times: Sequence[float] | Tensor,
     *,
     tolerance: float | Tensor | None = None,
+    ratio: tuple[float, float] = (1.0, 1.0),
+    norm: Callable[[Tensor], Tensor] | None = None,
     method: str = "dopri5",
     steps: int | None = None,
     nodes: Sequence[Tensor] | None = None,
@@ -105,9 +109,11 @@ def solve(
         times: output times, strictly increasing or strictly decreasing, at least two. Or a tensor
             [N, T] with the times of each sample, which increase, not strictly, and share the first
             and the last time.
-        tolerance: tau > 0, both the relative and the absolute tolerance: one number, or a tensor
-            [N] with one for each sample. Not needed, and without effect, if `steps` or `nodes` is
-            given.
+        tolerance: tau > 0: one number, or a tensor [N] with one for each sample. Not needed, and
+            without effect, if `steps` or `nodes` is given.
+        ratio: the relative and the absolute tolerance, each over tau; not negative, not both zero.
+        norm: of errors relative to what is tolerated, from [m, ...] to [m], which controls the
+            steps; None for the root mean square.
         method: a name in `ode.tableaus.TABLEAUS`.
         steps: number of equal steps from the first to the last output time, at least one; None
             for adaptive steps, which need a method with an error estimate.
@@ -133,6 +139,8 @@ def solve(
         (initial,),
         times,
         tolerance=tolerance,
+        ratio=ratio,
+        norm=parts_norm if norm is None else lambda parts: norm(parts[0]),
         method=method,
         steps=steps,
         nodes=nodes,
@@ -150,6 +158,8 @@ def solve_parts(
     times: Sequence[float] | Tensor,
     *,
     tolerance: float | Tensor | None = None,
+    ratio: tuple[float, float] = (1.0, 1.0),
+    norm: Callable[[Sequence[Tensor]], Tensor] = parts_norm,
     method: str = "dopri5",
     steps: int | None = None,
     nodes: Sequence[Tensor] | None = None,
@@ -170,6 +180,8 @@ def solve_parts(
         initial: the parts at `times[0]`, each [N, ...].
         times: see `solve`.
         tolerance: see `solve`.
+        ratio: see `solve`.
+        norm: see `solve`; of all parts, each [m, ...], to [m].
         method: see `solve`.
         steps: see `solve`.
         nodes: see `solve`.
@@ -192,7 +204,7 @@ def solve_parts(
         dynamics=dynamics,
         direction=direction,
         tableau=_tableau(method),
-        control=given or _adaptive(method, tolerance, len(initial[0])),
+        control=given or _adaptive(method, tolerance, ratio, norm, len(initial[0])),
         max_steps=max_steps if given is None else given.nodes.shape[1],
         grid=grid,
         coupled=len(initial) if coupled is None else coupled,
@@ -270,22 +282,30 @@ def _rows_of_nodes(nodes: Sequence[Tensor], grid: Tensor, samples: int) -> Tenso
     return pad_sequence(ends, batch_first=True, padding_value=torch.inf)
 
 
-def _adaptive(method: str, tolerance: float | Tensor | None, samples: int) -> Adaptive:
+def _adaptive(
+    method: str,
+    tolerance: float | Tensor | None,
+    ratio: tuple[float, float],
+    norm: Callable[[Sequence[Tensor]], Tensor],
+    samples: int,
+) -> Adaptive:
     if not _tableau(method).error:
         raise ValueError(f"method {method} has no error estimate and needs steps, not None")
     if tolerance is None:
         raise ValueError("tolerance must be greater than 0, not None")
+    if not (all(0 <= share < math.inf for share in ratio) and any(ratio)):
+        raise ValueError(f"ratio must be two finite numbers, at least 0, not both 0: {ratio}")
     if not isinstance(tolerance, Tensor):
         if not tolerance > 0:
             raise ValueError(f"tolerance must be greater than 0, not {tolerance}")
-        return Adaptive(_tableau(method).order, tolerance)
+        return Adaptive(_tableau(method).order, tolerance, ratio, norm)
     if tolerance.shape != (samples,):
         raise ValueError(
             f"tolerance must be one number or {samples}, not of shape {tuple(tolerance.shape)}"
         )
     if not bool((tolerance > 0).all()):
         raise ValueError(f"tolerance must be greater than 0, not {tolerance.min().item()}")
-    return Adaptive(_tableau(method).order, tolerance.cpu().double())
+    return Adaptive(_tableau(method).order, tolerance.cpu().double(), ratio, norm)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 Times, step sizes and error ratios are float64 tensors on the CPU, one number for each sample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,13 +94,16 @@ class Adaptive:
 
     Attributes:
         order: of the method.
-        tolerance: tau, relative and absolute: one number, or one for each sample, float64 [N] on
-            the CPU.
+        tolerance: tau: one number, or one for each sample, float64 [N] on the CPU.
+        ratio: the relative and the absolute tolerance, each over tau.
+        norm: of parts [m, ...], [m].
         evaluations: see `StepControl.evaluations`.
     """
 
     order: int
     tolerance: float | Tensor
+    ratio: tuple[float, float] = (1.0, 1.0)
+    norm: Callable[[Sequence[Tensor]], Tensor] = norm
     evaluations: int = 1
 
     @torch.no_grad()
@@ -109,14 +112,16 @@ class Adaptive:
     ) -> Tensor:
         """By Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4."""
         everyone = torch.arange(len(time))
-        taus = [self._tolerance(everyone, part) for part in state]
-        scale = [tau + part.abs() * tau for tau, part in zip(taus, state, strict=True)]
-        d0 = norm([part / s for part, s in zip(state, scale, strict=True)])
-        d1 = norm([part / s for part, s in zip(slope, scale, strict=True)])
+        scale = []
+        for part in state:
+            relative, absolute = self._tolerances(everyone, part)
+            scale.append(absolute + part.abs() * relative)
+        d0 = self.norm([part / s for part, s in zip(state, scale, strict=True)])
+        d1 = self.norm([part / s for part, s in zip(slope, scale, strict=True)])
         small = (d0 < 1e-5) | (d1 < 1e-5)
         h0 = torch.where(small, torch.full_like(d0, 1e-6), 0.01 * d0 / d1)
         change = [(later - now) / s for now, later, s in zip(slope, after(h0), scale, strict=True)]
-        d2 = norm(change) / h0
+        d2 = self.norm(change) / h0
         flat = (d1 <= 1e-15) & (d2 <= 1e-15)
         h1 = torch.where(
             flat,
@@ -130,14 +135,14 @@ class Adaptive:
         return time + step, step
 
     def error_ratio(self, attempt: StepAttempt) -> Tensor:
-        """RMS of the estimated error over tau (1 + the larger of both states), in their dtype."""
+        """Norm of the estimated error over rtol times the larger of both states plus atol."""
         error = combine(None, attempt.error_weights, attempt.error_stages)
-        relative = []
+        ratios = []
         for estimate, before, after in zip(error, attempt.before, attempt.after, strict=True):
             tolerated = torch.maximum(before.abs(), after.abs())
-            tau = self._tolerance(attempt.samples, before)
-            relative.append(estimate.div_(tolerated.mul_(tau).add_(tau)))
-        return norm(relative)
+            relative, absolute = self._tolerances(attempt.samples, before)
+            ratios.append(estimate.div_(tolerated.mul_(relative).add_(absolute)))
+        return self.norm(ratios)
 
     def growth(self, ratio: Tensor) -> Tensor:
         """Towards the largest step that would be accepted, within bounds, [m]."""
@@ -145,12 +150,19 @@ class Adaptive:
         factor = torch.maximum(_SAFETY / _root(ratio, self.order), lower)
         return torch.where(ratio == 0, _LARGEST_GROWTH, factor.clamp(max=_LARGEST_GROWTH))
 
-    def _tolerance(self, samples: Tensor, like: Tensor) -> float | Tensor:
-        """The tolerance of these samples, shaped for a part of the state."""
+    def _tolerances(
+        self, samples: Tensor, like: Tensor
+    ) -> tuple[float, float] | tuple[Tensor, Tensor]:
+        """The relative and the absolute tolerance of these samples, for a part of the state."""
+        relative, absolute = self.ratio
         if not isinstance(self.tolerance, Tensor):
-            return self.tolerance
+            return relative * self.tolerance, absolute * self.tolerance
         chosen = spread(self.tolerance[samples], like)
-        return chosen.to(like.dtype).to(like.device, non_blocking=True)
+
+        def on_device(tolerance: Tensor) -> Tensor:
+            return tolerance.to(like.dtype).to(like.device, non_blocking=True)
+
+        return on_device(relative * chosen), on_device(absolute * chosen)
 
 
 @dataclass(frozen=True)
