@@ -4,6 +4,7 @@ docs/files.md describes them for readers who open them with other tools. `second
 of the computation alone, `device` what computed; they are attributes, not data.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import h5py
@@ -29,6 +30,26 @@ def put_optional(file: h5py.File, name: str, values: Tensor | None, description:
     """Write an array that some models do not have."""
     if values is not None:
         put(file, name, as_array(values), units="1", description=description)
+
+
+def say_not_measured(file: h5py.File, reasons: Iterable[str]) -> None:
+    """Say what a file lacks because its network does not allow to measure it; see `not_measured`.
+
+    Args:
+        file: open for writing.
+        reasons: sentences; repetitions are left out, and without any nothing is written.
+    """
+    sentences = dict.fromkeys(reasons)
+    if sentences:
+        file.attrs["not_measured"] = " ".join(sentences)
+
+
+def not_measured(file: h5py.File) -> str:
+    """What a file lacks because its network does not allow to measure it, and why, in sentences.
+
+    Such a file has no rows, or NaN where a value is missing. Empty for a file that has everything.
+    """
+    return str(file.attrs.get("not_measured", ""))
 
 
 def as_array(values: Tensor) -> Array:
