@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from node_robustness.models.adjoint import AdjointSettings, with_adjoint_gradient
 from node_robustness.models.ode_function import ODEFunction
-from node_robustness.ode.solve import Solution, Status, solve
+from node_robustness.ode.parts import Parts
+from node_robustness.ode.solve import Dynamics, Solution, Status, solve, solve_parts
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,24 @@ class ODEBody(nn.Module):
             keep_node_states=keep_node_states,
             keep_work=keep_work,
             checkpoint=self.settings.checkpoint,
+        )
+
+    def integrate(self, dynamics: Dynamics, initial: Parts, times: Sequence[float]) -> Solution:
+        """Solve other dynamics, of a state in parts, with the settings of this body.
+
+        Args:
+            dynamics: see `ode.solve.Dynamics`.
+            initial: the parts at `times[0]`, each [n, ...]; one at least is like a state.
+            times: see `solve`.
+        """
+        return solve_parts(
+            dynamics,
+            initial,
+            times,
+            tolerance=self.settings.tolerance,
+            method=self.settings.method,
+            steps=self.settings.steps,
+            max_steps=self.settings.max_steps,
         )
 
     def _torchdiffeq(self, h: Tensor) -> Tensor:

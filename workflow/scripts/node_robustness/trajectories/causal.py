@@ -31,7 +31,6 @@ from node_robustness.models.classifier import ResidualBody
 from node_robustness.models.network import Network
 from node_robustness.models.ode_body import ODEBody
 from node_robustness.ode.parts import Parts
-from node_robustness.ode.solve import solve_parts
 from node_robustness.statistics.rounding import above_rounding
 from node_robustness.trajectories.decision import margins
 from node_robustness.trajectories.runs import block_states, body_of
@@ -122,27 +121,20 @@ class ODEFlow:
         self, state: Tensor, source: Tensor, first: int, part: Projection, choice: Tensor
     ) -> Tensor:
         """See `Flow`."""
-        function, settings = self.body.function.bind(state), self.body.settings
+        function = self.body.function.bind(state)
 
         def dynamics(t: Tensor, parts: Parts) -> Parts:
             p, s, chosen = parts
             # One evaluation with twice as many rows.
             slope, other = function(t.repeat(2), torch.cat([p, s])).chunk(2)
-            number = (chosen / _UNSEEN).round().long()
+            number = (chosen / _UNSEEN).round().long() - 1
             return slope + part(other - slope, number), other, torch.zeros_like(chosen)
 
         def solve(p: Tensor, s: Tensor, chosen: Tensor) -> Tensor:
-            return solve_parts(
-                dynamics,
-                (p, s, chosen),
-                self.ends[first:],
-                tolerance=settings.tolerance,
-                method=settings.method,
-                steps=settings.steps,
-                max_steps=settings.max_steps,
-            ).parts[0]
+            return self.body.integrate(dynamics, (p, s, chosen), self.ends[first:]).parts[0]
 
-        chosen = _UNSEEN * choice.to(state)
+        # From one on: a part of zero has no relative error.
+        chosen = _UNSEEN * (1 + choice).to(state)
         return _from_finite(solve, len(self.ends) - first, state, source, chosen)
 
     def finish(self, state: Tensor, last: int) -> Tensor:
