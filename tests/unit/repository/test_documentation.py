@@ -7,7 +7,16 @@ from urllib.parse import unquote
 import pytest
 
 ROOT = Path(__file__).parents[3]
-FOLDERS = ("benchmarks", "docs", "profiles", "requirements", "tests", "tools", "workflow")
+FOLDERS = (
+    "benchmarks",
+    "docs",
+    "examples",
+    "profiles",
+    "requirements",
+    "tests",
+    "tools",
+    "workflow",
+)
 FILES = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
 PAGES = [path for path in FILES if path.suffix == ".md"]
 PAGES += [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
