@@ -12,7 +12,7 @@ from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
 from node_robustness.models import checkpoints, classifier
 from node_robustness.models.memory import images_at_a_time
-from node_robustness.models.small_batches import ROWS
+from node_robustness.ode.small_batches import ROWS
 from node_robustness.trajectories import probes
 from node_robustness.trajectories.probe_fitting import TooFewError, fit
 from node_robustness.trajectories.runs import grid

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.models.classifier import Classifier, Head, Spec
-from node_robustness.models.small_batches import ROWS, at_least_some_rows, filled_up
+from node_robustness.ode.small_batches import ROWS, at_least_some_rows, filled_up
 from node_robustness.ode.step_control import Adaptive
 from node_robustness.perturbations.norms import Norm
 from rounding import rows_round_alike

@@ -22,7 +22,7 @@ from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.models.network import Network
 from node_robustness.models.ode_body import FAILURES, ODEBody, SolverSettings
 from node_robustness.models.ode_function import group_norm
-from node_robustness.models.small_batches import at_least_some_rows
+from node_robustness.ode.small_batches import at_least_some_rows
 from node_robustness.shapes.networks import STEM, check_images
 
 # Specs of earlier versions lack these keys; the defaults describe such a model.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from node_robustness.models.small_batches import at_least_some_rows, filled_up
+from node_robustness.ode.small_batches import at_least_some_rows, filled_up
 from node_robustness.shapes.networks import groups
 
 
