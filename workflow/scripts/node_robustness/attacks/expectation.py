@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.attacks.descent import LOSSES
+from node_robustness.models.differentiation import gradient
 from node_robustness.models.network import Network
 from node_robustness.perturbations.streams import Streams
 
@@ -49,7 +50,7 @@ def expected_gradient(
     with torch.enable_grad():
         logits = model.at(tolerance=tolerances.flatten())(at)
         losses = LOSSES[loss](logits, labels.repeat_interleave(count))
-        (gradient,) = torch.autograd.grad(losses.sum(), at)
+        uphill = gradient(losses, at)
     losses = losses.detach().nan_to_num(nan=torch.inf).view(-1, count)
-    gradient = torch.where(torch.isfinite(gradient), gradient, 0.0)
-    return losses.mean(1), gradient.unflatten(0, (-1, count)).mean(1)
+    uphill = torch.where(torch.isfinite(uphill), uphill, 0.0)
+    return losses.mean(1), uphill.unflatten(0, (-1, count)).mean(1)

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from node_robustness.models.differentiation import gradient
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 
@@ -97,8 +98,7 @@ class Pass:
 
     def gradient(self, losses: Tensor) -> Tensor:
         """Gradients of losses [m] of these logits for the m images; may be asked for once."""
-        (gradient,) = torch.autograd.grad(losses.sum(), self.inputs)
-        return gradient[self.rows]
+        return gradient(losses, self.inputs)[self.rows]
 
 
 @runtime_checkable

@@ -125,8 +125,10 @@ class _Recorder(nn.Module):
         near = sizes <= self.method.epsilon * (1 + MEASURED)
         self.reached[rows[wrong & near]] = True
         self.rows = rows[~wrong]
-        if images.requires_grad:
+        if logits.requires_grad:
             images.register_hook(lambda gradient: self._note(number, rows, ~wrong, gradient))
+        elif images.requires_grad:
+            self._note(number, rows, ~wrong, torch.zeros_like(images))
         return logits
 
     def _note(self, number: int, rows: Tensor, goes_on: Tensor, gradient: Tensor) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import CLASS, Array, as_array, put_images
 from node_robustness.models.classifier import frozen
+from node_robustness.models.differentiation import gradient
 from node_robustness.models.network import Network
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.ball import into_ball
@@ -145,8 +146,7 @@ class _Solved:
     def uphill(self, model: Network) -> Tensor:
         """The gradient of the work, [m, C, H, W]."""
         images = self.images.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(_Solved.of(model, images).work.sum(), images)
-        return gradient
+        return gradient(_Solved.of(model, images).work, images)
 
 
 def _drawn(images: Tensor, search: CostSearch, streams: Streams) -> Tensor:

@@ -22,6 +22,7 @@ from node_robustness.attacks.method import Pass
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.files.records import Array, as_array, put_images
 from node_robustness.models.classifier import frozen
+from node_robustness.models.differentiation import gradient
 from node_robustness.models.network import Network
 from node_robustness.models.predictions import classes
 
@@ -294,8 +295,8 @@ def _climb(
         if left:
             losses = F.cross_entropy(logits.flatten(0, 1), answers, reduction="none")
             gain = losses.view(len(images), -1).mean(1) - penalty * disagreement(logits.softmax(2))
-            (gradient,) = torch.autograd.grad(gain.sum(), current)
-            moved = current.detach() + method.step * method.norm.direction(gradient)
+            uphill = method.norm.direction(gradient(gain, current))
+            moved = current.detach() + method.step * uphill
             current = (images + method.norm.project(moved - images, method.epsilon)).clamp(0, 1)
 
 

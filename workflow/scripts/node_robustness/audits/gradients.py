@@ -22,6 +22,7 @@ from torch import Tensor
 
 from node_robustness.audits.held_steps import HeldSteps
 from node_robustness.models.classifier import frozen
+from node_robustness.models.differentiation import gradient
 from node_robustness.models.network import Network
 from node_robustness.perturbations.streams import Streams
 from node_robustness.statistics.rounding import above_rounding
@@ -252,7 +253,7 @@ def _gradients(model: Network, images: Tensor, labels: Tensor, gradients: Source
     for settings in gradients.values():
         at = images.clone().requires_grad_()
         loss = F.cross_entropy(model.at(**settings)(at), labels, reduction="sum")
-        found.append(torch.autograd.grad(loss, at)[0].flatten(1))
+        found.append(gradient(loss, at).flatten(1))
     return _to_double(torch.stack(found, dim=1))
 
 

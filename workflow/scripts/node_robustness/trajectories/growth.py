@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.models.classifier import ResidualBody
+from node_robustness.models.differentiation import gradients
 from node_robustness.models.ode_body import ODEBody
 from node_robustness.ode.parts import Parts, spread
 from node_robustness.ode.solve import Status, solve_parts
@@ -209,8 +210,7 @@ class LinearisedFlow:
                 final = self.body(inputs)
             else:
                 final = self.body.solve(inputs, (0.0, 1.0), nodes=self.nodes).states[-1]
-            product: Tensor = torch.autograd.grad(final, inputs, w)[0]
-        return product
+            return gradients(final, [inputs], w)[0]
 
     def exponents_along(self, v: Tensor) -> Tensor:
         """The finite-time exponents log(|M v| / |v|) over [0, 1], [n].

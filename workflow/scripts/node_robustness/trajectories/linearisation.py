@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from node_robustness.models.differentiation import gradients
 from node_robustness.models.ode_function import ODEFunction
 
 Map = Callable[[Tensor], Tensor]
@@ -48,14 +49,12 @@ def by_autograd(function: Map, at: Tensor) -> Linearisation:
         inputs = at.detach().requires_grad_()
         value = function(inputs)
         cotangent = torch.zeros_like(value, requires_grad=True)
-        (pulled,) = torch.autograd.grad(value, inputs, cotangent, create_graph=True)
+        (pulled,) = gradients(value, [inputs], cotangent, differentiable=True)
 
     def push(v: Tensor) -> Tensor:
-        product: Tensor = torch.autograd.grad(pulled, cotangent, v, retain_graph=True)[0]
-        return product
+        return gradients(pulled, [cotangent], v, keep=True)[0]
 
     def pull(w: Tensor) -> Tensor:
-        product: Tensor = torch.autograd.grad(value, inputs, w, retain_graph=True)[0]
-        return product
+        return gradients(value, [inputs], w, keep=True)[0]
 
     return Linearisation(value.detach(), push, pull)

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.models.classifier import ResidualBody, frozen
+from node_robustness.models.differentiation import gradients
 from node_robustness.models.network import Network
 from node_robustness.models.ode_body import ODEBody
 from node_robustness.ode.dense_output import linear, quartic
@@ -324,7 +325,7 @@ def _share_out(
         with torch.enable_grad():
             run = steps.run(torch.lerp(clean, perturbed, spread(alphas[0], clean)), follow)
             value = -margins(model.head(run.states[-1])[None], decided).sum()
-            found = torch.autograd.grad(value, [*alphas, *run.states])
+            found = gradients(value, [*alphas, *run.states])
         derivatives = torch.stack(found[: len(alphas)], dim=1)
         along = [
             (adjoint * (slopes[0] - others[0])).flatten(1).sum(1)
