@@ -22,6 +22,7 @@ ROOMS = (
     "shapes",
     "ode",
     "files",
+    "code",
     "config",
     "grid",
     "scheduling",

@@ -17,6 +17,7 @@ SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
 # At the end, so that a workflow that uses this one as a module finds its own modules first.
 sys.path.append(str(SCRIPTS))
 
+from node_robustness.code import digest
 from node_robustness.config import duplicate_keys
 from node_robustness.config.loading import load
 from node_robustness.data.enough_images import check_prepared
@@ -38,7 +39,7 @@ from node_robustness.grid.paths import (
 )
 from node_robustness.grid.shards import Shard, is_split
 from node_robustness.provenance import command_line
-from node_robustness.scheduling import code_digest, places, snakemake_fixes, unrecorded
+from node_robustness.scheduling import places, snakemake_fixes, unrecorded
 from node_robustness.tables import catalogue as tables_made
 
 command_line.remember()
@@ -61,6 +62,7 @@ try:
         duplicate_keys.check_arguments(workflow.config_settings.config_args or ())
     CONFIG = load(config)
     # Snakemake's own message for a missing input names neither the key nor a remedy.
+    sources.check_files(CONFIG)
     sources.check_checkpoints(CONFIG)
     grid.check_images(CONFIG)
 except UserError as error:
@@ -126,13 +128,13 @@ def code_of(*scripts, modules=lambda wildcards: ()):
     """
 
     @cache
-    def digest(*names):
+    def digests(*names):
         found = {}
         for script in scripts:
-            found |= code_digest.of_script(SCRIPTS / f"{script}.py", *names)
+            found |= digest.of_script(SCRIPTS / f"{script}.py", *names)
         return found
 
-    return for_each_job(lambda wildcards: digest(*modules(wildcards)))
+    return for_each_job(lambda wildcards: digests(*modules(wildcards)))
 
 
 def set_of(*functions):
@@ -142,11 +144,11 @@ def set_of(*functions):
     to attack again.
     """
 
-    def digest(wildcards):
+    def names_of(wildcards):
         names = sorted(name for files in functions for name in files(wildcards))
         return {"sha256": hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]}
 
-    return digest
+    return names_of
 
 
 def of_job(function):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from node_robustness.code import digest
 from node_robustness.figures import catalogue, drawing, experiment
 from node_robustness.figures.catalogue import DRAWN, EXAMPLE_PICTURES, FIGURES, IMAGE_PAGES
-from node_robustness.scheduling import code_digest
 from node_robustness.tables import catalogue as tables
 from node_robustness.tables.catalogue import Level
 
@@ -21,7 +21,7 @@ def test_every_module_of_the_folder_is_a_figure():
 
 def test_the_digest_of_the_rule_has_every_module_that_draws():
     """Its jobs must run again when one of them changes."""
-    known = code_digest.of_script(FOLDER.parents[1] / "figures.py")
+    known = digest.of_script(FOLDER.parents[1] / "figures.py")
     assert [name for name in DRAWN if f"node_robustness/figures/{name}.py" not in known] == []
     assert set(experiment._BY_NAME) == set(DRAWN)
 

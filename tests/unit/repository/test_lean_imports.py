@@ -32,7 +32,7 @@ def test_modules_of_the_configuration_and_the_grid():
     package = SCRIPTS / "node_robustness"
     names = ["provenance.command_line", "errors", "numbers"]
     names += ["tables.catalogue", "figures.catalogue", "data.enough_images"]
-    for room in ("config", "grid", "scheduling", "shapes"):
+    for room in ("code", "config", "grid", "scheduling", "shapes"):
         names += [f"{room}.{path.stem}" for path in package.joinpath(room).glob("[a-z]*.py")]
     names.remove("scheduling.plan")  # it starts Snakemake, which imports more
     found = imported("".join(f"import node_robustness.{name}\n" for name in names))
@@ -44,7 +44,7 @@ def test_the_rules_bring_nothing_that_snakemake_does_not_bring_itself(tmp_path):
     bare = tmp_path / "Snakefile"
     bare.write_text('rule all:\n    output:\n        "a",\n')
     found = parsed(ROOT / "Snakefile")
-    assert {"node_robustness.grid.cells", "node_robustness.scheduling.code_digest"} <= found
+    assert {"node_robustness.grid.cells", "node_robustness.code.digest"} <= found
     assert not (found - parsed(bare)) & HEAVY
 
 

@@ -26,7 +26,7 @@ from node_robustness.config.datasets import (
 from node_robustness.config.enough_images import shortages
 from node_robustness.config.experiment import Experiment
 from node_robustness.config.methods import BUILT_IN, METHODS, Attack
-from node_robustness.config.models import TORCHDIFFEQ_ONLY, Model, Training
+from node_robustness.config.models import AnyModel, Training
 from node_robustness.config.presets import PRESETS, from_preset
 from node_robustness.config.values import Count, Name, Section, check_distance
 from node_robustness.numbers import label
@@ -80,7 +80,7 @@ class Config(Section):
         description="each makes results/{name}/"
     )
     datasets: dict[Name, Dataset] = Field(description="the datasets that experiments name")
-    models: dict[Name, Model] = Field(description="the models that experiments name")
+    models: dict[Name, AnyModel] = Field(description="the models that experiments name")
     attacks: Annotated[dict[Name, Attack], BeforeValidator(_with_built_in)] = Field(
         {},
         description="attacks that experiments may name, in addition to the built-in ones or in "
@@ -148,9 +148,8 @@ class Config(Section):
                 self._check_swept(where, experiment.papers_attack)
         for model, settings in self.models.items():
             training = self.training_of(model)
-            method = settings.solver.method
-            trained = settings.body == "ode" and settings.weights is None
-            if trained and method in TORCHDIFFEQ_ONLY and training.solver != "torchdiffeq":
+            method = settings.only_torchdiffeq_has
+            if method and settings.weights is None and training.solver != "torchdiffeq":
                 raise ValueError(
                     f"training, for model {model}: method {method} needs solver: torchdiffeq"
                 )

@@ -41,6 +41,7 @@ _TYPES = {
     "integer": "whole number",
     "string": "text",
     "boolean": "true or false",
+    "object": "map",
     "null": "`null`",
 }
 
@@ -116,14 +117,16 @@ def _sections(schema: Node) -> dict[str, str | None]:
         paths.items(),
         key=lambda item: next(i for i, path in enumerate(top) if f"{item[1]}.".startswith(path)),
     )
-    headings = {f"`{path}`{_method(schema['$defs'][name])}": name for name, path in inner}
+    headings = {f"`{path}`{_form_of(schema['$defs'][name])}": name for name, path in inner}
     return {"The whole file": None} | headings
 
 
-def _method(section: Node) -> str:
+def _form_of(section: Node) -> str:
     """What distinguishes the sections that may stand at one path."""
     method = section["properties"].get("method", {}).get("const")
-    return f", `method: {method}`" if method else ""
+    if method:
+        return f", `method: {method}`"
+    return ", with `module`" if "module" in section["properties"] else ""
 
 
 def _children(prefix: str, section: Node) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from node_robustness.config.config import Config
 from node_robustness.config.methods import METHOD, METHODS
+from node_robustness.config.models import KIND
 from node_robustness.config.values import (
     MAP,
     ONE,
@@ -46,7 +47,7 @@ def _line(detail: ErrorDetails) -> str:
     tagged = [part for part in detail["loc"] if part not in (ONE, MAP)]
     if detail["type"].startswith("union_tag_") and isinstance(detail["input"], dict):
         tagged.append("method")
-    location = [part for part in tagged if not str(part).startswith(METHOD)]
+    location = [part for part in tagged if not str(part).startswith((METHOD, KIND))]
     keys = location[:-1] if len(location) > 1 and location[-1] == "[key]" else location
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys)
     where = " ".join(where.removeprefix(".").split())
@@ -120,6 +121,9 @@ def _keys_next_to(location: list[int | str]) -> list[str]:
     for part in [*location[:-1]]:
         if str(part).startswith(METHOD):
             node = _of_method(schema, node, str(part).removeprefix(METHOD))
+            continue
+        if str(part).startswith(KIND):
+            node = schema["$defs"][str(part).removeprefix(KIND)]
             continue
         node = _resolve(schema, node)
         properties = node.get("properties", {})

@@ -1,21 +1,39 @@
-"""The keys of a model: its architecture, its solver, and how it is trained."""
+"""The keys of a model, built in or the user's own: architecture, solver, and how it is trained.
 
-from typing import Annotated, Literal, Self
+Every model says in the same words what the grid needs to know of it: whether it `has_ode`, whether
+a tolerance bounds its steps (`adaptive`), and so on.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
+    Discriminator,
     Field,
+    Tag,
     model_validator,
 )
 
+from node_robustness.code.model_file import ModelFile, find
 from node_robustness.config.values import (
+    CHECKPOINT,
+    FUNCTION,
+    MODULE,
     WEIGHTS,
     Count,
+    Fraction,
     Natural,
     NonNegative,
+    Norm,
+    NumberOrName,
     Positive,
     Section,
     Tolerance,
+    plain_values,
 )
+from node_robustness.errors import UserError
+from node_robustness.shapes import networks
 from node_robustness.shapes.networks import MAX_GROUPS, groups
 
 FIXED = ("euler", "midpoint", "rk4", "heun2", "heun3", "explicit_adams", "implicit_adams")
@@ -158,3 +176,250 @@ class Model(Section):
                 f"{MAX_GROUPS} (for GroupNorm)"
             )
         return self
+
+    @property
+    def has_ode(self) -> bool:
+        """Whether the model has an ODE."""
+        return self.body == "ode"
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the model has an ODE whose steps the tolerance bounds."""
+        return self.has_ode and self.solver.steps is None
+
+    @property
+    def stepped_alone(self) -> bool:
+        """Whether the model takes the steps of each image for that image alone."""
+        return not self.has_ode or self.solver.backend == "batched"
+
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether there are states of each image between its first and its last."""
+        return self.stepped_alone
+
+    @property
+    def joint_images(self) -> int:
+        """How many images are one equation."""
+        return 1 if self.stepped_alone else self.solver.batch_size
+
+    @property
+    def only_torchdiffeq_has(self) -> str | None:
+        """The method of the ODE, if the batched backend lacks it."""
+        lacking = self.has_ode and self.solver.method in TORCHDIFFEQ_ONLY
+        return self.solver.method if lacking else None
+
+    @property
+    def training_tolerance(self) -> float | None:
+        """The tolerance in training; None if it takes no adaptive steps."""
+        return self.solver.tolerance if self.adaptive else None
+
+    @property
+    def adaptive_method(self) -> str | None:
+        """The method of a surrogate that takes adaptive steps."""
+        return "dopri5" if self.solver.steps is not None else self.solver.method
+
+    @property
+    def channels(self) -> int:
+        """Of the body."""
+        return self.filters
+
+    def columns(self, tolerances: Sequence[float]) -> list[float | None]:
+        """At what of an experiment's tolerances it is solved: None alone without adaptive steps."""
+        return [*tolerances] if self.adaptive else [None]
+
+    def architecture(self) -> dict[str, Any]:
+        """The keys that fix the network, without those that it does not use."""
+        unused = {"blocks"} if self.has_ode else {"solver"}
+        return self.model_dump(exclude={"training", "weights"} | unused)
+
+    def check_file(self) -> None:
+        """A built-in model has no file."""
+
+    def check_images(self, where: str, images: str, height: int, width: int) -> None:
+        """Refuse images from which the model cannot learn; see `shapes.networks.check_images`."""
+        networks.check_images(where, images, self.downsampling, self.filters, height, width)
+
+
+class Published(Section):
+    """What was published of an own model, for the leaderboard."""
+
+    claim: str = Field(description="what is claimed, in a few words")
+    source: str = Field(description="where: a URL, or a citation")
+    accuracy: Fraction | None = Field(None, description="of clean images, between 0 and 1")
+    robust_accuracy: Fraction | None = Field(None, description="under attack, between 0 and 1")
+    certified: Fraction | None = Field(
+        None, description="the share of images that is proven to be robust, between 0 and 1"
+    )
+    norm: Norm | None = Field(None, description="of `robust_accuracy` and `certified`")
+    epsilon: Positive | None = Field(None, description="of `robust_accuracy` and `certified`")
+
+    @model_validator(mode="after")
+    def _robust_within_a_ball(self) -> Self:
+        robust = self.robust_accuracy is not None or self.certified is not None
+        if robust and (self.norm is None or self.epsilon is None):
+            raise ValueError(
+                "robust_accuracy and certified are within a ball: give its norm and its epsilon"
+            )
+        return self
+
+
+class OwnModel(Section):
+    """A classifier of your own: a PyTorch module that a Python file builds (docs/own-models.md)."""
+
+    module: Annotated[str, Field(pattern=MODULE)] = Field(
+        description="the Python file, relative to the working directory, or the dotted name of an "
+        "installed module; it is code and runs with your rights"
+    )
+    build: Annotated[str, Field(pattern=FUNCTION)] = Field(
+        "build", description="the function or class in it that builds the model"
+    )
+    arguments: Annotated[dict[str, Any], BeforeValidator(plain_values)] = Field(
+        {},
+        description="what it is called with; `channels`, `classes`, `height` and `width` of the "
+        "dataset are added where its signature has them",
+    )
+    weights: Annotated[str, Field(pattern=CHECKPOINT)] | None = Field(
+        None,
+        description="take the weights from this file instead of training: a state dict as "
+        "safetensors or of torch.save; {seed} in the path is replaced by the seed",
+    )
+    weights_key: str | None = Field(
+        None, description="where in the file the state dict is; common places are found if unset"
+    )
+    output: NumberOrName = Field(
+        0, description="which element is the logits, if the model returns several"
+    )
+    solve: NumberOrName | None = Field(
+        None,
+        description="the ODE solve that trajectories follow, if there are several: the name of its "
+        "module, such as net.5, or its number in a pass, from 0; the first if unset",
+    )
+    ode: Literal["adaptive", "fixed", "none"] | None = Field(
+        None,
+        description="adaptive: it can be solved at other tolerances; fixed: its ODE takes fixed "
+        "steps; none: no ODE, or one that cannot be reached; if unset adaptive where the file, or "
+        "one that it imports, uses torchdiffeq or defines `set_tolerance`, else none",
+    )
+    max_steps: Count = Field(
+        1000, description="an image that needs more steps ends with status max_steps"
+    )
+    training: Training = Field(
+        Training(), description="the keys of `training` that differ for this model"
+    )
+    published: Published | None = Field(None, description="what was published of it")
+
+    @property
+    def file(self) -> ModelFile:
+        """The Python file.
+
+        Raises:
+            UserError: there is none.
+        """
+        return find(self.module)
+
+    @property
+    def kind(self) -> str:
+        """The kind of its ODE: adaptive, fixed or none."""
+        return self.ode or self.file.ode()
+
+    @property
+    def has_ode(self) -> bool:
+        """Whether the model has an ODE."""
+        return self.kind != "none"
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the model has an ODE whose steps the tolerance bounds."""
+        return self.kind == "adaptive"
+
+    @property
+    def stepped_alone(self) -> bool:
+        """Whether the model takes the steps of each image for that image alone."""
+        return True
+
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether there are states of each image between its first and its last."""
+        return self.has_ode
+
+    @property
+    def joint_images(self) -> int:
+        """How many images are one equation."""
+        return 1
+
+    @property
+    def only_torchdiffeq_has(self) -> str | None:
+        """The method of the ODE, if the batched backend lacks it: the author's is in the file."""
+        return None
+
+    @property
+    def training_tolerance(self) -> float | None:
+        """The tolerance in training: None, which stands for the author's settings."""
+        return None
+
+    @property
+    def adaptive_method(self) -> str | None:
+        """The method of a surrogate that takes adaptive steps; None for the author's."""
+        return "dopri5" if self.kind == "fixed" else None
+
+    @property
+    def channels(self) -> int:
+        """Of the ODE's state: a guess, as it is known only when the model is built."""
+        return 64
+
+    def columns(self, tolerances: Sequence[float]) -> list[float | None]:
+        """At what of an experiment's tolerances it is solved, and None, the author's settings."""
+        return [*tolerances, None] if self.adaptive else [None]
+
+    def architecture(self) -> dict[str, Any]:
+        """The keys that fix the network, the kind of its ODE, and the digest of its code."""
+        keys = self.model_dump(exclude={"training", "weights", "published"})
+        return keys | {
+            "arguments": _in_order(self.arguments),
+            "ode": self.kind,
+            "code": self.file.code(),
+        }
+
+    def check_file(self) -> None:
+        """Refuse a file that is not there, or that does not define what builds the model.
+
+        Raises:
+            UserError: the text begins with the key.
+        """
+        try:
+            file = self.file
+            file.code()
+        except UserError as error:
+            raise UserError(f"module: {error}") from None
+        file.check(self.build, self.arguments)
+
+    def check_images(self, where: str, images: str, height: int, width: int) -> None:
+        """Refuse no images: whether the model takes them is known only when it is built."""
+
+
+def _in_order(value: Any) -> Any:
+    """The same value for maps whose keys are in another order."""
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    return [*map(_in_order, value)] if isinstance(value, list) else value
+
+
+KIND = "\0kind "
+"""Begins the part of an error's location that stands for the kind of a model."""
+
+_BUILT_IN, _OWN = f"{KIND}{Model.__name__}", f"{KIND}{OwnModel.__name__}"
+_KEYS_OF_OWN = OwnModel.model_fields.keys() - Model.model_fields.keys()
+
+
+def _kind(value: Any) -> str:
+    """The tag of a model: that of an own one has the key `module`, or should have it."""
+    if not isinstance(value, dict):
+        return _OWN if isinstance(value, OwnModel) else _BUILT_IN
+    built_in = "downsampling" in value or "body" in value
+    own = "module" in value or (_KEYS_OF_OWN & value.keys() and not built_in)
+    return _OWN if own else _BUILT_IN
+
+
+AnyModel = Annotated[
+    Annotated[Model, Tag(_BUILT_IN)] | Annotated[OwnModel, Tag(_OWN)], Discriminator(_kind)
+]

@@ -1,5 +1,6 @@
 """The values that configuration keys take: numbers, names, norms, and lists of them."""
 
+import re
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -20,12 +21,18 @@ MIRROR = r"^(https?://[^/]|file://(localhost)?/)"
 FILE_NAME = r"^[^/\\]+$"
 WEIGHTS = r"\.(pth|safetensors)$"
 SHA256 = r"^[0-9a-f]{64}$"
+CHECKPOINT = r"[^/\\\s]$"
+MODULE = r"^[^\s].*[^/\s]$"
+FUNCTION = r"^[^\W\d]\w*$"
 PATTERNS = {
     NAME: "letters, digits and underscores, beginning with a letter",
     MIRROR: "https://..., http://... or file:///folder",
     FILE_NAME: "a plain file name, without folders",
     WEIGHTS: "the path of a .pth or .safetensors file",
     SHA256: "64 hexadecimal digits in lower case",
+    CHECKPOINT: "the path of a file",
+    MODULE: "the path of a .py file, or the dotted name of a module",
+    FUNCTION: "the name of a function or class",
 }
 
 # They become file names, two of them in one with more around it, of which 255 bytes are the limit.
@@ -35,6 +42,7 @@ Mirror = Annotated[str, Field(pattern=MIRROR)]
 Positive = Annotated[float, Field(gt=0), BeforeValidator(parse_number)]
 # Two epsilons lead from one side of the ball to the other.
 Share = Annotated[float, Field(gt=0, le=2), BeforeValidator(parse_number)]
+Fraction = Annotated[float, Field(ge=0, le=1), BeforeValidator(parse_number)]
 NonNegative = Annotated[float, Field(ge=0), BeforeValidator(parse_number)]
 Natural = Annotated[int, Field(ge=0), BeforeValidator(parse_whole)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(parse_whole)]
@@ -166,6 +174,32 @@ Times = Annotated[
 Names = Annotated[list[Name], Field(min_length=1), AfterValidator(_unique)]
 Norms = Annotated[list[Norm], Field(min_length=1), AfterValidator(_unique)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
+
+
+_EXPONENT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def plain_values(value: object) -> object:
+    """Values that JSON has, with numbers such as 1e-3 as numbers: YAML 1.1 reads them as text."""
+    match value:
+        case dict():
+            return {key: plain_values(item) for key, item in value.items()}
+        case list():
+            return [plain_values(item) for item in value]
+        case str() if _EXPONENT.fullmatch(value):
+            return float(value)
+        case str() | bool() | int() | float() | None:
+            return value
+    raise ValueError(f"{value!r} is no number, text, list or map: put it in quotes")
+
+
+def _number_or_name(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"must be a whole number or a name (given: {value!r})")
+    return value
+
+
+NumberOrName = Annotated[int | str, BeforeValidator(_number_or_name)]
 
 
 class Section(BaseModel):

@@ -5,8 +5,8 @@ from typing import Any
 
 from node_robustness.config.attack import AnyAttack, GradientAttack, SteppedAttack, Surrogate
 from node_robustness.config.config import Config
-from node_robustness.config.models import Model
-from node_robustness.grid.cells import Cell, adaptive, can_run, epsilons, source
+from node_robustness.config.models import AnyModel
+from node_robustness.grid.cells import Cell, can_run, epsilons, source
 from node_robustness.grid.stages import is_reevaluated
 
 
@@ -86,7 +86,7 @@ def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
             "tolerance": made_on.tolerance,
         }
     if attack.draws_tolerances:
-        if adaptive(config.models[cell.model]):
+        if config.models[cell.model].adaptive:
             settings["drawn"] = config.experiments[cell.experiment].distribution
         else:
             del settings["draws"]
@@ -99,7 +99,7 @@ def attack_settings(config: Config, cell: Cell) -> dict[str, Any]:
     return settings
 
 
-def _parameters(attack: AnyAttack, model: Model, norm: str, epsilon: float) -> dict[str, Any]:
+def _parameters(attack: AnyAttack, model: AnyModel, norm: str, epsilon: float) -> dict[str, Any]:
     gradient = set(GradientAttack.model_fields) - {"method"}
     settings = attack.model_dump(exclude=gradient) | _gradient(attack, model)
     if isinstance(attack, SteppedAttack):
@@ -108,10 +108,10 @@ def _parameters(attack: AnyAttack, model: Model, norm: str, epsilon: float) -> d
     return settings
 
 
-def _gradient(attack: AnyAttack, model: Model) -> dict[str, Any]:
+def _gradient(attack: AnyAttack, model: AnyModel) -> dict[str, Any]:
     if not isinstance(attack, GradientAttack) or not attack.by_gradient:
         return {"gradient": "none"}
-    if attack.gradient == "direct" or model.body != "ode":
+    if attack.gradient == "direct" or not model.has_ode:
         return {"gradient": "direct"}
     settings: dict[str, Any] = {"gradient": attack.gradient}
     if attack.surrogate is not None:
@@ -120,13 +120,13 @@ def _gradient(attack: AnyAttack, model: Model) -> dict[str, Any]:
     return settings | adjoint
 
 
-def _surrogate(surrogate: Surrogate, model: Model) -> dict[str, Any]:
+def _surrogate(surrogate: Surrogate, model: AnyModel) -> dict[str, Any]:
     """The solver settings that differ from the model's."""
     if surrogate.steps is not None:
         return {"method": surrogate.method, "steps": surrogate.steps}
-    adaptive = "dopri5" if model.solver.steps is not None else model.solver.method
-    method = surrogate.method or adaptive
-    return {"method": method, "tolerance": surrogate.tolerance, "steps": None}
+    method = surrogate.method or model.adaptive_method
+    settings = {"method": method, "tolerance": surrogate.tolerance, "steps": None}
+    return {name: value for name, value in settings.items() if name != "method" or value}
 
 
 def step_size(attack: SteppedAttack, norm: str, epsilon: float) -> float:

@@ -14,11 +14,10 @@ from node_robustness.config.attack import AnyAttack, SteppedAttack
 from node_robustness.config.colours import check_colours
 from node_robustness.config.config import Config
 from node_robustness.config.experiment import Experiment
-from node_robustness.config.models import Model
+from node_robustness.config.models import AnyModel
 from node_robustness.config.values import check_distance
 from node_robustness.errors import UserError
 from node_robustness.grid import paths
-from node_robustness.shapes import networks
 
 TIGHT_TOLERANCE = 1e-5
 """A tolerance at which a solve in single precision is as good as exact."""
@@ -50,7 +49,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Solved(Trained):
-    """A model solved at a tolerance; None for a model without an ODE or with fixed steps."""
+    """A model solved at a tolerance.
+
+    None for a model without an ODE or with fixed steps, and for the settings of an own model.
+    """
 
     PLACE: ClassVar[str] = paths.SOLVED
 
@@ -68,7 +70,7 @@ class Cell(Solved):
     epsilon: float
 
 
-def seeds(model: Model, experiment: Experiment) -> list[int]:
+def seeds(model: AnyModel, experiment: Experiment) -> list[int]:
     """The seeds of a model; imported weights that do not name a seed are one model, not many."""
     if model.weights is not None and "{seed}" not in model.weights:
         return experiment.seeds[:1]
@@ -114,14 +116,7 @@ def check_images_of(
             )
     for name in config.experiments[experiment].models:
         model = config.models[name]
-        networks.check_images(
-            f"{before}models.{name}",
-            f"the images of {dataset}",
-            model.downsampling,
-            model.filters,
-            height,
-            width,
-        )
+        model.check_images(f"{before}models.{name}", f"the images of {dataset}", height, width)
         if model.weights is None:
             check_colours(
                 f"{before}training, for model {name}: augmentation",
@@ -154,21 +149,6 @@ def _check_distances(config: Config, name: str, dataset: str, farthest: float, b
         raise UserError(f"{before}{error}") from None
 
 
-def tolerances(model: Model, experiment: Experiment) -> list[float | None]:
-    """The tolerances of a model: None alone if it takes no adaptive steps."""
-    return [*experiment.tolerances] if adaptive(model) else [None]
-
-
-def adaptive(model: Model) -> bool:
-    """Whether a model has an ODE whose steps the tolerance bounds."""
-    return model.body == "ode" and model.solver.steps is None
-
-
-def stepped_alone(model: Model) -> bool:
-    """Whether a model takes the steps of each image for that image alone."""
-    return model.body != "ode" or model.solver.backend == "batched"
-
-
 def trained(config: Config, name: str) -> Iterator[Trained]:
     """Every set of weights of an experiment."""
     experiment = config.experiments[name]
@@ -181,7 +161,7 @@ def solved(config: Config, name: str) -> Iterator[Solved]:
     """Every model at every tolerance of an experiment."""
     experiment = config.experiments[name]
     for item in trained(config, name):
-        for tolerance in tolerances(config.models[item.model], experiment):
+        for tolerance in config.models[item.model].columns(experiment.tolerances):
             yield Solved(name, item.dataset, item.model, item.seed, tolerance)
 
 
@@ -212,9 +192,9 @@ def cells(config: Config, name: str) -> Iterator[Cell]:
                 )
 
 
-def can_run(attack: AnyAttack, model: Model, norm: str) -> bool:
+def can_run(attack: AnyAttack, model: AnyModel, norm: str) -> bool:
     """Whether an attack knows a norm and, if it draws tolerances, each image can have its own."""
-    return norm in attack.norms and (not attack.draws_tolerances or stepped_alone(model))
+    return norm in attack.norms and (not attack.draws_tolerances or model.stepped_alone)
 
 
 def epsilons(attack: AnyAttack, experiment: Experiment, norm: str) -> list[float]:
@@ -236,7 +216,7 @@ def source(config: Config, cell: Cell) -> Solved | None:
     model = config.models[name]
     own_seeds = seeds(model, experiment)
     seed = cell.seed if cell.seed in own_seeds else own_seeds[0]
-    tolerance = (cell.tolerance or model.solver.tolerance) if adaptive(model) else None
+    tolerance = (cell.tolerance or model.training_tolerance) if model.adaptive else None
     return Solved(cell.experiment, cell.dataset, name, seed, tolerance)
 
 

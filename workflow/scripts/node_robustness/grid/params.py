@@ -19,7 +19,7 @@ from node_robustness.config.experiment import (
     Randomisation,
 )
 from node_robustness.grid import attack_settings, sources
-from node_robustness.grid.cells import RK4_STEPS, TIGHT_TOLERANCE, Cell, adaptive
+from node_robustness.grid.cells import RK4_STEPS, TIGHT_TOLERANCE, Cell
 from node_robustness.grid.shards import Shard
 from node_robustness.grid.stages import middle
 
@@ -65,16 +65,14 @@ def split_seed(config: Config, at: Coordinates) -> int:
 
 
 def architecture(config: Config, at: Coordinates) -> dict[str, Any]:
-    """The keys of a model that fix its architecture, without those that it does not use."""
-    model = config.models[at["model"]]
-    unused = {"blocks"} if model.body == "ode" else {"solver"}
-    return model.model_dump(exclude={"training", "weights"} | unused)
+    """What fixes the network of a model, without keys that it does not use."""
+    return config.models[at["model"]].architecture()
 
 
 def training(config: Config, at: Coordinates) -> dict[str, Any]:
     """The training settings of a model; a model without an ODE has no solver to set."""
     settings = config.training_of(at["model"]).model_dump()
-    if config.models[at["model"]].body != "ode":
+    if not config.models[at["model"]].has_ode:
         settings |= {"solver": "batched", "gradient": "direct"}
     return settings
 
@@ -235,7 +233,10 @@ def papers_attack(config: Config, at: Coordinates) -> str | None:
     return config.experiments[at["experiment"]].papers_attack
 
 
-def training_tolerances(config: Config, at: Coordinates) -> dict[str, float]:
-    """The tolerance in training, by model; only of models that have one."""
+def training_tolerances(config: Config, at: Coordinates) -> dict[str, float | None]:
+    """The tolerance in training, by model; None for the settings of an own model.
+
+    Only of models that are solved at other tolerances.
+    """
     named = {name: config.models[name] for name in config.experiments[at["experiment"]].models}
-    return {name: model.solver.tolerance for name, model in named.items() if adaptive(model)}
+    return {name: model.training_tolerance for name, model in named.items() if model.adaptive}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from node_robustness.config.config import Config
-from node_robustness.grid.cells import Cell, source, stepped_alone
+from node_robustness.grid.cells import Cell, source
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def shards(config: Config, cell: Cell) -> list[Shard]:
 def _joint_images(config: Config, cell: Cell) -> int:
     """How many images are one equation in a cell; `memory.images_at_a_time` gives as many."""
     made_on = source(config, cell)
-    for name in (cell.model, made_on.model) if made_on else (cell.model,):
-        if not stepped_alone(config.models[name]):
-            return config.models[name].solver.batch_size
-    return 1
+    joint = config.models[cell.model].joint_images
+    if joint == 1 and made_on is not None:
+        return config.models[made_on.model].joint_images
+    return joint

@@ -39,6 +39,19 @@ def check_checkpoints(config: Config) -> None:
                 )
 
 
+def check_files(config: Config) -> None:
+    """Check the Python files of all own models, as far as that goes without running them.
+
+    Raises:
+        UserError: one is missing, is not Python code, or does not define what it should.
+    """
+    for name in dict.fromkeys(m for e in config.experiments.values() for m in e.models):
+        try:
+            config.models[name].check_file()
+        except UserError as error:
+            raise UserError(f"config: models.{name}.{error}") from None
+
+
 def resource_folder(config: Config, dataset: str) -> str:
     """The folder under `resources/` that holds the files of a dataset.
 

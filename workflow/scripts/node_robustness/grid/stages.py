@@ -18,11 +18,9 @@ from node_robustness.grid.cells import (
     Cell,
     Solved,
     Trained,
-    adaptive,
     cells,
     epsilons,
     solved,
-    stepped_alone,
     trained,
 )
 
@@ -84,7 +82,7 @@ def followed(config: Config, name: str) -> Iterator[Cell]:
         return
     for cell in cells(config, name):
         if (
-            stepped_alone(config.models[cell.model])
+            config.models[cell.model].can_be_followed
             and (
                 cell.tolerance is None or cell.tolerance in (follow.tolerances or [cell.tolerance])
             )
@@ -99,7 +97,7 @@ def audited(config: Config, name: str) -> Iterator[Solved]:
     """Every model at every tolerance of an experiment whose gradients are to be audited."""
     if config.experiments[name].audit is not None:
         for item in solved(config, name):
-            if stepped_alone(config.models[item.model]):
+            if config.models[item.model].stepped_alone:
                 yield item
 
 
@@ -145,7 +143,7 @@ def randomised(config: Config, name: str) -> Iterator[RandomisedCell]:
         return
     for item in trained(config, name):
         model = config.models[item.model]
-        if adaptive(model) and stepped_alone(model):
+        if model.adaptive and model.stepped_alone:
             for norm, epsilon in perturbations(experiment, section):
                 yield RandomisedCell(name, item.dataset, item.model, item.seed, norm, epsilon)
 
@@ -185,7 +183,7 @@ def _perturbed(
     experiment = config.experiments[name]
     for item in solved(config, name):
         tau = item.tolerance
-        if not stepped_alone(config.models[item.model]):
+        if not config.models[item.model].stepped_alone:
             continue
         if tau is not None and tau in (section.tolerances or experiment.tolerances):
             for norm, epsilon in perturbations(experiment, section):

@@ -18,7 +18,7 @@ _START_MEGABYTES = 2000
 # Of a function evaluation and its adjoint, for each pair of filters and each pixel of the image.
 _SECONDS = 5e-10
 _SMALLEST_SECONDS = 5e-3  # of one image in one step, however small the network
-_EVALUATIONS = {"ode": 100, "residual": 10}
+_EVALUATIONS = {True: 100, False: 10}  # with an ODE, and without
 _CORES_OF_A_GPU = 10
 _DEFAULT_MEGABYTES = 1000  # for the images of a batch, as in `memory`
 _MAPS = 100  # feature maps of the body's size that a gradient keeps, for an image in a batch
@@ -39,7 +39,7 @@ def minutes(
         attempt: 1 at first.
     """
     net = config.models[model]
-    step = _SECONDS * net.filters**2 * size_of(config, dataset).pixels * _EVALUATIONS[net.body]
+    step = _SECONDS * net.channels**2 * size_of(config, dataset).pixels * _EVALUATIONS[net.has_ode]
     cores = _CORES_OF_A_GPU if gpus(config) else threads
     seconds = work.images * work.steps * max(step, _SMALLEST_SECONDS) / cores
     return _grown(_START_MINUTES + math.ceil(seconds / 60), attempt)
@@ -55,7 +55,7 @@ def megabytes(config: Config, dataset: str, model: str, work: Work, *, attempt: 
     if work.batch_size is None:
         batch: float = config.compute.memory_mb or _DEFAULT_MEGABYTES
     else:
-        maps = min(work.batch_size, work.images) * config.models[model].filters * size.pixels / 4
+        maps = min(work.batch_size, work.images) * config.models[model].channels * size.pixels / 4
         batch = maps * _MAPS * _BYTES / 1e6
     return _grown(_START_MEGABYTES + math.ceil(images + batch), attempt)
 

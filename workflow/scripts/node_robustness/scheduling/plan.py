@@ -226,7 +226,7 @@ def _edits(name: str, before: Any, value: Any) -> Iterator[str]:
 
 
 def _code_changes(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """The files and libraries that changed; see `code_digest.of_script`."""
+    """The files and libraries that changed; see `digest.of_script`."""
     changed = [name for name in sorted({**before, **now}) if before.get(name) != now.get(name)]
     files = [name for name in changed if "/" in name or name.endswith(".py")]
     if files:

@@ -1,8 +1,9 @@
-"""What the code of a stage is: a digest of every file that it uses, and its libraries' versions.
+"""What code means: a digest of every file that it uses, and its libraries' versions.
 
-Every rule passes `of_script` as its param `code`. Snakemake keeps the params of each output and
-runs a job again when they differ, so a stage runs again when the meaning of its code changes, and
-not when a file is merely touched, commented or reformatted. docs/reruns.md says what follows.
+Every rule passes `of_script` as its param `code`, and own models pass `of_module` of their file.
+Snakemake keeps the params of each output and runs a job again when they differ, so a stage runs
+again when the meaning of its code changes, and not when a file is merely touched, commented or
+reformatted. docs/reruns.md says what follows.
 
 Every job parses the workflow and with it this module, so it must import quickly (no torch).
 """
@@ -60,30 +61,54 @@ def of_script(script: Path, *modules: str) -> dict[str, str]:
         By name, in alphabetical order: of each file, relative to the folder, a digest of 12
         hexadecimal digits; of each library its public version (`2.13.0`, whatever the build).
     """
-    return dict(_of_script(script.resolve(), modules))
+    script = script.resolve()
+    root = script.parent
+    others = (root.joinpath(*name.split(".")).with_suffix(".py") for name in modules)
+    return dict(_of_files((script, *others), root))
+
+
+def of_module(path: Path, root: Path, package: str | None = None) -> dict[str, str]:
+    """What a module of the user depends on: files that it imports, and libraries.
+
+    Files that it names do not count: what a user's file reads or writes is unknown.
+
+    Args:
+        path: its file, inside `root`.
+        root: the folder in which the names that it imports are looked for.
+        package: of that folder only the package of this name is followed; all of it if None.
+
+    Returns:
+        As `of_script`.
+
+    Raises:
+        SyntaxError: a file is not Python code.
+    """
+    return dict(_of_files((path,), root, package, named=False))
 
 
 @cache
-def _of_script(script: Path, modules: tuple[str, ...]) -> dict[str, str]:
-    root = script.parent
+def _of_files(
+    files: tuple[Path, ...], root: Path, package: str | None = None, *, named: bool = True
+) -> dict[str, str]:
     digests: dict[str, str] = {}
     libraries: set[str] = set()
     read: set[Path] = set()
-    pending = {script, *(root.joinpath(*name.split(".")).with_suffix(".py") for name in modules)}
+    pending = {*files}
     while pending:
         path = pending.pop()
         read.add(path)
         code = _read(path, root)
         digests[path.relative_to(root).as_posix()] = code.digest
-        for other in code.named:
+        for other in code.named if named else ():
             digests[other.relative_to(root).as_posix()] = _digest(other.read_bytes())
-        for package in code.packages:
-            pending |= {*root.joinpath(*package.split(".")).glob("*.py")} - read
+        for other_package in code.packages:
+            pending |= {*root.joinpath(*other_package.split(".")).glob("*.py")} - read
         for name in _that_count(code.imports):
-            found = _file_of(name, root)
+            inside = package in (None, name.partition(".")[0])
+            found = _file_of(name, root) if inside else None
             if found is not None:
                 pending |= {found} - read
-            elif "." not in name and not (root / name).is_dir():
+            elif "." not in name and not (inside and (root / name).is_dir()):
                 libraries.add(name)
     for library in libraries:
         digests |= _versions(library)
@@ -93,10 +118,10 @@ def _of_script(script: Path, modules: tuple[str, ...]) -> dict[str, str]:
 def normalised(source: str | bytes) -> str:
     """The meaning of Python code as text: the same for code that differs in form alone.
 
-    Comments, docstrings, formatting, the spelling of literals, imports for type checkers and
-    `__version__` do not count. The text is the same under every version of Python that parses the
-    code to the same tree; fields of the tree that are empty are left out, as newer versions add
-    some.
+    Comments, docstrings, formatting, the spelling of literals, imports for type checkers,
+    `__version__` and what runs only as a program (`if __name__ == "__main__"`) do not count. The
+    text is the same under every version of Python that parses the code to the same tree; fields of
+    the tree that are empty are left out, as newer versions add some.
     """
     code = _Code()
     code.add(ast.parse(source))
@@ -141,7 +166,7 @@ class _Code:
             self.words.append(repr(node))
 
     def _add_item(self, item: object) -> None:
-        if isinstance(item, ast.If) and _is_for_type_checkers(item.test):
+        if isinstance(item, ast.If) and _is_never_imported(item.test):
             for statement in item.orelse:
                 self._add_item(statement)
         elif not _is_idle(item):
@@ -170,9 +195,16 @@ def _is_idle(item: object) -> bool:
     return False
 
 
-def _is_for_type_checkers(test: ast.expr) -> bool:
+def _is_never_imported(test: ast.expr) -> bool:
+    """Whether what this condition guards runs for type checkers or in a program alone."""
     match test:
         case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
+            return True
+        case ast.Compare(
+            left=ast.Name(id="__name__"),
+            ops=[ast.Eq()],
+            comparators=[ast.Constant(value="__main__")],
+        ):
             return True
     return False
 

@@ -9,11 +9,11 @@ from types import FunctionType, ModuleType
 
 import pytest
 
+from node_robustness.code import digest
+from node_robustness.code.digest import NEUTRAL, normalised, of_script
 from node_robustness.config import loading, models
 from node_robustness.config.enough_images import shortages
 from node_robustness.config.values import Section
-from node_robustness.scheduling import code_digest
-from node_robustness.scheduling.code_digest import NEUTRAL, normalised, of_script
 
 WORKFLOW = Path(__file__).parents[3] / "workflow"
 SCRIPTS = WORKFLOW / "scripts"
@@ -146,7 +146,7 @@ def test_each_file_has_its_own_digest(scripts, name):
     before = of_script(scripts / "script.py")
     path = scripts / name
     path.write_text(f"{path.read_text()}\nx = 1")
-    for cached in (code_digest._of_script, code_digest._read):
+    for cached in (digest._of_files, digest._read):
         cached.cache_clear()
     after = of_script(scripts / "script.py")
     assert {key for key in before | after if before.get(key) != after.get(key)} == {name}
@@ -193,7 +193,7 @@ def test_neutral_modules_are_there():
 
 def test_settings_reach_results_through_params_alone():
     """What jobs take from the neutral modules of `config` has no code but checks."""
-    of_no_job = ("config", "grid", "scheduling")
+    of_no_job = ("code", "config", "grid", "scheduling")
     used = set()
     for path in SCRIPTS.rglob("*.py"):
         name = ".".join(path.relative_to(SCRIPTS).with_suffix("").parts)
