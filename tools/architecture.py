@@ -17,6 +17,9 @@ PAGE = ROOT / "ARCHITECTURE.md"
 BASE = ("errors", "numbers", "words")
 """The modules in the root of the package, which every room may import."""
 
+TOP = ("library",)
+"""Those in the root that no room imports."""
+
 ROOMS = (
     "statistics",
     "shapes",
@@ -102,6 +105,7 @@ def render() -> str:
         shown = [f"`{used}`" for used in (*BASE, *ROOMS) if used in uses] or ["no other room"]
         parts += ["", f"## {name}\n", summary(folder / "__init__.py")]
         parts += [f"\nImports {', '.join(shown)}.\n", *_rows(modules)]
+    parts += ["", "## Top of the package\n", *_rows(PACKAGE / f"{name}.py" for name in TOP)]
     return "\n".join(parts) + "\n"
 
 

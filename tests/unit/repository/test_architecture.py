@@ -12,7 +12,7 @@ MODULES = {
     path.relative_to(architecture.PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
     for path in architecture.PACKAGE.rglob("*.py")
 }
-FLOORS = (*architecture.BASE, *architecture.ROOMS)
+FLOORS = (*architecture.BASE, *architecture.ROOMS, *architecture.TOP)
 
 
 @pytest.mark.parametrize("path", architecture.sources(), ids=lambda path: path.stem)
@@ -24,7 +24,7 @@ def test_imports_point_downward(path):
 
 def test_the_package_has_its_rooms_and_the_modules_of_its_root():
     names = {name.partition("/")[0] for name in MODULES}
-    root = {f"{name}.py" for name in ("__init__", *architecture.BASE)}
+    root = {f"{name}.py" for name in ("__init__", *architecture.BASE, *architecture.TOP)}
     assert names == {*architecture.ROOMS, *root}
 
 

@@ -30,6 +30,7 @@ NEUTRAL = {
     },
     "node_robustness.data.enough_images": "it refuses, and changes nothing",
     "node_robustness.jobs.gpus": "it says which of several GPUs a job takes",
+    "node_robustness.library": "no job imports it",
     "node_robustness.jobs.log": "the log, the progress bar and the messages of a job",
     "node_robustness.data.downloads": "what it brings counts only with the right SHA-256",
     "requests": "downloads",
@@ -228,7 +229,14 @@ def _read(path: Path, root: Path) -> _Module:
     code.add(ast.parse(path.read_bytes(), filename=str(path)))
     neighbours = {file.name: file for file in path.parent.iterdir() if file.suffix != ".py"}
     named = [neighbours[name] for name in code.literals & neighbours.keys()]
-    inside = (file for folder in named if not [*folder.glob("*.py")] for file in folder.rglob("*"))
+    # A folder that is gone may have left its `__pycache__`.
+    inside = (
+        file
+        for folder in named
+        if not [*folder.glob("*.py")]
+        for file in folder.rglob("*")
+        if "__pycache__" not in file.parts
+    )
     return _Module(
         _digest(" ".join(code.words).encode()),
         frozenset(code.imports),

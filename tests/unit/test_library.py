@@ -1,0 +1,145 @@
+"""An audit without Snakemake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import node_robustness
+from node_robustness.attacks.files import read_adversarials
+from node_robustness.errors import UserError
+from node_robustness.files.hdf5 import open_hdf5, read_settings
+from node_robustness.library import audit
+from victims import random_images, small_ode
+
+SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
+BIM = {"method": "bim", "iterations": 3, "step": 0.1}
+IMAGES = random_images(8)
+
+
+def small_audit(**changes):
+    model = small_ode()
+    with torch.no_grad():
+        labels = model(IMAGES).argmax(1)
+    given = {"tolerances": [0.1], "attacks": {"bim": BIM}, "epsilons": [0.1, 0.3]}
+    return audit(model, IMAGES, labels, **{"progress": False} | given | changes)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return small_audit()
+
+
+def test_a_row_for_every_tolerance_norm_and_epsilon(table):
+    assert table[["model", "tolerance", "norm", "epsilon", "n"]].values.tolist() == [
+        ["model", 0.1, "linf", 0.1, 8],
+        ["model", 0.1, "linf", 0.3, 8],
+    ]
+    assert (table.clean == 1).all()
+    assert (np.diff(table.strongest) <= 0).all()
+
+
+def test_results_do_not_depend_on_the_batch_or_on_arrays(table):
+    labels = small_ode()(IMAGES).argmax(1)
+    same = audit(
+        small_ode(),
+        IMAGES.double().numpy(),
+        labels.numpy().astype(np.uint8),
+        tolerances=[0.1],
+        attacks={"bim": BIM},
+        epsilons={"linf": [0.1, 0.3]},
+        batch_size=3,
+        progress=False,
+    )
+    pd.testing.assert_frame_equal(same, table)
+
+
+def test_files_are_kept_as_a_run_has_them(tmp_path):
+    small_audit(folder=tmp_path, name="OON", seed=3)
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.h5")}
+    place = "results/audit/images/OON/seed-3/tau-0.1"
+    assert found == {
+        f"{place}/clean.h5",
+        f"{place}/audit.h5",
+        f"{place}/bim/linf/eps-0.1/attack.h5",
+        f"{place}/bim/linf/eps-0.3/attack.h5",
+    }
+    with open_hdf5(tmp_path / place / "audit.h5", "audit") as file:
+        assert len(file["labels"]) == 8
+    assert len(read_adversarials(tmp_path / place / "bim/linf/eps-0.3/attack.h5").images) == 8
+
+
+def test_expensive_attacks_leave_out_what_cheaper_ones_broke(tmp_path):
+    square = {"method": "square", "queries": 5}
+    small_audit(folder=tmp_path, attacks={"a_square": square, "bim": BIM}, epsilons=[0.3])
+    place = tmp_path / "results/audit/images/model/seed-0/tau-0.1"
+    with (
+        open_hdf5(place / "bim/linf/eps-0.3/attack.h5", "attack") as bim,
+        open_hdf5(place / "a_square/linf/eps-0.3/attack.h5", "attack") as file,
+    ):
+        assert read_settings(file)["skips"]["broken_by"] == {"bim": 0.3}
+        assert bim["success"][:].any()
+        assert file["skipped"][:].tolist() == bim["success"][:].tolist()
+
+
+def test_a_model_is_left_as_it_was():
+    model = small_ode().train().requires_grad_(True)
+    before = [(m, m.training) for m in model.modules()]
+    state = torch.get_rng_state()
+    audit(
+        model,
+        IMAGES,
+        torch.zeros(8, dtype=torch.long),
+        tolerances=[1.0],
+        attacks={"bim": BIM},
+        progress=False,
+    )
+    assert [(m, m.training) for m in model.modules()] == before
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"images": IMAGES * 255}, r"images must lie in \[0, 1\] \(given: .* to 25.*scale them"),
+        ({"images": IMAGES[0]}, r"float \[n, C, H, W\]"),
+        ({"images": (IMAGES * 255).to(torch.uint8)}, r"given: uint8 \[8, 1, 8, 8\]"),
+        ({"labels": torch.zeros(7, dtype=torch.long)}, "8 class numbers .*one for each image"),
+        ({"labels": torch.zeros(8)}, "class numbers"),
+        ({"labels": torch.full((8,), -1)}, "class numbers"),
+        ({"norms": ["l2_rms"], "epsilons": None}, "epsilons: give those of norm l2_rms"),
+        ({"epsilons": [-1]}, "epsilons"),
+        ({"tolerances": [0]}, "tolerances"),
+        ({"attacks": ["pgdd"]}, "'pgdd' is not defined"),
+        ({"attacks": {"x": {"method": "bim", "itertions": 3}}}, "attacks.x.itertions: unknown key"),
+        ({"name": "a/b"}, "a/b"),
+    ],
+)
+def test_a_mistake_is_one_line(changes, words):
+    images, labels = changes.pop("images", IMAGES), changes.pop("labels", torch.zeros(8).long())
+    given = {"epsilons": [0.1], "attacks": "quick", "tolerances": [0.1], "progress": False}
+    with pytest.raises(UserError, match=words) as caught:
+        audit(small_ode(), images, labels, **given | changes)
+    assert str(caught.value).startswith("audit: ")
+    assert "\n" not in str(caught.value)
+    assert "config" not in str(caught.value)
+
+
+def test_the_package_imports_pytorch_only_for_an_audit():
+    program = (
+        f"import sys; sys.path.insert(0, {str(SCRIPTS)!r})\n"
+        "import node_robustness\n"
+        "from node_robustness import errors\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "from node_robustness import audit\n"
+        "assert 'torch' in sys.modules and callable(audit)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert node_robustness.audit is audit
+    with pytest.raises(AttributeError, match="no attribute 'audits_'"):
+        node_robustness.audits_  # noqa: B018

@@ -1,0 +1,355 @@
+"""Audit one model without Snakemake: from a model, images and labels to the table of verdicts.
+
+The functions are those that the scripts of the workflow call, and so are the numbers.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from node_robustness.attacks.engine import attack
+from node_robustness.attacks.files import write_attack
+from node_robustness.attacks.gradients import with_gradient
+from node_robustness.attacks.make import make
+from node_robustness.audits.files import write_audit
+from node_robustness.audits.gradients import STEP
+from node_robustness.audits.network import audit_network
+from node_robustness.config.config import Compute, Config
+from node_robustness.config.loading import load
+from node_robustness.errors import UserError
+from node_robustness.grid import params
+from node_robustness.grid.attack_settings import attack_settings, cheaper
+from node_robustness.grid.cells import Cell, Solved, cells, solved
+from node_robustness.grid.stages import audited
+from node_robustness.jobs import devices
+from node_robustness.models.classifier import Classifier, backward_solves, frozen
+from node_robustness.models.evaluation import evaluate, write_clean
+from node_robustness.models.memory import images_at_a_time
+from node_robustness.models.network import Network
+from node_robustness.perturbations.sizes import broken_within
+from node_robustness.verdict.experiment import of_experiment
+
+EXPERIMENT = "audit"
+DATASET = "images"
+"""The names under which the files of an audit lie in its folder."""
+
+LARGER = (10.0, 100.0)
+"""Tolerances that are measured by default, as multiples of the model's own."""
+
+EPSILONS = {"linf": {1: 0.1, 3: 8 / 255}, "l2": {1: 1.0, 3: 0.5}}
+"""Default epsilons by norm and number of channels: those at which MNIST and CIFAR-10 are usually
+attacked."""
+
+Array = Tensor | NDArray[Any]
+
+
+def audit(
+    model: nn.Module,
+    images: Array,
+    labels: Array,
+    *,
+    name: str = "model",
+    tolerances: Sequence[float] | None = None,
+    norms: Sequence[str] = ("linf",),
+    epsilons: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+    attacks: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = "standard",
+    seed: int = 0,
+    batch_size: int | None = None,
+    folder: Path | str | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Audit a model: evaluate it, attack it, check gradients and attacks, and give verdicts.
+
+    Args:
+        model: Images [n, C, H, W] in [0, 1] to logits [n, K], on any device.
+        images: Float [n, C, H, W] in [0, 1].
+        labels: Their classes, integers [n].
+        name: Of the model, in tables and files.
+        tolerances: Tolerances of the solver to measure; by default the model's own and `LARGER`
+            multiples of it. A model without adaptive steps has none.
+        norms: Norms of the attacks: ``linf``, ``l2``, ``l2_rms``.
+        epsilons: Largest perturbations, one list or one for each norm; by default `EPSILONS`.
+        attacks: Names of presets or attacks (docs/attacks.md), or the settings of attacks by name,
+            with the keys that a configuration has.
+        seed: Fixes what attacks draw at random.
+        batch_size: Images at a time; as many as the memory allows if None. It changes no result.
+        folder: Where the files of the audit are kept, as a run of the workflow has them; by default
+            they are deleted.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The table of verdicts (docs/verdict.md): one row for every tolerance, norm and epsilon.
+
+    Raises:
+        UserError: An argument is wrong; the message is one line.
+    """
+    images, labels = _checked(images, labels)
+    if not isinstance(model, Network):
+        raise UserError("audit: model must be a Network")
+    network = model
+    images, labels = images.to(network.device), labels.to(network.device)
+    config = _configuration(network, images, name, tolerances, norms, epsilons, attacks, seed)
+    with ExitStack() as stack:
+        if folder is None:
+            folder = stack.enter_context(TemporaryDirectory())
+        stack.enter_context(frozen(network))
+        stack.enter_context(backward_solves())
+        run = _Run(network, images, labels, config, Path(folder), batch_size)
+        jobs = [*run.jobs()]
+        bar = tqdm(total=len(images) * len(jobs), unit="image", disable=not progress)
+        stack.enter_context(bar)
+        for number, job in enumerate(jobs, start=1):
+            job(bar.update)
+            # An audit measures fewer images than there may be.
+            bar.update(number * len(images) - bar.n)
+        paper = config.experiments[EXPERIMENT].papers_attack
+        return of_experiment(run.files, paper, params.training_tolerances(config, _AT))["verdicts"]
+
+
+_AT = {"experiment": EXPERIMENT, "dataset": DATASET}
+
+
+def _checked(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
+    """The images as float32 and the labels as int64.
+
+    Raises:
+        UserError: they are not images in [0, 1] and their classes.
+    """
+    x, y = (torch.as_tensor(values).detach() for values in (images, labels))
+    if x.ndim != 4 or not len(x) or not x.is_floating_point():
+        raise UserError(
+            f"audit: images must be float [n, C, H, W] in [0, 1], n >= 1 (given: {_kind(x)})"
+        )
+    if not bool((x >= 0).all() and (x <= 1).all()):
+        raise UserError(
+            f"audit: images must lie in [0, 1] (given: {x.min():.4g} to {x.max():.4g}): scale "
+            "them, and put what the model does with pixels (such as a normalisation) into the model"
+        )
+    if y.shape != x.shape[:1] or y.is_floating_point() or y.is_complex() or bool((y < 0).any()):
+        raise UserError(
+            f"audit: labels must be {len(x)} class numbers from 0, one for each image "
+            f"(given: {_kind(y)})"
+        )
+    return x.float(), y.long()
+
+
+def _kind(values: Tensor) -> str:
+    return f"{str(values.dtype).removeprefix('torch.')} {list(values.shape)}"
+
+
+def _configuration(
+    network: Network,
+    images: Tensor,
+    name: str,
+    tolerances: Sequence[float] | None,
+    norms: Sequence[str],
+    epsilons: Sequence[float] | Mapping[str, Sequence[float]] | None,
+    attacks: str | Sequence[str] | Mapping[str, Mapping[str, Any]],
+    seed: int,
+) -> Config:
+    """The configuration of a run of the workflow that measures the same.
+
+    Raises:
+        UserError: an argument is wrong.
+    """
+    own = _own_tolerance(network)
+    if own is None and tolerances is not None:
+        raise UserError(
+            "audit: tolerances: the model takes no adaptive steps, so that it has no tolerance: "
+            "leave tolerances out"
+        )
+    defined = attacks if isinstance(attacks, Mapping) else {}
+    if tolerances is None:
+        tolerances = [1.0] if own is None else [own, *(factor * own for factor in LARGER)]
+    settings = {
+        "experiments": {
+            EXPERIMENT: {
+                "datasets": [DATASET],
+                "models": [name],
+                "seeds": [seed],
+                "tolerances": [*tolerances],
+                "attacks": [attacks] if isinstance(attacks, str) else [*attacks],
+                "norms": [*norms],
+                "epsilons": _epsilons(norms, images.shape[1], epsilons),
+                **dict.fromkeys(["trajectories", "matrix", "randomisation", "detection"]),
+            }
+        },
+        # The images are given: those of this source are never read.
+        "datasets": {DATASET: {"source": "digits"}},
+        "models": {name: _model(network)},
+        "attacks": {key: dict(value) for key, value in defined.items()},
+    }
+    try:
+        return load(settings)
+    except UserError as error:
+        line = str(error).splitlines()[0].removeprefix("config: ")
+        raise UserError(f"audit: {line.removeprefix(f'experiments.{EXPERIMENT}.')}") from None
+
+
+def _epsilons(
+    norms: Sequence[str],
+    channels: int,
+    given: Sequence[float] | Mapping[str, Sequence[float]] | None,
+) -> dict[str, list[float]]:
+    if isinstance(given, Mapping):
+        return {norm: [*values] for norm, values in given.items()}
+    if given is not None:
+        return {norm: [*given] for norm in norms}
+    known = {norm: EPSILONS.get(norm, {}).get(channels) for norm in norms}
+    for norm, epsilon in known.items():
+        if epsilon is None:
+            raise UserError(
+                f"audit: epsilons: give those of norm {norm} for images of {channels} channels"
+            )
+    return {norm: [epsilon] for norm, epsilon in known.items() if epsilon is not None}
+
+
+def _own_tolerance(network: Network) -> float | None:
+    """The tolerance that a model has by itself; None without adaptive steps."""
+    solver = network.solver
+    if solver is None or solver.steps is not None:
+        return None
+    assert isinstance(solver.tolerance, float)
+    return solver.tolerance
+
+
+def _model(network: Network) -> dict[str, Any]:
+    """The model as an entry of a configuration."""
+    assert isinstance(network, Classifier)
+    spec = network.spec
+    solver = ("method", "tolerance", "max_steps", "steps", "backend", "batch_size")
+    entry = {key: getattr(spec, key) for key in ("downsampling", "body", "filters", "blocks")}
+    return entry | {"solver": {key: getattr(spec, key) for key in solver}}
+
+
+Progress = Callable[[int], object]
+Job = Callable[[Progress], None]
+
+
+@dataclass
+class _Run:
+    """The jobs of an audit, as the scripts of the workflow do them."""
+
+    network: Network
+    images: Tensor
+    labels: Tensor
+    config: Config
+    folder: Path
+    batch_size: int | None
+
+    def __post_init__(self) -> None:
+        self.files: defaultdict[str, list[Path]] = defaultdict(list)
+        self.index = np.arange(len(self.images))
+        self.rows = self.index, self.labels.cpu().numpy()
+
+    def jobs(self) -> Iterator[Job]:
+        """All of them, in an order in which each finds the files that it needs."""
+        for item in solved(self.config, EXPERIMENT):
+            yield partial(self.evaluate, item)
+        for item in audited(self.config, EXPERIMENT):
+            yield partial(self.audit, item)
+        every = (before for cell in cells(self.config, EXPERIMENT) for before in self.up_to(cell))
+        for cell in dict.fromkeys(every):
+            yield partial(self.attack, cell)
+
+    def up_to(self, cell: Cell) -> Iterator[Cell]:
+        """A cell after those whose broken images it leaves out."""
+        for other in cheaper(self.config, cell):
+            yield from self.up_to(other)
+        yield cell
+
+    def path(self, kind: str, item: Solved, name: str) -> Path:
+        """The path of a file of an item, which is noted among those of its kind."""
+        path = self.folder / item.result(name)
+        self.files[kind].append(path)
+        return path
+
+    def at_a_time(self, network: nn.Module) -> int:
+        """The batch size for a network."""
+        return images_at_a_time(Compute(batch_size=self.batch_size), network, self.images)
+
+    def cost(self, started: float) -> dict[str, Any]:
+        """What computed a file, and for how long."""
+        device = devices.describe(self.images.device)
+        return {"seconds": time.perf_counter() - started, "device": device}
+
+    def evaluate(self, item: Solved, progress: Progress) -> None:
+        """Write clean.h5 as evaluate.py does."""
+        model = self.network.at(tolerance=item.tolerance)
+        started = time.perf_counter()
+        found = evaluate(model, self.images, batch_size=self.at_a_time(model), progress=progress)
+        write_clean(
+            self.path("clean", item, "clean.h5"),
+            vars(item),
+            *self.rows,
+            found,
+            **self.cost(started),
+        )
+
+    def audit(self, item: Solved, progress: Progress) -> None:
+        """Write audit.h5 as audit.py does."""
+        settings = params.audit(self.config, vars(item))
+        some = slice(settings["images"])
+        tight = self.network.at(tolerance=settings["tight_tolerance"])
+        started = time.perf_counter()
+        found = audit_network(
+            self.network.at(tolerance=item.tolerance),
+            self.images[some],
+            self.labels[some],
+            self.index[some].tolist(),
+            settings,
+            seed=item.seed,
+            batch_size=self.at_a_time(tight),
+            progress=progress,
+        )
+        write_audit(
+            self.path("audits", item, "audit.h5"),
+            {**vars(item), **settings, "finite_difference_step": STEP},
+            self.rows[0][some],
+            self.rows[1][some],
+            found,
+            **self.cost(started),
+        )
+
+    def attack(self, cell: Cell, progress: Progress) -> None:
+        """Write attack.h5 as attack.py does."""
+        settings = attack_settings(self.config, cell)
+        skip = None
+        if "skips" in settings:
+            before = [
+                self.folder / other.result("attack.h5") for other in cheaper(self.config, cell)
+            ]
+            skip = torch.from_numpy(broken_within(before, settings["skips"]["within"], self.index))
+        attacked = with_gradient(self.network, cell.tolerance, settings)
+        started = time.perf_counter()
+        found = attack(
+            attacked,
+            self.images,
+            self.labels,
+            make(settings, cell.norm, cell.epsilon),
+            seed=cell.seed,
+            skip=skip,
+            batch_size=self.at_a_time(attacked),
+            progress=progress,
+        )
+        write_attack(
+            self.path("attacks", cell, "attack.h5"),
+            {**vars(cell), **settings},
+            *self.rows,
+            self.images,
+            found,
+            **self.cost(started),
+        )
