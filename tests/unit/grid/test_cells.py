@@ -1,5 +1,7 @@
 """The grid: which cells a configuration asks for, and where their files lie."""
 
+from types import MappingProxyType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +20,11 @@ TOLERANCES = ["1e-3", 1]
 def config(**experiment) -> Config:
     """Models with an ODE (M) and without (R), one attack, two norms.
 
-    Then the changed keys of the experiment, of M (`model_keys`), and more attacks (`own`).
+    Then the changed keys of the experiment, of M (`model_keys`), more attacks (`own`) and more
+    models (`others`).
     """
     models = experiment.pop("model_keys", {})
+    others = experiment.pop("others", {})
     own = experiment.pop("own", {})
     return load(
         {
@@ -39,7 +43,8 @@ def config(**experiment) -> Config:
             "models": {
                 "M": {"downsampling": "residual", "body": "ode"} | models,
                 "R": {"downsampling": "residual", "body": "residual"},
-            },
+            }
+            | others,
             "attacks": {
                 "bim": {"method": "bim", "relative_step": 0.1},
                 "bim2": {"method": "bim", "relative_step": 0.2},
@@ -640,3 +645,96 @@ def test_a_path_of_weights_that_is_a_pattern_to_snakemake(tmp_path, monkeypatch,
     sources.check_checkpoints(config(model_keys={"weights": "{seed}.pth"}))
     with pytest.raises(UserError, match=f"models.M.weights: {name}.pth has '.' in it, which is a"):
         sources.check_checkpoints(config(model_keys={"weights": f"{name}.pth"}))
+
+
+class TestOwnModels:
+    """An own model (THEIRS), which solves with torchdiffeq, next to M and R."""
+
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "net.py").write_text("import torchdiffeq\ndef build(): ...")
+
+    def config(self, keys=MappingProxyType({}), **experiment) -> Config:
+        models = [*experiment.pop("models", ["M", "R", "THEIRS"])]
+        return config(models=models, others={"THEIRS": {"module": "net.py"} | keys}, **experiment)
+
+    def test_the_settings_of_the_author_are_one_more_column(self):
+        solved = stages.audited(self.config(), "e")
+        assert [(s.model, s.tolerance) for s in solved] == [
+            *(("M", 0.001), ("M", 1.0), ("R", None)),
+            *(("THEIRS", 0.001), ("THEIRS", 1.0), ("THEIRS", None)),
+        ]
+
+    def test_stages_that_need_a_tolerance_have_no_column_of_the_author(self):
+        asked = self.config(cost={}, adjoint_sweep={}, paper_attack="bim")
+        for stage in (stages.detected, stages.swept, stages.cost_attacked, stages.reevaluated):
+            found = {(c.model, c.tolerance) for c in stage(asked, "e")}
+            assert found == {("M", 0.001), ("M", 1.0), ("THEIRS", 0.001), ("THEIRS", 1.0)}
+        assert [c.model for c in stages.randomised(asked, "e")] == ["M", "THEIRS"]
+
+    @pytest.mark.parametrize(
+        ("kind", "columns"), [("adaptive", [0.001, 1.0, None]), ("fixed", [None]), ("none", [])]
+    )
+    def test_trajectories_follow_an_ode_alone(self, kind, columns):
+        asked = self.config({"ode": kind}, norms=["linf"], epsilons=[0.1])
+        found = [c.tolerance for c in stages.followed(asked, "e") if c.model == "THEIRS"]
+        assert found == columns
+
+    def test_the_column_of_the_author_is_followed_whatever_tolerances_are(self):
+        asked = self.config(trajectories={"tolerances": [1]})
+        found = {c.tolerance for c in stages.followed(asked, "e") if c.model == "THEIRS"}
+        assert found == {1.0, None}
+
+    def test_weights(self):
+        asked = self.config({"weights": "w.bin"}, seeds=[3, 4])
+        trained = [(t.model, t.seed) for t in grid_cells.trained(asked, "e")]
+        assert trained == [("M", 3), ("M", 4), ("R", 3), ("R", 4), ("THEIRS", 3)]
+        assert {t.model for t in stages.fitted(asked, "e")} == {"M", "R"}
+        assert sources.checkpoint(asked, "THEIRS", 3) == "w.bin"
+
+    @pytest.mark.parametrize(
+        ("made_on", "expected"),
+        [
+            ("THEIRS", {("M", 0.001): 0.001, ("M", 1.0): 1.0, ("R", None): None}),
+            ("M", {("THEIRS", 1.0): 1.0, ("R", None): 0.001, ("THEIRS", None): 0.001}),
+        ],
+    )
+    def test_transfer(self, made_on, expected):
+        transfer = {"t": {"method": "transfer", "by": "bim", "source": made_on}}
+        asked = self.config(attacks=["bim", "t"], own=transfer)
+        found = {
+            (c.model, c.tolerance): grid_cells.source(asked, c)
+            for c in grid_cells.cells(asked, "e")
+            if c.attack == "t"
+        }
+        assert {where: found[where].tolerance for where in expected} == expected
+        assert {source.model for source in found.values()} == {made_on}
+
+    def test_gradients(self):
+        own = {
+            "adjoint": {"method": "bim", "relative_step": 0.1, "gradient": "adjoint"},
+            "smooth": {
+                "method": "bim",
+                "relative_step": 0.1,
+                "gradient": "surrogate",
+                "surrogate": {"tolerance": 1e-5},
+            },
+        }
+
+        def settings(kind: str) -> dict[str, dict]:
+            asked = self.config({"ode": kind}, models=["THEIRS"], attacks=[*own], own=own)
+            found = grid_cells.cells(asked, "e")
+            return {c.attack: attack_settings.attack_settings(asked, c) for c in found}
+
+        assert settings("adaptive")["adjoint"]["gradient"] == "adjoint"
+        tight = {"tolerance": 1e-5, "steps": None}
+        assert settings("adaptive")["smooth"]["surrogate"] == tight
+        assert settings("fixed")["smooth"]["surrogate"] == tight | {"method": "dopri5"}
+        assert {s["gradient"] for s in settings("none").values()} == {"direct"}
+
+    def test_a_file_that_is_not_there(self):
+        sources.check_files(self.config())
+        with pytest.raises(UserError, match=r"config: models\.THEIRS\.module: there is no file "):
+            sources.check_files(self.config({"module": "no.py"}))
+        sources.check_files(self.config({"module": "no.py"}, models=["M"]))

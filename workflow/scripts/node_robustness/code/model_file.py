@@ -15,8 +15,8 @@ from node_robustness.code import digest
 from node_robustness.errors import UserError
 from node_robustness.words import listed
 
-GIVEN = ("channels", "classes", "height", "width")
-"""The arguments that a model is given where its signature has them."""
+GIVEN = ("channels", "classes")
+"""The arguments, of the dataset, that a model is given where its signature has them."""
 
 _SOLVER, _SETTER = "torchdiffeq", "set_tolerance"
 

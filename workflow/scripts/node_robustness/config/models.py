@@ -275,8 +275,8 @@ class OwnModel(Section):
     )
     arguments: Annotated[dict[str, Any], BeforeValidator(plain_values)] = Field(
         {},
-        description="what it is called with; `channels`, `classes`, `height` and `width` of the "
-        "dataset are added where its signature has them",
+        description="what it is called with; `channels` and `classes` of the dataset are added "
+        "where its signature has them",
     )
     weights: Annotated[str, Field(pattern=CHECKPOINT)] | None = Field(
         None,
