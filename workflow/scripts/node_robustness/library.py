@@ -116,10 +116,7 @@ def audit(
             # An audit measures fewer images than there may be.
             bar.update(number * len(images) - bar.n)
         paper = config.experiments[EXPERIMENT].papers_attack
-        return of_experiment(run.files, paper, params.training_tolerances(config, _AT))["verdicts"]
-
-
-_AT = {"experiment": EXPERIMENT, "dataset": DATASET}
+        return of_experiment(run.files, paper, {})["verdicts"]
 
 
 def _checked(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
