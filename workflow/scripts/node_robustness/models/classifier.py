@@ -21,7 +21,7 @@ from node_robustness.errors import UserError
 from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.models.network import Network
 from node_robustness.models.ode_body import FAILURES, ODEBody, SolverSettings
-from node_robustness.models.ode_function import group_norm
+from node_robustness.models.ode_function import ODEFunction, group_norm
 from node_robustness.ode.small_batches import at_least_some_rows
 from node_robustness.shapes.networks import STEM, check_images
 
@@ -217,7 +217,7 @@ class Classifier(Network):
             batch_size=spec.batch_size if spec.backend == "torchdiffeq" else None,
         )
         self.body: nn.Module = (
-            ODEBody(spec.filters, settings)
+            ODEBody(ODEFunction(spec.filters), settings)
             if spec.body == "ode"
             else ResidualBody(spec.filters, spec.blocks)
         )

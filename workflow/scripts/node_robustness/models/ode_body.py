@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from node_robustness.models.adjoint import AdjointSettings, with_adjoint_gradient
-from node_robustness.models.ode_function import ODEFunction
+from node_robustness.models.ode_function import ODEFunction, RightHandSide
 from node_robustness.ode.parts import Parts
 from node_robustness.ode.solve import Dynamics, Solution, Status, solve, solve_parts
 
@@ -56,20 +56,19 @@ class ODEBody(nn.Module):
     """Maps h(0) to h(1) by solving dh/dt = f(t, h).
 
     Args:
-        channels: of the state, C.
+        function: the dynamics f.
         settings: of the solver; `at` returns a view with other settings.
 
     Attributes:
-        function: the dynamics f.
         nfe: function evaluations of each image in the last forward solve, int32 [n].
         nfe_backward: the same of its backward solve, int32 [n]; None before the backward pass,
             with direct gradients and with torchdiffeq. One evaluation includes the derivatives.
         status: the `ode.solve.Status` of each image in the last forward solve, int64 [n].
     """
 
-    def __init__(self, channels: int, settings: SolverSettings) -> None:
+    def __init__(self, function: RightHandSide, settings: SolverSettings) -> None:
         super().__init__()
-        self.function = ODEFunction(channels)
+        self.function = function
         self.settings = settings
         self.nfe: Tensor | None = None
         self.nfe_backward: Tensor | None = None
@@ -118,6 +117,7 @@ class ODEBody(nn.Module):
             max_steps=self.settings.max_steps,
             parameters_in_norm=self.settings.adjoint_norm == "full",
         )
+        assert isinstance(self.function, ODEFunction)
         return with_adjoint_gradient(h, final, self.function, settings, note)
 
     @property
@@ -199,7 +199,7 @@ class ODEBody(nn.Module):
             raise ValueError("torchdiffeq solves a batch as one equation: give one tolerance")
         options: dict[str, Any] = {"max_num_steps": settings.max_steps}
         if steps is not None:
-            options = {"grid_constructor": partial(_uniform_grid, steps)}
+            options = {"grid_constructor": partial(uniform_grid, steps)}
         integrate, adjoint = odeint, {}
         if settings.gradient == "adjoint":
             norm = {} if settings.adjoint_norm == "full" else {"norm": "seminorm"}
@@ -210,7 +210,8 @@ class ODEBody(nn.Module):
                 "adjoint_atol": tolerance,
                 "adjoint_options": options | norm,
             }
-        function = _Counted(self._with_parameters())
+        full = settings.gradient == "adjoint" and settings.adjoint_norm == "full"
+        function = _Counted(with_parameters(self.function) if full else self.function)
         status = Status.SUCCESS
         try:
             final: Tensor = integrate(
@@ -236,17 +237,17 @@ class ODEBody(nn.Module):
             found[~torch.isfinite(final.detach()).flatten(1).all(1)] = Status.NONFINITE
         return final, nfe, found
 
-    def _with_parameters(self) -> ODEFunction:
-        """The function; for the paper's adjoint a copy whose parameters require gradients.
 
-        torchdiffeq leaves frozen parameters out of the backward solve, and so out of the error norm
-        that controls its steps.
-        """
-        full = self.settings.gradient == "adjoint" and self.settings.adjoint_norm == "full"
-        frozen = not any(parameter.requires_grad for parameter in self.function.parameters())
-        if full and frozen and torch.is_grad_enabled():
-            return deepcopy(self.function).requires_grad_()
-        return self.function
+def with_parameters(function: nn.Module) -> nn.Module:
+    """The function, or a copy whose parameters require gradients, for the paper's adjoint.
+
+    torchdiffeq leaves frozen parameters out of the backward solve, and so out of the error norm
+    that controls its steps.
+    """
+    frozen = not any(parameter.requires_grad for parameter in function.parameters())
+    if frozen and torch.is_grad_enabled():
+        return deepcopy(function).requires_grad_()
+    return function
 
 
 FAILURES = {
@@ -257,7 +258,8 @@ FAILURES = {
 """Words in torchdiffeq's error when a solve fails, and the status that they mean."""
 
 
-def _uniform_grid(steps: int, _function: object, _state: Tensor, times: Tensor) -> Tensor:
+def uniform_grid(steps: int, _function: object, _state: object, times: Tensor) -> Tensor:
+    """Equal steps, as torchdiffeq's option `grid_constructor`."""
     first, last = times[0].item(), times[-1].item()
     return torch.linspace(first, last, steps + 1, dtype=times.dtype, device=times.device)
 
@@ -265,7 +267,7 @@ def _uniform_grid(steps: int, _function: object, _state: Tensor, times: Tensor) 
 class _Counted(nn.Module):
     """A function that counts its evaluations."""
 
-    def __init__(self, function: ODEFunction) -> None:
+    def __init__(self, function: nn.Module) -> None:
         super().__init__()
         self.function = function
         self.evaluations = 0

@@ -1,5 +1,6 @@
 """The dynamics f(t, h) of an ODE block (paper, section 4), and its vector-Jacobian products."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -44,7 +45,19 @@ class _Standardised:
         return change.addcmul_(self._unit, along, value=-1).mul_(self._rate).view_as(v)
 
 
-class ODEFunction(nn.Module):
+class RightHandSide(nn.Module, ABC):
+    """The dynamics f(t, h) of states [n, C, H, W] for t from 0 to 1."""
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        """Evaluate f at times [n] or [] and states [n, C, H, W]."""
+        return self.bind(h)(t, h)
+
+    @abstractmethod
+    def bind(self, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """The function for states of the size of `like`, [n, C, H, W]."""
+
+
+class ODEFunction(RightHandSide):
     """GN, ReLU, conv3x3 of [t, h], GN, ReLU, conv3x3 of [t, h], GN.
 
     The time is input channel 0 of both convolutions. It is constant over the image, so that
@@ -62,10 +75,6 @@ class ODEFunction(nn.Module):
         self.norm2 = group_norm(channels)
         self.conv2 = nn.Conv2d(channels + 1, channels, 3, padding=1)
         self.norm3 = group_norm(channels)
-
-    def forward(self, t: Tensor, h: Tensor) -> Tensor:
-        """Evaluate f at times [n] or [] and states [n, C, H, W]."""
-        return self.bind(h)(t, h)
 
     def bind(self, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The function for states of the size of `like`, [n, C, H, W].
