@@ -26,25 +26,26 @@ with job(snakemake.log[0]):
     times = grid(settings["times"])
     model = model.at(tolerance=coordinates["tolerance"])
     started = time.perf_counter()
-    with (
-        classifier.frozen(model),
-        bar(len(images), "read") as progress,
-    ):
-        # Each image has a state at each time. Fewer than ROWS images would be padded.
-        batch_size = max(ROWS, images_at_a_time(compute, model, images) // len(times))
-        at, features, head = probes.features_along(
-            model, images, times, batch_size=batch_size, progress=progress.update
-        )
-    try:
-        found = fit(at, features, head, split.labels)
-    except TooFewError as error:
-        # Probes are on by default, and nothing depends on them.
-        logging.warning("there are no probes: %s", error)
-        found = probes.Probes.none(features.shape[2], head.shape[2])
+    found, lacks = probes.Probes.none(0, 0), model.limits
+    if model.body is not None:
+        with classifier.frozen(model), bar(len(images), "read") as progress:
+            # Each image has a state at each time. Fewer than ROWS images would be padded.
+            batch_size = max(ROWS, images_at_a_time(compute, model, images) // len(times))
+            at, features, head = probes.features_along(
+                model, images, times, batch_size=batch_size, progress=progress.update
+            )
+        lacks = ()
+        try:
+            found = fit(at, features, head, split.labels)
+        except TooFewError as error:
+            # Probes are on by default, and nothing depends on them.
+            logging.warning("there are no probes: %s", error)
+            found = probes.Probes.none(features.shape[2], head.shape[2])
     probes.write(
         Path(snakemake.output.probe),
         {**coordinates, **settings, "weights_sha256": sha256(snakemake.input.weights)},
         found,
+        lacks,
         seconds=time.perf_counter() - started,
         device=devices.describe(device),
     )

@@ -72,6 +72,16 @@ class Network(nn.Module, ABC):
         return None if self.ode is None else self.ode.settings
 
     @property
+    def adaptive(self) -> bool:
+        """Whether a tolerance has an effect."""
+        return self.solver is not None and self.solver.steps is None
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What cannot be measured on this network and why, in sentences."""
+        return ()
+
+    @property
     def device(self) -> torch.device:
         """The device of the parameters; the CPU without any."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))

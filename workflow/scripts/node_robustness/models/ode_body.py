@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from node_robustness.models.adjoint import AdjointSettings, with_adjoint_gradient
 from node_robustness.models.ode_function import ODEFunction, RightHandSide
-from node_robustness.ode.parts import Parts
+from node_robustness.ode.parts import Parts, spread
 from node_robustness.ode.solve import Dynamics, Solution, Status, solve, solve_parts
 
 
@@ -248,6 +248,38 @@ def with_parameters(function: nn.Module) -> nn.Module:
     if frozen and torch.is_grad_enabled():
         return deepcopy(function).requires_grad_()
     return function
+
+
+def solve_finite(
+    body: ODEBody, h: Tensor, times: tuple[float, ...] | Tensor, **kept: Any
+) -> Solution:
+    """Solve for states of which some may not be finite, because a solve before the body failed.
+
+    Args:
+        body: what solves.
+        h: see `ODEBody.solve`.
+        times: see `ODEBody.solve`.
+        **kept: other arguments of `ODEBody.solve`.
+
+    Returns:
+        For such states NaN, at the cost of nothing.
+    """
+    known = torch.isfinite(h.detach()).flatten(1).all(1)
+    if bool(known.all()):
+        return body.solve(h, times, **kept)
+    found, lost = body.solve(torch.where(spread(known, h), h, 0), times, **kept), ~known
+    solved, counts = known.tolist(), ("nfe", "accepted", "rejected", "work")
+    return replace(
+        found,
+        parts=(found.states.masked_fill(spread(lost, h), torch.nan),),
+        status=found.status.masked_fill(lost, Status.NONFINITE),
+        nodes=[t if known else t[:1] for t, known in zip(found.nodes, solved, strict=False)],
+        node_states=[
+            states if known else torch.nan * states[:1]
+            for states, known in zip(found.node_states, solved, strict=False)
+        ],
+        **{name: getattr(found, name).masked_fill(lost, 0) for name in counts},
+    )
 
 
 FAILURES = {

@@ -40,9 +40,14 @@ Projection = Callable[[Tensor, Tensor], Tensor]
 
 UNDETERMINED = -1
 
+MOST_CHANNELS = 1024
+"""A state of more channels, such as a long vector, has no patches of single ones: they take as many
+solves of as large a state."""
+
 # Bytes of states that are solved at a time, and tensors of its size that one of them needs.
 _ROWS_BYTES = 2**28
 _MAPS = 40
+_MOST_ROWS = 4096  # dynamics and head may be larger than the state
 
 
 def everything(difference: Tensor, choice: Tensor) -> Tensor:
@@ -158,8 +163,8 @@ def _from_finite(solve: Callable[..., Tensor], times: int, *parts: Tensor) -> Te
     first = parts[0]
     known = torch.stack([torch.isfinite(p).reshape(len(p), -1).all(1) for p in parts]).all(0)
     states = first.new_full((times, *first.shape), torch.nan)
-    at_once = max(1, _ROWS_BYTES // ((_MAPS + times) * first[0].numel() * first.element_size()))
-    for rows in known.nonzero().flatten().split(at_once):
+    at_once = _ROWS_BYTES // ((_MAPS + times) * first[0].numel() * first.element_size())
+    for rows in known.nonzero().flatten().split(min(max(1, at_once), _MOST_ROWS)):
         if len(rows):
             states[:, rows] = solve(*(part[rows] for part in parts))
     return states
@@ -315,7 +320,7 @@ def restored_shares(
         perturbed: [n, C, H, W], misclassified or not.
 
     Returns:
-        float32 [n, C] and [n, H, W].
+        float32 [n, C] and [n, H, W]; NaN for the channels of more than `MOST_CHANNELS`.
     """
     n = len(clean)
     starts = model.embed(torch.cat([clean, perturbed]))
@@ -331,15 +336,17 @@ def restored_shares(
     def shares(part: Projection, choices: int) -> Tensor:
         choice = torch.arange(choices, device=before.device).repeat(n)
         state, source = (h.repeat_interleave(choices, dim=0) for h in (after, before))
-        logits = model.head(flow.patched(state, source, 0, part, choice)[-1])
+        final = flow.patched(state, source, 0, part, choice)[-1]
+        logits = torch.cat([model.head(rows) for rows in final.split(_MOST_ROWS)])
         patched = _final_margins(logits, decided.repeat_interleave(choices)).view(n, choices)
         return (patched - misled[:, None]) / lost[:, None]
 
     size = starts.shape[1:]
-    return (
-        shares(each_channel, size[0]).float(),
-        shares(each_place, size[1] * size[2]).view(n, *size[1:]).float(),
-    )
+    of_channels = starts.new_full((n, size[0]), torch.nan)
+    if size[0] <= MOST_CHANNELS:
+        of_channels = shares(each_channel, size[0])
+    of_places = shares(each_place, size[1] * size[2]).view(n, *size[1:])
+    return of_channels.float(), of_places.float()
 
 
 def _final_margins(logits: Tensor, classes: Tensor) -> Tensor:

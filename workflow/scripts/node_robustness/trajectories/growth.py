@@ -30,6 +30,7 @@ from node_robustness.trajectories.runs import CLEAN, Cost, Runs
 
 LANCZOS_STEPS = 20
 _SPACE_BYTES = 2**28  # of Krylov spaces in memory at a time
+_MOST_ROWS = 4096  # linearised at a time: dynamics may be larger than their state
 POWER_ITERATIONS = 20
 
 
@@ -94,11 +95,9 @@ def logarithmic_norms(body: ODEBody, runs: Runs, start: Tensor) -> tuple[Tensor,
     # All times are rows of one batch: a small network costs as much for one row as for many.
     states, start = clean.flatten(0, 1), start.repeat(times, 1, 1, 1)
     t = runs.times.to(clean.dtype).to(clean.device).repeat_interleave(images)
-    at_once = max(
-        1, _SPACE_BYTES // (2 * LANCZOS_STEPS * states[0].numel() * states.element_size())
-    )
+    at_once = _SPACE_BYTES // (2 * LANCZOS_STEPS * states[0].numel() * states.element_size())
     found = []
-    for rows in torch.arange(len(states)).split(at_once):
+    for rows in torch.arange(len(states)).split(min(max(1, at_once), _MOST_ROWS)):
         near = linearise(body.function, t[rows], states[rows])
 
         def symmetric_part(v: Tensor, near: Linearisation = near) -> Tensor:
@@ -175,11 +174,12 @@ class LinearisedFlow:
 
     def __init__(self, body: ODEBody | ResidualBody, start: Tensor, cost: Cost | None) -> None:
         self.body = body
-        self.start = start
-        self.failed = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+        self.failed = ~torch.isfinite(start).flatten(1).all(1)
+        # A solve takes no state that is not finite.
+        self.start = torch.where(spread(self.failed, start), 0, start)
         self.nodes: list[Tensor] = []
         if cost is not None:
-            self.failed = cost.status.to(start.device) != Status.SUCCESS
+            self.failed = self.failed | (cost.status.to(start.device) != Status.SUCCESS)
             whole = torch.tensor([0.0, 1.0], dtype=torch.float64)
             self.nodes = [
                 whole if failure else own

@@ -35,6 +35,23 @@ def linearise(function: nn.Module, t: Tensor, h: Tensor) -> Linearisation:
     return by_autograd(lambda state: function(t, state), h)
 
 
+def why_not(function: nn.Module, t: Tensor, h: Tensor) -> str:
+    """Why a right-hand side cannot be linearised, one line; empty if it can.
+
+    Args:
+        function: see `linearise`.
+        t: times, [n].
+        h: states, [n, C, H, W], n >= 1.
+    """
+    try:
+        linearise(function, t[:1], h[:1]).push(torch.ones_like(h[:1]))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
 def by_autograd(function: Map, at: Tensor) -> Linearisation:
     """Linearise any map that can be differentiated twice.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.models.classifier import frozen
+from node_robustness.models.memory import LARGEST_BATCH
 from node_robustness.models.network import Network
 from node_robustness.models.ode_body import ODEBody
 from node_robustness.perturbations.ball import into_ball
@@ -18,6 +19,7 @@ from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from node_robustness.trajectories import growth
 from node_robustness.trajectories.causal import (
+    MOST_CHANNELS,
     UNDETERMINED,
     Flow,
     find_causes,
@@ -34,6 +36,7 @@ from node_robustness.trajectories.layout import (
     SHARED,
     TrajectorySizes,
 )
+from node_robustness.trajectories.linearisation import why_not
 from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.runs import CLEAN, Cost, Runs, body_of, ends, follow
 from node_robustness.trajectories.shares import Shares, shares, solve_margins
@@ -118,7 +121,9 @@ class Measurement:
         seed: of the model, for random numbers.
         tight: tolerance of the reference curves.
         probes: of h(t) at the same times, or None.
+        batch_size: images at a time at most; bounds the memory, does not change the result.
         flow: through the body, for the causal test.
+        lacks: what could not be measured and why, in sentences, as far as it is known.
     """
 
     model: Network
@@ -130,7 +135,9 @@ class Measurement:
     seed: int
     tight: float
     probes: Probes | None = None
+    batch_size: int = LARGEST_BATCH
     flow: Flow = field(init=False)
+    lacks: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flow", flow_of(self.model, self.parts))
@@ -173,8 +180,8 @@ class Measurement:
 
     @torch.no_grad()
     def _state(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        device = next(self.model.parameters()).device
-        channels, height, width = self.model.embed(torch.zeros(1, *shape, device=device)).shape[1:]
+        blank = torch.zeros(1, *shape, device=self.model.device)
+        channels, height, width = self.model.embed(blank).shape[1:]
         return channels, height, width
 
     def record(
@@ -195,7 +202,8 @@ class Measurement:
         if not len(images.index):
             return
         state = 4 * int(np.prod(self._state(images.shape)))
-        at_once = max(1, _STATES_BYTES // (len(RUNS) * _COPIES * len(self.grid) * state))
+        at_once = _STATES_BYTES // (len(RUNS) * _COPIES * len(self.grid) * state)
+        at_once = min(max(1, at_once), self.batch_size)
         with frozen(self.model):
             for rows in np.split(
                 np.arange(len(images.index)), range(at_once, len(images.index), at_once)
@@ -207,7 +215,7 @@ class Measurement:
     def _measure(
         self, images: FollowedImages, selection: Selection, rows: Array
     ) -> tuple[dict[str, Array], dict[str, list[Array]]]:
-        device = next(self.model.parameters()).device
+        device = self.model.device
         # The perturbation of the image after the last one, too, is a control.
         following = (rows + 1) % len(images.index)
         loaded = np.union1d(rows, following)
@@ -336,11 +344,20 @@ class Measurement:
         evaluations = len(runs.times) if cost is None else int(cost.nfe.max())
         state = runs.states[CLEAN][0, 0]
         maps = _GRADIENT_MAPS * evaluations + growth.LANCZOS_STEPS
-        return max(1, _STATES_BYTES // (maps * state.numel() * state.element_size()))
+        at_once = _STATES_BYTES // (maps * state.numel() * state.element_size())
+        return min(max(1, at_once), self.batch_size)
 
     def _decomposed(self, runs: Runs, start: Tensor) -> dict[str, Tensor]:
         body, clean = body_of(self.model), runs.states[CLEAN]
         found: dict[str, Tensor] = {}
+        if isinstance(body, ODEBody):
+            obstacle = why_not(body.function, runs.times[:1].to(clean), clean[0])
+            if obstacle:
+                self.lacks.append(
+                    "What the Jacobian of the dynamics says of growth is not measured: they cannot "
+                    f"be differentiated twice ({obstacle})."
+                )
+                return {}
         with torch.no_grad():
             flow = growth.LinearisedFlow(body, clean[0], runs.costs.get(CLEAN))
             along = {p: flow.exponents_along(runs.states[p][0] - clean[0]) for p in PAIRS}
@@ -375,7 +392,9 @@ class Measurement:
             own = Shares.unknown(n, k)
             if name in shared:
                 moved = solve_margins(self.model, shared[name], decided)
-                own = shares(self.model, still, moved, decided, self.ends)
+                own = shares(
+                    self.model, still, moved, decided, self.ends, batch_size=self.batch_size
+                )
             for value in ("start", "parts", "loss", "error"):
                 found[f"shares/{name}/{value}"] = getattr(own, value)
         return found
@@ -398,6 +417,11 @@ class Measurement:
         if len(kept):
             whole = flow_of(self.model, 1)
             channels, places = restored_shares(self.model, whole, clean[kept], strong[kept])
+            if shape[0] > MOST_CHANNELS:
+                self.lacks.append(
+                    f"Patches of single channels are not measured: the state has {shape[0]:,}, "
+                    f"more than {MOST_CHANNELS:,}."
+                )
         return {**found, "causal/channels": channels, "causal/places": places}
 
 

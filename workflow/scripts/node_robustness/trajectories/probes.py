@@ -7,7 +7,7 @@ Bengio, Understanding intermediate layers using linear classifier probes, 2016),
 temperature (Guo et al., On Calibration of Modern Neural Networks, 2017). `probe_fitting` fits them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.files.hdf5 import open_hdf5, put, write_hdf5
+from node_robustness.files.records import say_not_measured
 from node_robustness.models.network import Network
 from node_robustness.trajectories.runs import CLEAN, body_of, ends, follow
 
@@ -115,10 +116,17 @@ assert {attribute for attribute, _ in _LAYOUT.values()} == {item.name for item i
 
 
 def write(
-    path: Path, settings: Mapping[str, Any], probes: Probes, *, seconds: float, device: str
+    path: Path,
+    settings: Mapping[str, Any],
+    probes: Probes,
+    lacks: Iterable[str] = (),
+    *,
+    seconds: float,
+    device: str,
 ) -> None:
-    """Write a probe.h5."""
+    """Write a probe.h5, with the reasons for which there are no probes, in sentences."""
     with write_hdf5(path, "probe", settings, seconds=seconds, device=device) as file:
+        say_not_measured(file, lacks)
         for name, (attribute, description) in _LAYOUT.items():
             put(file, name, getattr(probes, attribute), units="1", description=description)
 

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from node_robustness.models.classifier import ResidualBody
 from node_robustness.models.network import Network
-from node_robustness.models.ode_body import ODEBody
+from node_robustness.models.ode_body import ODEBody, solve_finite
 from node_robustness.ode.solve import Solution
 from node_robustness.trajectories.distances import Distances, distances
 
@@ -124,9 +124,10 @@ def ends(body: ODEBody | ResidualBody, times: Sequence[float]) -> tuple[float, .
 
 
 def body_of(model: Network) -> ODEBody | ResidualBody:
-    """The body of a model, with its type."""
-    assert isinstance(model.body, ODEBody | ResidualBody)
-    return model.body
+    """The body of a model that can be followed, with its type."""
+    body = model.body
+    assert isinstance(body, ODEBody | ResidualBody)
+    return body
 
 
 @torch.no_grad()
@@ -184,14 +185,15 @@ def _follow_ode(
     node_states: dict[str, Tensor] = {}
     if perturbed:
         together = torch.cat([starts[name] for name in perturbed])
-        moved = body.solve(together, times, keep_nodes=True, keep_node_states=True)
+        moved = solve_finite(body, together, times, keep_nodes=True, keep_node_states=True)
         for name, rows in own.items():
             states[name], costs[name] = moved.states[:, rows], Cost.of(moved, rows)
             nodes[name], node_states[name] = _padded(moved, rows)
     # The solver needs increasing times; `position` undoes the sorting.
     wanted = torch.cat([grid.expand(n, -1), *nodes.values()], dim=1)
     ordered, order = wanted.sort(dim=1, stable=True)
-    still = body.solve(starts[CLEAN], ordered if perturbed else times, keep_nodes=True)
+    at = ordered if perturbed else times
+    still = solve_finite(body, starts[CLEAN], at, keep_nodes=True)
     position = order.argsort(dim=1).T.to(still.states.device)
     everyone = torch.arange(n, device=still.states.device)
     clean = still.states[position[: len(grid)], everyone]

@@ -37,8 +37,9 @@ from torch import Tensor
 
 from node_robustness.models.classifier import ResidualBody, frozen
 from node_robustness.models.differentiation import gradients
+from node_robustness.models.memory import LARGEST_BATCH
 from node_robustness.models.network import Network
-from node_robustness.models.ode_body import ODEBody
+from node_robustness.models.ode_body import ODEBody, solve_finite
 from node_robustness.ode.dense_output import linear, quartic
 from node_robustness.ode.parts import combine, spread
 from node_robustness.ode.tableaus import EULER, TABLEAUS, Tableau
@@ -116,7 +117,7 @@ def solve_margins(model: Network, images: Tensor, decided: Tensor) -> SolvedImag
         final = body(start)
         nodes = [torch.linspace(0, 1, len(body) + 1, dtype=torch.float64)] * len(images)
     else:
-        solution = body.solve(start, (0.0, 1.0), keep_nodes=True)
+        solution = solve_finite(body, start, (0.0, 1.0), keep_nodes=True)
         final, nodes = solution.states[-1], solution.nodes
     margin = margins(model.head(final)[None], decided)[:, 0].cpu().double()
     return SolvedImages(images, start, margin, nodes)
@@ -129,6 +130,8 @@ def shares(
     decided: Tensor,
     ends: Sequence[float],
     quadrature: int = QUADRATURE,
+    *,
+    batch_size: int = LARGEST_BATCH,
 ) -> Shares:
     """Share out the loss of margin by a perturbation.
 
@@ -142,6 +145,7 @@ def shares(
         decided: the class of the clean run, int64 [n].
         ends: of the parts, K + 1 times from 0 to 1; of a residual body those of its blocks.
         quadrature: number of Gauss-Legendre nodes along the diagonal.
+        batch_size: images at a time at most; bounds the memory, does not change the result.
     """
     same = (clean.images == perturbed.images).flatten(1).all(1).cpu()
     loss = torch.where(same, 0.0, clean.margin - perturbed.margin)
@@ -151,7 +155,7 @@ def shares(
     order = torch.tensor([len(nodes) for nodes in perturbed.nodes]).argsort(stable=True)
     wanted = order[(~same & torch.isfinite(loss))[order]]
     with frozen(model):
-        for rows in _batches(wanted, clean.start[0], perturbed.nodes):
+        for rows in _batches(wanted, clean.start[0], perturbed.nodes, batch_size):
             chosen = rows.to(decided.device)
             start[rows], parts[rows] = _share_out(
                 model,
@@ -165,12 +169,14 @@ def shares(
     return Shares(start, parts, loss)
 
 
-def _batches(rows: Tensor, state: Tensor, nodes: Sequence[Tensor]) -> Iterator[Tensor]:
+def _batches(
+    rows: Tensor, state: Tensor, nodes: Sequence[Tensor], batch_size: int
+) -> Iterator[Tensor]:
     """Split rows, int64 in ascending order of their steps, so that each batch fits in memory."""
     stages = max(len(tableau.solution) for tableau in TABLEAUS.values())
     step = _MAPS * stages * state.numel() * state.element_size()
     while len(rows):
-        count = len(rows)
+        count = min(len(rows), batch_size)
         while count > 1 and count * step * len(nodes[int(rows[count - 1])]) > _GRAPH_BYTES:
             count //= 2
         yield rows[:count]

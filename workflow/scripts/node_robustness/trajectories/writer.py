@@ -3,7 +3,7 @@
 Only rows that do not fill a chunk are kept in memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node_robustness.files.hdf5 import Rows, put, stream_hdf5
+from node_robustness.files.records import say_not_measured
 from node_robustness.trajectories.layout import (
     DISTANCES,
     KIND,
@@ -165,3 +166,29 @@ def writing(
         writer = TrajectoryWriter(file, sizes, times, ends)
         yield writer
         writer.close()
+
+
+def write_not_followed(
+    path: Path,
+    settings: Mapping[str, Any],
+    times: Sequence[float],
+    parts: int,
+    reasons: Iterable[str],
+    *,
+    device: str,
+) -> None:
+    """Write a file without images, for a model whose states cannot be followed.
+
+    Args:
+        path: see `writing`.
+        settings: see `writing`.
+        times: see `writing`.
+        parts: number of equal parts of [0, 1] of the causal test and the shares.
+        reasons: why they cannot, in sentences.
+        device: see `writing`.
+    """
+    sizes = TrajectorySizes(0, 0, len(times), (1, 1, 1), parts, True, "float16")
+    ends = [number / parts for number in range(parts + 1)]
+    with writing(path, settings, sizes, "time", np.array(times), ends, device=device) as written:
+        written.file.attrs["seconds"] = 0.0
+        say_not_measured(written.file, ["The states of this network are not followed.", *reasons])
