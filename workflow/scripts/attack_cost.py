@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from node_robustness.audits.cost import CostSearch, attack_cost, write_cost
+from node_robustness.audits.cost import CostSearch, attack_cost, why_not, write_cost
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
@@ -19,6 +19,9 @@ with job(snakemake.log[0]):
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     model = model.at(tolerance=coordinates["tolerance"])
     test, images, _ = measured_images(Path(snakemake.input.data), settings["images"], device)
+    lacks = why_not(model)
+    some = slice(0 if lacks else None)
+    index, labels, images = test.index[some], test.labels[some], images[some]
     search = CostSearch(
         norm=Norm(coordinates["norm"]),
         epsilon=coordinates["epsilon"],
@@ -26,24 +29,25 @@ with job(snakemake.log[0]):
         queries=settings["queries"],
         iterations=settings["iterations"],
     )
-    batch_size = images_at_a_time(compute, model, images)
+    batch_size = 1 if lacks else images_at_a_time(compute, model, images)
     started = time.perf_counter()
     with bar(len(images), "attacked") as progress:
         found = attack_cost(
             model,
             images,
             search,
-            lambda purpose: Streams.of(coordinates["seed"], test.index.tolist(), purpose),
+            lambda purpose: Streams.of(coordinates["seed"], index.tolist(), purpose),
             batch_size=batch_size,
             progress=progress.update,
         )
     write_cost(
         Path(snakemake.output.cost),
         {**coordinates, **settings, "weights_sha256": sha256(snakemake.input.weights)},
-        test.index,
-        test.labels,
+        index,
+        labels,
         images,
         found,
+        lacks,
         seconds=time.perf_counter() - started,
         device=devices.describe(device),
     )

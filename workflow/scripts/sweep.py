@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from node_robustness.attacks.make import make
-from node_robustness.audits.adjoint_sweep import sweep, write_sweep
+from node_robustness.audits.adjoint_sweep import Sweep, sweep, why_not, write_sweep
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import bar, job
@@ -18,31 +18,35 @@ with job(snakemake.log[0]):
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     model = model.at(tolerance=coordinates["tolerance"])
     test, images, labels = measured_images(Path(snakemake.input.data), settings["images"], device)
-    backward = settings["backward_tolerances"]
-    batch_size = min(
-        images_at_a_time(compute, model.at(gradient=gradient), images)
-        for gradient in ("direct", "adjoint")
-    )
+    backward, lacks = settings["backward_tolerances"], why_not(model)
+    index, answers, found = test.index[:0], test.labels[:0], Sweep.of_nothing(backward)
     started = time.perf_counter()
-    with bar(len(images) * (len(backward) + 1), "attacked") as progress:
-        found = sweep(
-            model,
-            images,
-            labels,
-            make(settings, coordinates["norm"], coordinates["epsilon"]),
-            backward,
-            adjoint_norm=settings["adjoint_norm"],
-            index=test.index.tolist(),
-            seed=coordinates["seed"],
-            batch_size=batch_size,
-            progress=progress.update,
+    if not lacks:
+        index, answers = test.index, test.labels
+        batch_size = min(
+            images_at_a_time(compute, model.at(gradient=gradient), images)
+            for gradient in ("direct", "adjoint")
         )
+        with bar(len(images) * (len(backward) + 1), "attacked") as progress:
+            found = sweep(
+                model,
+                images,
+                labels,
+                make(settings, coordinates["norm"], coordinates["epsilon"]),
+                backward,
+                adjoint_norm=settings["adjoint_norm"],
+                index=index.tolist(),
+                seed=coordinates["seed"],
+                batch_size=batch_size,
+                progress=progress.update,
+            )
     write_sweep(
         Path(snakemake.output.sweep),
         {**coordinates, **settings, "weights_sha256": sha256(snakemake.input.weights)},
-        test.index,
-        test.labels,
+        index,
+        answers,
         found,
+        lacks,
         seconds=time.perf_counter() - started,
         device=devices.describe(device),
     )

@@ -27,6 +27,7 @@ from node_robustness.audits.tolerance_matrix import Reevaluated, write_reevaluat
 from node_robustness.errors import UserError
 from node_robustness.files import records
 from node_robustness.files.hdf5 import schema_version
+from node_robustness.files.records import not_measured
 from node_robustness.models import evaluation as evaluation_files
 from node_robustness.models.evaluation import Evaluation, write_clean
 
@@ -268,8 +269,12 @@ def test_audit(tmp_path, with_ode):
     sources, directions = ["direct", "tight"], ["random_0", "random_1", "direct", "tight"]
     correct, large, papers_large = torch.tensor([[1, 0, 1], [1, 1, 0], [0, 1, 1]]).bool()
     norms = {"linf": own, "l2": own}
-    audit = NetworkAudit(sources, directions, gradients, correct, near, large, papers_large, norms)
+    audit = NetworkAudit(
+        sources, directions, gradients, correct, near, large, papers_large, norms, ["It draws."]
+    )
     write_audit(path, SETTINGS, INDEX, LABELS, audit, **WITH)
+    with h5py.File(path) as file:
+        assert not_measured(file) == "It draws."
     found = read(path, "audit")
     for name, texts in (("sources", sources), ("directions", directions), ("norms", list(norms))):
         assert [text.decode() for text in found.pop(name)] == texts

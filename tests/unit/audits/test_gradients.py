@@ -10,6 +10,7 @@ from node_robustness.audits.gradients import (
     audit_gradients,
     cosine_to_direct,
     directions,
+    in_double_precision,
     slope_errors,
     sources,
 )
@@ -31,9 +32,17 @@ def images(count):
     return torch.rand(count, 1, SIDE, SIDE, generator=generator)
 
 
+def exactly(model, x):
+    exact, reason = in_double_precision(model, x)
+    assert reason == ""
+    return exact
+
+
 def audit(model, count=3, random=2, tau=None, differences=100, **options):
+    solved = model.at(tolerance=tau)
     return audit_gradients(
-        model.at(tolerance=tau),
+        solved,
+        exactly(solved, images(count)),
         images(count),
         torch.arange(count) % 4,
         sources(model, 1e-5, 20),
@@ -47,7 +56,9 @@ def audit(model, count=3, random=2, tau=None, differences=100, **options):
 class Plain(nn.Module):
     """A model without an ODE, from a function of its weight and the flat pixels."""
 
-    ode = None
+    ode = solver = None
+    adaptive = False
+    device = torch.device("cpu")
 
     def __init__(self, function):
         super().__init__()
@@ -131,6 +142,7 @@ def test_differences_of_a_smooth_net_are_its_gradient_at_a_tight_tolerance():
     model.body.function = Smooth(model.body.function)
     model.double()
     found = audit_gradients(
+        model.at(tolerance=1e-9),
         model.at(tolerance=1e-9),
         images(4).double(),
         torch.arange(4),
@@ -252,11 +264,12 @@ def test_derivatives_are_those_of_every_gradient():
 def test_the_slope_along_direct_gradients():
     model, x, y = network(), images(4), torch.arange(4)
     linear = Plain(lambda weight, x: x @ weight.T)
-    assert slope_errors(linear, x, y, batch_size=3).max() < 1e-6
-    assert slope_errors(model.at(method="rk4", steps=4), x, y, batch_size=3).max() < 1e-4
+    assert slope_errors(exactly(linear, x), x, y, batch_size=3).max() < 1e-6
+    fixed = exactly(model.at(method="rk4", steps=4), x)
+    assert slope_errors(fixed, x, y, batch_size=3).max() < 1e-4
     # At a loose tolerance the steps move with the image.
     whole = audit(model, count=4, tau=0.1)
-    error = slope_errors(model.at(tolerance=0.1), x, y, batch_size=4)
+    error = slope_errors(exactly(model.at(tolerance=0.1), x), x, y, batch_size=4)
     slope = whole.finite_difference[:, 2]
     torch.testing.assert_close(error, ((slope - whole.derivative[:, 0, 2]) / slope).abs())
     assert error.max() > 1e-3
@@ -264,10 +277,44 @@ def test_the_slope_along_direct_gradients():
 
 def test_a_slope_that_is_not_there():
     x, y = images(2), torch.arange(2)
-    assert slope_errors(Plain(lambda w, x: staircase(x) @ w.T), x, y, batch_size=2).isnan().all()
-    hidden = Plain(lambda w, x: (x + (staircase(x) - x).detach()) @ w.T)
+    flat = exactly(Plain(lambda w, x: staircase(x) @ w.T), x)
+    assert slope_errors(flat, x, y, batch_size=2).isnan().all()
+    hidden = exactly(Plain(lambda w, x: (x + (staircase(x) - x).detach()) @ w.T), x)
     assert slope_errors(hidden, x, y, batch_size=2).isinf().all()
     assert slope_errors(hidden, x[:0], y[:0], batch_size=2).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda w, x: x.float() @ w.float().T, "its logits remain float32"),
+        (lambda w, x: x.float().to(w) @ w.T, "it converts images or states to single precision"),
+        (lambda w, x: x.float() @ w.T, "RuntimeError: expected m1 and m2 to have the same dtype"),
+        (lambda w, x: x @ w.T + {"a": 1}["b"], "KeyError: 'b'"),
+    ],
+)  # fmt: skip
+def test_a_network_that_does_not_run_in_double_precision_has_no_differences(function, reason):
+    model, x = Plain(function), images(3)
+    exact, said = in_double_precision(model, x)
+    assert exact is None
+    assert said.startswith("Derivatives are not compared with differences in double precision: ")
+    assert reason in said
+    assert slope_errors(exact, x, torch.arange(3), batch_size=2).isnan().all()
+
+
+def test_single_precision_leaves_the_gradients():
+    model = Plain(lambda w, x: x.float() @ w.float().T)
+    streams = Streams.of(0, range(3))
+    found = audit_gradients(
+        model, None, images(3), torch.arange(3), sources(model, 1e-5, 4),
+        differences=2, random=2, streams=streams, batch_size=2,
+    )  # fmt: skip
+    whole = audit(Plain(lambda w, x: x @ w.T), random=2, differences=2)
+    for name in ("cosine", "sign_agreement", "gradient_norm", "zero_share"):
+        torch.testing.assert_close(getattr(found, name), getattr(whole, name))
+    for name in ("precision_cosine", "derivative", "finite_difference", "finite_difference_frozen"):
+        assert getattr(found, name).isnan().all()
+        assert getattr(found, name).shape == getattr(whole, name).shape
 
 
 def test_the_angle_to_the_direct_gradient():

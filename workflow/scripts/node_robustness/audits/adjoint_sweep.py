@@ -6,10 +6,10 @@ adjoint leaves above the direct gradient is masked by the difference between the
 equation and that of the steps that the solver took.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from node_robustness.attacks.descent import cross_entropy
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.method import Method, Pass
 from node_robustness.files.hdf5 import put, write_hdf5
-from node_robustness.files.records import Array, as_array, put_images
+from node_robustness.files.records import Array, as_array, put_images, say_not_measured
 from node_robustness.models.classifier import frozen
 from node_robustness.models.network import Network
 
@@ -44,6 +44,18 @@ class Sweep:
     perturbation_linf: Tensor
     perturbation_l2: Tensor
     cosine: Tensor
+
+    @classmethod
+    def of_nothing(cls, backward_tolerances: Sequence[float]) -> Self:
+        """The sweep of no image."""
+        tolerances = np.array([np.nan, *backward_tolerances])
+        none = torch.zeros(0, len(tolerances))
+        return cls(tolerances, none[:, 0].bool(), none.bool(), none, none, none)
+
+
+def why_not(model: Network) -> tuple[str, ...]:
+    """Why a network has no adjoint, in sentences; none if it has one."""
+    return () if model.solver is not None else ("No adjoint is known.", *model.limits)
 
 
 def sweep(
@@ -120,12 +132,14 @@ def write_sweep(
     index: Array,
     labels: Array,
     found: Sweep,
+    lacks: Iterable[str] = (),
     *,
     seconds: float,
     device: str,
 ) -> None:
-    """Write a sweep over the test images `index`, [n]."""
+    """Write a sweep over the test images `index`, [n], and why there are none, in sentences."""
     with write_hdf5(path, "adjoint_sweep", settings, seconds=seconds, device=device) as file:
+        say_not_measured(file, lacks)
         put_images(file, index, labels)
         tolerances = "of the backward solve, by column; NaN: the direct gradient"
         put(

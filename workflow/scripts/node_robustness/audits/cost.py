@@ -7,16 +7,16 @@ steps that its errors ask for, has a gradient: it decides between equal numbers 
 the attack ends by climbing it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from node_robustness.files.hdf5 import put, write_hdf5
-from node_robustness.files.records import CLASS, Array, as_array, put_images
+from node_robustness.files.records import CLASS, Array, as_array, put_images, say_not_measured
 from node_robustness.models.classifier import frozen
 from node_robustness.models.differentiation import gradient
 from node_robustness.models.network import Network
@@ -69,6 +69,19 @@ class AttackedCost:
     attacked_predictions: Tensor
     attacked: Tensor
 
+    @classmethod
+    def of_nothing(cls, images: Tensor) -> Self:
+        """The result for none of the images."""
+        nfe = torch.zeros(0, dtype=torch.int32, device=images.device)
+        return cls(nfe, nfe, nfe, nfe.long(), nfe.long(), images[:0])
+
+
+def why_not(model: Network) -> tuple[str, ...]:
+    """Why the cost of a network cannot be attacked, in sentences; none if it can."""
+    if model.ode is not None and model.adaptive:
+        return ()
+    return "The steps of this network are not known.", *model.limits
+
 
 def attack_cost(
     model: Network,
@@ -83,16 +96,16 @@ def attack_cost(
 
     Args:
         model: with an ODE, its adaptive solver set to the tolerance in question.
-        images: float [n, C, H, W] in [0, 1], n >= 1.
+        images: float [n, C, H, W] in [0, 1].
         search: how to search.
         streams: for a purpose, those of the images.
         batch_size: images at a time; bounds the memory, does not change the result.
         progress: called with the number of images of each finished batch.
     """
-    parts = []
+    parts = [AttackedCost.of_nothing(images)]
     noise, queries = streams("noise"), streams("queries")
     with frozen(model):
-        for rows in torch.split(torch.arange(len(images)), batch_size):
+        for rows in torch.arange(len(images)).split(batch_size) if len(images) else ():
             clean = _Solved.of(model, images[rows])
             noisy = _Solved.of(model, _drawn(images[rows], search, noise[rows]))
             best = _climbed(model, clean, _queried(model, clean, search, queries[rows]), search)
@@ -184,16 +197,30 @@ def write_cost(
     labels: Array,
     images: Tensor,
     found: AttackedCost,
+    lacks: Iterable[str] = (),
     *,
     seconds: float,
     device: str,
 ) -> None:
-    """Write what an attack on the cost found for test images, rows `index`, [n]."""
+    """Write what an attack on the cost found for test images, rows `index`, [n].
+
+    Args:
+        path: see `files.hdf5.write_hdf5`.
+        settings: see `files.hdf5.write_hdf5`.
+        index: rows of the images in the test set.
+        labels: [n].
+        images: [n, C, H, W].
+        found: for these images.
+        lacks: why there are none, in sentences.
+        seconds: wall time.
+        device: that computed it.
+    """
     change = (found.attacked - images).flatten(1)
     answers = torch.from_numpy(labels).to(found.clean_predictions.device)
     correct = found.clean_predictions == answers
     evaluations = "evaluations of the ODE function"
     with write_hdf5(path, "cost", settings, seconds=seconds, device=device) as file:
+        say_not_measured(file, lacks)
         put_images(file, index, labels)
         for name, values, units, description in (
             ("nfe_clean", found.nfe_clean, "1", f"{evaluations}, clean image"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from node_robustness.files.hdf5 import put, write_hdf5
-from node_robustness.files.records import Array, as_array, put_images
+from node_robustness.files.records import Array, as_array, put_images, say_not_measured
 
 if TYPE_CHECKING:
     import h5py
@@ -29,6 +29,7 @@ def write_audit(
 ) -> None:
     """Write the audit of a model on the test images `index` with their labels, both [n]."""
     with write_hdf5(path, "audit", settings, seconds=seconds, device=device) as file:
+        say_not_measured(file, audit.lacks)
         put_images(file, index, labels)
         for name, names, description in (
             ("sources", audit.sources, "kinds of gradients, S"),

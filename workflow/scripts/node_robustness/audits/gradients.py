@@ -41,7 +41,8 @@ solver that is rejected on one side alone, seldom lies between the two points.
 class GradientAudit:
     """S gradients of n images, and the derivatives of the first m of them along D directions.
 
-    The first four are of the gradients in single precision, which attacks follow.
+    The first four are of the gradients in single precision, which attacks follow. The others are
+    NaN where the network does not run in double precision.
 
     Attributes:
         cosine: of the angles between the gradients, float32 [n, S, S]; NaN where one is zero or
@@ -57,7 +58,8 @@ class GradientAudit:
         finite_difference: the same by central differences of the loss in double precision, float64
             [m, D]; NaN where a direction is zero or a solve failed.
         finite_difference_frozen: the same with the solver's steps held, float64 [m, D]; equal to
-            `finite_difference` without an ODE.
+            `finite_difference` where steps do not depend on the image, NaN where they cannot be
+            held.
     """
 
     cosine: Tensor
@@ -84,8 +86,9 @@ def sources(model: Network, tight_tolerance: float, rk4_steps: int) -> Sources:
         tight_tolerance: of `tight`, the same net solved as good as exactly.
         rk4_steps: equal steps of `rk4`, whose steps depend on nothing.
     """
-    if model.ode is None:
-        return {"direct": _DIRECT}
+    if model.solver is None:
+        tight = {"tight": {"tolerance": tight_tolerance}} if model.adaptive else {}
+        return {"direct": _DIRECT, **tight}
     return {
         "direct": _DIRECT,
         "adjoint": {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "full"},
@@ -101,6 +104,7 @@ def directions(gradients: Sources, random: int) -> list[str]:
 
 def audit_gradients(
     model: Network,
+    exact: Network | None,
     images: Tensor,
     labels: Tensor,
     gradients: Sources,
@@ -115,6 +119,7 @@ def audit_gradients(
 
     Args:
         model: its solver set to the tolerance in question.
+        exact: see `in_double_precision`.
         images: float32 [n, C, H, W] in [0, 1], n >= 1.
         labels: int64 [n].
         gradients: see `sources`.
@@ -124,14 +129,15 @@ def audit_gradients(
         batch_size: images at a time; bounds the memory, does not change the result.
         progress: called with the number of images of each finished batch.
     """
-    exact = _in_double_precision(model)
     parts: dict[str, list[Tensor]] = {}
-    with frozen(model), frozen(exact):
+    with frozen(model):
         for rows in torch.split(torch.arange(len(images)), batch_size):
             single = _gradients(model, images[rows], labels[rows], gradients)
             found = _agreement(single)
             few = rows[rows < differences]
-            if len(few):
+            if len(few) and exact is None:
+                found |= _no_derivatives(single[: len(few)], random)
+            elif len(few) and exact is not None:
                 shape = random, images[0].numel()
                 drawn = streams[few].normal(shape, torch.empty((), dtype=_EXACT))
                 found |= _derivatives(
@@ -144,23 +150,26 @@ def audit_gradients(
     return GradientAudit(**{name: torch.cat(values) for name, values in parts.items()})
 
 
-def slope_errors(model: Network, images: Tensor, labels: Tensor, *, batch_size: int) -> Tensor:
+def slope_errors(
+    exact: Network | None, images: Tensor, labels: Tensor, *, batch_size: int
+) -> Tensor:
     """How far the slope along direct gradients is from what these say, relative to it, [n].
 
     By central differences of the loss in double precision. NaN where there is no gradient, or a
-    solve failed.
+    solve failed, or the network does not run in double precision.
 
     Args:
-        model: its solver set to the tolerance in question.
+        exact: see `in_double_precision`; its solver set to the tolerance in question.
         images: float32 [n, C, H, W] in [0, 1].
         labels: int64 [n].
         batch_size: images at a time; bounds the memory, does not change the result.
     """
-    exact = _in_double_precision(model)
+    if exact is None:
+        return torch.full((len(images),), torch.nan, dtype=_EXACT)
     errors = [torch.empty(0, dtype=_EXACT)]
     with frozen(exact):
         for rows in torch.arange(len(images)).split(batch_size) if len(images) else ():
-            batch, answers = _exactly(exact, images[rows], labels[rows])
+            batch, answers = _exactly(images[rows], labels[rows])
             (gradient,) = _gradients(exact, batch, answers, {"": _DIRECT}).unbind(1)
             along = _unit(gradient[:, None])
             slope = _differences(_loss(exact, answers), batch, along, batch_size)
@@ -192,14 +201,48 @@ def cosine_to_direct(
 _EXACT = torch.float64
 
 
-def _in_double_precision(model: Network) -> Network:
+_FEW = 4
+"""Images that show whether a network runs in double precision."""
+
+_UNSEEN, _SEEN = 1e-12, 2**-22
+"""Changes of a pixel: one that single precision does not see, and one that it only just sees, so
+that a network that quantises images coarsely does not see it either."""
+
+
+def in_double_precision(model: Network, images: Tensor) -> tuple[Network | None, str]:
+    """A copy of a network in double precision, or why there is none, as a sentence.
+
+    Args:
+        model: its solver set to the tolerance in question.
+        images: float32 [n, C, H, W] in [0, 1], n >= 1.
+    """
     # mps has no float64.
-    device = next(model.parameters()).device
-    return copy.deepcopy(model).to("cpu" if device.type == "mps" else device).to(_EXACT)
+    device = "cpu" if model.device.type == "mps" else model.device
+    try:
+        exact = copy.deepcopy(model).to(device).to(_EXACT).eval()
+        reason = _why_single(exact, images[:_FEW].to(device, _EXACT))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    if not reason:
+        return exact, ""
+    return None, f"Derivatives are not compared with differences in double precision: {reason}."
 
 
-def _exactly(exact: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    device = next(exact.parameters()).device
+@torch.no_grad()
+def _why_single(exact: Network, images: Tensor) -> str:
+    """Why a network has not computed in double precision; empty if it has."""
+    logits, unseen, seen = (exact(images + change) for change in (0, _UNSEEN, _SEEN))
+    if logits.dtype != _EXACT:
+        return f"its logits remain {str(logits.dtype).removeprefix('torch.')}"
+    if torch.equal(logits, unseen) and bool((logits != seen).any(1).all()):
+        return "it converts images or states to single precision"
+    return ""
+
+
+def _exactly(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    device = "cpu" if images.device.type == "mps" else images.device
     return images.to(device, _EXACT), labels.to(device)
 
 
@@ -232,18 +275,35 @@ def _derivatives(
         drawn: random directions, [m, R, P].
         batch_size: images at a time.
     """
-    images, labels = _exactly(exact, images, labels)
+    images, labels = _exactly(images, labels)
     direct = _gradients(exact, images, labels, {"": _DIRECT})
     single = single.to(direct)
     gradients = torch.cat([direct, single[:, 1:]], dim=1)
     along = _unit(torch.cat([drawn.to(direct), gradients], dim=1))
     cosine = (_unit(single[:, :1]) * _unit(direct)).sum((1, 2))
-    frozen_loss = _frozen_loss(exact, images, labels)
+    differences = _differences(_loss(exact, labels), images, along, batch_size)
+    held = torch.full_like(differences, torch.nan)
+    if exact.ode is not None:
+        held = _differences(_frozen_loss(exact, images, labels), images, along, batch_size)
+    elif not exact.adaptive:
+        held = differences
     return {
         "precision_cosine": cosine.float(),
         "derivative": gradients @ along.mT,
-        "finite_difference": _differences(_loss(exact, labels), images, along, batch_size),
-        "finite_difference_frozen": _differences(frozen_loss, images, along, batch_size),
+        "finite_difference": differences,
+        "finite_difference_frozen": held,
+    }
+
+
+def _no_derivatives(single: Tensor, random: int) -> dict[str, Tensor]:
+    """What `_derivatives` finds where there is no network in double precision."""
+    images, sources, _ = single.shape
+    unknown = torch.full((images, sources, random + sources), torch.nan, dtype=_EXACT)
+    return {
+        "precision_cosine": unknown[:, 0, 0].float(),
+        "derivative": unknown,
+        "finite_difference": unknown[:, 0],
+        "finite_difference_frozen": unknown[:, 0],
     }
 
 
@@ -281,8 +341,6 @@ def _loss(model: Network, labels: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _frozen_loss(model: Network, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
     """The loss of other images, once or k times over, solved with the steps of these images."""
-    if model.ode is None:
-        return _loss(model, labels)
     held = HeldSteps.of(model, images)
 
     def loss(moved: Tensor) -> Tensor:

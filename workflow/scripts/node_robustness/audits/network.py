@@ -54,7 +54,7 @@ class NormAudit:
             the direct one there, float32 [n]; NaN where either is zero.
         apgd_slope_error: see `gradients.slope_errors`, halfway along the path of Auto-PGD, float64
             [n]; NaN for images beyond the first `differences`, and where the path ends there.
-        held: None without an ODE.
+        held: None where steps do not depend on the image or cannot be held.
     """
 
     checks: AttackChecks
@@ -79,6 +79,7 @@ class NetworkAudit:
         paper_large_epsilon_success: the same with the gradients and iterations of the paper's
             attack.
         norms: by norm.
+        lacks: what could not be measured and why, in sentences.
     """
 
     sources: Sequence[str]
@@ -89,6 +90,7 @@ class NetworkAudit:
     large_epsilon_success: Tensor
     paper_large_epsilon_success: Tensor
     norms: Mapping[str, NormAudit]
+    lacks: Sequence[str]
 
 
 def audit_network(
@@ -117,8 +119,10 @@ def audit_network(
     sources = gradients.sources(model, settings["tight_tolerance"], settings["rk4_steps"])
     paper = model.at(**sources.get("adjoint", sources["direct"]))
     iterations = settings["iterations"]
+    exact, reason = gradients.in_double_precision(model, images)
     found = gradients.audit_gradients(
         model,
+        exact,
         images,
         labels,
         sources,
@@ -139,7 +143,7 @@ def audit_network(
     )
     correct = evaluate(model, images, batch_size=batch_size).predictions == labels
     audit_norm = _NormAudits(
-        model, paper, images, labels, correct, rows, settings, seed, batch_size
+        model, exact, paper, images, labels, correct, rows, settings, seed, batch_size
     )
     return NetworkAudit(
         sources=list(sources),
@@ -150,7 +154,15 @@ def audit_network(
         large_epsilon_success=large,
         paper_large_epsilon_success=paper_large,
         norms={norm: audit_norm(norm, eps) for norm, eps in settings["epsilons"].items()},
+        lacks=[said for said in (reason, _why_not_held(model)) if said],
     )
+
+
+def _why_not_held(model: Network) -> str:
+    """Why the steps of an adaptive solver cannot be held, as a sentence; empty if they can."""
+    if model.ode is not None or not model.adaptive:
+        return ""
+    return " ".join(["The steps of the solver cannot be held.", *model.limits])
 
 
 @dataclass(frozen=True)
@@ -158,6 +170,7 @@ class _NormAudits:
     """What the audits in all norms share; see `audit_network`."""
 
     model: Network
+    exact: Network | None
     paper: Network
     images: Tensor
     labels: Tensor
@@ -215,7 +228,7 @@ class _NormAudits:
     def _slope_error(self, paths: AttackPaths) -> Tensor:
         few = self.settings["differences"]
         errors = gradients.slope_errors(
-            self.model,
+            self.exact,
             paths.halfway[:few],
             self.labels[self.correct][:few],
             batch_size=self.batch_size,
