@@ -90,6 +90,10 @@ def test_defaults():
         ),
         ({"arguments": [1]}, ".arguments: must be a map of keys (given: [1])"),
         ({"weights": "models/"}, ".weights: 'models/' does not fit: write the path of a file"),
+        (
+            {"weights_key": "net"},
+            ": weights_key is a key in the file of weights: add weights, or remove it",
+        ),
         ({"output": [0]}, ".output: must be a whole number or a name (given: [0])"),
         ({"solve": True}, ".solve: must be a whole number or a name (given: True)"),
         (
@@ -211,6 +215,15 @@ def test_columns(keys, columns):
         ({"module": "broken.py"}, "module: {}/broken.py, line 1: "),
         ({"build": "Net", "arguments": {"width": 3}}, "build: {}/net.py defines no Net "),
         ({}, "arguments: build in {}/net.py needs width"),
+        (
+            {"module": "plain.py", "solve": 1},
+            "solve: no file of the model uses torchdiffeq, so there is no solve to follow",
+        ),
+        (
+            {"arguments": {"width": 3}, "ode": "none", "solve": "net.5"},
+            "solve: with ode: none there is no solve to follow: remove one of them",
+        ),
+        ({"arguments": {"width": 3}, "solve": "net.5"}, None),
         ({"arguments": {"wide": 3}}, "arguments.wide: build in {}/net.py takes no such argument"),
         ({"arguments": {"width": 3}}, None),
         (RESIDUAL, None),
@@ -218,6 +231,7 @@ def test_columns(keys, columns):
 )
 def test_the_file(folder, keys, line):
     (folder / "broken.py").write_text("x = = 1")
+    (folder / "plain.py").write_text("def build(): ...")
     if line is None:
         model(**keys).check_file()
     else:

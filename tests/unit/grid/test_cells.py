@@ -656,8 +656,8 @@ class TestOwnModels:
         (tmp_path / "net.py").write_text("import torchdiffeq\ndef build(): ...")
 
     def config(self, keys=MappingProxyType({}), **experiment) -> Config:
-        models = [*experiment.pop("models", ["M", "R", "THEIRS"])]
-        return config(models=models, others={"THEIRS": {"module": "net.py"} | keys}, **experiment)
+        others = {"THEIRS": {"module": "net.py"} | keys, **experiment.pop("more", {})}
+        return config(**{"models": ["M", "R", "THEIRS"]} | experiment, others=others)
 
     def test_the_settings_of_the_author_are_one_more_column(self):
         solved = stages.audited(self.config(), "e")
@@ -735,6 +735,12 @@ class TestOwnModels:
 
     def test_a_file_that_is_not_there(self):
         sources.check_files(self.config())
-        with pytest.raises(UserError, match=r"config: models\.THEIRS\.module: there is no file "):
-            sources.check_files(self.config({"module": "no.py"}))
         sources.check_files(self.config({"module": "no.py"}, models=["M"]))
+        other = {"OTHER": {"module": "net.py", "build": "Net"}}
+        with pytest.raises(UserError) as caught:
+            sources.check_files(
+                self.config({"module": "no.py"}, models=["THEIRS", "OTHER"], more=other)
+            )
+        first, second = str(caught.value).split("\n")
+        assert first.startswith("config: models.THEIRS.module: there is no file no.py in ")
+        assert second.startswith("config: models.OTHER.build: ")

@@ -12,6 +12,7 @@ OLD = {
     "settings": SETTINGS,
     "images": 40,
     "validation": 0.1,
+    "architecture": {"module": "net.py", "width": 3, "code": {"net.py": "a", "torch": "2.13.0"}},
 }
 
 
@@ -40,6 +41,20 @@ OLD = {
         (
             {"code": CODE | {f"{name}.py": "e" for name in "uvwxyz"}},
             ["code changed: u.py, v.py, w.py, x.py and 2 more"],
+        ),
+        (
+            {
+                "architecture": {
+                    "module": "net.py",
+                    "width": 4,
+                    "code": {"net.py": "b", "layers.py": "c", "torch": "2.14.0"},
+                }
+            },
+            [
+                "code changed: layers.py, net.py",
+                "torch 2.13.0 -> 2.14.0",
+                "architecture.width 3 -> 4",
+            ],
         ),
         ({"inputs": {"sha256": "d"}}, ["another set of inputs"]),
         ({"rest": {"entirely": "new"}}, ["no record of rest in the earlier run"]),

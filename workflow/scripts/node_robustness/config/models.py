@@ -178,6 +178,16 @@ class Model(Section):
         return self
 
     @property
+    def is_own(self) -> bool:
+        """Whether a file of the user builds the model."""
+        return False
+
+    @property
+    def published(self) -> "Published | None":
+        """What was published of it, for the leaderboard: the paper's values have their own key."""
+        return None
+
+    @property
     def has_ode(self) -> bool:
         """Whether the model has an ODE."""
         return self.body == "ode"
@@ -308,6 +318,19 @@ class OwnModel(Section):
     )
     published: Published | None = Field(None, description="what was published of it")
 
+    @model_validator(mode="after")
+    def _there_is_a_file_for_the_key(self) -> Self:
+        if self.weights_key is not None and self.weights is None:
+            raise ValueError(
+                "weights_key is a key in the file of weights: add weights, or remove it"
+            )
+        return self
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a file of the user builds the model."""
+        return True
+
     @property
     def file(self) -> ModelFile:
         """The Python file.
@@ -392,6 +415,13 @@ class OwnModel(Section):
         except UserError as error:
             raise UserError(f"module: {error}") from None
         file.check(self.build, self.arguments)
+        if self.solve is not None and not self.has_ode:
+            raise UserError(
+                "solve: no file of the model uses torchdiffeq, so there is no solve to follow: "
+                "remove solve, or set ode: adaptive if it does"
+                if self.ode is None
+                else "solve: with ode: none there is no solve to follow: remove one of them"
+            )
 
     def check_images(self, where: str, images: str, height: int, width: int) -> None:
         """Refuse no images: whether the model takes them is known only when it is built."""

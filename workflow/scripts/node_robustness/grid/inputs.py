@@ -29,6 +29,18 @@ def source_model(config: Config, at: Coordinates) -> list[str]:
     return [] if source is None else [source.result(name, paths.TRAINED) for name in names]
 
 
+def checked(config: Config, at: Coordinates) -> list[str]:
+    """The checks of the own models that a job works with: its model, and the source of a cell."""
+    trained = [Trained(*(at[name] for name in ("experiment", "dataset", "model", "seed")))]
+    source = cells.source(config, cell(config, at)) if "attack" in at else None
+    needed = [*trained, *([] if source is None else [source])]
+    return [
+        item.result("checked.json", paths.TRAINED)
+        for item in needed
+        if config.models[item.model].is_own
+    ]
+
+
 def cheaper_attacks(config: Config, at: Coordinates) -> list[str]:
     """The cells whose broken images a cell leaves out, if any."""
     return [item.result("attack.h5") for item in cheaper(config, cell(config, at))]

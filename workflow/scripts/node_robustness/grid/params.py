@@ -223,6 +223,12 @@ def models(config: Config, at: Coordinates) -> list[str]:
     return config.experiments[at["experiment"]].models
 
 
+def published(config: Config, at: Coordinates) -> dict[str, dict[str, Any]]:
+    """What was published of own models, by model; only of models that say so."""
+    every = {name: config.models[name].published for name in models(config, at)}
+    return {name: said.model_dump() for name, said in every.items() if said is not None}
+
+
 def paper(config: Config, at: Coordinates) -> str | None:
     """The dataset whose results in the paper a report shows; None for none."""
     return config.experiments[at["experiment"]].paper

@@ -43,13 +43,17 @@ def check_files(config: Config) -> None:
     """Check the Python files of all own models, as far as that goes without running them.
 
     Raises:
-        UserError: one is missing, is not Python code, or does not define what it should.
+        UserError: with one line for every model whose file is missing, is not Python code, or does
+            not define what it should.
     """
+    lines = []
     for name in dict.fromkeys(m for e in config.experiments.values() for m in e.models):
         try:
             config.models[name].check_file()
         except UserError as error:
-            raise UserError(f"config: models.{name}.{error}") from None
+            lines.append(f"config: models.{name}.{error}")
+    if lines:
+        raise UserError("\n".join(lines))
 
 
 def resource_folder(config: Config, dataset: str) -> str:

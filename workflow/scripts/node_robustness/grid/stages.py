@@ -72,6 +72,11 @@ def fitted(config: Config, name: str) -> Iterator[Trained]:
     return (t for t in trained(config, name) if config.models[t.model].weights is None)
 
 
+def own(config: Config, name: str) -> Iterator[Trained]:
+    """Every set of weights of an own model."""
+    return (t for t in trained(config, name) if config.models[t.model].is_own)
+
+
 def followed(config: Config, name: str) -> Iterator[Cell]:
     """Every attack cell of an experiment whose trajectories are to be followed.
 

@@ -221,7 +221,11 @@ def _edits(name: str, before: Any, value: Any) -> Iterator[str]:
         return
     for key in sorted(before.keys() | value.keys()):
         old, new = before.get(key), value.get(key)
-        if old != new:
+        if old == new:
+            continue
+        if key == "code":  # of an own model
+            yield from _code_changes(old or {}, new or {})
+        else:
             yield from _edits(f"{name}.{key}", old, new)
 
 

@@ -22,6 +22,7 @@ _RUNS = 5  # clean, attacked and noisy, and the rates along them
 _SHARES = 3 * 16  # of the loss of margin: gradients of three perturbations at sixteen nodes
 _PATCHES = 4  # of an interval: repair and insertion, and their controls
 _ADJOINT = 6  # an adjoint gradient, in direct ones
+_CHECKS, _CHECKED_IMAGES = 20, 500  # passes over at most so many images
 _GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps
 
 
@@ -45,6 +46,11 @@ def training(config: Config, at: Coordinates) -> Work:
     settings = config.training_of(at["model"])
     images = config.datasets[at["dataset"]].subset.train or size_of(config, at["dataset"]).train
     return Work(images, settings.epochs, settings.batch_size)
+
+
+def check(config: Config, at: Coordinates) -> Work:
+    """The work of the checks of an own model."""
+    return passes(config, at, _CHECKS, _CHECKED_IMAGES)
 
 
 def evaluation(config: Config, at: Coordinates) -> Work:
