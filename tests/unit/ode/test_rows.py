@@ -341,6 +341,18 @@ def test_every_way_gives_each_row_its_own_time(way, rows):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+def test_a_bias_that_a_normalisation_removes_is_no_difference():
+    """Of the product for it there is rounding alone, which is different in every way."""
+
+    class OneChannelAGroup(Convolutions):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm2 = nn.GroupNorm(4, 4)
+
+    torch.manual_seed(0)
+    assert choose(OneChannelAGroup(), *trial()).way == Way.BROADCAST
+
+
 @pytest.mark.parametrize("way", Way)
 def test_a_derivative_has_the_dtype_of_its_state(way):
     states, times = trial()

@@ -259,7 +259,8 @@ class _Comparison:
         """Values and products of a way, each [rows, ...], and whether rows are independent.
 
         The times, and whether they have products, are as the way `like` needs them (`way` itself).
-        The products for a parameter are one row.
+        The products for all parameters are one row: of a bias before a normalisation that removes
+        it there is rounding alone.
         """
         times, with_times = self._times, True
         if (like or way) == Way.GROUPED:
@@ -280,7 +281,8 @@ class _Comparison:
                 cotangent[1::2] = 0
             of_even_rows = _products(values, wanted, cotangents)
         by_rows, of_parameters = products[: len(wanted)], products[len(wanted) :]
-        compared = (*values, *by_rows, *(product.reshape(1, -1) for product in of_parameters))
+        flat = [values[0].new_zeros(0), *(product.flatten() for product in of_parameters)]
+        compared = (*values, *by_rows, torch.cat(flat)[None])
         return compared, not any(bool(product[1::2].any()) for product in of_even_rows)
 
 
