@@ -8,8 +8,9 @@ from node_robustness.config import models
 from node_robustness.data.prepared import load_split
 from node_robustness.jobs import devices
 from node_robustness.jobs.log import job
-from node_robustness.models import checkpoints, classifier
+from node_robustness.models import checkpoints
 from node_robustness.models.evaluation import check_that_answers_differ
+from node_robustness.models.make import inspected, make_network
 from node_robustness.training import train
 
 with job(snakemake.log[0]):
@@ -22,8 +23,7 @@ with job(snakemake.log[0]):
         for name, split in splits.items()
     }
     torch.manual_seed(seed)
-    spec = classifier.spec_for(snakemake.wildcards.model, snakemake.params.architecture, data)
-    model = classifier.Classifier(spec)
+    model = make_network(snakemake.wildcards.model, snakemake.params.architecture, data)
     checkpoint = Path(snakemake.params.checkpoint) / "checkpoint.safetensors"
     history = train.train(
         model,
@@ -41,5 +41,6 @@ with job(snakemake.log[0]):
         "it has learned nothing: change its training (such as learning_rate), or use another seed",
     )
     train.write_history(history, Path(snakemake.output.history))
+    model = inspected(model, data)
     checkpoints.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))
     checkpoint.unlink(missing_ok=True)

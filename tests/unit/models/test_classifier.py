@@ -73,7 +73,7 @@ def test_imported_checkpoint_gives_the_same_logits(kind, dropout, tmp_path):
         },
         path,
     )
-    ours = import_weights(spec(kind, 8, 3), path).double()
+    ours = import_weights(Classifier(spec(kind, 8, 3)), path).double()
     ours.load_state_dict({k: v.double() for k, v in ours.state_dict().items()})
     images = torch.rand(5, 3, 12, 12, dtype=torch.float64)
     with torch.no_grad():
@@ -99,17 +99,17 @@ def test_checkpoint_that_does_not_fit(damage, message, tmp_path):
     damage(checkpoint)
     torch.save(checkpoint, tmp_path / "ckpt.pth")
     with pytest.raises(UserError, match=message) as caught:
-        import_weights(spec("OON"), tmp_path / "ckpt.pth")
+        import_weights(Classifier(spec("OON")), tmp_path / "ckpt.pth")
     assert "\n" not in str(caught.value)
 
 
 def test_checkpoint_that_cannot_be_read(tmp_path):
     path = tmp_path / "ckpt.pth"
     with pytest.raises(UserError, match=r"ckpt\.pth: no such file; correct `weights`"):
-        import_weights(spec("OON"), path)
+        import_weights(Classifier(spec("OON")), path)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"ckpt\.pth: cannot be read as a checkpoint") as caught:
-        import_weights(spec("OON"), path)
+        import_weights(Classifier(spec("OON")), path)
     assert "\n" not in str(caught.value)
 
 
@@ -123,7 +123,7 @@ class Hostile:
 def test_checkpoint_runs_no_code(tmp_path, capsys):
     torch.save({"model": Hostile()}, tmp_path / "ckpt.pth")
     with pytest.raises(UserError, match="cannot be read as a checkpoint of weights"):
-        import_weights(spec("OON"), tmp_path / "ckpt.pth")
+        import_weights(Classifier(spec("OON")), tmp_path / "ckpt.pth")
     assert "executed" not in capsys.readouterr().out
 
 
@@ -137,7 +137,8 @@ def test_saved_and_loaded(kind, tmp_path):
     assert not again.training
     assert torch.equal(again(images), model(images))
     assert torch.equal(
-        import_weights(model.spec, tmp_path / "model.safetensors")(images), model(images)
+        import_weights(Classifier(model.spec), tmp_path / "model.safetensors")(images),
+        model(images),
     )
 
 

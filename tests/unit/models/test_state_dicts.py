@@ -45,15 +45,15 @@ def legacy(contents, path):
 
 def same(path, state, kind="OON"):
     """Whether the imported weights are those of a state dict, in the order of its names."""
-    found = import_weights(spec(kind), path).state_dict()
+    found = import_weights(Classifier(spec(kind)), path).state_dict()
     torch.save({"model": state}, path.with_name("expected.pth"))
-    expected = import_weights(spec(kind), path.with_name("expected.pth")).state_dict()
+    expected = import_weights(Classifier(spec(kind)), path.with_name("expected.pth")).state_dict()
     return all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def complaint(path, kind="OON"):
     with pytest.raises(UserError) as caught:
-        import_weights(spec(kind), path)
+        import_weights(Classifier(spec(kind)), path)
     line = str(caught.value)
     assert line.startswith(f"{path}: ")
     assert "\n" not in line
@@ -118,7 +118,7 @@ def test_a_name_does_not_say_what_a_file_is(tmp_path):
 def test_other_precisions_become_single(dtype, tmp_path):
     state = {name: value.to(dtype) for name, value in theirs().items()}
     torch.save(state, tmp_path / "a.pth")
-    found = import_weights(spec(), tmp_path / "a.pth").state_dict()
+    found = import_weights(Classifier(spec()), tmp_path / "a.pth").state_dict()
     assert {value.dtype for value in found.values()} == {torch.float32}
     assert same(tmp_path / "a.pth", {name: value.float() for name, value in state.items()})
 

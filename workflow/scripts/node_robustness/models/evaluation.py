@@ -28,12 +28,16 @@ class Evaluation:
         predictions: int64 [n]; `predictions.NO_CLASS` where the solve failed.
         nfe: function evaluations of each image, int32 [n]; None without an ODE.
         status: the `ode.solve.Status` of each image, int64 [n]; None without an ODE.
+        nfe_by_solve: function evaluations of each solve, int32 [n, S]; None for a single one.
+        own_tolerances: see `Network.own_tolerances`.
     """
 
     logits: Tensor
     predictions: Tensor
     nfe: Tensor | None
     status: Tensor | None
+    nfe_by_solve: Tensor | None = None
+    own_tolerances: tuple[float, float] | None = None
 
 
 def test_images(
@@ -81,12 +85,14 @@ def evaluate(
         batch_size: images per batch; it bounds the memory and does not change the result.
         progress: called with the number of images of each finished batch.
     """
-    logits, nfe, status = [], [], []
+    logits, nfe, status, by_solve = [], [], [], []
     for batch in torch.split(images, batch_size):
         logits.append(model(batch))
         if model.nfe is not None and model.status is not None:
             nfe.append(model.nfe)
             status.append(model.status)
+        if model.nfe_by_solve is not None:
+            by_solve.append(model.nfe_by_solve)
         if progress is not None:
             progress(len(batch))
     everything = torch.cat(logits)
@@ -95,6 +101,8 @@ def evaluate(
         classes(everything),
         torch.cat(nfe) if nfe else None,
         torch.cat(status) if status else None,
+        torch.cat(by_solve) if by_solve else None,
+        model.own_tolerances,
     )
 
 
@@ -144,9 +152,11 @@ def write_clean(
         seconds: wall time.
         device: that computed it.
     """
-    with write_hdf5(path, "clean", settings, seconds=seconds, device=device) as file:
+    own = dict(zip(("own_rtol", "own_atol"), found.own_tolerances or (), strict=False))
+    with write_hdf5(path, "clean", settings, seconds=seconds, device=device, **own) as file:
         put_images(file, index, labels)
         put(file, "predictions", as_array(found.predictions), units="1", description=CLASS)
         put(file, "logits", as_array(found.logits), units="1", description="logits, n K")
         put_optional(file, "nfe", found.nfe, "function evaluations of the forward solve")
+        put_optional(file, "nfe_by_solve", found.nfe_by_solve, "the same of each of several solves")
         put_optional(file, "status", found.status, STATUS)

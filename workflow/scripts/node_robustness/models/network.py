@@ -77,8 +77,18 @@ class Network(nn.Module, ABC):
         return self.solver is not None and self.solver.steps is None
 
     @property
+    def nfe_by_solve(self) -> Tensor | None:
+        """`nfe` of each of several solves, int32 [n, S]; None with fewer than two."""
+        return None
+
+    @property
+    def own_tolerances(self) -> tuple[float, float] | None:
+        """The relative and the absolute tolerance that its author set; None for a built-in one."""
+        return None
+
+    @property
     def limits(self) -> tuple[str, ...]:
-        """What cannot be measured on this network and why, in sentences."""
+        """What cannot be measured of it and why, in sentences."""
         return ()
 
     @property

@@ -5,24 +5,29 @@ The first bytes of a file, not its suffix, decide its format: safetensors, or a 
 run code.
 """
 
+import argparse
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from node_robustness.errors import UserError
-from node_robustness.models.checkpoints import fill
-from node_robustness.models.classifier import Classifier, Spec
+from node_robustness.models.checkpoints import Remedies, fill
+from node_robustness.models.classifier import Classifier
+from node_robustness.models.own.network import OwnNetwork
+from node_robustness.models.own.spec import named
 
 _ZIP = b"PK\x03\x04"
 _BEFORE_ZIP = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # PyTorch's magic number
 _KEYS = ("model", "state_dict", "model_state_dict")
+_OWN_KEYS = (*_KEYS, "net", "network", "weights")
 _COPY = "copy it again from where it comes from"
 _SAVE = "save its state dict alone: torch.save({'model': model.state_dict()}, file)"
 
@@ -37,22 +42,86 @@ _AUTHORS_NAMES = (
 )
 
 
-def import_weights(spec: Spec, path: Path) -> Classifier:
-    """Make a model with the weights of another program; see `read_state`.
+def import_weights(
+    model: Classifier | OwnNetwork, path: Path, key: str | None = None
+) -> Classifier | OwnNetwork:
+    """Give a network the weights of another program.
 
     Args:
-        spec: the architecture.
+        model: the network, on the CPU.
         path: the checkpoint.
+        key: for a user's own network, where in the file the state dict is; see `fill_own`.
 
     Returns:
-        The classifier on the CPU, in evaluation mode.
+        The network, in evaluation mode.
 
     Raises:
         UserError: the file is missing or damaged, or does not fit the architecture.
     """
-    model = Classifier(spec)
-    fill(model, read_state(path), path)
+    if isinstance(model, Classifier):
+        fill(model, read_state(path), path)
+    else:
+        with named(model.spec.name):
+            fill_own(model.module, path, key)
     return model.eval()
+
+
+def fill_own(module: nn.Module, path: Path, key: str | None) -> None:
+    """Load a checkpoint of another program into a user's own module.
+
+    Prefixes of names, such as `module.`, are removed as far as the module's names need it.
+
+    Args:
+        module: the user's.
+        path: the checkpoint.
+        key: where in the file the state dict is; None to look in the usual places.
+
+    Raises:
+        UserError: the file is missing or damaged, or does not fit the module.
+    """
+    # A namespace of command line arguments, which many programs save too, holds no code.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        contents = _contents(path)
+    state = _at(contents, key, path) if key else _state_dict(contents, path, _OWN_KEYS)
+    expected = module.state_dict()
+    names = _as_expected([str(name) for name in state], expected.keys())
+    renamed = dict(zip(names, state.values(), strict=True))
+    # PyTorch before 0.4.1 did not save how many batches a normalisation had seen.
+    counters = {n: v for n, v in expected.items() if n.endswith("num_batches_tracked")}
+    fill(module, counters | renamed, path, _own_remedies(renamed, expected.keys()))
+
+
+def _at(contents: Any, key: str, path: Path) -> Mapping[Any, Tensor]:
+    """The state dict at a key, or at keys joined by dots."""
+    found = contents
+    for part in [key] if isinstance(contents, Mapping) and key in contents else key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            there = ", ".join(map(str, found)) if isinstance(found, Mapping) else "no keys"
+            raise UserError(
+                f"{path}: has no key {key} (there is: {there}): correct `weights_key` of the model"
+            )
+        found = found[part]
+    return _state_dict(found, path, ())
+
+
+def _as_expected(names: list[str], expected: Set[str]) -> list[str]:
+    """Names without what wrappers of a network put before them."""
+    versions = [names, [name.replace("_orig_mod.", "") for name in names]]
+    while all("." in name for name in versions[-1]) and _firsts(versions[-1]) == 1:
+        versions.append([name.partition(".")[2] for name in versions[-1]])
+    return max(versions, key=lambda version: len({*version} & {*expected}))
+
+
+def _firsts(names: list[str]) -> int:
+    return len({name.partition(".")[0] for name in names})
+
+
+def _own_remedies(state: Mapping[str, Tensor], expected: Set[str]) -> Remedies:
+    missing, unknown = len(expected - state.keys()), len(state.keys() - expected)
+    keys = f"{missing} names are missing, {unknown} unknown: check `build` and `arguments`"
+    if not missing:
+        keys = f"{unknown} names are unknown: check `arguments`, or save the weights without them"
+    return replace(Remedies(), keys=keys, shapes="check `arguments` and `weights` of the model")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -70,7 +139,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or damaged, holds no state dict, or more than weights.
     """
-    state = _state_dict(_contents(path), path)
+    state = _state_dict(_contents(path), path, _KEYS)
     names = [".".join(part for part in str(n).split(".") if part != "_orig_mod") for n in state]
     while all("." in name for name in names) and len({n.split(".")[0] for n in names}) == 1:
         names = [name.partition(".")[2] for name in names]
@@ -145,16 +214,17 @@ def _unpickled(path: Path) -> Any:
         ) from None
 
 
-def _state_dict(contents: Any, path: Path) -> Mapping[Any, Tensor]:
+def _state_dict(contents: Any, path: Path, among: tuple[str, ...]) -> Mapping[Any, Tensor]:
+    """The state dict that a file holds: its contents, or what is at one of some keys."""
     if not isinstance(contents, Mapping):
         raise UserError(
             f"{path}: holds an object of type {type(contents).__name__}, not a state dict: {_SAVE}"
         )
     if contents and all(isinstance(value, Tensor) for value in contents.values()):
         return contents
-    found = [key for key in _KEYS if isinstance(contents.get(key), Mapping) and contents[key]]
+    found = [key for key in among if isinstance(contents.get(key), Mapping) and contents[key]]
     if not found:
-        keys = " or ".join(f"`{key}`" for key in _KEYS)
+        keys = " or ".join(f"`{key}`" for key in among) or "given"
         there = ", ".join(map(str, contents)) or "nothing"
         raise UserError(
             f"{path}: has no state dict under the key {keys} (there is: {there}): {_SAVE}"

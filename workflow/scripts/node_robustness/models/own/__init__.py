@@ -1,0 +1,1 @@
+"""The user's own models: any module from images to logits, unmodified."""

@@ -1,0 +1,220 @@
+"""Import the Python file of an own model and build its module, without traces in the process.
+
+The file is code and runs with the user's rights.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from node_robustness.code.model_file import find
+from node_robustness.errors import UserError
+
+
+def build_module(
+    module: str, build: str, arguments: Mapping[str, Any], given: Mapping[str, Any]
+) -> nn.Module:
+    """Build the module of an own model.
+
+    Args:
+        module: a Python file, relative to the working directory, or a dotted name.
+        build: the function or class in it.
+        arguments: passed to it.
+        given: passed to it where its signature has them by name and `arguments` does not.
+
+    Raises:
+        UserError: the file cannot be imported, or what it builds is no module.
+    """
+    file = find(module)
+    with isolated(file.path, file.root):
+        with one_line(f"{module}: cannot be imported", file.path):
+            code = _import(module, file.path)
+        function = getattr(code, build, None)
+        if not callable(function):
+            raise UserError(f"{module}: has no function or class {build}: correct `build`")
+        with one_line(f"{module}: {build} failed", file.path):
+            takes = inspect.signature(function).parameters
+            extra = {key: value for key, value in given.items() if key in takes}
+            built = function(**{**extra, **arguments})
+    if not isinstance(built, nn.Module):
+        raise UserError(
+            f"{module}: {build} returns an object of type {type(built).__name__}: it must return a "
+            "torch.nn.Module"
+        )
+    return built
+
+
+def _import(module: str, path: Path) -> ModuleType:
+    """Import a file under a name that no other file has, or a module by its dotted name."""
+    if not module.endswith(".py"):
+        return importlib.import_module(module)
+    name = f"own_model_{sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    code = importlib.util.module_from_spec(spec)
+    sys.modules[name] = code  # where dataclasses and pickle look for it
+    spec.loader.exec_module(code)
+    return code
+
+
+@contextmanager
+def one_line(what: str, file: Path | None = None) -> Iterator[None]:
+    """Turn an exception of a user's code into one line.
+
+    Args:
+        what: happened, for the message.
+        file: whose line is named, if the exception passed through it.
+
+    Raises:
+        UserError: the code in the block raised an exception, or tried to end the program.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except SystemExit:
+        raise UserError(
+            f"{what}: it ends the program (argparse or sys.exit): put what is for the command line "
+            'under `if __name__ == "__main__":`'
+        ) from None
+    except Exception as error:
+        words = " ".join(str(error).split()) or "no message"
+        line = _line(error, file)
+        raise UserError(f"{what}: {type(error).__name__}: {words}{line}") from error
+
+
+def _line(error: Exception, file: Path | None) -> str:
+    found = ""
+    trace = error.__traceback__
+    while trace is not None:
+        if file is not None and trace.tb_frame.f_code.co_filename == str(file):
+            found = f" (line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
+
+
+@contextmanager
+def isolated(file: Path | None = None, root: Path | None = None) -> Iterator[None]:
+    """Undo in the end what code in the block did to the process.
+
+    Random states, defaults of PyTorch, the command line, the working directory, the environment,
+    import paths and filters of warnings are as before.
+
+    Args:
+        file: in the block it is the only word of the command line.
+        root: in the block, modules are first looked for in this folder; those that were found
+            there are forgotten in the end, so that another model may have modules of these names.
+    """
+    before = [(put, get()) for get, put in _STATE]
+    hidden = _hide(root)
+    known = set(sys.modules)
+    if file is not None:
+        sys.argv[:] = [str(file)]
+    if root is not None:
+        sys.path.insert(0, str(root))
+    try:
+        yield
+    finally:
+        for put, value in before:
+            put(value)
+        if root is not None:
+            for name in set(sys.modules) - known:
+                if _lies_in(sys.modules[name], root) and not name.startswith("own_model_"):
+                    del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def _hide(root: Path | None) -> dict[str, ModuleType]:
+    """Take out modules of other folders that have the name of a module in this one."""
+    if root is None:
+        return {}
+    local = {path.stem for path in root.iterdir() if path.suffix == ".py" or path.is_dir()}
+    local -= sys.stdlib_module_names
+    names = [name for name in sys.modules if name.partition(".")[0] in local]
+    hidden = {}
+    for name in names:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and "site-packages" not in file and not _lies_in(sys.modules[name], root):
+            hidden[name] = sys.modules.pop(name)
+    return hidden
+
+
+def _lies_in(module: ModuleType, root: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is not None and "site-packages" not in file and Path(file).is_relative_to(root)
+
+
+def _put_list(values: Any) -> Callable[[list[Any]], None]:
+    """What puts the members of a list back, into the same list."""
+    return lambda old: values.__setitem__(slice(None), old)
+
+
+def _put_environment(old: dict[str, str]) -> None:
+    if os.environ != old:
+        os.environ.clear()
+        os.environ.update(old)
+
+
+def _put_threads(old: int) -> None:
+    if torch.get_num_threads() != old:
+        torch.set_num_threads(old)
+
+
+def _put_device(old: torch.device) -> None:
+    if torch.get_default_device() != old:
+        torch.set_default_device(old)
+
+
+def _deterministic() -> tuple[bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+
+
+def _cuda_states() -> list[torch.Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+
+def _cudnn() -> tuple[bool, bool]:
+    return torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+
+
+def _put_cudnn(old: tuple[bool, bool]) -> None:
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = old
+
+
+_STATE: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+    (torch.get_rng_state, torch.set_rng_state),
+    (_cuda_states, torch.cuda.set_rng_state_all),
+    (np.random.get_state, np.random.set_state),
+    (random.getstate, random.setstate),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (torch.get_default_device, _put_device),
+    (torch.get_num_threads, _put_threads),
+    (_deterministic, lambda old: torch.use_deterministic_algorithms(old[0], warn_only=old[1])),
+    (_cudnn, _put_cudnn),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (Path.cwd, os.chdir),
+    (lambda: dict(os.environ), _put_environment),
+    (lambda: list(sys.argv), _put_list(sys.argv)),
+    (lambda: list(sys.path), _put_list(sys.path)),
+    (lambda: list(warnings.filters), _put_list(warnings.filters)),
+)
+"""How to read and restore each part of the process's state."""

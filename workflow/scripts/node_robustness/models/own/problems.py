@@ -1,0 +1,352 @@
+"""Initial value problems of a user's code, solved with separate steps for each image."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from node_robustness.models.ode_body import ODEBody, SolverSettings
+from node_robustness.models.ode_function import RightHandSide
+from node_robustness.models.own.interception import Call
+from node_robustness.ode.parts import Parts
+from node_robustness.ode.parts import norm as largest_rms
+from node_robustness.ode.rows import State, Way, parts_of, rowwise
+from node_robustness.ode.solve import Dynamics, Solution, solve, solve_parts
+from node_robustness.ode.tableaus import TABLEAUS
+
+_OPTIONS = {"max_num_steps", "step_size", "grid_constructor"}
+
+
+def obstacle(call: Call) -> str | None:
+    """Why the batched solver cannot answer a call; None if it can."""
+    arguments = call.arguments
+    if call.name == "odeint_dense":
+        return "it calls odeint_dense"
+    if arguments["event_fn"] is not None:
+        return "it ends at an event"
+    if method_of(call) not in TABLEAUS:
+        return f"it uses the method {arguments['method']}"
+    others = sorted({*(arguments["options"] or {})} - _OPTIONS)
+    if others:
+        return f"it sets the option {others[0]}"
+    if any(size(arguments[name]) > 1 for name in ("rtol", "atol")):
+        return "it has several tolerances"
+    if any(len(part.shape) < 2 for part in parts_of(arguments["y0"])):
+        return "its state has no dimension for images, or no other"
+    if not all(part.is_floating_point() for part in parts_of(arguments["y0"])):
+        return "its state is not made of real numbers"
+    return None
+
+
+def method_of(call: Call) -> str:
+    """The name of the method; torchdiffeq's default is dopri5."""
+    return call.arguments["method"] or "dopri5"
+
+
+def size(tolerance: Any) -> int:
+    """How many tolerances there are."""
+    return tolerance.numel() if isinstance(tolerance, Tensor) else np.size(tolerance)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the state of a user's code, of n images, is one tensor and back.
+
+    Attributes:
+        shapes: of the parts of a tuple, without the dimension of images; None for a tensor.
+        shape: of the tensor, without the dimension of images.
+    """
+
+    shapes: tuple[tuple[int, ...], ...] | None
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, state: State) -> "Layout":
+        """The layout of a state."""
+        if isinstance(state, Tensor):
+            return cls(None, tuple(state.shape[1:]))
+        shapes = tuple(tuple(part.shape[1:]) for part in state)
+        return cls(shapes, (sum(map(prod, shapes)),))
+
+    def join(self, state: State) -> Tensor:
+        """A state as one tensor [n, ...]."""
+        if isinstance(state, Tensor):
+            return state
+        return torch.cat([part.flatten(1) for part in state], dim=1)
+
+    def split(self, joined: Tensor) -> Any:
+        """A tensor [..., *shape] as the state of the user's code, with the same leading sizes."""
+        if self.shapes is None:
+            return joined
+        parts = joined.split([prod(shape) for shape in self.shapes], dim=-1)
+        return tuple(
+            part.unflatten(-1, shape) if shape else part.squeeze(-1)
+            for part, shape in zip(parts, self.shapes, strict=True)
+        )
+
+    @property
+    def norm(self) -> Callable[[Tensor], Tensor] | None:
+        """The norm of torchdiffeq for a tuple, the largest RMS of its parts; None for a tensor."""
+        if self.shapes is None:
+            return None
+        sizes = [prod(shape) for shape in self.shapes]
+        return lambda errors: largest_rms(errors.split(sizes, dim=1))
+
+    @cached_property
+    def presented(self) -> tuple[int, int, int]:
+        """The shape C, H, W in which states are shown to what measures them."""
+        if self.shapes is None and len(self.shape) in (2, 3):
+            channels, height, *width = self.shape
+            return channels, height, width[0] if width else 1
+        return prod(self.shape), 1, 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An initial value problem for n images; its time increases, and runs from `times[0]`.
+
+    Where the author's time decreases it is the negative of that, as in torchdiffeq.
+
+    Attributes:
+        function: the author's right-hand side, of a scalar time and a state.
+        layout: of the state.
+        direction: 1 if the author's time increases, else -1.
+        times: output times.
+        method: a name in `ode.tableaus.TABLEAUS`.
+        rtol: the author's relative tolerance.
+        atol: the author's absolute tolerance.
+        nodes: the times between which the author's method steps; None for adaptive steps.
+        way: how images at different times share an evaluation.
+    """
+
+    function: Callable[[Tensor, Any], Any]
+    layout: Layout
+    direction: int
+    times: tuple[float, ...]
+    method: str
+    rtol: float
+    atol: float
+    nodes: tuple[float, ...] | None
+    way: Way
+
+    @classmethod
+    def of(cls, call: Call, way: Way) -> "Problem":
+        """The problem of a call without an `obstacle`."""
+        arguments, method = call.arguments, method_of(call)
+        initial, t = arguments["y0"], call.times
+        direction = _direction(t)
+        adaptive = bool(TABLEAUS[method].error)
+        return cls(
+            function=arguments["func"],
+            layout=Layout.of(initial),
+            direction=direction,
+            times=tuple((direction * t).tolist()),
+            method=method,
+            rtol=float(arguments["rtol"]),
+            atol=float(arguments["atol"]),
+            nodes=None if adaptive else grid(call),
+            way=way,
+        )
+
+    @property
+    def tolerance(self) -> float:
+        """The larger of both tolerances: the tau of the author."""
+        return max(self.rtol, self.atol)
+
+    @property
+    def ratio(self) -> tuple[float, float]:
+        """Both tolerances over the larger one."""
+        return self.rtol / self.tolerance, self.atol / self.tolerance
+
+    def settings(self, max_steps: int, changes: dict[str, Any]) -> SolverSettings:
+        """The author's settings with changes; a `tolerance` or `method` of None is the author's."""
+        steps = None if self.nodes is None else len(self.nodes) - 1
+        author = SolverSettings(self.method, self.tolerance, max_steps, steps)
+        said = {
+            key: value
+            for key, value in changes.items()
+            if value is not None or key not in ("tolerance", "method")
+        }
+        return replace(author, **said)
+
+    @cached_property
+    def dynamics(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The right-hand side for times [m] and joined states [m, ...]."""
+        layout, rows, sign = self.layout, rowwise(self.function, self.way), self.direction
+        if layout.shapes is None and sign == 1:
+            return rows
+        return lambda t, state: sign * layout.join(rows(sign * t, layout.split(state)))
+
+
+def _direction(t: Tensor) -> int:
+    return -1 if len(t) > 1 and bool(t[0] > t[1]) else 1
+
+
+def grid(call: Call) -> tuple[float, ...]:
+    """The increasing times between which a method of fixed steps steps, as in torchdiffeq."""
+    t, direction = call.times, _direction(call.times)
+    options = call.arguments["options"] or {}
+    function, initial = call.arguments["func"], call.arguments["y0"]
+    constructor, step = options.get("grid_constructor"), options.get("step_size")
+    if constructor is not None:
+        return tuple((direction * constructor(function, initial, t)).tolist())
+    t = direction * t
+    if step is not None:
+        last, count = t[-1], int(torch.ceil((t[-1] - t[0]) / step + 1).item())
+        t = torch.arange(0, count, dtype=t.dtype, device=t.device) * step + t[0]
+        t[-1] = last
+    return tuple(t.tolist())
+
+
+class OwnFunction(RightHandSide):
+    """The dynamics of a problem, shown in states [n, C, H, W] and a time from 0 to 1."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+
+    def bind(self, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """See `RightHandSide.bind`."""
+        problem = self.problem
+        first, last = problem.times[0], problem.times[-1]
+        length, shape = last - first, problem.layout.shape
+
+        def function(t: Tensor, h: Tensor) -> Tensor:
+            time = first + length * t.expand(len(h))
+            value = problem.dynamics(time, h.reshape(len(h), *shape)).view_as(h)
+            return value if length == 1 else value * length
+
+        return function
+
+
+class OwnBody(ODEBody):
+    """A solve of a user's code, as the body of a network.
+
+    States are shown as [n, C, H, W] and times as 0 to 1; the solve itself has the author's times,
+    tolerances and norm.
+
+    Args:
+        problem: what is solved.
+        settings: how.
+        as_written: whether fixed steps are the author's, and not as many equal ones.
+    """
+
+    function: OwnFunction
+
+    def __init__(self, problem: Problem, settings: SolverSettings, as_written: bool) -> None:
+        super().__init__(OwnFunction(problem), settings)
+        self.problem = problem
+        self.as_written = as_written
+
+    def at(self, **changes: Any) -> "OwnBody":
+        """See `ODEBody.at`."""
+        view = super().at(**changes)
+        view.as_written = self.as_written and not {"method", "steps"} & changes.keys()
+        return view
+
+    def solve(
+        self,
+        h: Tensor,
+        times: tuple[float, ...] | Tensor,
+        keep_nodes: bool = False,
+        keep_node_states: bool = False,
+        keep_work: bool = False,
+        nodes: Sequence[Tensor] | None = None,
+    ) -> Solution:
+        """See `ODEBody.solve`."""
+        inner = self._inner(torch.as_tensor(times, dtype=torch.float64))
+        solution = self.solve_inner(
+            h.reshape(len(h), *self.problem.layout.shape),
+            inner if isinstance(times, Tensor) else tuple(inner.tolist()),
+            nodes=None if nodes is None else [self._inner(own) for own in nodes],
+            keep_nodes=keep_nodes,
+            keep_node_states=keep_node_states,
+            keep_work=keep_work,
+        )
+        shape = self.problem.layout.presented
+        return replace(
+            solution,
+            parts=(solution.states.flatten(2).unflatten(2, shape),),
+            nodes=[self._outer(own) for own in solution.nodes],
+            node_states=[states.reshape(len(states), *shape) for states in solution.node_states],
+        )
+
+    def solve_inner(
+        self, initial: Tensor, times: tuple[float, ...] | Tensor, **kept: Any
+    ) -> Solution:
+        """Solve in the problem's time and layout.
+
+        Args:
+            initial: joined states at the first time, [n, ...].
+            times: increasing.
+            **kept: see `ode.solve.solve`.
+        """
+        problem, settings = self.problem, self.settings
+        if kept.get("nodes") is None and self.as_written and problem.nodes is not None:
+            first = float(times[0]) if not isinstance(times, Tensor) else float(times[0, 0])
+            later = [node for node in problem.nodes if node > first]
+            own = torch.tensor([first, *later], dtype=torch.float64)
+            kept["nodes"] = [own] * len(initial)
+        return solve(
+            problem.dynamics,
+            initial,
+            times,
+            tolerance=settings.tolerance,
+            ratio=problem.ratio,
+            norm=problem.layout.norm,
+            method=settings.method,
+            steps=settings.steps,
+            max_steps=settings.max_steps,
+            checkpoint=settings.checkpoint,
+            **kept,
+        )
+
+    def advance(self, initial: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The states at the output times from joined initial states [n, ...], with a gradient.
+
+        Returns:
+            [T, n, ...], function evaluations int32 [n], and status int64 [n].
+        """
+        solution = self.solve_inner(initial, self.problem.times)
+        return solution.states, solution.nfe.int(), solution.status
+
+    def of_samples(self, chosen: Tensor) -> "OwnBody":
+        """The body of the images in `chosen`, bool [n]."""
+        tolerance = self.settings.tolerance
+        if not isinstance(tolerance, Tensor):
+            return self
+        return self.at(tolerance=tolerance[chosen.to(tolerance.device)])
+
+    def integrate(self, dynamics: Dynamics, initial: Parts, times: Sequence[float]) -> Solution:
+        """See `ODEBody.integrate`."""
+        first, last = self.problem.times[0], self.problem.times[-1]
+        length = last - first
+
+        def inner(t: Tensor, parts: Parts) -> Parts:
+            return tuple(part / length for part in dynamics((t - first) / length, parts))
+
+        moments = self._inner(torch.tensor(times, dtype=torch.float64)).tolist()
+        return solve_parts(
+            dynamics if length == 1 and first == 0 else inner,
+            initial,
+            moments,
+            tolerance=self.settings.tolerance,
+            ratio=self.problem.ratio,
+            method=self.settings.method,
+            steps=self.settings.steps,
+            max_steps=self.settings.max_steps,
+        )
+
+    def _inner(self, times: Tensor) -> Tensor:
+        """Times from 0 to 1 in the problem's time; 1 is exactly the last output time."""
+        first, last = self.problem.times[0], self.problem.times[-1]
+        return torch.where(times == 1, last, first + (last - first) * times)
+
+    def _outer(self, times: Tensor) -> Tensor:
+        first, last = self.problem.times[0], self.problem.times[-1]
+        return (times - first) / (last - first)
