@@ -231,3 +231,60 @@ def test_the_targets_of_a_run():
         "results/e/claims/d-M.json",
         "results/e/claims/d-R.json",
     ]
+
+
+class TestOwnModels:
+    """A configuration with an own model (THEIRS) next to M and R, and what its jobs are given."""
+
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "net.py").write_text("import torchdiffeq\ndef build(): ...")
+
+    def config(self, **keys: object) -> Config:
+        raw = config().model_dump(mode="json", exclude_unset=True)
+        raw["models"]["THEIRS"] = {"module": "net.py"} | keys
+        raw["experiments"]["e"]["models"].append("THEIRS")
+        raw["attacks"]["theirs"] = {"method": "transfer", "by": "steps", "source": "THEIRS"}
+        return load(raw)
+
+    @pytest.mark.parametrize(
+        ("at", "expected"),
+        [
+            ({}, []),
+            ({"model": "THEIRS"}, ["THEIRS"]),
+            (CELL, []),
+            (CELL | {"model": "THEIRS"}, ["THEIRS"]),
+            (CELL | {"model": "THEIRS", "tolerance": None, "shard": "0-16"}, ["THEIRS"]),
+            (CELL | {"attack": "theirs"}, ["THEIRS"]),
+            (CELL | {"attack": "moved", "model": "THEIRS"}, ["THEIRS"]),
+        ],
+    )
+    def test_jobs_that_work_with_an_own_model_wait_for_its_checks(self, at, expected):
+        found = inputs.checked(self.config(), AT | at)
+        assert found == [f"results/e/d/{name}/seed-3/checked.json" for name in expected]
+
+    def test_which_models_are_checked(self):
+        assert [(t.model, t.seed) for t in stages.own(self.config(), "e")] == [
+            ("THEIRS", 3),
+            ("THEIRS", 4),
+        ]
+
+    def test_training(self):
+        at = AT | {"model": "THEIRS"}
+        assert params.training(self.config(), at)["solver"] == "torchdiffeq"
+        without = params.training(self.config(ode="none"), at)
+        assert (without["solver"], without["gradient"]) == ("batched", "direct")
+
+    def test_tolerances_in_training(self):
+        expected = {"M": 1e-3, "THEIRS": None}
+        assert params.training_tolerances(self.config(), {"experiment": "e"}) == expected
+        assert params.training_tolerances(self.config(ode="fixed"), {"experiment": "e"}) == {
+            "M": 1e-3
+        }
+
+    def test_what_was_published(self):
+        said = {"claim": "robust", "source": "a paper", "accuracy": 0.5}
+        found = params.published(self.config(published=said), {"experiment": "e"})
+        nothing = dict.fromkeys(["robust_accuracy", "certified", "norm", "epsilon"])
+        assert found == {"THEIRS": said | nothing}

@@ -171,6 +171,26 @@ def test_a_budget_of_memory_is_asked_for_as_a_whole():
     assert asked[1] - asked[0] == 3500
 
 
+def test_own_models_ask_for_as_much_as_models_of_64_filters(tmp_path):
+    module = tmp_path / "net.py"
+    module.write_text("import torchdiffeq\ndef build(): ...")
+    models = yaml.safe_load((ROOT / "config/mnist.yaml").read_text())["models"]
+    own = {name: {"module": str(module), "ode": ode} for name, ode in (("A", None), ("N", "none"))}
+    mnist = configured(models=models | own)
+    checks = work.check(mnist, AT)
+    assert checks.images == 500
+    for name, like in (("A", "OON"), ("N", "RES")):
+        for size in (checks, work.attack(mnist, AT), work.training(mnist, AT | {"model": name})):
+            theirs, ours = (
+                (
+                    job_sizes.minutes(mnist, "mnist", model, size, threads=1, attempt=1),
+                    job_sizes.megabytes(mnist, "mnist", model, size, attempt=1),
+                )
+                for model in (name, like)
+            )
+            assert theirs == ours
+
+
 def test_reading_the_snakefile_does_not_import_torch():
     module = "node_robustness.scheduling.job_sizes"
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
