@@ -106,7 +106,7 @@ def indexed_by_state(f, t, x):
 
 
 def branch_on_time_and_mean_of_batch(f, t, x):
-    return f.plain(t, x - x.detach().mean(0, keepdim=True)) if t < 0.5 else x
+    return f.plain(t, x + x.detach().mean(0, keepdim=True)) if t < 0.5 else x
 
 
 def batch_norm_and_dropout(f, t, x):
