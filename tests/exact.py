@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from node_robustness.models.classifier import Classifier, Spec
+from node_robustness.models.ode_function import RightHandSide
 
 SIDE = 4
 PIXELS = SIDE * SIDE
@@ -22,18 +23,11 @@ TOLERANCE = 1e-3
 _BRIGHT, _DARK = 0.25, -0.25  # of the first row, from the middle of the range
 
 
-class _Field(nn.Module):
+class _Field(RightHandSide):
     """Dynamics without parameters, in the form that solves and adjoints take."""
 
     def bind(self, like: Tensor) -> "_Field":
         return self
-
-    def vjp_with_parameters(self, t: Tensor, h: Tensor, cotangent: Tensor):
-        with torch.enable_grad():
-            h = h.detach().requires_grad_()
-            value = self(t, h)
-            (product,) = torch.autograd.grad(value, h, cotangent)
-        return value.detach(), (product, torch.zeros_like(t).expand(len(h)))
 
 
 class Turning(_Field):

@@ -10,8 +10,8 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from node_robustness.models.adjoint import AdjointSettings, with_adjoint_gradient
-from node_robustness.models.ode_function import ODEFunction, RightHandSide
+from node_robustness.models.ode_function import RightHandSide
+from node_robustness.ode.adjoint import AdjointSettings, with_adjoint_gradient
 from node_robustness.ode.parts import Parts, spread
 from node_robustness.ode.solve import Dynamics, Solution, Status, solve, solve_parts
 
@@ -99,26 +99,29 @@ class ODEBody(nn.Module):
         with torch.no_grad() if adjoint else nullcontext():
             solution = self.solve(h, (0.0, 1.0))
         self.nfe, self.status = solution.nfe.int(), solution.status
-        return self._with_adjoint(h, solution.states[-1]) if adjoint else solution.states[-1]
+        states = self._with_adjoint(h, solution.states) if adjoint else solution.states
+        return states[-1]
 
     @property
     def _in_training(self) -> bool:
         # A view shares the function, and with it the mode.
         return self.function.training
 
-    def _with_adjoint(self, h: Tensor, final: Tensor) -> Tensor:
-        def note(evaluations: Tensor) -> None:
+    def _with_adjoint(self, h: Tensor, states: Tensor) -> Tensor:
+        def note(evaluations: Tensor, _status: Tensor) -> None:
             self.nfe_backward = evaluations
 
+        full = self.settings.adjoint_norm == "full"
         settings = AdjointSettings(
             tolerance=self._adjoint_tolerance,
             method=self.settings.method,
             steps=self.settings.steps,
             max_steps=self.settings.max_steps,
-            parameters_in_norm=self.settings.adjoint_norm == "full",
+            parameters_in_norm=full,
         )
-        assert isinstance(self.function, ODEFunction)
-        return with_adjoint_gradient(h, final, self.function, settings, note)
+        products = self.function.products(h, full)
+        (states,) = with_adjoint_gradient((h,), (states,), (0.0, 1.0), products, settings, note)
+        return states
 
     @property
     def _adjoint_tolerance(self) -> float | Tensor:

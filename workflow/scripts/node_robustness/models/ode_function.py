@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from node_robustness.ode.parts import Parts
+from node_robustness.ode.products import Products, products_without_parameters
 from node_robustness.ode.small_batches import at_least_some_rows, filled_up
 from node_robustness.shapes.networks import groups
 
@@ -55,6 +57,16 @@ class RightHandSide(nn.Module, ABC):
     @abstractmethod
     def bind(self, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """The function for states of the size of `like`, [n, C, H, W]."""
+
+    def products(self, like: Tensor, with_parameters: bool) -> Products:
+        """Vector-Jacobian products, for the adjoint equation; without parameters if there are none.
+
+        Args:
+            like: states of the size in question, [n, C, H, W].
+            with_parameters: whether products for the parameters are needed.
+        """
+        bound = self.bind(like)
+        return products_without_parameters(lambda t, parts: (bound(t, parts[0]),))
 
 
 class ODEFunction(RightHandSide):
@@ -144,6 +156,17 @@ class ODEFunction(RightHandSide):
             return unit1.derivative(gain1 * w)[:n]
 
         return _affine(unit3.value, self.norm3)[:n], push, pull
+
+    def products(self, like: Tensor, with_parameters: bool) -> Products:
+        """See `RightHandSide.products`."""
+        if not with_parameters:
+            return super().products(like, with_parameters)
+
+        def evaluate(t: Tensor, parts: Parts, cotangents: Parts) -> tuple[Parts, Parts]:
+            value, products = self.vjp_with_parameters(t, parts[0], cotangents[0])
+            return (value,), products
+
+        return Products(evaluate, tuple(each.numel() for each in self.parameters()))
 
     def vjp_with_parameters(
         self, t: Tensor, h: Tensor, cotangent: Tensor

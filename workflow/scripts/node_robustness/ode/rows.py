@@ -11,11 +11,11 @@ from enum import StrEnum
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from node_robustness.ode.parts import Parts, rows, spread
 from node_robustness.ode.reads import noted_reads
-from node_robustness.ode.side_effects import modules_of, parameters_of, undone
+from node_robustness.ode.side_effects import parameters_of, stop_dropout, undone
 from node_robustness.ode.small_batches import ROWS, filled_up
 
 State = Tensor | Parts
@@ -65,8 +65,8 @@ def rowwise(function: Function, way: Way) -> Function:
     def evaluate(t: Tensor, state: State) -> State:
         def of_parts(t: Tensor, parts: Parts) -> Parts:
             if isinstance(state, Tensor):
-                return _like((function(t, parts[0]),), parts)
-            return _like(function(t, parts), parts)
+                return derivative_like((function(t, parts[0]),), parts)
+            return derivative_like(function(t, parts), parts)
 
         value = _EVALUATE[way](of_parts, t, parts_of(state))
         return value[0] if isinstance(state, Tensor) else value
@@ -82,7 +82,7 @@ def parts_of(state: State) -> Parts:
 _OfParts = Callable[[Tensor, Parts], Parts]
 
 
-def _like(derivative: Sequence[Tensor], parts: Parts) -> Parts:
+def derivative_like(derivative: Sequence[Tensor], parts: Parts) -> Parts:
     """The derivative in the dtype of its state, to which torchdiffeq converts it, too."""
     found = [tuple(part.shape) for part in derivative]
     expected = [tuple(part.shape) for part in parts]
@@ -168,14 +168,14 @@ def choose(function: Function, states: State, times: Tensor) -> Choice:
         reasons = ["it reads the time as a number"] if by_time else []
         for way in (Way.GROUPED,) if by_time else (Way.BROADCAST, Way.VMAP, Way.GROUPED):
             try:
-                difference = comparison.difference(way)
+                gap = comparison.gap(way)
             except Exception as error:  # whatever a user's function raises
                 reasons.append(f"{way}: {_line(error)}")
                 continue
-            if difference <= comparison.bound:
-                return Choice(way, difference, "; ".join(reasons))
-            mixed = difference == torch.inf
-            what = "rows depend on each other" if mixed else f"a difference of {difference:.1g}"
+            if gap <= largest_rounding(parts_of(states)[0].dtype):
+                return Choice(way, gap, "; ".join(reasons))
+            mixed = gap == torch.inf
+            what = "rows depend on each other" if mixed else f"a difference of {gap:.1g}"
             reasons.append(f"{way}: {what}")
     return Choice(Way.ONE_BY_ONE, 0.0, "; ".join(reasons))
 
@@ -192,11 +192,7 @@ class _Comparison:
         self._single = isinstance(states, Tensor)
         self._parts = tuple(part.detach() for part in parts_of(states))
         self._times = times.detach()
-
-    @property
-    def bound(self) -> float:
-        """The largest difference that rounding explains."""
-        return min(1000 * torch.finfo(self._parts[0].dtype).eps, 0.01)
+        self._bound = largest_rounding(self._parts[0].dtype)
 
     def reads(self) -> tuple[set[str], str]:
         """What is read as a number, and why only the loop will do (empty if other ways may)."""
@@ -209,15 +205,12 @@ class _Comparison:
         if "state" in reads:
             return reads, "it reads values of the state as numbers, for instance to branch on them"
         if not self._repeats():
-            for module in modules_of(self._function):
-                # The rows of a batch normalisation depend on each other, so it stays in training.
-                if not isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.training = False
+            stop_dropout(self._function)
             if not self._repeats():
                 return reads, "a second call gives other values: it is random, or remembers calls"
         return reads, ""
 
-    def difference(self, way: Way) -> float:
+    def gap(self, way: Way) -> float:
         """The largest difference from the loop; infinite if rows depend on each other."""
         smallest = torch.inf
         for attempt in range(_ATTEMPTS):
@@ -226,14 +219,14 @@ class _Comparison:
             if not independent:
                 return torch.inf
             expected, _ = self._results(Way.ONE_BY_ONE, parts, like=way)
-            smallest = min(smallest, _difference(found, expected))
-            if smallest <= self.bound:
+            smallest = min(smallest, difference(found, expected))
+            if smallest <= self._bound:
                 break
         # A larger batch, after the first: a function may remember the size of that one.
         with undone(self._function):
             first = self._values(way, self._everyone)
             more = self._everyone.repeat(ROWS + 1)
-            return max(smallest, _difference(self._values(way, more), rows(first, more)))
+            return max(smallest, difference(self._values(way, more), rows(first, more)))
 
     @property
     def _everyone(self) -> Tensor:
@@ -246,7 +239,7 @@ class _Comparison:
         for order in (self._everyone, backwards):
             with undone(self._function):
                 found.append(self._values(Way.ONE_BY_ONE, order))
-        return _difference(rows(found[1], backwards), found[0]) <= self.bound
+        return difference(rows(found[1], backwards), found[0]) <= self._bound
 
     @torch.no_grad()
     def _values(self, way: Way, order: Tensor) -> Parts:
@@ -276,17 +269,19 @@ class _Comparison:
             leaves = tuple(part.clone().requires_grad_() for part in parts)
             values = self._evaluate(way, time.clone(), tuple(leaf.clone() for leaf in leaves))
             wanted = (time, *leaves) if with_times else leaves
-            products = _products(values, (*wanted, *parameters_of(self._function)), cotangents)
+            products = vector_jacobian_products(
+                values, (*wanted, *parameters_of(self._function)), cotangents
+            )
             for cotangent in cotangents:
                 cotangent[1::2] = 0
-            of_even_rows = _products(values, wanted, cotangents)
+            of_even_rows = vector_jacobian_products(values, wanted, cotangents)
         by_rows, of_parameters = products[: len(wanted)], products[len(wanted) :]
         flat = [values[0].new_zeros(0), *(product.flatten() for product in of_parameters)]
         compared = (*values, *by_rows, torch.cat(flat)[None])
         return compared, not any(bool(product[1::2].any()) for product in of_even_rows)
 
 
-def _products(values: Parts, wanted: Parts, cotangents: Parts) -> Parts:
+def vector_jacobian_products(values: Parts, wanted: Parts, cotangents: Parts) -> Parts:
     """Vector-Jacobian products; zero where there is no dependence."""
     pairs = [pair for pair in zip(values, cotangents, strict=True) if pair[0].requires_grad]
     if not pairs:
@@ -297,8 +292,16 @@ def _products(values: Parts, wanted: Parts, cotangents: Parts) -> Parts:
     )
 
 
-def _difference(found: Parts, expected: Parts) -> float:
-    """The largest difference, relative to the largest value of its row or nearly of all rows."""
+def largest_rounding(dtype: torch.dtype) -> float:
+    """The largest `difference` that rounding explains."""
+    return min(1000 * torch.finfo(dtype).eps, 0.01)
+
+
+def difference(found: Parts, expected: Parts) -> float:
+    """The largest difference of tensors [rows, ...].
+
+    It is relative to the largest value of its row, or a thousandth of the largest of all rows.
+    """
     worst = 0.0
     for one, other in zip(found, expected, strict=True):
         if not other.numel():
@@ -306,8 +309,8 @@ def _difference(found: Parts, expected: Parts) -> float:
         one, other = (values.detach().reshape(len(values), -1) for values in (one, other))
         size = other.abs().amax(1)
         size = torch.maximum(size, 1e-3 * size.max())
-        gap = (one - other).abs().amax(1)
-        relative = torch.where(gap == 0, 0.0, gap / size)
+        distance = (one - other).abs().amax(1)
+        relative = torch.where(distance == 0, 0.0, distance / size)
         worst = max(worst, float(relative.nan_to_num(torch.inf).max()))
     return worst
 

@@ -9,13 +9,35 @@ import torch
 from torch import Tensor, nn
 
 
-def modules_of(function: Callable[..., Any]) -> list[nn.Module]:
-    """The modules that a function calls, with those inside them, as far as they can be found.
+def outer_modules_of(value: object) -> Iterator[nn.Module]:
+    """The modules that a function calls, as far as they can be found.
 
     The function is a module, a method of one, or it holds modules: as arguments of a partial
     function, as attributes of the object whose method it is, as variables of its closure.
     """
-    found = {id(module): module for top in _held(function) for module in top.modules()}
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, partial):
+        for part in (value.func, *value.args, *value.keywords.values()):
+            yield from outer_modules_of(part)
+    elif callable(value):
+        owner = getattr(value, "__self__", None)
+        if isinstance(owner, nn.Module):
+            yield owner
+        else:
+            attributes = getattr(owner, "__dict__", {}).values()
+            yield from (part for part in attributes if isinstance(part, nn.Module))
+        for cell in getattr(value, "__closure__", None) or ():
+            try:
+                content = cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+            yield from outer_modules_of(content)
+
+
+def modules_of(function: Callable[..., Any]) -> list[nn.Module]:
+    """The modules of `outer_modules_of`, and those inside them."""
+    found = {id(module): module for top in outer_modules_of(function) for module in top.modules()}
     return list(found.values())
 
 
@@ -24,6 +46,16 @@ def parameters_of(function: Callable[..., Any]) -> list[nn.Parameter]:
     own = (module.parameters(recurse=False) for module in modules_of(function))
     found = {id(parameter): parameter for parameters in own for parameter in parameters}
     return [parameter for parameter in found.values() if parameter.requires_grad]
+
+
+def stop_dropout(function: Callable[..., Any]) -> None:
+    """Put a function's modules in evaluation mode, but for batch normalisation.
+
+    The rows of that one depend on each other in training, which must be noticed.
+    """
+    for module in modules_of(function):
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.training = False
 
 
 @contextmanager
@@ -56,24 +88,3 @@ def _write(buffer: Tensor | None, value: Tensor) -> None:
     if buffer is not None and not torch.equal(buffer, value):
         with torch.no_grad():
             buffer.copy_(value)
-
-
-def _held(value: object) -> Iterator[nn.Module]:
-    if isinstance(value, nn.Module):
-        yield value
-    elif isinstance(value, partial):
-        for part in (value.func, *value.args, *value.keywords.values()):
-            yield from _held(part)
-    elif callable(value):
-        owner = getattr(value, "__self__", None)
-        if isinstance(owner, nn.Module):
-            yield owner
-        else:
-            attributes = getattr(owner, "__dict__", {}).values()
-            yield from (part for part in attributes if isinstance(part, nn.Module))
-        for cell in getattr(value, "__closure__", None) or ():
-            try:
-                content = cell.cell_contents
-            except ValueError:  # not assigned yet
-                continue
-            yield from _held(content)
