@@ -219,3 +219,20 @@ def test_a_sample_that_fails_does_not_take_down_the_others():
     assert torch.isfinite(initial.grad[0]).all()
     assert torch.isnan(initial.grad[1:3]).all()
     assert not initial.grad[3].any()
+
+
+def test_a_bias_that_a_normalisation_removes_does_not_prevent_vectorisation():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.GroupNorm(4, 4), nn.ReLU(inplace=True))
+    calls = []
+
+    def function(t: Tensor, parts: tuple[Tensor]):
+        calls.append(len(parts[0]))
+        return (t * net(parts[0]),)
+
+    products = row_products(function, Way.BROADCAST, list(net.parameters()))
+    arguments = torch.linspace(0.1, 1, 6), (torch.randn(6, 4, 5, 5),), (torch.randn(6, 4, 5, 5),)
+    products.evaluate(*arguments)
+    calls.clear()
+    products.evaluate(*arguments)
+    assert len(calls) == 1

@@ -98,7 +98,10 @@ class _Checked:
                     if evaluate is self._slow:
                         raise
                     return False
-            found.append((*values, *products))
+            by_rows, of_parameters = products[: len(state) + 1], products[len(state) + 1 :]
+            # All parameters together: the products for one may be rounding alone, such as those of
+            # a bias before a normalisation.
+            found.append((*values, *by_rows, torch.cat(of_parameters, dim=1)))
         return difference(found[1], found[0]) <= largest_rounding(state[0].dtype)
 
 
