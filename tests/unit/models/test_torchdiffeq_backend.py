@@ -11,7 +11,8 @@ from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.gradients import with_gradient
 from node_robustness.config.config import Compute
-from node_robustness.config.models import FIXED, TORCHDIFFEQ_ONLY, Solver
+from node_robustness.config.models import TORCHDIFFEQ_ONLY, Solver
+from node_robustness.config.values import FIXED
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import evaluate
 from node_robustness.models.memory import images_at_a_time

@@ -18,6 +18,7 @@ from pydantic import (
 from node_robustness.code.model_file import ModelFile, find
 from node_robustness.config.values import (
     CHECKPOINT,
+    FIXED,
     FUNCTION,
     MODULE,
     WEIGHTS,
@@ -35,9 +36,6 @@ from node_robustness.config.values import (
 from node_robustness.errors import UserError
 from node_robustness.shapes import networks
 from node_robustness.shapes.networks import MAX_GROUPS, groups
-
-FIXED = ("euler", "midpoint", "rk4", "heun2", "heun3", "explicit_adams", "implicit_adams")
-"""Methods that take equal steps."""
 
 TORCHDIFFEQ_ONLY = ("dopri8", "heun2", "heun3", "explicit_adams", "implicit_adams")
 """Methods that the batched backend lacks."""

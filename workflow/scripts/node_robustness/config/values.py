@@ -35,6 +35,9 @@ PATTERNS = {
     FUNCTION: "the name of a function or class",
 }
 
+FIXED = ("euler", "midpoint", "rk4", "heun2", "heun3", "explicit_adams", "implicit_adams")
+"""Methods of torchdiffeq that take equal steps."""
+
 # They become file names, two of them in one with more around it, of which 255 bytes are the limit.
 Name = Annotated[str, Field(pattern=NAME, max_length=100)]
 Mirror = Annotated[str, Field(pattern=MIRROR)]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from node_robustness.config.models import FIXED
+from node_robustness.config.values import FIXED
 from node_robustness.errors import UserError
 from node_robustness.models.own.interception import Call, intercepting
 from node_robustness.models.own.modules import isolated, one_line
