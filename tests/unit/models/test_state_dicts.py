@@ -18,7 +18,7 @@ from node_robustness.config import loading
 from node_robustness.errors import UserError
 from node_robustness.grid import sources
 from node_robustness.models.classifier import Classifier, Spec
-from node_robustness.models.state_dicts import import_weights
+from node_robustness.models.state_dicts import fill_own, import_weights
 
 COPY = "copy it again from where it comes from"
 SAVE = "save its state dict alone: torch.save({'model': model.state_dict()}, file)"
@@ -319,3 +319,16 @@ def test_files_are_looked_for_before_the_run(tmp_path, monkeypatch):
     with pytest.raises(UserError) as raised:
         sources.check_checkpoints(loading.load(raw))
     assert str(raised.value) == f"{found.format('oon-1.pth is a folder', tmp_path)}model"
+
+
+@pytest.mark.parametrize("saved", ["{}", "module.{}", "net.{}", "module.net.{}"])
+def test_a_module_that_wraps_the_saved_net_gets_its_weights(saved, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+    state = net.state_dict()
+    torch.save({saved.format(name): value for name, value in state.items()}, tmp_path / "a.pth")
+    wrapper = nn.ModuleDict({"net": nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))})
+    wrapper["net"].append(nn.Linear(2, 2))
+    fill_own(wrapper, tmp_path / "a.pth", None)
+    for name, value in wrapper.state_dict().items():
+        assert torch.equal(value, state[name.removeprefix("net.")])

@@ -69,7 +69,7 @@ def import_weights(
 def fill_own(module: nn.Module, path: Path, key: str | None) -> None:
     """Load a checkpoint of another program into a user's own module.
 
-    Prefixes of names, such as `module.`, are removed as far as the module's names need it.
+    Prefixes of names, such as `module.`, are removed or added as far as the module's names need it.
 
     Args:
         module: the user's.
@@ -105,10 +105,15 @@ def _at(contents: Any, key: str, path: Path) -> Mapping[Any, Tensor]:
 
 
 def _as_expected(names: list[str], expected: Set[str]) -> list[str]:
-    """Names without what wrappers of a network put before them."""
+    """Names without what wrappers of the saved network put before them, with what the module's do.
+
+    A module that normalises its images before it calls the network that was saved is a wrapper.
+    """
     versions = [names, [name.replace("_orig_mod.", "") for name in names]]
     while all("." in name for name in versions[-1]) and _firsts(versions[-1]) == 1:
         versions.append([name.partition(".")[2] for name in versions[-1]])
+    wrappers = sorted({name.partition(".")[0] for name in expected if "." in name})
+    versions += [[f"{first}.{n}" for n in names] for names in [*versions] for first in wrappers]
     return max(versions, key=lambda version: len({*version} & {*expected}))
 
 
