@@ -18,9 +18,10 @@ ifneq ($(TORCH),$(MADE_WITH))
 REPLACE := --force-reinstall
 endif
 
-.PHONY: help demo plan slurm test test-kernels test-rounding test-slow test-slurm check format docs site lock clean
+.PHONY: help demo audit plan slurm test test-kernels test-rounding test-slow test-slurm check format docs site lock clean
 help:
 	@echo "make demo    create the environment, run the default experiment, print where the report is"
+	@echo "make audit   audit a model of your own: MODEL=models/net.py WEIGHTS=net.pth DATASET=mnist (docs/own-models.md)"
 	@echo "make plan    print what would run, and why; ARGS='--configfile ...': arguments of snakemake"
 	@echo "make slurm   add to the environment what a SLURM cluster needs (profiles/README.md)"
 	@echo "make test    create the environment with the test tools, run the tests; ARGS=tests/unit: some of them"
@@ -61,6 +62,13 @@ $(VENV)/slurm: $(VENV)/run requirements/slurm.txt
 demo: $(VENV)/run
 	@$(BIN)/snakemake --cores $(CORES)
 	@$(BIN)/python -c 'from pathlib import Path; print("Done. Open the report:", Path("results/digits/report.html").absolute().as_uri())'
+
+# The variables that tools/audit_model.py takes. In some environments NAME is the machine's.
+AUDITED = MODEL DATASET WEIGHTS BUILD ARGUMENTS WEIGHTS_KEY OUTPUT SOLVE MIRROR NORM EPSILONS TOLERANCES \
+  ATTACKS IMAGES CORES PLAN YES ARGS $(if $(filter command,$(origin NAME)),NAME)
+quoted = '$(subst ','\'',$(1))'
+audit: $(VENV)/run
+	@PYTHONPATH=workflow/scripts $(BIN)/python tools/audit_model.py $(foreach name,$(AUDITED),$(if $($(name)),$(call quoted,$(name)=$($(name)))))
 
 plan: $(VENV)/run
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m node_robustness.scheduling.plan $(ARGS)

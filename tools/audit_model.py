@@ -1,0 +1,273 @@
+"""Audit one model of the user's own: `make audit MODEL=models/their_net.py` (docs/own-models.md).
+
+    PYTHONPATH=workflow/scripts python tools/audit_model.py MODEL=models/net.py DATASET=mnist [...]
+
+It looks at the model in a process of its own, writes a configuration, says what the run will cost,
+runs it, and says where the report is.
+"""
+
+import csv
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from snakemake.utils import available_cpu_count
+
+import own_configuration
+import run_costs
+from node_robustness.config.config import Config
+from node_robustness.errors import UserError
+from node_robustness.numbers import label
+from node_robustness.words import duration
+from own_configuration import Found, Request
+from own_inspection import Timing, inspect, timed
+
+ROOT = Path(__file__).resolve().parents[1]
+_KEYS = ("WEIGHTS", "BUILD", "ARGUMENTS", "WEIGHTS_KEY", "OUTPUT", "SOLVE")
+_VARIABLES = (
+    *("MODEL", "DATASET", *_KEYS, "NAME", "MIRROR", "NORM", "EPSILONS", "TOLERANCES", "ATTACKS"),
+    *("IMAGES", "CORES", "PLAN", "YES", "ARGS"),
+)
+_FAILURE = ("config: ", "error: ")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Audit a model as `KEY=value` arguments say; return the exit status."""
+    try:
+        return _audit(_options(sys.argv[1:] if arguments is None else arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Interrupted: the same command continues.", file=sys.stderr)
+    return 1
+
+
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """The variables by name, those with defaults included."""
+    options = {"CORES": "all", "ATTACKS": "standard", "IMAGES": "100", "NORM": "linf"}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name not in _VARIABLES:
+            raise UserError(f"{argument}: not known; write {', '.join(_VARIABLES)}=...")
+        options[name] = value
+    for name in ("MODEL", "DATASET"):
+        if not options.get(name):
+            raise UserError(
+                f"{name} is missing: make audit MODEL=models/net.py DATASET=mnist, and WEIGHTS=... "
+                "if there are any (docs/own-models.md)"
+            )
+    if not options["IMAGES"].isdecimal() or int(options["IMAGES"]) == 0:
+        raise UserError(f"IMAGES={options['IMAGES']}: write a whole number of test images")
+    if options["CORES"] != "all" and not options["CORES"].isdecimal():
+        raise UserError(f"CORES={options['CORES']}: write a number, or all")
+    return options
+
+
+def _request(options: Mapping[str, str]) -> Request:
+    keys: dict[str, Any] = {}
+    for name in _KEYS:
+        text = options.get(name, "")
+        if text:
+            keys[name.lower()] = text if name in ("WEIGHTS", "BUILD") else _yaml(name, text)
+    return Request(
+        module=options["MODEL"],
+        dataset=options["DATASET"],
+        keys=keys,
+        name=options.get("NAME", ""),
+        mirror=options.get("MIRROR", ""),
+        norm=options["NORM"],
+        epsilons=_words(options.get("EPSILONS", "")),
+        tolerances=_words(options.get("TOLERANCES", "")),
+        attacks=_words(options["ATTACKS"]),
+        images=int(options["IMAGES"]),
+    )
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _yaml(name: str, text: str) -> Any:
+    """The value of a key: a number, a text, or for `arguments` a map, with or without braces."""
+    mapped = name == "ARGUMENTS" and not text.lstrip().startswith("{")
+    try:
+        return yaml.safe_load(f"{{{text}}}" if mapped else text)
+    except yaml.YAMLError:
+        raise UserError(f"{name}={text}: is not YAML: write 'width: 32, depth: 2'") from None
+
+
+def _audit(options: Mapping[str, str]) -> int:
+    request = _request(options)
+    path, cores = request.path, options["CORES"]
+    kept = _kept(request)
+    if kept is None:
+        _write(path, own_configuration.text(request, Found()))
+    print(f"{request.module} is code and runs with your rights.", flush=True)
+    config, seconds = _measured(request, kept)
+    print(_cost(config, request.called, seconds, _cores(cores)), flush=True)
+    if options.get("PLAN"):
+        print("Nothing was run: the same command without PLAN runs it.")
+        return 0
+    if not (options.get("YES") or _agreed()):
+        print(f"Not run. Edit {path}, and give the same command again.")
+        return 0
+    command = _snakemake(path, cores, shlex.split(options.get("ARGS", "")))
+    return _result(request.called, subprocess.run(command).returncode)
+
+
+def _measured(request: Request, kept: str | None) -> tuple[Config, Timing]:
+    """Look at the model, write the configuration, and time the steps of its run.
+
+    Args:
+        request: what was asked for.
+        kept: the configuration, if the user has edited it.
+    """
+    name, path = request.called, request.path
+    config = _checked(path)
+    data = Path(f"results/{name}/{config.experiments[name].datasets[0]}/data.h5")
+    _snakemake_quietly(path, str(data))
+    # The user's code runs in another process, which it may end.
+    with (
+        TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, get_context("spawn")) as process,
+    ):
+        model = Path(folder)
+        try:
+            seen = process.submit(inspect, config, name, data, model).result()
+            print("\n".join(seen.lines), flush=True)
+            if kept is None:
+                _write(path, own_configuration.text(request, seen.found))
+                config = _checked(path)
+            print(_written(path, kept), flush=True)
+            steps = run_costs.steps(config, name)
+            return config, process.submit(timed, config, model, data, steps).result()
+        except BrokenProcessPool:
+            raise UserError(f"{request.module} ended the process that looked at it") from None
+
+
+def _kept(request: Request) -> str | None:
+    """The configuration of an earlier command that the user has edited; None otherwise."""
+    path, results = request.path, Path("results") / request.called
+    if not path.exists():
+        if results.exists():
+            raise UserError(f"{results} is there, of another configuration: choose another NAME")
+        return None
+    model = _checked(path).models.get(request.called)
+    module = getattr(model, "module", None)
+    if module != request.module:
+        raise UserError(f"{path} is of {module}: choose another NAME, or delete it")
+    written = path.read_text(encoding="utf-8")
+    if not own_configuration.is_edited(written):
+        return None
+    for key, value in request.keys.items():
+        if getattr(model, key) != value:
+            raise UserError(
+                f"{path} was edited, and its {key} is {getattr(model, key)!r} and not {value!r}: "
+                "change it there, or delete the file to have it written again"
+            )
+    return written
+
+
+def _checked(path: Path) -> Config:
+    try:
+        return own_configuration.checked(path.read_text(encoding="utf-8"))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _written(path: Path, kept: str | None) -> str:
+    if kept is None:
+        return f"Configuration: {path}. It is yours to edit; it is not part of the repository."
+    return f"Configuration: {path}, which you edited: it is used as it is, whatever else is given."
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _snakemake(path: Path, cores: str, arguments: Sequence[str]) -> list[str]:
+    here = [] if Path.cwd() == ROOT else ["--snakefile", str(ROOT / "Snakefile")]
+    return [
+        *(sys.executable, "-m", "snakemake", *arguments, "--cores", cores, *here),
+        *("--configfile", str(path)),
+    ]
+
+
+def _snakemake_quietly(path: Path, target: str) -> None:
+    """Make a file, and say nothing unless it fails."""
+    command = _snakemake(path, "1", [target])
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if run.returncode:
+        lines = [line for line in run.stdout.splitlines() if line.startswith(_FAILURE)]
+        raise UserError("\n".join(dict.fromkeys(lines)).removeprefix("error: ") or run.stdout)
+
+
+def _cores(given: str) -> int:
+    return int(given) if given.isdecimal() else available_cpu_count()
+
+
+def _cost(config: Config, name: str, timing: Timing, cores: int) -> str:
+    """What the run will cost, in a few lines."""
+    found, least = (
+        run_costs.costs(config, name, timing.seconds, soon=soon) for soon in (False, True)
+    )
+    lines = [f"A gradient of an image takes, on {timing.device}:"]
+    for (tolerance, kind), seconds in timing.seconds.items():
+        if kind == "direct":
+            at = (
+                "with its own settings" if tolerance is None else f"at tolerance {label(tolerance)}"
+            )
+            lines.append(f"  {1000 * seconds:.3g} ms {at}")
+    counted = ", ".join(f"{count} {rule}" for rule, count in found.jobs.items())
+    lines.append(f"The run has {found.jobs.total()} jobs ({counted}).")
+    soon, late = duration(least.wall(cores)), duration(found.wall(cores))
+    time = f"{soon} if attacks break every image soon, {late} if they break none"
+    lines.append(
+        f"On {cores} {'core' if cores == 1 else 'cores'} it takes about (h:mm:ss) "
+        f"{late if soon == late else time}, and {found.bytes / 1e6:.0f} MB."
+    )
+    return "\n".join(lines)
+
+
+def _agreed() -> bool:
+    """Ask whether to run; without a terminal nobody is there to ask."""
+    if not sys.stdin.isatty():
+        return True
+    return input("Run it? [Y/n] ").strip().lower() in ("", "y", "yes")
+
+
+def _result(name: str, status: int) -> int:
+    """Say what came out, and where it is."""
+    report = Path(f"results/{name}/report.html")
+    if status:
+        print("Not complete: the reasons are above. The same command continues.", file=sys.stderr)
+        return status
+    print(_verdicts(Path(f"results/{name}/tables/verdicts.csv")))
+    print("Done. Open the report:", report.absolute().as_uri())
+    return 0
+
+
+def _verdicts(table: Path) -> str:
+    """The verdicts, one line each: robust accuracy under the three protocols, and what it means."""
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["tolerance  epsilon   P      C      R    verdict"]
+    for row in rows:
+        shares = [row[key] for key in ("paper", "corrected", "strongest")]
+        shown = [f"{100 * float(share):4.0f} %" if share else "     –" for share in shares]
+        setting = f"{row['tolerance'] or 'own':>9}  {row['epsilon']:>7}"
+        lines.append(f"{setting}  {' '.join(shown)}  {row['verdict']}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
