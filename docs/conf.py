@@ -37,6 +37,7 @@ CONTENTS = """
 docs/workflow
 docs/environments
 config/README
+docs/own-models
 profiles/README
 docs/reruns
 docs/results/mnist
