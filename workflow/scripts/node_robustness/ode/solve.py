@@ -484,11 +484,12 @@ class _Integration:
         """Attempt one step for each sample; also returns the slopes at its stages."""
         dtype, device = active.state[0].dtype, active.state[0].device
         time, step = active.time.to(dtype), active.step.to(dtype)
-        just_before_end = torch.nextafter(end.to(dtype), end.to(dtype) - 1)
+        last = end.to(dtype)
+        if self.tableau.error:
+            # As in torchdiffeq: a jump of the dynamics at the end belongs to the next step.
+            last = torch.nextafter(last, last - 1)
         products = self.rows.times(self.direction * step)
-        at = [
-            just_before_end if alpha == 1.0 else time + alpha * step for alpha in self.tableau.alpha
-        ]
+        at = [last if alpha == 1.0 else time + alpha * step for alpha in self.tableau.alpha]
         # One transfer, before the first stage.
         numbers = torch.cat([products, torch.stack([time, *at])]).to(device, non_blocking=True)
         weights = self.rows.split(numbers[: len(products)])
