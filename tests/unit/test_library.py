@@ -58,6 +58,18 @@ def test_results_do_not_depend_on_the_batch_or_on_arrays(table):
     pd.testing.assert_frame_equal(same, table)
 
 
+def test_what_is_drawn_depends_on_the_numbers_of_the_images(tmp_path):
+    def noise(**changes):
+        attacks = {"noise": {"method": "noise", "draws": 1}}
+        small_audit(folder=tmp_path, attacks=attacks, epsilons=[0.01], **changes)
+        (path,) = tmp_path.rglob("attack.h5")
+        return read_adversarials(path).images
+
+    first = noise()
+    assert np.array_equal(noise(index=range(8)), first)
+    assert not np.array_equal(noise(index=range(1, 9)), first)
+
+
 def test_files_are_kept_as_a_run_has_them(tmp_path):
     small_audit(folder=tmp_path, name="OON", seed=3)
     found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.h5")}

@@ -4,10 +4,11 @@ The functions are those that the scripts of the workflow call, and so are the nu
 """
 
 import time
+import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +39,15 @@ from node_robustness.jobs import devices
 from node_robustness.models.classifier import Classifier, backward_solves, frozen
 from node_robustness.models.evaluation import evaluate, write_clean
 from node_robustness.models.memory import images_at_a_time
-from node_robustness.models.network import Network
+from node_robustness.models.own.checks import (
+    FEW,
+    IMAGES,
+    Expected,
+    ModelCheck,
+    check_model,
+    refuse,
+)
+from node_robustness.models.own.network import OwnNetwork
 from node_robustness.perturbations.sizes import broken_within
 from node_robustness.verdict.experiment import of_experiment
 
@@ -54,6 +63,7 @@ EPSILONS = {"linf": {1: 0.1, 3: 8 / 255}, "l2": {1: 1.0, 3: 0.5}}
 attacked."""
 
 Array = Tensor | NDArray[Any]
+AnyNetwork = Classifier | OwnNetwork
 
 
 def audit(
@@ -67,48 +77,65 @@ def audit(
     epsilons: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
     attacks: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = "standard",
     seed: int = 0,
+    index: Sequence[int] | None = None,
     batch_size: int | None = None,
+    output: int | str = 0,
+    solve: int | str | None = None,
     folder: Path | str | None = None,
     progress: bool = True,
 ) -> pd.DataFrame:
     """Audit a model: evaluate it, attack it, check gradients and attacks, and give verdicts.
 
+    First the model is checked for what would make the results mean nothing
+    (`models.own.checks`). Findings that are not fatal become warnings; all outcomes are in
+    ``attrs["checks"]`` of the table.
+
     Args:
-        model: Images [n, C, H, W] in [0, 1] to logits [n, K], on any device.
+        model: Images [n, C, H, W] in [0, 1] to logits [n, K], on any device. Calls of torchdiffeq
+            in it are solved with separate steps for each image (docs/own-models.md).
         images: Float [n, C, H, W] in [0, 1].
         labels: Their classes, integers [n].
         name: Of the model, in tables and files.
-        tolerances: Tolerances of the solver to measure; by default the model's own and `LARGER`
-            multiples of it. A model without adaptive steps has none.
+        tolerances: Tolerances of the solver to measure in addition to what the model's code says;
+            by default `LARGER` multiples of that. A model without adaptive steps has none.
         norms: Norms of the attacks: ``linf``, ``l2``, ``l2_rms``.
         epsilons: Largest perturbations, one list or one for each norm; by default `EPSILONS`.
         attacks: Names of presets or attacks (docs/attacks.md), or the settings of attacks by name,
             with the keys that a configuration has.
-        seed: Fixes what attacks draw at random.
+        seed: Fixes what attacks draw at random, together with `index`.
+        index: Numbers of the images, such as their rows in a test set; 0 to n - 1 if None.
         batch_size: Images at a time; as many as the memory allows if None. It changes no result.
+        output: Which element is the logits, if the model returns several.
+        solve: Of which solve gradients and steps are audited, by the name of its module or by its
+            number in a pass, if there are several; the first if None.
         folder: Where the files of the audit are kept, as a run of the workflow has them; by default
             they are deleted.
         progress: Whether to show a progress bar.
 
     Returns:
-        The table of verdicts (docs/verdict.md): one row for every tolerance, norm and epsilon.
+        The table of verdicts (docs/verdict.md): one row for every tolerance, norm and epsilon. The
+        tolerance of the model's own settings is NaN.
 
     Raises:
-        UserError: An argument is wrong; the message is one line.
+        UserError: An argument is wrong, or a check of the model is fatal; the message is one line.
     """
     images, labels = _checked(images, labels)
-    if not isinstance(model, Network):
-        raise UserError("audit: model must be a Network")
-    network = model
-    images, labels = images.to(network.device), labels.to(network.device)
-    config = _configuration(network, images, name, tolerances, norms, epsilons, attacks, seed)
     with ExitStack() as stack:
+        stack.enter_context(frozen(model))
+        stack.enter_context(backward_solves())
+        network = _network(model, images, output, solve)
+        images, labels = images.to(network.device), labels.to(network.device)
+        tolerances = _tolerances(network, tolerances)
+        config = _configuration(network, images, name, tolerances, norms, epsilons, attacks, seed)
+        checks = [] if isinstance(network, Classifier) else _checks(network, images, labels)
+        for check in checks:
+            if not check.passed:
+                warnings.warn(f"{check.name}: {check.sentence}", stacklevel=2)
         if folder is None:
             folder = stack.enter_context(TemporaryDirectory())
-        stack.enter_context(frozen(network))
-        stack.enter_context(backward_solves())
-        run = _Run(network, images, labels, config, Path(folder), batch_size)
-        jobs = [*run.jobs()]
+        rows = np.arange(len(images)) if index is None else np.array(index, np.int64)
+        run = _Run(network, images, labels, rows, config, Path(folder), batch_size)
+        jobs = [*run.jobs({None, *tolerances})]
         bar = tqdm(total=len(images) * len(jobs), unit="image", disable=not progress)
         stack.enter_context(bar)
         for number, job in enumerate(jobs, start=1):
@@ -116,7 +143,9 @@ def audit(
             # An audit measures fewer images than there may be.
             bar.update(number * len(images) - bar.n)
         paper = config.experiments[EXPERIMENT].papers_attack
-        return of_experiment(run.files, paper, {})["verdicts"]
+        table = of_experiment(run.files, paper, {})["verdicts"]
+    table.attrs["checks"] = [asdict(check) for check in checks]
+    return table
 
 
 def _checked(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
@@ -143,15 +172,43 @@ def _checked(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
     return x.float(), y.long()
 
 
+def _network(
+    model: nn.Module, images: Tensor, output: int | str, solve: int | str | None
+) -> AnyNetwork:
+    if isinstance(model, Classifier | OwnNetwork):
+        return model
+    device = next((p.device for p in model.parameters()), images.device)
+    return OwnNetwork.of(model, images[:FEW].to(device), output=output, solve=solve)
+
+
+def _checks(network: OwnNetwork, images: Tensor, labels: Tensor) -> list[ModelCheck]:
+    """The outcomes of the checks of the model.
+
+    Raises:
+        UserError: one of them is fatal.
+    """
+    found, some = network.spec.found, images[:IMAGES]
+    if int(labels.max()) >= found.classes:
+        raise UserError(
+            f"audit: labels go up to {int(labels.max())}, and the model gives {found.classes} "
+            "logits"
+        )
+    std, mean = torch.std_mean(some, (0, 2, 3))
+    expected = Expected(found.classes, mean.tolist(), std.tolist(), found.ode)
+    checks = [*check_model(network, some, labels[:IMAGES], expected)]
+    refuse(checks, "audit")
+    return checks
+
+
 def _kind(values: Tensor) -> str:
     return f"{str(values.dtype).removeprefix('torch.')} {list(values.shape)}"
 
 
 def _configuration(
-    network: Network,
+    network: AnyNetwork,
     images: Tensor,
     name: str,
-    tolerances: Sequence[float] | None,
+    tolerances: Sequence[float],
     norms: Sequence[str],
     epsilons: Sequence[float] | Mapping[str, Sequence[float]] | None,
     attacks: str | Sequence[str] | Mapping[str, Mapping[str, Any]],
@@ -162,22 +219,15 @@ def _configuration(
     Raises:
         UserError: an argument is wrong.
     """
-    own = _own_tolerance(network)
-    if own is None and tolerances is not None:
-        raise UserError(
-            "audit: tolerances: the model takes no adaptive steps, so that it has no tolerance: "
-            "leave tolerances out"
-        )
     defined = attacks if isinstance(attacks, Mapping) else {}
-    if tolerances is None:
-        tolerances = [1.0] if own is None else [own, *(factor * own for factor in LARGER)]
     settings = {
         "experiments": {
             EXPERIMENT: {
                 "datasets": [DATASET],
                 "models": [name],
                 "seeds": [seed],
-                "tolerances": [*tolerances],
+                # It may not be empty; a tolerance that nobody asked for is left out later.
+                "tolerances": [*tolerances] or [1.0],
                 "attacks": [attacks] if isinstance(attacks, str) else [*attacks],
                 "norms": [*norms],
                 "epsilons": _epsilons(norms, images.shape[1], epsilons),
@@ -214,18 +264,33 @@ def _epsilons(
     return {norm: [epsilon] for norm, epsilon in known.items() if epsilon is not None}
 
 
-def _own_tolerance(network: Network) -> float | None:
-    """The tolerance that a model has by itself; None without adaptive steps."""
-    solver = network.solver
-    if solver is None or solver.steps is not None:
-        return None
-    assert isinstance(solver.tolerance, float)
-    return solver.tolerance
+def _tolerances(network: AnyNetwork, given: Sequence[float] | None) -> list[float]:
+    """The tolerances to measure; an own model has the author's settings in addition.
+
+    Raises:
+        UserError: there are none, or none can be measured.
+    """
+    solver, built_in = network.solver, isinstance(network, Classifier)
+    fixed = solver is None or solver.steps is not None
+    if fixed if isinstance(network, Classifier) else network.spec.found.ode != "adaptive":
+        if given:
+            raise UserError(
+                "audit: tolerances: the model takes no steps that a tolerance bounds: leave "
+                "tolerances out"
+            )
+        return []
+    if given is None and solver is not None:
+        assert isinstance(solver.tolerance, float)
+        return [factor * solver.tolerance for factor in ((1.0, *LARGER) if built_in else LARGER)]
+    if built_in and not given:
+        raise UserError("audit: tolerances: is empty: list at least one")
+    return [*(given or ())]
 
 
-def _model(network: Network) -> dict[str, Any]:
-    """The model as an entry of a configuration."""
-    assert isinstance(network, Classifier)
+def _model(network: AnyNetwork) -> dict[str, Any]:
+    """The network as an entry of a configuration."""
+    if isinstance(network, OwnNetwork):
+        return {"module": f"{DATASET}.py", "ode": network.spec.found.ode}
     spec = network.spec
     solver = ("method", "tolerance", "max_steps", "steps", "backend", "batch_size")
     entry = {key: getattr(spec, key) for key in ("downsampling", "body", "filters", "blocks")}
@@ -240,26 +305,28 @@ Job = Callable[[Progress], None]
 class _Run:
     """The jobs of an audit, as the scripts of the workflow do them."""
 
-    network: Network
+    network: AnyNetwork
     images: Tensor
     labels: Tensor
+    index: NDArray[np.int64]
     config: Config
     folder: Path
     batch_size: int | None
 
     def __post_init__(self) -> None:
         self.files: defaultdict[str, list[Path]] = defaultdict(list)
-        self.index = np.arange(len(self.images))
         self.rows = self.index, self.labels.cpu().numpy()
 
-    def jobs(self) -> Iterator[Job]:
-        """All of them, in an order in which each finds the files that it needs."""
+    def jobs(self, tolerances: Container[float | None]) -> Iterator[Job]:
+        """Those at some tolerances, in an order in which each finds the files that it needs."""
         for item in solved(self.config, EXPERIMENT):
-            yield partial(self.evaluate, item)
+            if item.tolerance in tolerances:
+                yield partial(self.evaluate, item)
         for item in audited(self.config, EXPERIMENT):
-            yield partial(self.audit, item)
-        every = (before for cell in cells(self.config, EXPERIMENT) for before in self.up_to(cell))
-        for cell in dict.fromkeys(every):
+            if item.tolerance in tolerances:
+                yield partial(self.audit, item)
+        chosen = (c for c in cells(self.config, EXPERIMENT) if c.tolerance in tolerances)
+        for cell in dict.fromkeys(before for last in chosen for before in self.up_to(last)):
             yield partial(self.attack, cell)
 
     def up_to(self, cell: Cell) -> Iterator[Cell]:
@@ -337,6 +404,7 @@ class _Run:
             self.images,
             self.labels,
             make(settings, cell.norm, cell.epsilon),
+            index=self.index.tolist(),
             seed=cell.seed,
             skip=skip,
             batch_size=self.at_a_time(attacked),
