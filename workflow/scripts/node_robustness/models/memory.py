@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from node_robustness.config.config import Compute
 from node_robustness.models.classifier import frozen
-from node_robustness.models.ode_body import ODEBody
+from node_robustness.models.network import Network
 
 PROBES = 4
 """Number of images on which the memory of an image is measured."""
@@ -82,8 +82,8 @@ def bytes_per_image(model: nn.Module, images: Tensor) -> int:
 def _one_equation(model: nn.Module) -> int | None:
     """How many images a model solves as one equation; None if it solves each separately."""
     for module in model.modules():
-        if isinstance(module, ODEBody) and module.settings.backend == "torchdiffeq":
-            return module.settings.batch_size
+        if isinstance(module, Network) and module.solver is not None:
+            return module.solver.batch_size if module.solver.backend == "torchdiffeq" else None
     return None
 
 

@@ -40,6 +40,7 @@ from node_robustness.errors import UserError
 from node_robustness.files.atomic import SOFTWARE, atomic_path
 from node_robustness.models.network import Network
 from node_robustness.models.ode_body import FAILURES
+from node_robustness.models.own.network import OwnNetwork
 from node_robustness.numbers import label
 from node_robustness.ode.solve import Status
 from node_robustness.training.augmentation import augment
@@ -59,6 +60,13 @@ _REMEDIES = {
     Status.UNDERFLOW: "raise solver.tolerance of the model",
     # The dynamics are bounded; only the division by the tolerance is not finite.
     Status.NONFINITE: "raise solver.tolerance of the model",
+}
+
+_LARGER = "raise the tolerances in the model's file"
+_REMEDIES_OF_OWN = {
+    Status.MAX_STEPS: f"raise max_steps of the model, or {_LARGER}",
+    Status.UNDERFLOW: _LARGER,
+    Status.NONFINITE: _LARGER,
 }
 
 # In a log file each redraw of the progress bar is a line.
@@ -333,15 +341,16 @@ def _diverged(error: Exception) -> bool:
 
 def _gave_up(model: nn.Module, error: Exception) -> tuple[str, list[str]] | None:
     """How an adaptive solver failed, and the remedies; None if it did not fail."""
-    ode = model.ode if isinstance(model, Network) else None
-    if ode is None or ode.settings.steps is not None:
+    if not isinstance(model, Network) or model.solver is None or not model.adaptive:
         return None
-    solver = ode.settings
+    solver, remedies = model.solver, _REMEDIES
+    if isinstance(model, OwnNetwork):
+        remedies = _REMEDIES_OF_OWN
     if isinstance(error, AssertionError):
         failed = {status: "the batch" for words, status in FAILURES.items() if words in str(error)}
-    elif isinstance(error, FloatingPointError) and ode.status is not None:
-        images = Counter(ode.status.tolist())
-        failed = {s: f"{images[s]} of {images.total()} images" for s in _REMEDIES if images[s]}
+    elif isinstance(error, FloatingPointError) and model.status is not None:
+        images = Counter(model.status.tolist())
+        failed = {s: f"{images[s]} of {images.total()} images" for s in remedies if images[s]}
     else:
         failed = {}
     if not failed:
@@ -351,7 +360,7 @@ def _gave_up(model: nn.Module, error: Exception) -> tuple[str, list[str]] | None
         f", because the solver ({solver.method}, tolerance {solver.tolerance:g}, max_steps "
         f"{solver.max_steps}) failed for {counted}"
     )
-    return cause, [*dict.fromkeys(_REMEDIES[status] for status in failed)]
+    return cause, [*dict.fromkeys(remedies[status] for status in failed)]
 
 
 def _as_trained(model: nn.Module, settings: Training) -> nn.Module:

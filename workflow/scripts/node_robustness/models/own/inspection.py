@@ -1,6 +1,5 @@
 """What a user's module does, found by running it on real images."""
 
-from copy import deepcopy
 from inspect import currentframe
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from node_robustness.config.values import FIXED
 from node_robustness.errors import UserError
 from node_robustness.models.own.interception import Call, intercepting
-from node_robustness.models.own.modules import isolated, one_line
+from node_robustness.models.own.modules import copied, isolated, one_line
 from node_robustness.models.own.passes import (
     BatchedPass,
     ReachingPass,
@@ -21,6 +20,7 @@ from node_robustness.models.own.passes import (
 from node_robustness.models.own.problems import Layout, grid, method_of, obstacle
 from node_robustness.models.own.spec import Inspection, OwnSolve
 from node_robustness.ode.rows import Choice, Way, choose, parts_of
+from node_robustness.ode.side_effects import modules_of
 from node_robustness.ode.small_batches import filled_up
 
 IMAGES = 8
@@ -123,6 +123,7 @@ class _Inspector:
         found["solves"] = tuple(map(_described, seen.calls, seen.names, choices))
         number = self._number(seen.names)
         reason = reason or self._differs([choice.way for choice in choices])
+        found["trained_jointly"] = reason or _joint(seen.calls)
         if reason is not None:
             return Inspection(
                 **found, one_by_one=reason, not_followed="no image has steps that can be followed"
@@ -157,7 +158,7 @@ class _Inspector:
             return [Choice(Way.ONE_BY_ONE, float("nan"), "")] * len(seen.calls), reason
         choices = [_choice(call, end) for call, end in zip(seen.calls, seen.ends, strict=True)]
         slow = [choice.reason for choice in choices if choice.way is Way.ONE_BY_ONE]
-        return choices, slow[0] if slow else None
+        return choices, f"of its dynamics: {slow[0]}" if slow else None
 
     def _changes_with_images(self, seen: "_Observed") -> str | None:
         """Whether other images have other solves, or other times."""
@@ -175,7 +176,7 @@ class _Inspector:
 
     def _differs(self, ways: list[Way]) -> str | None:
         """Why the batched solver does not give what torchdiffeq gives image by image."""
-        if Way.ONE_BY_ONE in ways:
+        if Way.ONE_BY_ONE in ways or self._is_random():
             return None
         handler = BatchedPass(ways, self.max_steps, {})
         try:
@@ -198,6 +199,14 @@ class _Inspector:
             f"separate steps for each image give other logits or evaluations than torchdiffeq for "
             f"{len(self.images) - same} of {len(self.images)} images"
         )
+
+    def _is_random(self) -> bool:
+        """Whether a second pass gives other logits; then nothing can be compared."""
+        passes = []
+        for _ in range(2):
+            with intercepting(TorchdiffeqPass({}, self.max_steps)):
+                passes.append(logits_of(self.module(self.images), self.output))
+        return not _equal(passes[0], passes[1], _CLOSE)
 
     def _cannot_follow(self, number: int, ways: list[Way]) -> str:
         """Why a solve cannot be the body; empty if it can."""
@@ -224,7 +233,7 @@ class _Inspector:
 
     def _runs_in_double(self) -> bool:
         try:
-            result = deepcopy(self.module).double()(self.images[:2].double())
+            result = copied(self.module).double()(self.images[:2].double())
             return logits_of(result, self.output).dtype == torch.float64
         except Exception:
             return False
@@ -268,6 +277,17 @@ def _choice(call: Call, end: Any) -> Choice:
             states[0] if isinstance(initial, Tensor) else states,
             times,
         )
+
+
+def _joint(calls: list[Call]) -> str | None:
+    """Why gradients for parameters need a batch as one equation."""
+    if any(call.arguments["t"].requires_grad for call in calls):
+        return "the times of a solve are learned"
+    for call in calls:
+        for module in modules_of(call.arguments["func"]):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                return "the dynamics normalise batches"
+    return None
 
 
 def _described(call: Call, name: str, choice: Choice) -> OwnSolve:

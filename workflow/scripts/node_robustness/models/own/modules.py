@@ -11,7 +11,8 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,8 @@ from torch import nn
 
 from node_robustness.code.model_file import find
 from node_robustness.errors import UserError
+
+_PREFIX = "own_model_"
 
 
 def build_module(
@@ -40,9 +43,9 @@ def build_module(
         UserError: the file cannot be imported, or what it builds is no module.
     """
     file = find(module)
-    with isolated(file.path, file.root):
+    with isolated(file.path, file.root, named=file.package is not None):
         with one_line(f"{module}: cannot be imported", file.path):
-            code = _import(module, file.path)
+            code = _by_path(file.path) if file.package is None else importlib.import_module(module)
         function = getattr(code, build, None)
         if not callable(function):
             raise UserError(f"{module}: has no function or class {build}: correct `build`")
@@ -55,14 +58,12 @@ def build_module(
             f"{module}: {build} returns an object of type {type(built).__name__}: it must return a "
             "torch.nn.Module"
         )
-    return built
+    return built.cpu()
 
 
-def _import(module: str, path: Path) -> ModuleType:
-    """Import a file under a name that no other file has, or a module by its dotted name."""
-    if not module.endswith(".py"):
-        return importlib.import_module(module)
-    name = f"own_model_{sha256(str(path).encode()).hexdigest()[:12]}"
+def _by_path(path: Path) -> ModuleType:
+    """Import a file under a name that no other file has."""
+    name = f"{_PREFIX}{sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -70,6 +71,24 @@ def _import(module: str, path: Path) -> ModuleType:
     sys.modules[name] = code  # where dataclasses and pickle look for it
     spec.loader.exec_module(code)
     return code
+
+
+def copied(module: nn.Module, *, shared: bool = False) -> nn.Module:
+    """A copy of a module, in which results that it keeps as attributes have no graph.
+
+    Args:
+        module: a user's.
+        shared: whether parameters and buffers are those of the module.
+    """
+    kept: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for part in module.modules()
+        for value in vars(part).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
+    if shared:
+        kept |= {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return deepcopy(module, kept)
 
 
 @contextmanager
@@ -109,7 +128,9 @@ def _line(error: Exception, file: Path | None) -> str:
 
 
 @contextmanager
-def isolated(file: Path | None = None, root: Path | None = None) -> Iterator[None]:
+def isolated(
+    file: Path | None = None, root: Path | None = None, *, named: bool = False
+) -> Iterator[None]:
     """Undo in the end what code in the block did to the process.
 
     Random states, defaults of PyTorch, the command line, the working directory, the environment,
@@ -117,46 +138,51 @@ def isolated(file: Path | None = None, root: Path | None = None) -> Iterator[Non
 
     Args:
         file: in the block it is the only word of the command line.
-        root: in the block, modules are first looked for in this folder; those that were found
-            there are forgotten in the end, so that another model may have modules of these names.
+        root: in the block, modules are first looked for in this folder.
+        named: whether modules in it keep their names in the end. Else they are forgotten, so that
+            another model may have modules of these names.
     """
     before = [(put, get()) for get, put in _STATE]
-    hidden = _hide(root)
-    known = set(sys.modules)
     if file is not None:
         sys.argv[:] = [str(file)]
     if root is not None:
         sys.path.insert(0, str(root))
     try:
-        yield
+        with nullcontext() if root is None or named else _separate(root):
+            yield
     finally:
         for put, value in before:
             put(value)
-        if root is not None:
-            for name in set(sys.modules) - known:
-                if _lies_in(sys.modules[name], root) and not name.startswith("own_model_"):
-                    del sys.modules[name]
+
+
+@contextmanager
+def _separate(root: Path) -> Iterator[None]:
+    """Keep the modules of a folder apart from others of the same names."""
+    local = {path.stem for path in root.iterdir() if path.suffix == ".py" or path.is_dir()}
+    local -= sys.stdlib_module_names
+    hidden = {
+        name: sys.modules.pop(name)
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in local and _is_loose(module) and not _lies_in(module, root)
+    }
+    known = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - known:
+            if _lies_in(sys.modules[name], root) and not name.startswith(_PREFIX):
+                del sys.modules[name]
         sys.modules.update(hidden)
 
 
-def _hide(root: Path | None) -> dict[str, ModuleType]:
-    """Take out modules of other folders that have the name of a module in this one."""
-    if root is None:
-        return {}
-    local = {path.stem for path in root.iterdir() if path.suffix == ".py" or path.is_dir()}
-    local -= sys.stdlib_module_names
-    names = [name for name in sys.modules if name.partition(".")[0] in local]
-    hidden = {}
-    for name in names:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and "site-packages" not in file and not _lies_in(sys.modules[name], root):
-            hidden[name] = sys.modules.pop(name)
-    return hidden
+def _is_loose(module: ModuleType) -> bool:
+    """Whether a module comes from a file that is not installed."""
+    file = getattr(module, "__file__", None)
+    return file is not None and "site-packages" not in file
 
 
 def _lies_in(module: ModuleType, root: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    return file is not None and "site-packages" not in file and Path(file).is_relative_to(root)
+    return _is_loose(module) and Path(str(module.__file__)).is_relative_to(root)
 
 
 def _put_list(values: Any) -> Callable[[list[Any]], None]:

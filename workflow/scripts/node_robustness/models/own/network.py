@@ -1,7 +1,7 @@
 """A user's own module as a network."""
 
 from collections.abc import Callable
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import fields
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from node_robustness.models.network import Network
 from node_robustness.models.ode_body import SolverSettings
 from node_robustness.models.own.inspection import inspect_module, logits_of
 from node_robustness.models.own.interception import intercepting
+from node_robustness.models.own.modules import copied
 from node_robustness.models.own.passes import (
     BatchedPass,
     ReachingPass,
@@ -92,7 +93,7 @@ class OwnNetwork(Network):
         view._changes = {**self._changes, **changes}
         view._nfe = view._status = view._nfe_by_solve = None
         if self.spec.found.setter and "tolerance" in changes:
-            view._modules = {**self._modules, "module": _twin(self.module)}
+            view._modules = {**self._modules, "module": copied(self.module, shared=True)}
         return view
 
     def forward(self, images: Tensor) -> Tensor:
@@ -102,7 +103,7 @@ class OwnNetwork(Network):
             return self._by_setter(images)
         if not found.solves:
             return self._plain(images)
-        if found.one_by_one is not None or self._changes.get("backend") == "torchdiffeq":
+        if self._solved_by_torchdiffeq:
             return self._by_torchdiffeq(images)
         handler = BatchedPass(*self._rest(), self.training)
         with intercepting(handler):
@@ -111,6 +112,17 @@ class OwnNetwork(Network):
         self._nfe = self._nfe_by_solve.sum(1, dtype=torch.int32)
         self._status = _first_failure(torch.stack(handler.status, dim=1))[: len(images)]
         return logits[: len(images)]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = type(self)(copied(self.module), self.spec).train(self.training)
+        other._changes = self._changes
+        return other
+
+    @property
+    def _solved_by_torchdiffeq(self) -> bool:
+        found = self.spec.found
+        alone = found.trained_jointly if self.training else found.one_by_one
+        return alone is not None or self._changes.get("backend") == "torchdiffeq"
 
     def embed(self, images: Tensor) -> Tensor:
         """The state at the start of the solve that is followed, [n, C, H', W']."""
@@ -126,7 +138,7 @@ class OwnNetwork(Network):
         rows = filled_up(h)
         handler = ResumingPass(self.spec.found.followed, rows, *self._rest())
         with intercepting(handler):
-            return self._logits(self.module(self._blank(rows)))[: len(h)]
+            return self._logits(self.module(self._blank(len(rows), rows)))[: len(h)]
 
     def features(self, h: Tensor) -> Tensor:
         """The means of the channels, [n, C]."""
@@ -138,7 +150,8 @@ class OwnNetwork(Network):
         if self.spec.found.followed is None or self._changes.get("backend") == "torchdiffeq":
             return None
         with torch.no_grad():
-            return self._reach(self._blank(torch.zeros(1, device=self.device)))[0]
+            like = next(self.module.parameters(), torch.zeros(0))
+            return self._reach(self._blank(1, like))[0]
 
     @property
     def nfe(self) -> Tensor | None:
@@ -195,9 +208,9 @@ class OwnNetwork(Network):
         # In training copies of an image would count in the statistics of a batch.
         return images if self.training else filled_up(images)
 
-    def _blank(self, like: Tensor) -> Tensor:
+    def _blank(self, rows: int, like: Tensor) -> Tensor:
         found = self.spec.found
-        return like.new_zeros(len(like), found.channels, found.height, found.width)
+        return like.new_zeros(rows, found.channels, found.height, found.width)
 
     def _reach(self, images: Tensor) -> tuple[OwnBody, Tensor]:
         assert self.spec.found.followed is not None
@@ -244,7 +257,7 @@ class OwnNetwork(Network):
         """Logits by torchdiffeq itself, of one image at a time, or of some as one equation."""
         joint = self._changes.get("backend") == "torchdiffeq"
         together = self._changes.get("batch_size") if joint else 1
-        if joint and self.training:
+        if self.training:
             together = None
         tolerance = self._changes.get("tolerance")
         if isinstance(tolerance, Tensor):
@@ -296,9 +309,3 @@ def _scattered(parts: list[tuple[Tensor, Tensor]], count: int) -> Tensor:
     for index, part in parts:
         values[index] = part
     return values
-
-
-def _twin(module: nn.Module) -> nn.Module:
-    """A copy of a module that shares its parameters and buffers."""
-    shared = [*module.parameters(), *module.buffers()]
-    return deepcopy(module, {id(tensor): tensor for tensor in shared})

@@ -67,6 +67,8 @@ class Inspection:
             one batch in which each has its own steps.
         followed: which solve is the body; None if there is none.
         not_followed: why there is no body, although there is a solve.
+        trained_jointly: why a batch is one equation in training; None if each image has its own
+            steps there, too.
         double: whether the network runs in double precision.
         setter: whether the module sets its own tolerance, by `set_tolerance`.
     """
@@ -79,6 +81,7 @@ class Inspection:
     one_by_one: str | None = None
     followed: int | None = None
     not_followed: str | None = None
+    trained_jointly: str | None = None
     double: bool = True
     setter: bool = False
 
@@ -101,9 +104,11 @@ class Inspection:
         elif not self.solves:
             said.append("It has a solver that is not torchdiffeq, so that its steps are not known.")
         elif self.one_by_one is not None:
-            said.append(f"torchdiffeq solves image by image, because {self.one_by_one}.")
+            said.append(
+                f"torchdiffeq solves image by image, because {self.one_by_one.rstrip('.')}."
+            )
         if self.not_followed is not None:
-            said.append(f"Its solve is not followed, because {self.not_followed}.")
+            said.append(f"Its solve is not followed, because {self.not_followed.rstrip('.')}.")
         if self.ode == "fixed":
             said.append("It takes fixed steps, on which a tolerance has no effect.")
         if not self.double:
