@@ -302,7 +302,7 @@ def _described(call: Call, name: str, choice: Choice) -> OwnSolve:
         start=float(t[0]),
         end=float(t[-1]),
         outputs=len(t),
-        steps=len(grid(call)) - 1 if method in FIXED else None,
+        steps=len(grid(call, t)) - 1 if method in FIXED else None,
         shape=layout.shapes or layout.shape,
         way=choice.way,
         error=choice.error,

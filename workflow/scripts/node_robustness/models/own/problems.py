@@ -1,8 +1,9 @@
 """Initial value problems of a user's code, solved with separate steps for each image."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
@@ -13,9 +14,12 @@ from torch import Tensor
 from node_robustness.models.ode_body import ODEBody, SolverSettings
 from node_robustness.models.ode_function import RightHandSide
 from node_robustness.models.own.interception import Call
+from node_robustness.ode.adjoint import AdjointSettings, with_adjoint_gradient
 from node_robustness.ode.parts import Parts
 from node_robustness.ode.parts import norm as largest_rms
+from node_robustness.ode.products import Products, row_products
 from node_robustness.ode.rows import State, Way, parts_of, rowwise
+from node_robustness.ode.side_effects import outer_modules_of
 from node_robustness.ode.solve import Dynamics, Solution, solve, solve_parts
 from node_robustness.ode.tableaus import TABLEAUS
 
@@ -79,6 +83,14 @@ class Layout:
             return state
         return torch.cat([part.flatten(1) for part in state], dim=1)
 
+    def join_times(self, parts: Parts) -> Tensor:
+        """Parts [T, n, ...] as one tensor [T, n, ...]."""
+        return (
+            parts[0]
+            if self.shapes is None
+            else torch.cat([part.flatten(2) for part in parts], dim=2)
+        )
+
     def split(self, joined: Tensor) -> Any:
         """A tensor [..., *shape] as the state of the user's code, with the same leading sizes."""
         if self.shapes is None:
@@ -117,22 +129,29 @@ class Problem:
         layout: of the state.
         direction: 1 if the author's time increases, else -1.
         times: output times.
+        time_dtype: of the author's times.
         method: a name in `ode.tableaus.TABLEAUS`.
         rtol: the author's relative tolerance.
         atol: the author's absolute tolerance.
-        nodes: the times between which the author's method steps; None for adaptive steps.
+        grid: from output times to the times between which a method of fixed steps steps; None for
+            adaptive steps.
         way: how images at different times share an evaluation.
+        parameters: of the right-hand side, in the author's adjoint equation.
+        adjoint: the author's relative and absolute tolerance of that equation.
     """
 
     function: Callable[[Tensor, Any], Any]
     layout: Layout
     direction: int
     times: tuple[float, ...]
+    time_dtype: torch.dtype
     method: str
     rtol: float
     atol: float
-    nodes: tuple[float, ...] | None
+    grid: Callable[[Tensor], Tensor] | None
     way: Way
+    parameters: tuple[Tensor, ...]
+    adjoint: tuple[float, float]
 
     @classmethod
     def of(cls, call: Call, way: Way) -> "Problem":
@@ -140,17 +159,24 @@ class Problem:
         arguments, method = call.arguments, method_of(call)
         initial, t = arguments["y0"], call.times
         direction = _direction(t)
-        adaptive = bool(TABLEAUS[method].error)
+        rtol, atol = (_number(arguments[name]) for name in ("rtol", "atol"))
+        adjoint = (arguments.get(f"adjoint_{name}") for name in ("rtol", "atol"))
+        backward = (
+            _number(a) if a is not None else b for a, b in zip(adjoint, (rtol, atol), strict=True)
+        )
         return cls(
             function=arguments["func"],
             layout=Layout.of(initial),
             direction=direction,
             times=tuple((direction * t).tolist()),
+            time_dtype=t.dtype,
             method=method,
-            rtol=float(arguments["rtol"]),
-            atol=float(arguments["atol"]),
-            nodes=None if adaptive else grid(call),
+            rtol=rtol,
+            atol=atol,
+            grid=None if TABLEAUS[method].error else partial(grid, call),
             way=way,
+            parameters=_parameters(call),
+            adjoint=(next(backward), next(backward)),
         )
 
     @property
@@ -158,14 +184,9 @@ class Problem:
         """The larger of both tolerances: the tau of the author."""
         return max(self.rtol, self.atol)
 
-    @property
-    def ratio(self) -> tuple[float, float]:
-        """Both tolerances over the larger one."""
-        return self.rtol / self.tolerance, self.atol / self.tolerance
-
     def settings(self, max_steps: int, changes: dict[str, Any]) -> SolverSettings:
         """The author's settings with changes; a `tolerance` or `method` of None is the author's."""
-        steps = None if self.nodes is None else len(self.nodes) - 1
+        steps = None if self.grid is None else len(self.nodes(self.times)) - 1
         author = SolverSettings(self.method, self.tolerance, max_steps, steps)
         said = {
             key: value
@@ -173,6 +194,12 @@ class Problem:
             if value is not None or key not in ("tolerance", "method")
         }
         return replace(author, **said)
+
+    def nodes(self, times: Sequence[float]) -> Tensor:
+        """The times between which fixed steps go, from the first to the last of some times."""
+        assert self.grid is not None
+        t = torch.tensor(times, dtype=self.time_dtype) * self.direction
+        return self.grid(t).cpu().double() * self.direction
 
     @cached_property
     def dynamics(self) -> Callable[[Tensor, Tensor], Tensor]:
@@ -182,25 +209,72 @@ class Problem:
             return rows
         return lambda t, state: sign * layout.join(rows(sign * t, layout.split(state)))
 
+    def products(self, parameters: Sequence[Tensor]) -> Products:
+        """Vector-Jacobian products, also for these parameters, which may be frozen."""
+        products = row_products(self.of_parts, self.way, parameters)
+
+        def evaluate(t: Tensor, state: Parts, cotangents: Parts) -> tuple[Parts, Parts]:
+            frozen = [each for each in parameters if not each.requires_grad]
+            for parameter in frozen:
+                parameter.requires_grad_()
+            try:
+                return products.evaluate(t, state, cotangents)
+            finally:
+                for parameter in frozen:
+                    parameter.requires_grad_(False)
+
+        return Products(evaluate, products.sizes)
+
+    def of_parts(self, t: Tensor, parts: Parts) -> Parts:
+        """The right-hand side for a scalar time and the parts of a state."""
+        sign = self.direction
+        if self.layout.shapes is None:
+            return (sign * self.function(sign * t, parts[0]),)
+        return tuple(sign * part for part in self.function(sign * t, parts))
+
+
+def ratio(rtol: float, atol: float) -> tuple[float, float]:
+    """Both tolerances over the larger one."""
+    return rtol / max(rtol, atol), atol / max(rtol, atol)
+
 
 def _direction(t: Tensor) -> int:
     return -1 if len(t) > 1 and bool(t[0] > t[1]) else 1
 
 
-def grid(call: Call) -> tuple[float, ...]:
-    """The increasing times between which a method of fixed steps steps, as in torchdiffeq."""
-    t, direction = call.times, _direction(call.times)
+def _number(tolerance: Any) -> float:
+    return float(torch.as_tensor(tolerance, dtype=torch.float64))
+
+
+def _parameters(call: Call) -> tuple[Tensor, ...]:
+    """The parameters in the adjoint equation of a call: those named, or all of its function."""
+    named = call.arguments.get("adjoint_params")
+    if named is not None:
+        return tuple(named)
+    own = (part.parameters() for part in outer_modules_of(call.arguments["func"]))
+    return tuple({id(parameter): parameter for each in own for parameter in each}.values())
+
+
+def grid(call: Call, t: Tensor) -> Tensor:
+    """The times between which a method of fixed steps steps, as torchdiffeq computes them.
+
+    Args:
+        call: sets the steps.
+        t: output times, [T].
+    """
     options = call.arguments["options"] or {}
-    function, initial = call.arguments["func"], call.arguments["y0"]
     constructor, step = options.get("grid_constructor"), options.get("step_size")
     if constructor is not None:
-        return tuple((direction * constructor(function, initial, t)).tolist())
+        nodes: Tensor = constructor(call.arguments["func"], call.arguments["y0"], t)
+        return nodes
+    if step is None:
+        return t
+    direction = _direction(t)
     t = direction * t
-    if step is not None:
-        last, count = t[-1], int(torch.ceil((t[-1] - t[0]) / step + 1).item())
-        t = torch.arange(0, count, dtype=t.dtype, device=t.device) * step + t[0]
-        t[-1] = last
-    return tuple(t.tolist())
+    count = int(torch.ceil((t[-1] - t[0]) / step + 1).item())
+    nodes = torch.arange(0, count, dtype=t.dtype, device=t.device) * step + t[0]
+    nodes[-1] = t[-1]
+    return direction * nodes
 
 
 class OwnFunction(RightHandSide):
@@ -287,17 +361,19 @@ class OwnBody(ODEBody):
             **kept: see `ode.solve.solve`.
         """
         problem, settings = self.problem, self.settings
-        if kept.get("nodes") is None and self.as_written and problem.nodes is not None:
-            first = float(times[0]) if not isinstance(times, Tensor) else float(times[0, 0])
-            later = [node for node in problem.nodes if node > first]
-            own = torch.tensor([first, *later], dtype=torch.float64)
-            kept["nodes"] = [own] * len(initial)
+        if kept.get("nodes") is None and self._as_written:
+            first = float(times[0, 0] if isinstance(times, Tensor) else times[0])
+            nodes = problem.nodes(problem.times)
+            # The solve may begin between two of the author's nodes.
+            kept["nodes"] = [torch.cat([nodes.new_tensor([first]), nodes[nodes > first]])] * len(
+                initial
+            )
         return solve(
             problem.dynamics,
             initial,
             times,
             tolerance=settings.tolerance,
-            ratio=problem.ratio,
+            ratio=ratio(problem.rtol, problem.atol),
             norm=problem.layout.norm,
             method=settings.method,
             steps=settings.steps,
@@ -312,8 +388,54 @@ class OwnBody(ODEBody):
         Returns:
             [T, n, ...], function evaluations int32 [n], and status int64 [n].
         """
-        solution = self.solve_inner(initial, self.problem.times)
-        return solution.states, solution.nfe.int(), solution.status
+        adjoint = self.settings.gradient == "adjoint" and torch.is_grad_enabled()
+        with torch.no_grad() if adjoint else nullcontext():
+            solution = self.solve_inner(initial, self.problem.times)
+        states = self._with_adjoint(initial, solution.states) if adjoint else solution.states
+        return states, solution.nfe.int(), solution.status
+
+    def forward(self, h: Tensor) -> Tensor:
+        """See `ODEBody.forward`."""
+        states, self.nfe, self.status = self.advance(h.reshape(len(h), *self.problem.layout.shape))
+        return states[-1].reshape(h.shape)
+
+    def _with_adjoint(self, initial: Tensor, states: Tensor) -> Tensor:
+        problem, settings, layout = self.problem, self.settings, self.problem.layout
+        full = settings.adjoint_norm == "full"
+        learned = tuple(each for each in problem.parameters if each.requires_grad)
+        counted = learned or (problem.parameters if full else ())
+
+        def note(evaluations: Tensor, _status: Tensor) -> None:
+            self.nfe_backward = evaluations
+
+        tolerance = settings.adjoint_tolerance
+        if tolerance is None:
+            tolerance = settings.tolerance * (max(problem.adjoint) / problem.tolerance)
+        found = with_adjoint_gradient(
+            parts_of(layout.split(initial)),
+            parts_of(layout.split(states)),
+            problem.times,
+            problem.products(counted),
+            AdjointSettings(
+                tolerance=tolerance,
+                method=settings.method,
+                steps=settings.steps,
+                max_steps=settings.max_steps,
+                parameters_in_norm=full,
+                ratio=ratio(*problem.adjoint),
+                nodes=self._nodes_between if self._as_written else None,
+            ),
+            note,
+            learned,
+        )
+        return layout.join_times(found)
+
+    @property
+    def _as_written(self) -> bool:
+        return self.as_written and self.problem.grid is not None
+
+    def _nodes_between(self, first: float, last: float) -> Tensor:
+        return self.problem.nodes((first, last))
 
     def of_samples(self, chosen: Tensor) -> "OwnBody":
         """The body of the images in `chosen`, bool [n]."""
@@ -336,7 +458,7 @@ class OwnBody(ODEBody):
             initial,
             moments,
             tolerance=self.settings.tolerance,
-            ratio=self.problem.ratio,
+            ratio=ratio(self.problem.rtol, self.problem.atol),
             method=self.settings.method,
             steps=self.settings.steps,
             max_steps=self.settings.max_steps,
