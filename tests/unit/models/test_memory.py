@@ -39,6 +39,16 @@ def test_the_need_of_a_simple_model_is_a_few_images(images):
     assert 3 * one <= need <= 7 * one  # the image, its square, and their gradients
 
 
+def test_logits_may_not_depend_on_the_images(images):
+    """As those of a user's network, by the adjoint."""
+
+    class Constant(torch.nn.Linear):
+        def forward(self, x):
+            return self.bias.expand(len(x), -1)
+
+    assert bytes_per_image(Constant(1, 3), images) > 0
+
+
 def test_a_job_that_measures_its_memory_does_not_import_the_compiler():
     """It takes a second of every job."""
     program = (

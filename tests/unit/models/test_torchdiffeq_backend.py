@@ -16,6 +16,7 @@ from node_robustness.config.values import FIXED
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import evaluate
 from node_robustness.models.memory import images_at_a_time
+from node_robustness.models.ode_body import with_parameters
 from node_robustness.models.predictions import NO_CLASS
 from node_robustness.ode.solve import Status
 from node_robustness.perturbations.norms import Norm
@@ -187,3 +188,13 @@ def test_the_configuration_has_every_method_of_torchdiffeq_that_has_a_gradient()
     # fixed_adams is an older name of implicit_adams; scipy_solver leaves autograd's graph.
     assert set(METHODS) == set(SOLVERS) - {"fixed_adams", "scipy_solver"}
     assert set(TORCHDIFFEQ_ONLY) < set(METHODS)
+
+
+def test_a_copy_for_the_adjoint_shares_what_has_a_graph():
+    """Dynamics may keep features of the images, which cannot be copied."""
+    function = torch.nn.Linear(2, 2).requires_grad_(False)
+    function.kept = torch.ones(2, requires_grad=True) * 2
+    copied = with_parameters(function)
+    assert copied.weight.requires_grad
+    assert not function.weight.requires_grad
+    assert copied.kept is function.kept

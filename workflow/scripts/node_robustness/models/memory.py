@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from node_robustness.config.config import Compute
 from node_robustness.models.classifier import frozen
+from node_robustness.models.differentiation import gradient
 from node_robustness.models.network import Network
 
 PROBES = 4
@@ -74,7 +75,7 @@ def bytes_per_image(model: nn.Module, images: Tensor) -> int:
     """
     with frozen(model), _Meter() as meter:
         inputs = images.clone().requires_grad_()
-        torch.autograd.grad(model(inputs).sum(), inputs)
+        gradient(model(inputs), inputs)
     peak: int = meter.peak
     return -(-peak // len(images))
 

@@ -248,9 +248,12 @@ def with_parameters(function: nn.Module) -> nn.Module:
     that controls its steps.
     """
     frozen = not any(parameter.requires_grad for parameter in function.parameters())
-    if frozen and torch.is_grad_enabled():
-        return deepcopy(function).requires_grad_()
-    return function
+    if not frozen or not torch.is_grad_enabled():
+        return function
+    # What a user's function keeps of a pass may have a graph, which is not copied.
+    kept = [value for module in function.modules() for value in vars(module).values()]
+    shared = {id(value): value for value in kept if isinstance(value, Tensor) and not value.is_leaf}
+    return deepcopy(function, shared).requires_grad_()
 
 
 def solve_finite(
