@@ -236,3 +236,14 @@ def test_a_bias_that_a_normalisation_removes_does_not_prevent_vectorisation():
     calls.clear()
     products.evaluate(*arguments)
     assert len(calls) == 1
+
+
+def test_one_sample_alone_has_the_products_of_a_loop():
+    """Fewer samples than there are attempts to check the vectorised products."""
+    flow = Flow()
+    t, state, along = torch.ones(1).double(), start(1), start(1)
+    parameters = list(flow.parameters())
+    found = row_products(flow, Way.BROADCAST, parameters).evaluate(t, state, along)
+    expected = row_products(flow, Way.ONE_BY_ONE, parameters).evaluate(t, state, along)
+    for one, other in zip(found[1], expected[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)

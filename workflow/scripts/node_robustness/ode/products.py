@@ -85,7 +85,7 @@ class _Checked:
         return (self._fast if self._is_right else self._slow)(t, state, cotangents)
 
     def _agree(self, t: Tensor, state: Parts, cotangents: Parts) -> bool:
-        some = torch.arange(self._attempts, min(len(t), self._attempts + ROWS), device=t.device)
+        some = torch.arange(len(t), device=t.device)[self._attempts : self._attempts + ROWS]
         if not len(some):
             return False
         found = []
