@@ -6,6 +6,7 @@ import torch
 from node_robustness.audits.tolerance_matrix import reevaluate
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import evaluate
+from node_robustness.models.own.network import OwnNetwork
 
 pytestmark = pytest.mark.numerical
 
@@ -23,3 +24,25 @@ def test_every_column_is_an_evaluation_at_its_tolerance():
         assert torch.equal(found.logits[:, column], expected.logits)
         assert torch.equal(found.nfe[:, column], expected.nfe)
     assert (found.nfe[:, 0] > found.nfe[:, 2]).all()
+
+
+class Coarse(torch.nn.Module):
+    """A classifier with a solver of its own, whose evaluations nobody counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tau = 0.1
+
+    def set_tolerance(self, tau: float) -> None:
+        self.tau = tau
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, :4] * (1 + self.tau)
+
+
+def test_a_solver_that_does_not_count_its_evaluations():
+    x, taus = torch.rand(5, 1, 8, 8), [0.1, 10.0]
+    found = reevaluate(OwnNetwork.of(Coarse(), x), x, taus, batch_size=2)
+    assert found.nfe is None
+    for column, tau in enumerate(taus):
+        assert torch.equal(found.logits[:, column], x.flatten(1)[:, :4] * (1 + tau))

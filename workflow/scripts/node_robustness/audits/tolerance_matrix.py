@@ -29,12 +29,12 @@ class Reevaluated:
     Attributes:
         predictions: int64 [n, E]; `predictions.NO_CLASS` where the solve failed.
         logits: float32 [n, E, K].
-        nfe: function evaluations, int32 [n, E].
+        nfe: function evaluations, int32 [n, E]; None where they are not known.
     """
 
     predictions: Tensor
     logits: Tensor
-    nfe: Tensor
+    nfe: Tensor | None
 
 
 def reevaluate(
@@ -58,10 +58,11 @@ def reevaluate(
         evaluate(model.at(tolerance=tau), images, batch_size=batch_size, progress=progress)
         for tau in tolerances
     ]
+    counts = [one.nfe for one in found if one.nfe is not None]
     return Reevaluated(
         predictions=torch.stack([one.predictions for one in found], dim=1),
         logits=torch.stack([one.logits for one in found], dim=1),
-        nfe=torch.stack([one.nfe for one in found if one.nfe is not None], dim=1),
+        nfe=torch.stack(counts, dim=1) if counts else None,
     )
 
 
@@ -79,11 +80,18 @@ def write_reevaluated(
     """Write what a model says of clean and adversarial images at E tolerances."""
     with write_hdf5(path, "reevaluated", settings, seconds=seconds, device=device) as file:
         put_images(file, attacked.index, attacked.labels)
-        put(file, "success", attacked.success, units="1", description="an adversarial was found")
+        put(
+            file,
+            "success",
+            attacked.success,
+            units="1",
+            description="an adversarial example was found",
+        )
         put(file, "tolerances", np.array(tolerances), units="1", description="tau, E")
         for side, found in (("clean", clean), ("adversarial", adversarial)):
             predictions, logits = as_array(found.predictions), as_array(found.logits)
             put(file, f"{side}_predictions", predictions, units="1", description=f"{CLASS}; n E")
             put(file, f"{side}_logits", logits, units="1", description="logits, n E K")
-        nfe = "function evaluations of `adversarials`, n E"
-        put(file, "nfe", as_array(adversarial.nfe), units="1", description=nfe)
+        if adversarial.nfe is not None:
+            nfe = "function evaluations of `adversarials`, n E"
+            put(file, "nfe", as_array(adversarial.nfe), units="1", description=nfe)
