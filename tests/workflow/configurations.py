@@ -12,8 +12,9 @@ from hypothesis.strategies import SearchStrategy
 
 from harness import own_dataset
 from node_robustness.config.methods import BUILT_IN
-from node_robustness.config.models import FIXED, TORCHDIFFEQ_ONLY
+from node_robustness.config.models import TORCHDIFFEQ_ONLY
 from node_robustness.config.presets import expand
+from node_robustness.config.values import FIXED
 
 EXPERIMENT = "any"
 
@@ -35,6 +36,7 @@ _SHORT: dict[str, dict[str, int]] = {
 _ATTACKS = {name: attack | _SHORT[attack["method"]] for name, attack in BUILT_IN.items()}
 _SIDE = st.sampled_from([8, 12, 16]) | st.integers(1, 40)
 _FEW = st.integers(1, 5)
+_ANY_NET = Path(__file__).with_name("any_net.py")
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,26 @@ def _model(draw: st.DrawFn) -> dict[str, Any]:
     if model["solver"]["method"] in TORCHDIFFEQ_ONLY:
         model["training"] = {"solver": "torchdiffeq"}
     return model
+
+
+@st.composite
+def _own_model(draw: st.DrawFn) -> dict[str, Any]:
+    """A model of a user's file."""
+    build = draw(st.sampled_from(["Net", "Net", "Net", "Stepper", "plain"]))
+    model: dict[str, Any] = {"module": str(_ANY_NET), "build": build}
+    if build == "plain":
+        return model | {"ode": "none"}
+    if build == "Stepper":
+        return model
+    kinds = dict.fromkeys(["vector", "branches", "adjoint", "several"], st.booleans())
+    arguments = draw(_maybe(**kinds, solves=_FEW, end=st.sampled_from([0.5, 2.0, -1.0])))
+    if arguments.get("several"):
+        model["output"] = 1
+    if draw(st.integers(0, 3)) == 0:
+        fixed = {"method": draw(st.sampled_from(FIXED)), "options": {"step_size": 0.25}}
+        return model | {"ode": "fixed", "arguments": arguments | fixed}
+    tolerances = draw(_maybe(rtol=st.sampled_from([1e-3, 0.1]), atol=st.sampled_from([1e-4, 0.1])))
+    return model | {"arguments": arguments | tolerances}
 
 
 @st.composite
@@ -276,7 +298,8 @@ def examples(draw: st.DrawFn) -> Example:
     careful = draw(st.integers(1, 10)) < 10
     shards = draw(st.integers(0, 3)) == 0
     lengths = draw(st.sampled_from(_LENGTHS))
-    models = {name: draw(_model()) for name in draw(_exactly(lengths[0], ["RES", "MIX", "OON"]))}
+    any_model = _model() | _model() | _own_model()
+    models = {name: draw(any_model) for name in draw(_exactly(lengths[0], ["RES", "MIX", "OON"]))}
     own = {
         name: draw(_pictures())
         for name in draw(st.sampled_from([["own"]] * 8 + [[], ["own", "two"]]))

@@ -9,6 +9,7 @@ rule attack:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
         source=of_job(inputs.source_model),
         cheaper=of_job(inputs.cheaper_attacks),
     output:
@@ -41,6 +42,7 @@ rule attack_shard:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
         source=of_job(inputs.source_model),
         cheaper=of_job(inputs.cheaper_attacks),
     output:

@@ -10,6 +10,7 @@ rule audit:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
     output:
         audit=result(SOLVED, "audit.h5"),
     log:
@@ -36,6 +37,7 @@ rule reevaluate:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
         attack=ATTACK,
     output:
         reevaluated=result(CELL, "reevaluated.h5"),
@@ -65,6 +67,7 @@ rule randomise:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
     output:
         randomised=result(RANDOMISED, "randomised.h5"),
     log:
@@ -92,6 +95,7 @@ rule detect:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
     output:
         detection=result(DETECTED, "detection.h5"),
     log:
@@ -119,6 +123,7 @@ rule sweep:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
     output:
         sweep=result(SWEPT, "adjoint_sweep.h5"),
     log:
@@ -146,6 +151,7 @@ rule attack_cost:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
     output:
         cost=result(COST, "cost.h5"),
     log:

@@ -7,6 +7,7 @@ rule evaluate:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
     output:
         clean=result(SOLVED, "clean.h5"),
     log:

@@ -13,6 +13,8 @@ COLLECTED = {
     "detections": of_experiment(stages.detected, "detection.h5"),
     "sweeps": of_experiment(stages.swept, "adjoint_sweep.h5"),
     "costs": of_experiment(stages.cost_attacked, "cost.h5"),
+    "specs": of_experiment(stages.own, "model.json"),
+    "checked": of_experiment(stages.own, "checked.json"),
 }
 SHOWN = of_experiment(stages.shown, "attack.h5")
 

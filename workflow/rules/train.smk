@@ -1,5 +1,5 @@
-# Models: trained, or imported from a checkpoint.
-# Needs: data.h5. Makes: model.safetensors, model.json, history.csv.
+# Models: trained, or imported from a checkpoint; own models are checked before anything is measured.
+# Needs: data.h5. Makes: model.safetensors, model.json, history.csv, checked.json.
 
 
 rule train:
@@ -47,6 +47,8 @@ rule import_weights:
         paths.benchmark("import_weights", TRAINED)
     wildcard_constraints:
         model=one_of(name for name, m in CONFIG.models.items() if m.weights is not None),
+    # A mistake in a file is reported before others are trained.
+    priority: BEFORE_TRAINING
     params:
         code=code_of("import_weights"),
         checkpoint=of_job(params.checkpoint),
@@ -55,3 +57,32 @@ rule import_weights:
         "Importing the weights of {wildcards.model} from {input.checkpoint}"
     script:
         "../scripts/import_weights.py"
+
+
+rule check_model:
+    input:
+        data=DATA,
+        weights=WEIGHTS,
+        spec=SPEC,
+    output:
+        checked=result(TRAINED, "checked.json"),
+    log:
+        paths.log("check_model", TRAINED),
+    benchmark:
+        paths.benchmark("check_model", TRAINED)
+    wildcard_constraints:
+        model=one_of(name for name, m in CONFIG.models.items() if m.is_own),
+    priority: BEFORE_TRAINING
+    threads: CONFIG.compute.threads
+    resources:
+        gpu=GPUS,
+        mem_mb=megabytes(work.check),
+        runtime=minutes(work.check),
+    params:
+        code=code_of("check_model"),
+        coordinates=of_job(params.coordinates),
+        architecture=of_job(params.architecture),
+    message:
+        "Checking {wildcards.model} (seed {wildcards.seed}) on {wildcards.dataset}"
+    script:
+        "../scripts/check_model.py"

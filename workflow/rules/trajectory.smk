@@ -7,6 +7,7 @@ rule probe:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
     output:
         probe=result(SOLVED, "probe.h5"),
     log:
@@ -34,6 +35,7 @@ rule trajectory:
         data=DATA,
         weights=WEIGHTS,
         spec=SPEC,
+        checked=of_job(inputs.checked),
         attack=ATTACK,
         probe=of_job(inputs.probe),
     output:
