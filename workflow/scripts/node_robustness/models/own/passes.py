@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from node_robustness.errors import UserError
 from node_robustness.models.ode_body import FAILURES, uniform_grid, with_parameters
 from node_robustness.models.own.interception import Call, intercepting
-from node_robustness.models.own.problems import OwnBody, Problem, method_of
+from node_robustness.models.own.problems import OwnBody, Problem, adjoint_parameters, method_of
 from node_robustness.ode.rows import Way
 from node_robustness.ode.solve import Status
 from node_robustness.ode.tableaus import TABLEAUS
@@ -217,7 +217,7 @@ class TorchdiffeqPass:
         changed: dict[str, Any] = {"name": "odeint_adjoint"}
         function = arguments["func"]
         if not isinstance(function, nn.Module):
-            changed["adjoint_params"] = arguments.get("adjoint_params") or ()
+            changed["adjoint_params"] = adjoint_parameters(call)
         elif changes.get("adjoint_norm", "full") == "full":
             changed["func"] = with_parameters(function)
         tolerance = changes.get("adjoint_tolerance") or changes.get("tolerance")

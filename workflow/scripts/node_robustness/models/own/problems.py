@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from node_robustness.models.ode_body import ODEBody, SolverSettings
 from node_robustness.models.ode_function import RightHandSide
@@ -19,7 +19,7 @@ from node_robustness.ode.parts import Parts
 from node_robustness.ode.parts import norm as largest_rms
 from node_robustness.ode.products import Products, row_products
 from node_robustness.ode.rows import State, Way, parts_of, rowwise
-from node_robustness.ode.side_effects import outer_modules_of
+from node_robustness.ode.side_effects import parameters_of
 from node_robustness.ode.solve import Dynamics, Solution, solve, solve_parts
 from node_robustness.ode.tableaus import TABLEAUS
 
@@ -175,7 +175,7 @@ class Problem:
             atol=atol,
             grid=None if TABLEAUS[method].error else partial(grid, call),
             way=way,
-            parameters=_parameters(call),
+            parameters=adjoint_parameters(call),
             adjoint=(next(backward), next(backward)),
         )
 
@@ -246,13 +246,17 @@ def _number(tolerance: Any) -> float:
     return float(torch.as_tensor(tolerance, dtype=torch.float64))
 
 
-def _parameters(call: Call) -> tuple[Tensor, ...]:
-    """The parameters in the adjoint equation of a call: those named, or all of its function."""
-    named = call.arguments.get("adjoint_params")
+def adjoint_parameters(call: Call) -> tuple[Tensor, ...]:
+    """The parameters in the adjoint equation of a call: those named, or those of its module.
+
+    Of a function that is no module, where torchdiffeq asks for names, those that are learned.
+    """
+    function, named = call.arguments["func"], call.arguments.get("adjoint_params")
     if named is not None:
         return tuple(named)
-    own = (part.parameters() for part in outer_modules_of(call.arguments["func"]))
-    return tuple({id(parameter): parameter for each in own for parameter in each}.values())
+    if isinstance(function, nn.Module):
+        return tuple(function.parameters())
+    return tuple(parameters_of(function))
 
 
 def grid(call: Call, t: Tensor) -> Tensor:
