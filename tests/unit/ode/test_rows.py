@@ -401,13 +401,21 @@ def test_rows_that_are_numbers():
     assert choose(lambda t, y: -t * y, torch.randn(5), torch.linspace(0, 1, 5)).way == BROADCAST
 
 
-@pytest.mark.parametrize("holder", ["method", "partial", "closure", "attribute"])
+def in_a_circle(module):
+    def function(t: Tensor, x: Tensor) -> Tensor:
+        return module(t, x) if t is not None else function(t, x)
+
+    return function
+
+
+@pytest.mark.parametrize("holder", ["method", "partial", "closure", "attribute", "circle"])
 def test_modules_are_found_wherever_a_function_holds_them(holder):
     module = changed(by_number_of_calls)
 
     class Holder:
         def __init__(self) -> None:
             self.net = module
+            self.own = self.f
 
         def f(self, t: Tensor, x: Tensor) -> Tensor:
             return self.net(t, x)
@@ -417,6 +425,7 @@ def test_modules_are_found_wherever_a_function_holds_them(holder):
         "partial": partial(lambda net, t, x: net(t, x), module),
         "closure": lambda t, x: module(t, x),
         "attribute": Holder().f,
+        "circle": in_a_circle(module),
     }[holder]
     assert choose(function, *trial()).way == ONE_BY_ONE
     assert module.calls == 0

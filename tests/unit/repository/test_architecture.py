@@ -29,8 +29,9 @@ def test_the_package_has_its_rooms_and_the_modules_of_its_root():
 
 
 def test_an_init_is_a_docstring():
+    """Except that of the solver, which is a library by itself."""
     for name, tree in MODULES.items():
-        if name.endswith("/__init__.py"):
+        if name.endswith("/__init__.py") and name != "ode/__init__.py":
             (docstring,) = tree.body
             assert isinstance(docstring, ast.Expr), name
 

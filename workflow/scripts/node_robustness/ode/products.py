@@ -51,7 +51,20 @@ def products_without_parameters(function: Callable[[Tensor, Parts], Parts]) -> P
     return Products(evaluate)
 
 
-def row_products(function: Function, way: Way, parameters: Sequence[Tensor] = ()) -> Products:
+@dataclass
+class Agreement:
+    """Whether vectorised products were found to agree with a loop, as far as is known."""
+
+    found: bool = False
+    attempts: int = 3  # that are left; next to a kink products may jump
+
+
+def row_products(
+    function: Function,
+    way: Way,
+    parameters: Sequence[Tensor] = (),
+    agreement: Agreement | None = None,
+) -> Products:
     """Of a function of a scalar time and a state in parts.
 
     Products for parameters are vectorised over samples if that gives the same as a loop.
@@ -60,6 +73,7 @@ def row_products(function: Function, way: Way, parameters: Sequence[Tensor] = ()
         function: as a user writes it, but for a tuple of parts; see `ode.rows.Function`.
         way: the one that `ode.rows.choose` has found.
         parameters: those that need products.
+        agreement: what earlier products of the same function have found; None for nothing.
     """
     loop = _loop(function, tuple(parameters))
     sizes = tuple(parameter.numel() for parameter in parameters)
@@ -68,24 +82,29 @@ def row_products(function: Function, way: Way, parameters: Sequence[Tensor] = ()
     if not parameters:
         return products_without_parameters(rowwise(function, way))
     vectorised = _vectorised(function, parameters)
-    return Products(_Checked(function, vectorised, loop) if vectorised else loop, sizes)
+    if vectorised is None:
+        return Products(loop, sizes)
+    return Products(_Checked(function, vectorised, loop, agreement or Agreement()), sizes)
 
 
 class _Checked:
     """A fast evaluation that is used once it has given the same as a slow one."""
 
-    def __init__(self, function: Function, fast: Evaluation, slow: Evaluation) -> None:
+    def __init__(
+        self, function: Function, fast: Evaluation, slow: Evaluation, agreement: Agreement
+    ) -> None:
         self._function, self._fast, self._slow = function, fast, slow
-        self._attempts, self._is_right = 3, False  # next to a kink products may jump
+        self._agreement = agreement
 
     def __call__(self, t: Tensor, state: Parts, cotangents: Parts) -> tuple[Parts, Parts]:
-        while not self._is_right and self._attempts:
-            self._attempts -= 1
-            self._is_right = self._agree(t, state, cotangents)
-        return (self._fast if self._is_right else self._slow)(t, state, cotangents)
+        while not self._agreement.found and self._agreement.attempts:
+            self._agreement.attempts -= 1
+            self._agreement.found = self._agree(t, state, cotangents)
+        return (self._fast if self._agreement.found else self._slow)(t, state, cotangents)
 
     def _agree(self, t: Tensor, state: Parts, cotangents: Parts) -> bool:
-        some = torch.arange(len(t), device=t.device)[self._attempts : self._attempts + ROWS]
+        first = self._agreement.attempts
+        some = torch.arange(len(t), device=t.device)[first : first + ROWS]
         if not len(some):
             return False
         found = []

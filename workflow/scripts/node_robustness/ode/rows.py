@@ -156,8 +156,8 @@ def choose(function: Function, states: State, times: Tensor) -> Choice:
     """
     if len(times) < 2 or len(times.unique()) < len(times):
         raise ValueError(f"states must be two or more, at different times, not {times.tolist()}")
-    comparison = _Comparison(function, states, times)
-    with undone(function):
+    with undone(function), torch.inference_mode(False):
+        comparison = _Comparison(function, states, times)
         try:
             reads, unfit = comparison.reads()
         except Exception as error:  # whatever a user's function raises
@@ -190,8 +190,9 @@ class _Comparison:
     def __init__(self, function: Function, states: State, times: Tensor) -> None:
         self._function = function
         self._single = isinstance(states, Tensor)
-        self._parts = tuple(part.detach() for part in parts_of(states))
-        self._times = times.detach()
+        # Copies, as tensors of inference mode take no part in products.
+        self._parts = tuple(part.detach().clone() for part in parts_of(states))
+        self._times = times.detach().clone()
         self._bound = largest_rounding(self._parts[0].dtype)
 
     def reads(self) -> tuple[set[str], str]:

@@ -1,38 +1,41 @@
 """What calls of a function leave behind in its modules, and how to undo it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def outer_modules_of(value: object) -> Iterator[nn.Module]:
+def outer_modules_of(function: Callable[..., Any]) -> Iterator[nn.Module]:
     """The modules that a function calls, as far as they can be found.
 
     The function is a module, a method of one, or it holds modules: as arguments of a partial
     function, as attributes of the object whose method it is, as variables of its closure.
     """
-    if isinstance(value, nn.Module):
-        yield value
-    elif isinstance(value, partial):
-        for part in (value.func, *value.args, *value.keywords.values()):
-            yield from outer_modules_of(part)
-    elif callable(value):
-        owner = getattr(value, "__self__", None)
-        if isinstance(owner, nn.Module):
-            yield owner
-        else:
-            attributes = getattr(owner, "__dict__", {}).values()
-            yield from (part for part in attributes if isinstance(part, nn.Module))
-        for cell in getattr(value, "__closure__", None) or ():
-            try:
-                content = cell.cell_contents
-            except ValueError:  # not assigned yet
-                continue
-            yield from outer_modules_of(content)
+    waiting: list[object] = [function]
+    for value in waiting:
+        if isinstance(value, nn.Module):
+            yield value
+        elif callable(value):
+            waiting += [part for part in _held(value) if not any(part is one for one in waiting)]
+
+
+def _held(function: Any) -> Iterator[object]:
+    """What a function refers to."""
+    if isinstance(function, partial):
+        yield from (function.func, *function.args, *function.keywords.values())
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, nn.Module):
+        yield owner
+    elif not isinstance(owner, type | ModuleType):
+        yield from getattr(owner, "__dict__", {}).values()
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # not assigned yet
+            yield cell.cell_contents
 
 
 def modules_of(function: Callable[..., Any]) -> list[nn.Module]:
