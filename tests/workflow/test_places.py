@@ -292,6 +292,17 @@ class TestModule:
         run = plan(tmp_path / "run", target, config=None, snakefile=snakefile)
         assert run.jobs == {"their_fetch": 1, "their_prepare": 1, "their_import_weights": 1}
 
+    def test_the_file_of_an_own_model_is_the_users_own(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/net.py").write_text("def build(): ...")
+        (tmp_path / "run/net.bin").touch()
+        keys = {"module": "net.py", "weights": "net.bin"}
+        snakefile = self.write(tmp_path, tiny(models__OON=keys))
+        target = "theirs/results/tiny/digits/OON/seed-0/tau-none/clean.h5"
+        run = plan(tmp_path / "run", target, config=None, snakefile=snakefile)
+        rules = ("fetch", "prepare", "import_weights", "check_model", "evaluate")
+        assert run.jobs == {f"their_{rule}": 1 for rule in rules}
+
     def test_places_are_checked_before_the_run(self, tmp_path):
         snakefile = self.write(tmp_path, tiny())
         (tmp_path / "run/theirs").mkdir(parents=True)
