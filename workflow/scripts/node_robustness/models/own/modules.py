@@ -148,7 +148,7 @@ def isolated(
     if root is not None:
         sys.path.insert(0, str(root))
     try:
-        with nullcontext() if root is None or named else _separate(root):
+        with warnings.catch_warnings(), nullcontext() if root is None or named else _separate(root):
             yield
     finally:
         for put, value in before:
@@ -185,9 +185,15 @@ def _lies_in(module: ModuleType, root: Path) -> bool:
     return _is_loose(module) and Path(str(module.__file__)).is_relative_to(root)
 
 
-def _put_list(values: Any) -> Callable[[list[Any]], None]:
-    """What puts the members of a list back, into the same list."""
-    return lambda old: values.__setitem__(slice(None), old)
+def _lists() -> list[tuple[str, list[str], list[str]]]:
+    """The names in `sys` of lists that code may exchange or change, the lists, and their members."""
+    return [(name, getattr(sys, name), [*getattr(sys, name)]) for name in ("argv", "path")]
+
+
+def _put_lists(old: list[tuple[str, list[str], list[str]]]) -> None:
+    for name, values, members in old:
+        values[:] = members
+        setattr(sys, name, values)
 
 
 def _put_environment(old: dict[str, str]) -> None:
@@ -239,8 +245,6 @@ _STATE: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (Path.cwd, os.chdir),
     (lambda: dict(os.environ), _put_environment),
-    (lambda: list(sys.argv), _put_list(sys.argv)),
-    (lambda: list(sys.path), _put_list(sys.path)),
-    (lambda: list(warnings.filters), _put_list(warnings.filters)),
+    (_lists, _put_lists),
 )
 """How to read and restore each part of the process's state."""
