@@ -186,7 +186,7 @@ def _lies_in(module: ModuleType, root: Path) -> bool:
 
 
 def _lists() -> list[tuple[str, list[str], list[str]]]:
-    """The names in `sys` of lists that code may exchange or change, the lists, and their members."""
+    """Lists in `sys` that code may exchange or change: name, list, members."""
     return [(name, getattr(sys, name), [*getattr(sys, name)]) for name in ("argv", "path")]
 
 
