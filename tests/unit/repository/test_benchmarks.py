@@ -62,6 +62,22 @@ def test_the_papers_procedure_and_ours_do_the_same_work(speed, monkeypatch):
     assert row["successes_paper"] == row["successes_adjoint"] == 5
 
 
+def test_own_models_are_compared_with_built_in_ones(speed, tmp_path, monkeypatch):
+    import own_models
+
+    sys.modules.pop("own_models")
+    images = torch.rand(4, 1, 28, 28)
+    compared = own_models.contestants("MIX", images)
+    for tolerance in (1e-3, 1.0):
+        expected = compared["built_in"].at(tolerance=tolerance)(images)
+        for model in compared.values():
+            view = model.at(tolerance=tolerance)
+            torch.testing.assert_close(view(images), expected, rtol=1e-3, atol=1e-4)
+    monkeypatch.setattr(own_models, "TOLERANCES", [1.0])
+    (row,) = own_models.table("MIX", images, 1)
+    assert row["vmap_to_built_in"] == pytest.approx(row["vmap"] / row["built_in"])
+
+
 def test_its_convolutions_are_those_of_the_model(speed):
     from contestants import convolutions
 
