@@ -147,6 +147,8 @@ def _measured(request: Request, kept: str | None) -> tuple[Config, Timing]:
                 _write(path, own_configuration.text(request, seen.found))
                 config = _checked(path)
             print(_written(path, kept), flush=True)
+            if seen.fatal is not None:
+                raise UserError(f"models.{name}: {seen.fatal}")
             steps = run_costs.steps(config, name)
             return config, process.submit(timed, config, model, data, steps).result()
         except BrokenProcessPool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from node_robustness.attacks.gradients import with_gradient
 from node_robustness.config.config import Config
+from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.grid import params
 from node_robustness.jobs import devices
 from node_robustness.models import checkpoints
@@ -21,6 +22,7 @@ from node_robustness.models.classifier import frozen
 from node_robustness.models.evaluation import evaluate, measured_images
 from node_robustness.models.make import inspected, make_network
 from node_robustness.models.network import Network
+from node_robustness.models.own.checks import BATCH, IMAGES, Expected, check_model
 from node_robustness.models.own.network import OwnNetwork
 from node_robustness.models.own.spec import Inspection
 from node_robustness.models.state_dicts import import_weights
@@ -33,7 +35,8 @@ _LEVELS = (
     "Level 1: torchdiffeq is called.",
     "Level 2: the model sets its own tolerance.",
 )
-_SHOWN = 100  # images whose accuracy is shown
+_SAID = {"measurable"}  # the check of the network's limits
+_AFTER_TRAINING = {"accuracy", "image_range"}
 _FEW, _MANY = 4, 64
 _LONGEST = 3.0  # seconds that one measurement may take
 
@@ -45,10 +48,12 @@ class Seen:
     Attributes:
         found: what the configuration depends on.
         lines: all of it, in sentences.
+        fatal: why an audit would mean nothing; None if it would not.
     """
 
     found: Found
     lines: list[str]
+    fatal: str | None
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,17 @@ def inspect(config: Config, name: str, data: Path, folder: Path) -> Seen:
     checkpoints.save(network, folder / "model.safetensors", folder / "model.json")
     found = network.spec.found
     lines = [*_said(found), *network.limits]
+    _, images, labels = measured_images(data, IMAGES, torch.device("cpu"))
     if weights is not None:
-        _, images, labels = measured_images(data, _SHOWN, torch.device("cpu"))
         lines.append(_accuracy(network, images, labels))
-    return Seen(_found(found), lines)
+    with open_hdf5(data, "data") as file:
+        of_data = read_settings(file)
+    expected = Expected(found.classes, of_data["mean"], of_data["std"], found.ode)
+    wrong = [c for c in check_model(network, images, labels, expected) if not c.passed]
+    said = _SAID if weights is not None else _SAID | _AFTER_TRAINING
+    lines += [f"Warning: {c.sentence}." for c in wrong if not c.fatal and c.name not in said]
+    fatal = next((c.sentence for c in wrong if c.fatal and c.name not in said), None)
+    return Seen(_found(found), lines, fatal)
 
 
 def _found(found: Inspection) -> Found:
@@ -122,7 +134,7 @@ def _said(found: Inspection) -> list[str]:
 
 
 def _accuracy(network: Network, images: Tensor, labels: Tensor) -> str:
-    found = evaluate(network, images, batch_size=len(images))
+    found = evaluate(network, images, batch_size=BATCH)
     right = (found.predictions == labels).float().mean().item()
     line = f"Accuracy on {len(images)} test images: {percent(right)}"
     if found.nfe is not None:

@@ -98,7 +98,7 @@ def test_weights_are_looked_at_before_anything_runs(folder):
     right = audit(folder, *words, "ARGUMENTS=width: 4")
     assert right.returncode == 0, right.output
     assert re.search(
-        r"^Accuracy on 100 test images: \d+\.\d %, with \d+ to \d+ function evaluations",
+        r"^Accuracy on 256 test images: \d+\.\d %, with \d+ to \d+ function evaluations",
         right.output,
         re.MULTILINE,
     )
