@@ -400,11 +400,21 @@ class Event(Vector):
         return self.decode(states[-1])
 
 
+class Patches(Vector):
+    """Four rows of the state for each image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encode(x.flatten(1)).repeat_interleave(4, 0)
+        h = torchdiffeq.odeint(self.dynamics, h, torch.tensor(self.t), **self.settings)[-1]
+        return self.decode(h.unflatten(0, (-1, 4)).mean(1))
+
+
 ALONE = {
     "static": (Static, "does not take one row"),
     "nested": (Nested, "solve another ODE"),
     "branch": (Branch, "reads values of the state"),
     "event": (Event, "ends at an event"),
+    "patches": (Patches, "a state has 32 rows for 8 images"),
     "method": (lambda: Vector(method="dopri8"), "method dopri8"),
     "option": (lambda: Vector(options={"norm": lambda h: h.abs().max()}), "option norm"),
 }
@@ -441,6 +451,63 @@ def test_a_failed_solve_loses_that_image_alone():
         assert lost.any()
         assert not lost.all()
         torch.testing.assert_close(lost, ~torch.isfinite(logits).all(1))
+
+
+def test_a_solve_that_fails_as_the_author_wrote_it():
+    with pytest.raises(UserError, match=r"fails .*MAX_STEPS.*: raise max_steps of the model"):
+        OwnNetwork.of(Vector(t=(0.0, 20.0)), images(), max_steps=3)
+
+
+def test_a_user_s_code_does_not_stop_the_end_of_a_pass():
+    class Careful(Vector):
+        def forward(self, x):
+            try:
+                return super().forward(x)
+            except Exception:
+                return x.flatten(1)[:, :4]
+
+    network = OwnNetwork.of(Careful(), images())
+    assert network.spec.found.followed == 0
+    assert_the_body_is_followed(network)
+
+
+@pytest.mark.parametrize("gradient", ["direct", "adjoint"])
+@pytest.mark.parametrize("make", [Vector, Tuple, Blocks], ids=lambda make: make.__name__)
+def test_a_batch_in_training_has_the_gradients_of_its_images(make, gradient):
+    # Direct gradients are those of torchdiffeq only where no step size has one.
+    fixed = {"method": "rk4", "steps": 6} if gradient == "direct" else {}
+    network, x = double(OwnNetwork.of(make(), images())).train(), images().double()
+    view = network.at(gradient=gradient, **fixed)
+    torch.autograd.backward(view(x).square().sum())
+    found = [parameter.grad for parameter in network.parameters()]
+    network.zero_grad()
+    for image in x.split(1):
+        torch.autograd.backward(view.at(backend="torchdiffeq")(image).square().sum())
+    for parameter, expected in zip(network.parameters(), found, strict=True):
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-6, atol=1e-8)
+
+
+class Normalised(Vector):
+    """The dynamics normalise batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(6)
+
+    def dynamics(self, t: Tensor, h: Tensor) -> Tensor:
+        return super().dynamics(t, self.norm(h))
+
+
+@pytest.mark.parametrize("make", [Normalised, Static], ids=lambda make: make.__name__)
+def test_what_needs_a_batch_is_trained_as_one_equation(make):
+    module = make()
+    network, x = OwnNetwork.of(module, images()), images()
+    trained, as_it_is = network.train(), copy.deepcopy(module)
+    torch.testing.assert_close(trained(x), as_it_is(x))
+    assert (trained.nfe == trained.nfe[0]).all()
+    module.eval()
+    if make is Normalised:
+        assert network.eval().limits == ()
 
 
 def test_a_failed_solve_before_another():

@@ -15,6 +15,7 @@ from node_robustness.models.own.passes import (
     ReachingPass,
     ResumingPass,
     TorchdiffeqPass,
+    failure,
     reach,
 )
 from node_robustness.models.own.problems import Layout, grid, method_of, obstacle
@@ -101,8 +102,17 @@ class _Inspector:
 
     def inspect(self) -> Inspection:
         seen = _Observed(self.module, self.max_steps)
-        with one_line("the network fails on images of the dataset"), intercepting(seen):
-            logits = logits_of(self.module(self.images), self.output)
+        try:
+            with one_line("the network fails on images of the dataset"), intercepting(seen):
+                logits = logits_of(self.module(self.images), self.output)
+        except UserError as error:
+            status = failure(error)
+            if status is None:
+                raise
+            raise UserError(
+                f"a solve of the network fails with the tolerances in its file ({status.name}): "
+                "raise max_steps of the model, or these tolerances"
+            ) from None
         if len(logits) != len(self.images):
             raise UserError(
                 f"the network gives {len(logits)} rows of logits for {len(self.images)} images: "
@@ -153,12 +163,18 @@ class _Inspector:
         else:
             reason = next(filter(None, map(obstacle, seen.calls)), None)
         if reason is None:
-            reason = self._changes_with_images(seen)
+            reason = self._other_rows(seen.calls) or self._changes_with_images(seen)
         if reason is not None:
             return [Choice(Way.ONE_BY_ONE, float("nan"), "")] * len(seen.calls), reason
         choices = [_choice(call, end) for call, end in zip(seen.calls, seen.ends, strict=True)]
         slow = [choice.reason for choice in choices if choice.way is Way.ONE_BY_ONE]
         return choices, f"of its dynamics: {slow[0]}" if slow else None
+
+    def _other_rows(self, calls: list[Call]) -> str | None:
+        """Whether a state has other rows than images."""
+        sizes = (len(part) for call in calls for part in parts_of(call.arguments["y0"]))
+        other = next((size for size in sizes if size != len(self.images)), None)
+        return None if other is None else f"a state has {other} rows for {len(self.images)} images"
 
     def _changes_with_images(self, seen: "_Observed") -> str | None:
         """Whether other images have other solves, or other times."""

@@ -86,8 +86,8 @@ class BatchedPass:
         return states
 
 
-class _ReachedError(Exception):
-    """Ends a pass at a solve."""
+class _ReachedError(BaseException):
+    """Ends a pass at a solve; no `except Exception` of a user's code stops it."""
 
     def __init__(self, body: OwnBody, initial: Tensor) -> None:
         super().__init__()
@@ -266,6 +266,6 @@ class _Watched(nn.Module):
             return self.function(t, state)
 
 
-def failure(error: AssertionError) -> Status | None:
+def failure(error: Exception) -> Status | None:
     """How torchdiffeq's solve failed, if that is what the error says."""
     return next((kind for words, kind in FAILURES.items() if words in str(error)), None)
