@@ -148,6 +148,53 @@ def test_a_model_that_refuses_other_ranges():
     assert run(Then(before=refuse_others))["image_range"].passed
 
 
+class Brightness(nn.Module):
+    """Class 1 for images within [0, 1], and class 0 for all others."""
+
+    def forward(self, x):
+        outside = (x.flatten(1).amax(1) > 1.001) | (x.flatten(1).amin(1) < 0)
+        return torch.stack([outside.float(), 0.5 + 0 * x[:, 0, 0, 0]], 1)
+
+
+def test_another_range_in_which_a_model_only_guesses_better():
+    labels = (torch.arange(len(IMAGES)) % 10 > 6).long()
+    found = run(Brightness(), labels=labels, classes=2)
+    assert found["accuracy"].value == pytest.approx(0.3, abs=0.02)
+    assert found["image_range"].value == pytest.approx(0.4, abs=0.04)
+    assert found["image_range"].passed
+
+
+class DependsOnTheBatch(Then):
+    """Another NFE or other logits in a batch than alone."""
+
+    def __init__(self, nfe=0, single=0.0, double=0.0):
+        super().__init__()
+        self.changes = {torch.float32: single, torch.float64: double}
+        self.per_image, self.status, self.nfe_by_solve, self.own_tolerances = nfe, None, None, None
+
+    def forward(self, x):
+        self.nfe = torch.full((len(x),), 10 + self.per_image * len(x))
+        self.status = 0 * self.nfe
+        return self.net(x) + self.changes[x.dtype] * len(x) * torch.arange(10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({}, True),
+        ({"nfe": 1}, False),
+        ({"single": 1e-2, "double": 1e-2}, False),
+        ({"single": 1e-2}, True),  # rounding, if double precision does not show it
+    ],
+)
+def test_dependence_on_the_batch(changes, passes):
+    network = DependsOnTheBatch(**changes)
+    check = checks.batch_independent(network, IMAGES[:16])
+    assert (check.passed, check.fatal) == (passes, not passes), check
+    if not passes:
+        assert check.value == 1
+
+
 # What must.
 
 
@@ -346,6 +393,15 @@ def test_a_wrong_interception_is_found(tolerance, monkeypatch):
     assert check.fatal, check
     where = "the author's settings" if tolerance is None else "tau 0.1"
     assert where in check.sentence
+
+
+def test_an_interception_that_changes_more_than_the_solver_is_found(monkeypatch):
+    forward = OwnNetwork.forward
+    network = OwnNetwork.of(ODENet(), IMAGES[:16])
+    monkeypatch.setattr(OwnNetwork, "forward", lambda self, images: 1.01 * forward(self, images))
+    check = checks.as_torchdiffeq(network, IMAGES[:16])
+    assert check.fatal
+    assert "at the author's settings, 16 of 16" in check.sentence
 
 
 # What follows from the outcomes.
