@@ -9,9 +9,11 @@ import torchdiffeq
 from torch import nn
 
 from node_robustness.errors import UserError
+from node_robustness.models.evaluation import Evaluation
 from node_robustness.models.own import checks
 from node_robustness.models.own.checks import Expected, ModelCheck, check_model, refuse
 from node_robustness.models.own.network import OwnNetwork
+from node_robustness.ode.solve import Status
 from victims import digits, digits_data
 
 MEAN, STD = 0.3, 0.38
@@ -243,9 +245,15 @@ def test_solves_that_fail():
     network = OwnNetwork.of(trained_ode(), IMAGES[:16]).at(max_steps=1)
     expected = Expected(10, [MEAN], [STD], "adaptive")
     found = {c.name: c for c in check_model(network, IMAGES[:32], LABELS[:32], expected)}
-    assert not found["solves"].passed
-    assert "max_steps" in found["solves"].sentence
+    assert (found["solves"].fatal, found["solves"].value) == (True, 1)
+    assert "fails for 32 of 32 images (max_steps): raise `max_steps`" in found["solves"].sentence
     assert found["finite"].passed
+
+
+def test_a_few_solves_that_fail():
+    status = torch.tensor([Status.SUCCESS] * 3 + [Status.UNDERFLOW])
+    check = checks.solves(Evaluation(torch.zeros(4, 2), torch.zeros(4), status, status))
+    assert (check.passed, check.fatal, check.value) == (False, False, 0.25)
 
 
 @pytest.mark.parametrize(
