@@ -77,6 +77,11 @@ class Network(nn.Module, ABC):
         return self.solver is not None and self.solver.steps is None
 
     @property
+    def solves(self) -> int:
+        """The number of ODE solves in a forward pass."""
+        return 0 if self.ode is None else 1
+
+    @property
     def nfe_by_solve(self) -> Tensor | None:
         """`nfe` of each of several solves, int32 [n, S]; None with fewer than two."""
         return None

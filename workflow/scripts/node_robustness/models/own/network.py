@@ -173,6 +173,11 @@ class OwnNetwork(Network):
         return SolverSettings(**{"max_steps": self.spec.max_steps, **author, **self._changes})
 
     @property
+    def solves(self) -> int:
+        """See `Network.solves`."""
+        return len(self.spec.found.solves)
+
+    @property
     def adaptive(self) -> bool:
         """See `Network.adaptive`."""
         return self.spec.found.ode == "adaptive"
@@ -202,7 +207,13 @@ class OwnNetwork(Network):
     def _rest(self) -> tuple[list[Way], int, dict[str, Any]]:
         """What all passes with separate steps are given."""
         ways = [solve.way for solve in self.spec.found.solves]
-        return ways, self.spec.max_steps, self._changes
+        changes = self._changes
+        if not self.training:  # there, copies of an image fill up a batch
+            changes = {
+                key: filled_up(value) if isinstance(value, Tensor) else value
+                for key, value in changes.items()
+            }
+        return ways, self.spec.max_steps, changes
 
     def _rows(self, images: Tensor) -> Tensor:
         # In training copies of an image would count in the statistics of a batch.
