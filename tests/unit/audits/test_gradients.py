@@ -288,7 +288,8 @@ def test_a_slope_that_is_not_there():
     ("function", "reason"),
     [
         (lambda w, x: x.float() @ w.float().T, "its logits remain float32"),
-        (lambda w, x: x.float().to(w) @ w.T, "it converts images or states to single precision"),
+        (lambda w, x: x.float().to(w) @ w.T, "it computes in single precision in part"),
+        (lambda w, x: (x @ w.T).float().to(w), "it computes in single precision in part"),
         (lambda w, x: x.float() @ w.T, "RuntimeError: expected m1 and m2 to have the same dtype"),
         (lambda w, x: x @ w.T + {"a": 1}["b"], "KeyError: 'b'"),
     ],

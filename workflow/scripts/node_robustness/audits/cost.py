@@ -20,6 +20,7 @@ from node_robustness.files.records import CLASS, Array, as_array, put_images, sa
 from node_robustness.models.classifier import frozen
 from node_robustness.models.differentiation import gradient
 from node_robustness.models.network import Network
+from node_robustness.models.ode_body import solve_finite
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.ball import into_ball
 from node_robustness.perturbations.noise import random_directions
@@ -138,13 +139,22 @@ class _Solved:
 
     @classmethod
     def of(cls, model: Network, images: Tensor) -> "_Solved":
-        """Solve for images; with a gradient of the work where they require one."""
+        """Solve for images; with a gradient of the work where they require one.
+
+        Evaluations are those of all solves, work is that of the body.
+        """
         body = model.ode
         assert body is not None
         with torch.set_grad_enabled(images.requires_grad):
-            solution = body.solve(model.embed(images), (0.0, 1.0), keep_work=True)
-            predictions = classes(model.head(solution.states[-1]).detach())
-        return cls(images, solution.nfe.int(), solution.work, predictions)
+            solution = solve_finite(body, model.embed(images), (0.0, 1.0), keep_work=True)
+        if model.solves == 1:
+            with torch.no_grad():
+                logits = model.head(solution.states[-1].detach())
+            return cls(images, solution.nfe.int(), solution.work, classes(logits))
+        with torch.no_grad():
+            logits = model(images)
+        assert model.nfe is not None
+        return cls(images, model.nfe, solution.work, classes(logits))
 
     def or_costlier(self, other: "_Solved") -> "_Solved":
         """For each image the one that costs more; this one where both cost the same."""

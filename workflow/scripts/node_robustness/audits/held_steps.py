@@ -25,6 +25,11 @@ _CUTS = 5
 """How often: the two sides of a jump are 8^-5 = 3e-5 of the path apart."""
 
 
+def can_hold_steps(model: Network) -> bool:
+    """Whether a network can solve with the steps that it took for other images."""
+    return model.ode is not None and model.solves == 1
+
+
 @dataclass(frozen=True)
 class HeldSteps:
     """A network that solves its ODE with the steps that it took for n images.

@@ -13,6 +13,10 @@ Map = Callable[[Tensor], Tensor]
 """A map of states [n, C, H, W], sample by sample."""
 
 
+_SAME = 1e-3
+"""How far <w, J v> and <J^T w, v> may differ by rounding, relative to the norms they consist of."""
+
+
 @dataclass(frozen=True)
 class Linearisation:
     """A map of states, linearised at some states.
@@ -43,12 +47,20 @@ def why_not(function: nn.Module, t: Tensor, h: Tensor) -> str:
         t: times, [n].
         h: states, [n, C, H, W], n >= 1.
     """
+    state = h[:1]
+    generator = torch.Generator().manual_seed(0)
+    v, w = (torch.randn(state.shape, generator=generator).to(state) for _ in range(2))
     try:
-        linearise(function, t[:1], h[:1]).push(torch.ones_like(h[:1]))
+        near = linearise(function, t[:1], state)
+        pushed, pulled = near.push(v), near.pull(w)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         return str(error).splitlines()[0]
+    # Autograd leaves out, without a word, what is marked as differentiable once.
+    gap = ((w * pushed).sum() - (pulled * v).sum()).abs()
+    if gap > _SAME * (w.norm() * pushed.norm() + pulled.norm() * v.norm()):
+        return "a second derivative lacks a part that the first one has"
     return ""
 
 
