@@ -157,6 +157,20 @@ def test_every_adaptive_method(kind, method):
     agree(found, one_by_one(THEIRS[kind], Vectors, start(Vectors), times(0, 0.4, 1), **arguments))
 
 
+@pytest.mark.parametrize("kind", OURS)
+def test_options_of_the_step_sizes(kind):
+    options = {"first_step": 2.0, "safety": 0.7, "ifactor": 1.1, "dfactor": torch.tensor(0.5)}
+    arguments = {"rtol": 1e-6, "atol": 1e-6, "options": options}
+    t = times(0, 0.4, 2)
+    found = gradients(OURS[kind], Vectors, start(Vectors), t, **arguments)
+    agree(found, one_by_one(THEIRS[kind], Vectors, start(Vectors), t, **arguments))
+    for option in options:
+        others = {key: value for key, value in options.items() if key != option}
+        with torch.no_grad():
+            changed = odeint(Vectors(), start(Vectors), t, **arguments | {"options": others})
+        assert not torch.allclose(changed, found[0][0], rtol=1e-12, atol=1e-12)
+
+
 def squares(_func, _y, t: Tensor) -> Tensor:
     share = torch.linspace(0, 1, 6, dtype=t.dtype) ** 2
     return torch.cat([t[:1] + (t[-1] - t[0]) * share[:-1], t[-1:]])
@@ -448,13 +462,19 @@ def test_a_backward_solve_that_fails_is_an_error():
         solved[-1].sum().backward()
 
 
+class Watched(Vectors):
+    def callback_accept_step(self, t: Tensor, y: Tensor, dt: Tensor) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"event_fn": lambda t, y: y.sum()}, "event_fn is not supported"),
         ({"method": "dopri8"}, "method 'dopri8' is not supported; use one of dopri5, bosh3"),
         ({"options": {"step_t": times(0.5)}}, "option 'step_t' of dopri5 is not supported"),
-        ({"options": {"first_step": 0.1}}, "'first_step' of dopri5 is not supported; there is max"),
+        ({"func": Watched()}, "callback_accept_step of func is not supported"),
+        ({"options": {"norm": torch.norm}}, "'norm' of dopri5 is not supported; use max_num_steps"),
         ({"method": "rk4", "options": {"max_num_steps": 3}}, "'max_num_steps' of rk4 is not"),
         (
             {"method": "rk4", "options": {"step_size": 0.1, "grid_constructor": squares}},

@@ -195,8 +195,13 @@ def one_column(f, t, x):
     return f.plain(t, x)[:, :1]
 
 
-def single_row_for_all(f, t, x):
+def a_row_without_batch(f, t, x):
+    """Of the shape of one row, which torchdiffeq broadcasts to a batch of one."""
     return f.plain(t, x).mean(0)
+
+
+def columns_in_a_row(f, t, x):
+    return f.plain(t, x).flatten(1)
 
 
 def other_dtype(f, t, x):
@@ -237,7 +242,8 @@ EXPECTED = {
     features_of_a_batch: ONE_BY_ONE,
     in_place: ONE_BY_ONE,
     one_column: ONE_BY_ONE,
-    single_row_for_all: ONE_BY_ONE,
+    a_row_without_batch: VMAP,
+    columns_in_a_row: BROADCAST,
 }
 
 

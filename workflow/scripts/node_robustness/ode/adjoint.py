@@ -19,7 +19,8 @@ from torch import Tensor
 from node_robustness.ode.parts import Parts, rows
 from node_robustness.ode.parts import norm as largest_rms
 from node_robustness.ode.products import Products
-from node_robustness.ode.solve import Solution, Status, solve_parts
+from node_robustness.ode.solve import DEFAULT_SIZES, Solution, Status, solve_parts
+from node_robustness.ode.step_control import StepSizes
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class AdjointSettings:
         norm: of the parts of the state, and of those of its adjoint; to [n].
         nodes: from the first and the last time of a backward solve to the times between which all
             samples step.
+        sizes: how adaptive steps are sized.
     """
 
     tolerance: float | Tensor | None
@@ -46,6 +48,7 @@ class AdjointSettings:
     ratio: tuple[float, float] = (1.0, 1.0)
     norm: Callable[[Parts], Tensor] = largest_rms
     nodes: Callable[[float, float], Tensor] | None = None
+    sizes: StepSizes = DEFAULT_SIZES
 
 
 Note = Callable[[Tensor, Tensor], None]
@@ -184,6 +187,7 @@ class _Backward:
                 method=settings.method,
                 steps=settings.steps,
                 nodes=nodes,
+                sizes=settings.sizes,
                 max_steps=settings.max_steps,
                 coupled=2 * count,
             )

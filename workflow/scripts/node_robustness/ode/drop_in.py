@@ -22,6 +22,7 @@ from node_robustness.ode.products import Agreement, row_products
 from node_robustness.ode.rows import Function, State, Way, choose, parts_of, rowwise
 from node_robustness.ode.side_effects import modules_of, outer_modules_of
 from node_robustness.ode.solve import Status, solve_parts
+from node_robustness.ode.step_control import StepSizes
 from node_robustness.ode.tableaus import TABLEAUS
 
 
@@ -59,8 +60,9 @@ def odeint(
         rtol: relative tolerance, a number.
         atol: absolute tolerance, a number.
         method: a name in `ode.tableaus.TABLEAUS`; None for dopri5.
-        options: `max_num_steps` of an adaptive method (here on the average of the output times),
-            `step_size` or `grid_constructor` of another.
+        options: `first_step`, `safety`, `ifactor`, `dfactor` and `max_num_steps` of an adaptive
+            method (the last one here on the average of the output times), `step_size` or
+            `grid_constructor` of another.
         event_fn: not supported.
         way: how `func` is evaluated at a time for each sample; None to find out.
 
@@ -128,7 +130,7 @@ def odeint_adjoint(
     if adjoint_options is None:
         if options and adjoint_method not in (None, method):
             raise UserError(f"{name}: adjoint_method differs from method; give adjoint_options")
-        adjoint_options = options or {}
+        adjoint_options = {key: value for key, value in (options or {}).items() if key != "norm"}
     norm = adjoint_options.get("norm")
     if norm not in (None, "seminorm"):
         raise UserError(f"{name}: a norm in adjoint_options is not supported, except 'seminorm'")
@@ -148,7 +150,8 @@ def odeint_adjoint(
     return problem.returned(solved)
 
 
-_ADAPTIVE_OPTIONS = ("max_num_steps",)
+_SIZES = {"first_step": "first", "safety": "safety", "ifactor": "growth", "dfactor": "shrinkage"}
+_ADAPTIVE_OPTIONS = ("max_num_steps", *_SIZES)
 _FIXED_OPTIONS = ("step_size", "grid_constructor")
 
 
@@ -177,9 +180,9 @@ class _Solver:
         supported = _ADAPTIVE_OPTIONS if TABLEAUS[method].error else _FIXED_OPTIONS
         others = [key for key in options if key not in supported]
         if others:
-            known = " and ".join(supported)
+            known = ", ".join(supported)
             raise UserError(
-                f"{name}: option {others[0]!r} of {method} is not supported; there is {known}"
+                f"{name}: option {others[0]!r} of {method} is not supported; use {known}"
             )
         if options.keys() >= set(_FIXED_OPTIONS):
             raise UserError(f"{name}: give step_size or grid_constructor, not both")
@@ -192,6 +195,12 @@ class _Solver:
     def max_steps(self, intervals: int) -> int:
         """As torchdiffeq counts the steps from each output time to the next."""
         return int(self.options.get("max_num_steps", 2**31 - 1)) * intervals
+
+    @property
+    def sizes(self) -> StepSizes:
+        """How adaptive steps are sized."""
+        given = {_SIZES[key]: float(self.options[key]) for key in _SIZES.keys() & self.options}
+        return StepSizes(**given)
 
     def nodes(self, func: Function, y0: State, t: Tensor) -> Tensor:
         """The times between which fixed steps lie, as in torchdiffeq, float64 on the CPU."""
@@ -219,6 +228,13 @@ def _number(name: str, key: str, value: float | Tensor) -> float:
         raise UserError(f"{name}: {key} must be one number for all parts of the state") from None
 
 
+_CALLBACKS = [
+    f"callback_{event}{which}"
+    for event in ("step", "accept_step", "reject_step")
+    for which in ("", "_adjoint")
+]
+
+
 @dataclass(frozen=True)
 class _Problem:
     """An initial value problem of a batch."""
@@ -233,6 +249,11 @@ class _Problem:
     def of(
         cls, name: str, func: Function, y0: State, t: Tensor, event_fn: object, way: Way | None
     ) -> "_Problem":
+        callback = next((each for each in _CALLBACKS if hasattr(func, each)), None)
+        if callback is not None:
+            raise UserError(
+                f"{name}: {callback} of func is not supported; use torchdiffeq's {name}"
+            )
         if event_fn is not None:
             raise UserError(f"{name}: event_fn is not supported; use torchdiffeq's {name}")
         if not isinstance(t, Tensor) or t.ndim != 1 or not len(t) or not t.is_floating_point():
@@ -277,6 +298,7 @@ class _Problem:
             ratio=(solver.rtol, solver.atol),
             method=solver.method,
             nodes=nodes,
+            sizes=solver.sizes,
             max_steps=solver.max_steps(len(self.t) - 1),
         )
         if solver.adaptive:
@@ -304,6 +326,7 @@ class _Problem:
             parameters_in_norm=in_norm,
             ratio=(solver.rtol, solver.atol),
             nodes=None if solver.adaptive else nodes,
+            sizes=solver.sizes,
         )
         agreement = _known(self.func, self.y0).agreement
         products = row_products(self.of_parts, self.way, parameters, agreement)

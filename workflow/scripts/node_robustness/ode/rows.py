@@ -83,12 +83,18 @@ _OfParts = Callable[[Tensor, Parts], Parts]
 
 
 def derivative_like(derivative: Sequence[Tensor], parts: Parts) -> Parts:
-    """The derivative in the dtype of its state, to which torchdiffeq converts it, too."""
-    found = [tuple(part.shape) for part in derivative]
-    expected = [tuple(part.shape) for part in parts]
-    if found != expected:
+    """The derivative in the dtype and the shape of its state, as torchdiffeq takes it, too.
+
+    Raises:
+        ValueError: it has another number of parts or elements.
+    """
+    if [part.numel() for part in derivative] != [part.numel() for part in parts]:
+        found, expected = ([tuple(part.shape) for part in each] for each in (derivative, parts))
         raise ValueError(f"a derivative of shape {found} for a state of shape {expected}")
-    return tuple(value.to(part.dtype) for value, part in zip(derivative, parts, strict=True))
+    return tuple(
+        value.to(part.dtype).reshape(part.shape)
+        for value, part in zip(derivative, parts, strict=True)
+    )
 
 
 def _broadcast(function: _OfParts, t: Tensor, parts: Parts) -> Parts:

@@ -73,7 +73,8 @@ def undone(function: Callable[..., Any]) -> Iterator[None]:
         )
         for module in modules_of(function)
     ]
-    with torch.random.fork_rng():
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
         try:
             yield
         finally:

@@ -27,11 +27,14 @@ from torch.utils.checkpoint import checkpoint as recompute_in_backward
 from node_robustness.ode.dense_output import linear, quartic
 from node_robustness.ode.parts import Parts, choose, combine, rows
 from node_robustness.ode.parts import norm as parts_norm
-from node_robustness.ode.step_control import Adaptive, Given, StepAttempt, StepControl
+from node_robustness.ode.step_control import Adaptive, Given, StepAttempt, StepControl, StepSizes
 from node_robustness.ode.tableaus import TABLEAUS, Tableau
 
 Dynamics = Callable[[Tensor, Parts], Parts]
 """The right-hand side: times [n] and the coupled parts of the state to the derivatives of all."""
+
+
+DEFAULT_SIZES = StepSizes()
 
 
 class Status(IntEnum):
@@ -91,6 +94,7 @@ def solve(
     method: str = "dopri5",
     steps: int | None = None,
     nodes: Sequence[Tensor] | None = None,
+    sizes: StepSizes = DEFAULT_SIZES,
     max_steps: int = 1000,
     keep_nodes: bool = False,
     keep_node_states: bool = False,
@@ -119,6 +123,7 @@ def solve(
             for adaptive steps, which need a method with an error estimate.
         nodes: step between these times instead, one tensor for each sample, from `times[0]` to the
             last output time or beyond. With the `nodes` of a solution, its steps are repeated.
+        sizes: how adaptive steps are sized.
         max_steps: attempted steps after which a sample ends with `Status.MAX_STEPS`; no effect if
             `steps` or `nodes` is given.
         keep_nodes: whether to record the accepted nodes.
@@ -144,6 +149,7 @@ def solve(
         method=method,
         steps=steps,
         nodes=nodes,
+        sizes=sizes,
         max_steps=max_steps,
         keep_nodes=keep_nodes,
         keep_node_states=keep_node_states,
@@ -163,6 +169,7 @@ def solve_parts(
     method: str = "dopri5",
     steps: int | None = None,
     nodes: Sequence[Tensor] | None = None,
+    sizes: StepSizes = DEFAULT_SIZES,
     max_steps: int = 1000,
     keep_nodes: bool = False,
     keep_node_states: bool = False,
@@ -185,6 +192,7 @@ def solve_parts(
         method: see `solve`.
         steps: see `solve`.
         nodes: see `solve`.
+        sizes: see `solve`.
         max_steps: see `solve`.
         keep_nodes: see `solve`.
         keep_node_states: see `solve`; for the first part.
@@ -204,7 +212,7 @@ def solve_parts(
         dynamics=dynamics,
         direction=direction,
         tableau=_tableau(method),
-        control=given or _adaptive(method, tolerance, ratio, norm, len(initial[0])),
+        control=given or _adaptive(method, tolerance, ratio, norm, sizes, len(initial[0])),
         max_steps=max_steps if given is None else given.nodes.shape[1],
         grid=grid,
         coupled=len(initial) if coupled is None else coupled,
@@ -287,6 +295,7 @@ def _adaptive(
     tolerance: float | Tensor | None,
     ratio: tuple[float, float],
     norm: Callable[[Sequence[Tensor]], Tensor],
+    sizes: StepSizes,
     samples: int,
 ) -> Adaptive:
     if not _tableau(method).error:
@@ -298,14 +307,14 @@ def _adaptive(
     if not isinstance(tolerance, Tensor):
         if not tolerance > 0:
             raise ValueError(f"tolerance must be greater than 0, not {tolerance}")
-        return Adaptive(_tableau(method).order, tolerance, ratio, norm)
+        return Adaptive(_tableau(method).order, tolerance, ratio, norm, sizes)
     if tolerance.shape != (samples,):
         raise ValueError(
             f"tolerance must be one number or {samples}, not of shape {tuple(tolerance.shape)}"
         )
     if not bool((tolerance > 0).all()):
         raise ValueError(f"tolerance must be greater than 0, not {tolerance.min().item()}")
-    return Adaptive(_tableau(method).order, tolerance.cpu().double(), ratio, norm)
+    return Adaptive(_tableau(method).order, tolerance.cpu().double(), ratio, norm, sizes)
 
 
 @dataclass

@@ -12,7 +12,22 @@ from torch import Tensor
 
 from node_robustness.ode.parts import Parts, combine, norm, spread
 
-_SAFETY, _LARGEST_GROWTH, _LARGEST_SHRINKAGE = 0.9, 10.0, 0.2
+
+@dataclass(frozen=True)
+class StepSizes:
+    """How adaptive steps are sized; the defaults are torchdiffeq's, in brackets their names there.
+
+    Attributes:
+        first: size of the first step (first_step); None to estimate it.
+        safety: the next step over the one that would just be accepted (safety).
+        growth: the largest factor from one step to the next (ifactor).
+        shrinkage: the smallest one (dfactor).
+    """
+
+    first: float | None = None
+    safety: float = 0.9
+    growth: float = 10.0
+    shrinkage: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -97,20 +112,27 @@ class Adaptive:
         tolerance: tau: one number, or one for each sample, float64 [N] on the CPU.
         ratio: the relative and the absolute tolerance, each over tau.
         norm: of parts [m, ...], [m].
-        evaluations: see `StepControl.evaluations`.
+        sizes: of the steps.
     """
 
     order: int
     tolerance: float | Tensor
     ratio: tuple[float, float] = (1.0, 1.0)
     norm: Callable[[Sequence[Tensor]], Tensor] = norm
-    evaluations: int = 1
+    sizes: StepSizes = StepSizes()
+
+    @property
+    def evaluations(self) -> int:
+        """See `StepControl.evaluations`."""
+        return 1 if self.sizes.first is None else 0
 
     @torch.no_grad()
     def first_step(
         self, time: Tensor, state: Parts, slope: Parts, after: Callable[[Tensor], Parts]
     ) -> Tensor:
         """By Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4."""
+        if self.sizes.first is not None:
+            return torch.full_like(time, self.sizes.first)
         everyone = torch.arange(len(time))
         scale = []
         for part in state:
@@ -146,9 +168,10 @@ class Adaptive:
 
     def growth(self, ratio: Tensor) -> Tensor:
         """Towards the largest step that would be accepted, within bounds, [m]."""
-        lower = torch.where(ratio < 1, 1.0, _LARGEST_SHRINKAGE)
-        factor = torch.maximum(_SAFETY / _root(ratio, self.order), lower)
-        return torch.where(ratio == 0, _LARGEST_GROWTH, factor.clamp(max=_LARGEST_GROWTH))
+        sizes = self.sizes
+        lower = torch.where(ratio < 1, 1.0, sizes.shrinkage)
+        factor = torch.maximum(sizes.safety / _root(ratio, self.order), lower)
+        return torch.where(ratio == 0, sizes.growth, factor.clamp(max=sizes.growth))
 
     def _tolerances(
         self, samples: Tensor, like: Tensor
