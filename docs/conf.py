@@ -40,6 +40,7 @@ config/README
 docs/own-models
 profiles/README
 docs/reruns
+docs/library
 docs/results/mnist
 docs/results/digits
 ```

@@ -1,7 +1,9 @@
 """An audit without Snakemake."""
 
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +157,20 @@ def test_the_package_imports_pytorch_only_for_an_audit():
     assert node_robustness.audit is audit
     with pytest.raises(AttributeError, match="no attribute 'audits_'"):
         node_robustness.audits_  # noqa: B018
+
+
+def test_the_page_about_the_library():
+    """Its example runs, and finds what the page says."""
+    page = (SCRIPTS.parents[1] / "docs/library.md").read_text()
+    found = {}
+    with warnings.catch_warnings(action="error"):
+        for block in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S):
+            exec(block, found)
+    table = found["table"]
+    assert table.epsilon.tolist() == [0.1, 0.2] * 2
+    assert table.tolerance.isna().tolist() == [False, False, True, True]
+    assert (table.clean > 0.9).all()
+    assert all(check["passed"] for check in table.attrs["checks"])
+    names = re.findall(r"^\| `(\w+)`: ", page, re.M)
+    assert names == [check["name"] for check in table.attrs["checks"]]
+    assert (found["alone"] - found["among_others"]).abs().max() < 1e-4
