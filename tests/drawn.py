@@ -33,6 +33,7 @@ def network(outcomes, *, norm="linf", **where):
     return AttackedNetwork(
         place | {"norm": norm},
         ode,
+        ode,
         np.arange(n),
         np.zeros(n, int),
         np.ones(n, bool),

@@ -1,11 +1,13 @@
 """Tiny cell files for tests of tables, figures and report."""
 
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pandas as pd
 
 from node_robustness.figures import costs, experiment
 from node_robustness.files.hdf5 import put, write_hdf5
@@ -14,6 +16,7 @@ from node_robustness.provenance.costs import job_costs
 from node_robustness.report.html import render_report
 from node_robustness.tables.examples import example_table
 from node_robustness.tables.image_pages import Pages, image_pages
+from node_robustness.tables.networks import with_tau
 from node_robustness.verdict.experiment import of_experiment
 
 
@@ -87,13 +90,15 @@ def write_attack(
 INTERVALS = [(a / 4, b / 4) for a in range(4) for b in range(a + 1, 5)]
 
 
-def write_trajectory(folder: Path, settings: dict, success: list[bool], times=None, **changes):
+def write_trajectory(
+    folder: Path, settings: dict, success: list[bool], times=None, *, ode=False, **changes
+):
     """Paths of images, half of them with kept states: an attack grows more than noise does.
 
     Every adversarial is repaired by any interval that has all of the third quarter of t, and flips
     at 0.75; `changes` replaces arrays, `__` standing for `/` in their names.
     """
-    n, solved = len(success), settings["tolerance"] is not None
+    n, solved = len(success), settings["tolerance"] is not None or ode
     t = np.linspace(0, 1, 5) if times is None else np.array(times)
     won, each = np.array(success, bool), 1 + np.arange(n)[:, None] / max(n, 1)
     arrays: dict[str, np.ndarray] = {
@@ -223,8 +228,13 @@ def _patches_of(won: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def write_attempt(folder: Path, settings: dict, sizes, correct=None, **changes) -> Path:
-    """A cell of an attack that finds adversarial examples of these sizes (inf: none)."""
+def write_attempt(
+    folder: Path, settings: dict, sizes, correct=None, *, ode=False, **changes
+) -> Path:
+    """A cell of an attack that finds adversarial examples of these sizes (inf: none).
+
+    With `ode` the model solves an ODE, though the cell has no tolerance.
+    """
     sizes = np.asarray(sizes, float)
     correct = np.ones(len(sizes), bool) if correct is None else np.asarray(correct, bool)
     success = correct & (sizes <= settings["epsilon"])
@@ -242,7 +252,7 @@ def write_attempt(folder: Path, settings: dict, sizes, correct=None, **changes) 
         "perturbation_l2": (2 * size if settings["norm"] == "l2_rms" else size).astype(np.float32),
         "adversarials": np.zeros((len(sizes), 1, 2, 2), np.float32),
     }
-    if settings["tolerance"] is not None:
+    if settings["tolerance"] is not None or ode:
         arrays["nfe_clean"] = arrays["nfe_adversarial"] = arrays["iterations"]
     path = folder / f"attack-{name(settings)}.h5"
     return write(path, "attack", settings, arrays | changes)
@@ -267,37 +277,55 @@ SUITE = {
 
 
 def write_suite(
-    folder: Path, n: int, paper: float, strongest: float, corrected: float | None = None, **where
+    folder: Path,
+    n: int,
+    paper: float,
+    strongest: float,
+    corrected: float | None = None,
+    *,
+    ode: bool = False,
+    **where,
 ) -> list[Path]:
     """All kinds of attacks on n images, robust in these shares.
 
     The paper's attack leaves `paper`, the same steps along direct gradients `corrected` (as much if
-    None), all strong attacks `strongest`, and noise everything.
+    None), all strong attacks `strongest`, and noise everything. With `ode` the model solves an ODE,
+    though it has no tolerance.
     """
     shares = {"bim_adjoint": paper, "bim_direct": paper if corrected is None else corrected}
     shares["noise"] = 1.0
     paths = []
     for attack, settings in SUITE.items():
-        plain = where.get("tolerance", 0.1) is None
+        plain = where.get("tolerance", 0.1) is None and not ode
         if attack == "apgd_surrogate" and plain:
             continue
         own = settings | ({"gradient": "direct"} if plain and settings["gradient"] else {})
         sizes = sizes_leaving(shares.get(attack, strongest), n, where.get("epsilon", 0.1))
-        paths.append(write_attempt(folder, cell(attack, **where) | own, sizes))
+        paths.append(write_attempt(folder, cell(attack, **where) | own, sizes, ode=ode))
     return paths
 
 
-def write_evaluation(folder: Path, n: int, wrong: int = 0, **where) -> Path:
-    """The clean.h5 of n images, the last ones of which are misclassified."""
+def write_evaluation(
+    folder: Path, n: int, wrong: int = 0, *, ode=False, solves=1, attributes=None, **where
+) -> Path:
+    """The clean.h5 of n images, the last ones of which are misclassified.
+
+    With `ode` the model solves an ODE, though the cell has no tolerance; with several `solves` each
+    takes 10, 20, ... evaluations.
+    """
     arrays = {
         "index": np.arange(n),
         "labels": np.zeros(n, int),
         "predictions": np.where(np.arange(n) < n - wrong, 0, 1),
     }
-    if where.get("tolerance", 0.1) is not None:
+    if where.get("tolerance", 0.1) is not None or ode:
         arrays |= {"nfe": np.full(n, 20, np.int32), "status": np.zeros(n, int)}
+    if solves > 1:
+        by_solve = np.tile(10 * np.arange(1, solves + 1, dtype=np.int32), (n, 1))
+        arrays |= {"nfe_by_solve": by_solve, "nfe": by_solve.sum(axis=1)}
     settings = solved(**where)
-    return write(folder / f"clean-{name(settings)}.h5", "clean", settings, arrays)
+    path = folder / f"clean-{name(settings)}.h5"
+    return write(path, "clean", settings, arrays, **(attributes or {}))
 
 
 def write_audit(folder: Path, n: int = 100, norms=("linf",), **where) -> Path:
@@ -509,12 +537,20 @@ def _copies(found: dict) -> dict:
 FILES = (
     *("histories", "clean", "attacks", "trajectories", "probes"),
     *("audits", "reevaluated", "randomised", "detections", "sweeps", "costs"),
+    *("specs", "checked"),
 )
 
 
 def tables_of(**files: list[Path]) -> dict:
     """All tables of an experiment, from these files of its cells."""
     return of_experiment({kind: [] for kind in FILES} | files, "bim_adjoint", {"OON": 0.01})
+
+
+def named(table: pd.DataFrame, *, ode: Iterable[str] = ()) -> pd.DataFrame:
+    """A table as `tables_of` names its tolerances; models with tolerances and these have an ODE."""
+    solved = {*table.model[table.tolerance.notna()], *ode}
+    networks = pd.DataFrame({"model": [*solved], "ode": True}, columns=["model", "ode"])
+    return with_tau(table, networks.astype({"ode": bool}))
 
 
 def masked_tables(n: int = 150, seeds=(0,)) -> dict:
@@ -565,6 +601,88 @@ def _masked_files(folder: Path, n: int, seeds: tuple[int, ...]) -> dict[str, lis
         wrong = {"clean": [0, 0], "fixed": [0, 0.5], "fresh": [0.5, 1], "eot": [1, 1]}
         files["randomised"].append(write_randomised(folder, wrong, seed=seed))
     return files
+
+
+SOLVES = [
+    {"name": "net.1", "method": "dopri5", "way": "broadcast"},
+    {"name": "net.5", "method": "dopri5", "way": "vmap"},
+]
+PASSED = {"name": "probabilities", "passed": True, "fatal": True, "value": 0.0, "sentence": ""}
+
+
+def own_tables(n: int = 150, models=("RES", "theirs", "steps", "plain")) -> dict:
+    """The tables of an experiment with own models.
+
+    ``theirs`` has two adaptive solves, ``steps`` takes equal steps and is not followed, of
+    ``plain`` no ODE is known. The own settings of ``theirs`` correspond to the tolerance 0.01; a
+    larger one masks its gradients.
+    """
+    return _copies(_own_tables(n, models))
+
+
+@cache
+def _own_tables(n: int, models: tuple[str, ...]) -> dict:
+    with TemporaryDirectory() as folder:
+        return tables_of(**_own_files(Path(folder), n, models))
+
+
+def _own_files(folder: Path, n: int, models: tuple[str, ...]) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {
+        key: [] for key in ("clean", "attacks", "trajectories", "audits", "specs", "checked")
+    }
+    theirs = {"own_rtol": 0.01, "own_atol": 0.001}
+    shares = {
+        ("RES", None): (0.3, 0.3),
+        ("theirs", 0.001): (0.4, 0.35, 0.4),
+        ("theirs", 0.1): (0.9, 0.35, 0.4),
+        ("theirs", None): (0.4, 0.35, 0.4),
+        ("steps", None): (0.5, 0.4, 0.5),
+        ("plain", None): (0.6, 0.6),
+    }
+    for (model, tolerance), left in shares.items():
+        if model not in models:
+            continue
+        where = {"model": model, "tolerance": tolerance}
+        ode = model in ("theirs", "steps")
+        about = theirs if model == "theirs" and tolerance is None else {}
+        solves = 2 if model == "theirs" else 1
+        files["clean"].append(
+            write_evaluation(folder, n, ode=ode, solves=solves, attributes=about, **where)
+        )
+        files["attacks"] += write_suite(folder, n, *left, ode=ode, **where)
+        if model == "steps":
+            empty = {"trajectory": cell(**where), "audit": solved(**where)}
+            for kind, settings in empty.items():
+                path = folder / f"{kind}-{name(settings)}.h5"
+                write(path, kind, settings, {}, not_measured="Its solve cannot be followed.")
+                files["trajectories" if kind == "trajectory" else "audits"].append(path)
+        else:
+            files["audits"].append(write_audit(folder, **where))
+            files["trajectories"].append(
+                write_trajectory(folder, cell(**where), [True] * 20, ode=ode)
+            )
+    for model, solves, ode in (("theirs", SOLVES, "adaptive"), ("plain", [], "none")):
+        if model in models:
+            _write_own(folder / f"results/tiny/toy/{model}/seed-0", files, model, solves, ode)
+    if "steps" in models:
+        fixed = [{"name": "net.1", "method": "euler", "way": "one_by_one"}]
+        _write_own(folder / "results/tiny/toy/steps/seed-0", files, "steps", fixed, "fixed")
+    return files
+
+
+def _write_own(place: Path, files: dict, model: str, solves: list, ode: str) -> None:
+    """The spec of an own model, and the outcome of its checks, one of which fails."""
+    place.mkdir(parents=True)
+    spec = {"module": f"models/{model}.py", "ode": ode, "solves": solves, "one_by_one": None}
+    spec |= {"level": 1 if solves else 0, "limits": []}
+    if ode == "fixed":
+        spec["one_by_one"] = "it has events"
+        spec["limits"] = ["torchdiffeq solves image by image, because it has events."]
+    failed = {**PASSED, "name": "gradients", "passed": False, "sentence": "A <b>gradient</b> is 0."}
+    for name_, content in (("model.json", spec), ("checked.json", [PASSED, failed])):
+        (place / name_).write_text(json.dumps(content))
+    files["specs"].append(place / "model.json")
+    files["checked"].append(place / "checked.json")
 
 
 def pages_in(folder: Path) -> Pages:

@@ -13,6 +13,7 @@ from node_robustness.jobs.log import job
 from node_robustness.provenance import costs
 from node_robustness.provenance import manifest as provenance_manifest
 from node_robustness.report.html import render_report
+from node_robustness.tables.networks import own_models
 
 with job(snakemake.log[0]):
     experiment = snakemake.wildcards.experiment
@@ -32,7 +33,9 @@ with job(snakemake.log[0]):
     ).spec
     settings = loading.load(snakemake.config).model_dump(mode="json")
     device = provenance_manifest.devices(snakemake.input.clean)
-    manifest = provenance_manifest.manifest(settings, tables["costs"], tables["budgets"], device)
+    manifest = provenance_manifest.manifest(
+        settings, tables["costs"], tables["budgets"], own_models(tables["networks"]), device
+    )
     render_report(
         experiment,
         tables,

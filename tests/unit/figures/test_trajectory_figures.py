@@ -23,6 +23,7 @@ from samples import (
     cell,
     collect,
     draw,
+    named,
     pages_in,
     shares_of,
     tables_of,
@@ -70,7 +71,7 @@ def test_all_groups_of_images_are_drawn_next_to_a_model_without_an_ode(cells):
 
 def test_accepted_nodes_are_dots_on_the_curves(tmp_path):
     path = write_trajectory(tmp_path, cell(), [True])
-    chart = trajectories.figure(trajectory_table([path]), ["OON"])
+    chart = trajectories.figure(named(trajectory_table([path])), ["OON"])
     drawing = ET.fromstring(still(chart.to_dict()))
     groups = [e for e in drawing.iter(f"{SVG}g") if "mark-symbol role-mark" in e.get("class", "")]
     # Of attack and noise: steps that end at .25, .75, 1.25 (drawn at 1), and at .5 and 1.
@@ -88,7 +89,7 @@ def test_margins_are_drawn_without_probes(tmp_path):
     nothing = np.full((2, 5), np.nan)
     changes = {f"{run}__margin__probe": nothing for run in ("clean", "attack", "noise")}
     path = write_trajectory(tmp_path, cell(), [True, False], **changes)
-    found = texts(margins.figure(trajectory_table([path]), probe_table([]), ["OON"]))
+    found = texts(margins.figure(named(trajectory_table([path])), named(probe_table([])), ["OON"]))
     assert "head" in found
     assert "probe" not in found
 
@@ -96,7 +97,7 @@ def test_margins_are_drawn_without_probes(tmp_path):
 def test_shares_are_bars_with_their_intervals(tmp_path):
     changes = {name.replace("/", "__"): v for name, v in shares_of([True] * 20).items()}
     path = write_trajectory(tmp_path, cell(), [True] * 20, **changes)
-    chart = shares.figure(share_table([path]), ["OON"])
+    chart = shares.figure(named(share_table([path])), ["OON"])
     found = texts(chart)
     assert {"OON, τ = 0.1", "h(0)", "0", "0.25", "0.5", "0.75"} <= set(found)
     assert {"adversarial example", "random noise", "difference of another image"} <= set(found)
@@ -112,7 +113,7 @@ def test_patches_are_a_line_a_length(tmp_path):
     repaired = np.zeros((8, len(INTERVALS)))
     repaired[:2, -1] = 1
     path = write_trajectory(tmp_path, cell(), [True] * 8, causal__repaired=repaired)
-    chart = patches.figure(patch_table([path]), ["OON"])
+    chart = patches.figure(named(patch_table([path])), ["OON"])
     drawing = ET.fromstring(still(chart.to_dict()))
     points = [e for e in drawing.iter(f"{SVG}g") if "mark-symbol role-mark" in e.get("class", "")]
     assert sum(len(group) for group in points) == len(INTERVALS)

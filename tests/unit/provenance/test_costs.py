@@ -185,7 +185,8 @@ def test_the_manifest_describes_the_run(tmp_path, tables, monkeypatch):
         [("digits", "OON", seed, f"{seed}f") for seed in (0, 0, 1)],
         columns=["dataset", "model", "seed", "weights_sha256"],
     )
-    found = manifest.manifest({"compute": {}}, jobs, budgets, "cpu (x86_64)")
+    own = {"toy/theirs/seed-0": {"audit_level": 1.0}}
+    found = manifest.manifest({"compute": {}}, jobs, budgets, own, "cpu (x86_64)")
     assert found["checkpoints"] == {"digits/OON/seed-0": "0f", "digits/OON/seed-1": "1f"}
     assert found["device"] == "cpu (x86_64)"
     assert [stage["rule"] for stage in found["stages"]] == ["attack", "tables"]

@@ -7,7 +7,7 @@ from node_robustness.tables.trajectories import image_table, probe_table, trajec
 from node_robustness.tables.trajectory_summary import summary_table
 from node_robustness.verdict.dynamics import dynamics_table
 from node_robustness.verdict.followed import read_followed
-from samples import EVEN, cell, shares_of, solved, steps_of, write_probe, write_trajectory
+from samples import EVEN, cell, named, shares_of, solved, steps_of, write_probe, write_trajectory
 
 N = 8
 
@@ -15,10 +15,15 @@ N = 8
 def said(*paths, probes=()) -> str:
     return "\n".join(
         sentences(
-            summary_table(image_table(paths)),
-            trajectory_table(paths),
-            probe_table(probes),
-            dynamics_table(read_followed(paths)),
+            *(
+                named(table, ode=["EUL"])
+                for table in (
+                    summary_table(image_table(paths)),
+                    trajectory_table(paths),
+                    probe_table(probes),
+                    dynamics_table(read_followed(paths)),
+                )
+            )
         )
     )
 

@@ -12,7 +12,7 @@ from node_robustness.report.reservations import obstacles
 from node_robustness.statistics import proportions
 from node_robustness.statistics.proportions import Estimate, interval
 from node_robustness.tables import evaluation
-from samples import cell, masked_tables, tiny_tables, write_attack
+from samples import cell, masked_tables, named, tiny_tables, write_attack
 
 
 def shown(name, tables):
@@ -104,7 +104,7 @@ def test_what_stands_in_the_way_of_every_answer_is_said():
 
 def attack_table(folder: Path, rows):
     """One row for each (model, tolerance, gradient, seed, successes of 40)."""
-    return evaluation.attack_table(
+    paths = [
         write_attack(
             folder,
             cell(f"bim_{gradient}", gradient, model=model, tolerance=tolerance, seed=seed),
@@ -112,7 +112,8 @@ def attack_table(folder: Path, rows):
             [i < successes for i in range(40)],
         )
         for model, tolerance, gradient, seed, successes in rows
-    )
+    ]
+    return named(evaluation.attack_table(paths))
 
 
 def test_findings_compare_no_attacks_that_left_out_images(tmp_path):

@@ -11,7 +11,7 @@ def test_a_grid_has_every_setting_once():
     tables = masked_tables()
     (own,) = grid(tables)
     assert (own.dataset, own.columns) == ("toy", ["L∞ ε = 0.1"])
-    assert [(row.model, row.tolerance) for row in own.rows] == [
+    assert [(row.model, row.tau) for row in own.rows] == [
         ("OON", "0.01"),
         ("OON", "1"),
         ("RES", "no ODE"),

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node_robustness.report.summary import NOT_MEASURED, asked, claims
+from node_robustness.tables.frame import tau_of
 from node_robustness.verdict.models import model_table
 from node_robustness.verdict.tolerances import tolerance_table
 from node_robustness.verdict.verdicts import verdict_table
-from samples import masked_tables
+from samples import masked_tables, named
 
 
 def said(tables):
@@ -86,7 +87,13 @@ def test_nothing_left_is_nothing_to_compare():
 
 def dynamics(*kinds, tolerance=1.0, particular=1.0, patch="undecided"):
     row = {"dataset": "toy", "model": "OON", "n": 40, "level": "this network", "because": ""}
-    row |= {"tolerance": tolerance, "particular": particular, "patch": patch, "networks": 1}
+    row |= {
+        "tolerance": tolerance,
+        "tau": tau_of(tolerance, ode=False),
+        "particular": particular,
+        "patch": patch,
+        "networks": 1,
+    }
     return pd.DataFrame([row | {"claim": claim} for claim in kinds])
 
 
@@ -208,6 +215,8 @@ def test_an_answer_never_says_more_than_its_table(key, data):
     choices = {name: st.sampled_from(values) for name, values in COLUMNS[key].items()}
     rows = data.draw(st.lists(st.fixed_dictionaries(choices), max_size=12))
     table = pd.DataFrame([row | CONSTANT for row in rows])
+    if "tolerance" in table:
+        table["tau"] = [tau_of(tolerance, ode=False) for tolerance in table.tolerance]
     tables = {name: pd.DataFrame() for name in COLUMNS}
     tables["verdicts"] = masked_tables()["verdicts"]
     own = said(tables | {key: table})[key]
@@ -254,7 +263,7 @@ def test_any_run_has_three_answers(chosen, networks):
             zip(pairs.model, pairs.tolerance.fillna(-1), strict=True), references, strict=True
         )
     ]
-    verdicts = verdict_table(protocols, tables["checks"])
+    verdicts = named(verdict_table(protocols, tables["checks"]))
     compared = pairs[known]
     run = {
         "clean": chosen(clean) if len(protocols) else clean,

@@ -14,7 +14,7 @@ from node_robustness.verdict.tolerances import tolerance_table
 from node_robustness.verdict.verdicts import verdict_table
 from samples import cell, sizes_leaving, write_attempt, write_suite
 
-TRAINED = {"OON": 0.1}
+TRAINED = pairs.References({"OON": 0.1})
 NO_CHECKS = check_table([], [], [], [])
 
 
@@ -148,11 +148,12 @@ def test_the_reference_is_the_training_tolerance_else_the_smallest(tmp_path):
     taus = (0.01, 0.1, 1.0)
     paths = [p for tau in taus for p in write_suite(tmp_path, 4, 0.5, 0.5, tolerance=tau)]
     networks = protocols.read_attacked(paths)
-    assert pairs.reference_tolerance(networks, 0.1) == 0.1
-    assert pairs.reference_tolerance(networks, 0.2) == 0.01
+    for trained, reference in ((0.1, 0.1), (0.2, 0.01)):
+        known = pairs.References({"OON": trained}).of("OON", taus)
+        assert known == pairs.Reference(reference, reference)
     table = pairs.pair_table(networks, "bim_adjoint", TRAINED)
     assert (set(table.tolerance), set(table.reference_tolerance)) == ({1.0}, {0.1})
-    smallest = pairs.pair_table(networks, "bim_adjoint", {})
+    smallest = pairs.pair_table(networks, "bim_adjoint", pairs.References({}))
     assert set(smallest.reference_tolerance) == {0.01}
 
 
@@ -206,8 +207,8 @@ def test_networks_trained_like_these_need_five(tmp_path):
 
 
 def test_an_experiment_without_attacks_makes_no_claims():
-    none = pairs.pair_table([], None, {})
+    none = pairs.pair_table([], None, pairs.References({}))
     assert none.empty
     assert model_table(none).empty
     assert tolerance_table(none, verdict_table(protocols.protocol_table([], None), NO_CHECKS)).empty
-    assert populations.population_table([], None, {}).empty
+    assert populations.population_table([], None, pairs.References({})).empty

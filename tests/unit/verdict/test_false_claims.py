@@ -18,7 +18,7 @@ MOST = stats.binom.ppf(0.999, EXPERIMENTS, LEVEL)
 IMAGES = 150
 TAUS = (0.01, 0.1, 1.0, 10.0)
 NORMS = ("linf", "l2", "l2_rms")
-TRAINED = {"OON": 0.01}
+TRAINED = pairs.References({"OON": 0.01})
 
 
 NO_VERDICTS = verdicts.verdict_table(

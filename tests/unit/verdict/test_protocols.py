@@ -47,7 +47,13 @@ def attacked(correct, *attempts: protocols.Attempt) -> protocols.AttackedNetwork
     where = {"experiment": "e", "dataset": "d", "model": "M", "seed": 0, "tolerance": 0.1}
     n = len(correct)
     return protocols.AttackedNetwork(
-        where | {"norm": "linf"}, True, np.arange(n), np.zeros(n, int), np.array(correct), attempts
+        where | {"norm": "linf"},
+        True,
+        True,
+        np.arange(n),
+        np.zeros(n, int),
+        np.array(correct),
+        attempts,
     )
 
 

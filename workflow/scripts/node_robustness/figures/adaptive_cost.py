@@ -8,12 +8,13 @@ import pandas as pd
 from node_robustness.figures.menus import (
     GROUPS,
     OF_CONDITION,
-    OF_TAU,
     Menu,
+    chosen_tau,
     condition_menu,
     group_colour,
     group_dash,
     groups_in,
+    of_tau,
     over_seeds,
     quartiles,
     tau_menu,
@@ -26,7 +27,6 @@ from node_robustness.figures.style import (
     inline,
     roc_curves,
     tau_colour,
-    tau_label,
     tau_labels,
 )
 
@@ -70,11 +70,7 @@ def figure(
                 title=alt.TitleParams(alt.ExprRef(_title(names["tau"]))),
             ),
             _roc(curves).facet(
-                data=inline(
-                    curves.assign(
-                        tau=curves.tolerance.map(tau_label), score=curves.score.map(_SCORES)
-                    )[_ROC]
-                ),
+                data=inline(curves.assign(score=curves.score.map(_SCORES))[_ROC]),
                 column=column,
                 title="Adversarial examples detected by the solver's steps (ROC)",
             ),
@@ -94,7 +90,7 @@ _ROC = ["condition", "model", "seed", "tau", "score", "false_positive_rate", "tr
 
 
 def _title(menu: Menu) -> str:
-    return f"'Size of the accepted steps along t, τ = ' + {menu.title}"
+    return f"'Size of the accepted steps along t, ' + {chosen_tau(menu)}"
 
 
 def _costs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -102,11 +98,10 @@ def _costs(frame: pd.DataFrame) -> pd.DataFrame:
     clean = frame.assign(group="clean", nfe=frame.nfe_clean)
     noise = frame.assign(group="noise", nfe=frame.nfe_noise)
     every = pd.concat([clean, frame.assign(nfe=frame.nfe_attack), noise])
-    by = ["condition", "model", "tolerance", "group"]
+    by = ["condition", "model", "tau", "group"]
     groups = every.groupby(by, sort=False).nfe
     quartiles = {name: groups.quantile(q) for name, q in _QUARTILES.items()}
-    found = pd.DataFrame({**quartiles, "n": groups.count()}).reset_index()
-    return found.assign(tau=found.tolerance.map(tau_label))
+    return pd.DataFrame({**quartiles, "n": groups.count()}).reset_index()
 
 
 def _evaluations(frame: pd.DataFrame) -> Layers:
@@ -143,9 +138,8 @@ def _evaluations(frame: pd.DataFrame) -> Layers:
 
 def _sizes(frame: pd.DataFrame) -> pd.DataFrame:
     columns = {f"step_{part}": part for part in _QUARTILES}
-    by = ["condition", "model", "tolerance", "group", "t"]
-    means = over_seeds(frame.rename(columns=columns), by, list(_QUARTILES))
-    return means.assign(tau=means.tolerance.map(tau_label)).drop(columns="tolerance")
+    by = ["condition", "model", "tau", "group", "t"]
+    return over_seeds(frame.rename(columns=columns), by, list(_QUARTILES))
 
 
 def _steps(frame: pd.DataFrame) -> Layers:
@@ -169,7 +163,7 @@ def _steps(frame: pd.DataFrame) -> Layers:
             ],
         ),
     )
-    chosen = layers.transform_filter(f"{OF_CONDITION} && {OF_TAU}")
+    chosen = layers.transform_filter(f"{OF_CONDITION} && {of_tau(frame)}")
     return chosen.properties(width=1.3 * PANEL, height=0.6 * PANEL)
 
 

@@ -14,7 +14,6 @@ from node_robustness.figures.style import (
     rate_axis,
     styled,
     tau_colour,
-    tau_label,
     tau_labels,
     tolerance_axis,
 )
@@ -31,7 +30,7 @@ def figure(sweep: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         For every dataset, norm and epsilon a panel a model: for every network and forward tolerance
         a line with exact intervals, and a dashed line for the direct gradient.
     """
-    cells = sweep.assign(tau=sweep.tolerance.map(tau_label))
+    cells = sweep
     rows = []
     places = cells[["dataset", "norm", "epsilon"]].drop_duplicates()
     for dataset, norm, epsilon in places.to_numpy():

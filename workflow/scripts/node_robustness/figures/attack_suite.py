@@ -14,7 +14,6 @@ from node_robustness.figures.style import (
     inline,
     percent,
     styled,
-    tau_label,
     tau_labels,
 )
 
@@ -30,10 +29,9 @@ def figure(suite: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         For every dataset, norm and epsilon a heat map a model: attacks by tolerances, coloured
         by robust accuracy, the mean over seeds.
     """
-    by = ["dataset", "norm", "epsilon", "model", "tolerance", "attack"]
+    by = ["dataset", "norm", "epsilon", "model", "tolerance", "tau", "attack"]
     means = suite.groupby(by, sort=False, as_index=False, dropna=False)
     cells = means[["robust_accuracy", "broken", "alone"]].mean()
-    cells["tau"] = cells.tolerance.map(tau_label)
     tooltip = [
         alt.Tooltip("attack:N", title="Attack"),
         alt.Tooltip("model:N", title="Model"),

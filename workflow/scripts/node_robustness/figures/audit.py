@@ -9,11 +9,13 @@ from node_robustness.figures.style import (
     PANEL,
     in_order,
     inline,
+    levels_note,
     model_colour,
     styled,
     tolerance_axis,
 )
 from node_robustness.tables.audit import FINITE_DIFFERENCES
+from node_robustness.tables.frame import NO_ODE
 
 _AGREEMENT = {"cosine": "Cosine", "sign_agreement": "Share of equal signs"}
 _QUARTILES = ("median", "q25", "q75")
@@ -33,9 +35,9 @@ def figure(audit: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         mean of both over seeds. Models without an ODE have only one kind of gradient.
     """
     columns = [f"{name}_{part}" for name in (*_AGREEMENT, "error") for part in _QUARTILES]
-    by = ["dataset", "model", "tolerance", "source", "reference"]
-    solved = audit[audit.tolerance.notna()]
-    means = solved.groupby(by, sort=False, as_index=False)[columns].mean()
+    by = ["dataset", "model", "tolerance", "tau", "source", "reference"]
+    solved = audit[audit.tau != NO_ODE]
+    means = solved.groupby(by, sort=False, as_index=False, dropna=False)[columns].mean()
     rows = []
     for dataset in in_order(means.dataset):
         own = means[means.dataset == dataset]
@@ -63,6 +65,7 @@ def figure(audit: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
             "Median over images with quartiles. Direct: through the solver's steps; adjoint: the "
             "paper's;",
             "tight and rk4: of the same network solved more accurately.",
+            *levels_note(solved),
         ],
     )
 
@@ -71,23 +74,24 @@ def _by_source(cells: pd.DataFrame, name: str, title: str, models: Sequence[str]
     scale = alt.Scale(type="symlog", constant=0.01) if name == "error" else alt.Undefined
     base = alt.Chart().encode(x=tolerance_axis(cells.tolerance), color=model_colour(models))
     y = alt.Y(f"{name}_median:Q", title=title, scale=scale)
+    tooltip = [
+        alt.Tooltip("model:N", title="Model"),
+        alt.Tooltip("tau:N", title="Tolerance τ"),
+        alt.Tooltip(f"{name}_median:Q", title="Median", format=".3~f"),
+        alt.Tooltip(f"{name}_q25:Q", title="Lower quartile", format=".3~f"),
+        alt.Tooltip(f"{name}_q75:Q", title="Upper quartile", format=".3~f"),
+    ]
+    along = base.transform_filter("isValid(datum.tolerance)")
+    level = alt.Chart().transform_filter("!isValid(datum.tolerance)")
     layers = alt.layer(
-        base.mark_rule(opacity=0.5).encode(
+        level.mark_rule(size=2).encode(y=y, color=model_colour(models), tooltip=tooltip),
+        along.mark_rule(opacity=0.5).encode(
             y=alt.Y(f"{name}_q25:Q", title=title, scale=scale), y2=f"{name}_q75:Q"
         ),
-        base.mark_line().encode(y=y),
-        base.mark_point(filled=True, size=45, opacity=1).encode(
-            y=y,
-            tooltip=[
-                alt.Tooltip("model:N", title="Model"),
-                alt.Tooltip("tolerance:Q", title="Tolerance τ", format="~g"),
-                alt.Tooltip(f"{name}_median:Q", title="Median", format=".3~f"),
-                alt.Tooltip(f"{name}_q25:Q", title="Lower quartile", format=".3~f"),
-                alt.Tooltip(f"{name}_q75:Q", title="Upper quartile", format=".3~f"),
-            ],
-        ),
+        along.mark_line().encode(y=y),
+        along.mark_point(filled=True, size=45, opacity=1).encode(y=y, tooltip=tooltip),
     )
-    columns = ["model", "tolerance", "panel", *(f"{name}_{part}" for part in _QUARTILES)]
+    columns = ["model", "tolerance", "tau", "panel", *(f"{name}_{part}" for part in _QUARTILES)]
     return layers.properties(width=PANEL, height=0.6 * PANEL).facet(
         data=inline(cells[columns]),
         column=alt.Column("panel:N", title=None, sort=list(dict.fromkeys(cells.panel))),

@@ -14,7 +14,6 @@ from node_robustness.figures.style import (
     Layers,
     inline,
     styled,
-    tau_label,
 )
 from node_robustness.verdict.checks import FAILED, NOT_MEASURED, PASSED, UNDECIDED
 
@@ -33,9 +32,7 @@ def figure(checks: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         several, models and tolerances from left to right.
     """
     several = checks.seed.nunique() > 1
-    cells = checks.assign(
-        tau=checks.tolerance.map(tau_label), mark=checks.outcome.map(_MARKS), line=_lines(checks)
-    )
+    cells = checks.assign(mark=checks.outcome.map(_MARKS), line=_lines(checks))
     rows = []
     for (dataset, seed), own in cells.groupby(["dataset", "seed"], sort=False):
         panels: list[Layers] = []

@@ -7,15 +7,13 @@ import altair as alt
 import pandas as pd
 
 from node_robustness.figures.style import (
-    NO_ODE,
     Layers,
     inline,
     model_colour,
     small,
     small_panel,
-    tau_label,
 )
-from node_robustness.tables.frame import records
+from node_robustness.tables.frame import NO_ODE, records, tau_words
 
 _KEY = "Share of lost margin: bars attack, ○ noise, △ other image"
 _SHAPES = {"noise": "circle", "swapped": "triangle-up"}
@@ -62,13 +60,13 @@ def figure(shares: pd.DataFrame, dynamics: pd.DataFrame, models: Sequence[str]) 
     return small(panels, _KEY)
 
 
-_SETTING = ["dataset", "model", "tolerance", "attack", "norm", "epsilon"]
+_SETTING = ["dataset", "model", "tolerance", "tau", "attack", "norm", "epsilon"]
 
 
 def _settings(dynamics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """One setting a dataset and model, the best first."""
     ranked = dynamics.assign(
-        plain=dynamics.tolerance.isna(), place=dynamics.model.map(list(models).index)
+        plain=dynamics.tau == NO_ODE, place=dynamics.model.map(list(models).index)
     ).sort_values(
         ["primary", "plain", "place", "n", "tolerance"],
         ascending=[False, True, True, False, True],
@@ -101,8 +99,7 @@ def _fractions(shares: pd.DataFrame, key: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def _title(key: Mapping[str, Any]) -> str:
-    tau = tau_label(key["tolerance"])
-    return f"{key['model']} on {key['dataset']}, {tau if tau == NO_ODE else f'τ = {tau}'}"
+    return f"{key['model']} on {key['dataset']}, {tau_words(key['tau'])}"
 
 
 def _bars(

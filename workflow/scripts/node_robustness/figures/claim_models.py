@@ -16,8 +16,8 @@ from node_robustness.figures.style import (
     rate_axis,
     small,
     small_panel,
-    tau_label,
 )
+from node_robustness.tables.frame import tau_words, without_tolerance
 
 _PROCEDURES = {"paper": "paper's attack", "strongest": "strongest attack"}
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
@@ -50,11 +50,11 @@ def figure(
         (verdicts.dataset == at.dataset)
         & (verdicts.norm == at.norm)
         & (verdicts.epsilon == at.epsilon)
-        & (verdicts.tolerance.isna() | (verdicts.tolerance == at.tolerance))
+        & ((verdicts.tau == at.tau) | verdicts.model.isin(without_tolerance(verdicts)))
     ]
     title = (
         f"{at.dataset}, {SHORT_NORMS[at.norm]} {epsilon_label(at.epsilon)}, ODE nets at "
-        f"τ = {tau_label(at.tolerance)}"
+        f"{tau_words(at.tau)}"
     )
     slopes = _slopes(_ends(own), models)
     return small([small_panel(slopes, title, width=_WIDTH, height=_HEIGHT)])

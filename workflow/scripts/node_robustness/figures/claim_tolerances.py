@@ -19,7 +19,6 @@ from node_robustness.figures.style import (
     rate_axis,
     small,
     small_panel,
-    tau_label,
     tolerance_axis,
 )
 
@@ -133,8 +132,8 @@ def _lines(own: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for name, (line, *_) in _LINES.items():
         columns = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
-        part = own[["tolerance", "level", *columns]].rename(columns=columns)
-        part = part.assign(line=line, tau=part.tolerance.map(tau_label), at=float("nan"))
+        part = own[["tolerance", "tau", "level", *columns]].rename(columns=columns)
+        part = part.assign(line=line, at=float("nan"))
         part.loc[part.tolerance == last.tolerance, "at"] = at.get(name)
         parts.append(part)
     lines = pd.concat(parts, ignore_index=True)

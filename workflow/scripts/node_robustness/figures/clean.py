@@ -12,6 +12,7 @@ from node_robustness.figures.style import (
     in_order,
     inline,
     intervals_note,
+    levels_note,
     model_colour,
     styled,
     tolerance_axis,
@@ -27,11 +28,11 @@ def figure(clean: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         models: All models of the experiment.
 
     Returns:
-        For every dataset two panels: error (points with 95 % intervals; a model without an ODE is
-        a horizontal line with a band) and function evaluations an image (mean, and a band of one
-        standard deviation over images).
+        For every dataset two panels: error (points with 95 % intervals; own settings and models
+        without an ODE are horizontal lines with bands) and function evaluations an image (mean, and
+        a band of one standard deviation over images).
     """
-    error = with_seeds(clean, ["dataset", "model", "tolerance"], "error", "error")
+    error = with_seeds(clean, ["dataset", "model", "tolerance", "tau"], "error", "error")
     rows = []
     for dataset in in_order(clean.dataset):
         own = error[error.dataset == dataset]
@@ -48,13 +49,17 @@ def figure(clean: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     return styled(
         alt.vconcat(*rows),
         "Clean error and solver cost at each tolerance",
-        [intervals_note(clean), "Cost: mean and one standard deviation over images (band)."],
+        [
+            intervals_note(clean),
+            "Cost: mean and one standard deviation over images (band).",
+            *levels_note(clean),
+        ],
     )
 
 
 def _cost(clean: pd.DataFrame, models: Sequence[str]) -> Layers:
-    by = ["model", "tolerance"]
-    nfe = clean.groupby(by, sort=False, as_index=False)[["nfe_mean", "nfe_sd"]].mean()
+    by = ["model", "tolerance", "tau"]
+    nfe = clean.groupby(by, sort=False, as_index=False, dropna=False)[["nfe_mean", "nfe_sd"]].mean()
     nfe = nfe.assign(low=(nfe.nfe_mean - nfe.nfe_sd).clip(lower=0), high=nfe.nfe_mean + nfe.nfe_sd)
     title = "Function evaluations per image"
     base = alt.Chart(inline(nfe)).encode(
@@ -62,12 +67,17 @@ def _cost(clean: pd.DataFrame, models: Sequence[str]) -> Layers:
     )
     tooltip = [
         alt.Tooltip("model:N", title="Model"),
-        alt.Tooltip("tolerance:Q", title="Tolerance τ", format="~g"),
+        alt.Tooltip("tau:N", title="Tolerance τ"),
         alt.Tooltip("nfe_mean:Q", title="Mean evaluations", format=".1f"),
         alt.Tooltip("nfe_sd:Q", title="Standard deviation", format=".1f"),
     ]
+    along = base.transform_filter("isValid(datum.tolerance)")
+    level = alt.Chart(inline(nfe)).transform_filter("!isValid(datum.tolerance)")
     return alt.layer(
-        base.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
-        base.mark_line().encode(y=alt.Y("nfe_mean:Q", title=title)),
-        base.mark_point(filled=True, size=45, opacity=1).encode(y="nfe_mean:Q", tooltip=tooltip),
+        level.mark_rule(size=2).encode(
+            y=alt.Y("nfe_mean:Q", title=title), color=model_colour(models), tooltip=tooltip
+        ),
+        along.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+        along.mark_line().encode(y=alt.Y("nfe_mean:Q", title=title)),
+        along.mark_point(filled=True, size=45, opacity=1).encode(y="nfe_mean:Q", tooltip=tooltip),
     )

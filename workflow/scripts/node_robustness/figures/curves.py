@@ -7,7 +7,6 @@ import pandas as pd
 
 from node_robustness.figures.style import (
     GREY,
-    NO_ODE,
     NORMS,
     PANEL,
     PROTOCOLS,
@@ -16,9 +15,9 @@ from node_robustness.figures.style import (
     rate_axis,
     styled,
     tau_colour,
-    tau_label,
     tau_labels,
 )
+from node_robustness.tables.frame import NO_ODE
 
 _PROTOCOL_DASHES = [[1, 0], [5, 3], [1, 3]]
 
@@ -36,7 +35,6 @@ def figure(curves: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """
     known = [protocol for protocol in PROTOCOLS if protocol in set(curves.protocol)]
     cells = curves.assign(
-        tau=curves.tolerance.map(tau_label),
         line=curves.protocol.map(PROTOCOLS),
     )
     rows = []
@@ -60,7 +58,7 @@ def figure(curves: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
             )
         )
         plain = alt.FieldEqualPredicate(field="tau", equal=NO_ODE)
-        solved = tau_colour(tau_labels(own[own.tolerance.notna()]))
+        solved = tau_colour(tau_labels(own[own.tau != NO_ODE]))
         both = alt.layer(
             lines.transform_filter(~plain).encode(color=solved),
             lines.transform_filter(plain).encode(color=alt.value(GREY)),

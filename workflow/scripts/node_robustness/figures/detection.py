@@ -13,7 +13,6 @@ from node_robustness.figures.style import (
     roc_curves,
     styled,
     tau_colour,
-    tau_label,
     tau_labels,
 )
 
@@ -36,7 +35,7 @@ def figure(roc: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         For every dataset, norm and epsilon a grid, models from left to right, detectors downwards:
         a curve for every tolerance, attacker (dashes) and seed, and the diagonal of chance.
     """
-    cells = roc.assign(tau=roc.tolerance.map(tau_label), attack=roc.attacker.map(_ATTACKS))
+    cells = roc.assign(attack=roc.attacker.map(_ATTACKS))
     rows = []
     places = cells[["dataset", "norm", "epsilon"]].drop_duplicates()
     for dataset, norm, epsilon in places.to_numpy():

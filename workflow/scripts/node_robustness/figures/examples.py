@@ -6,16 +6,15 @@ import altair as alt
 import pandas as pd
 
 from node_robustness.figures.style import (
-    NO_ODE,
     NORMS,
     Layers,
     epsilon_label,
     in_order,
     inline,
     styled,
-    tau_label,
 )
 from node_robustness.tables.examples import layout_note
+from node_robustness.tables.frame import tau_words
 
 _PARTS = ["clean", "perturbation", "adversarial"]
 _IMAGE = 84
@@ -36,7 +35,7 @@ def figure(examples: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     attacks = [
         f"{attack}, {NORMS[norm]}, {epsilon_label(epsilon)}" for attack, norm, epsilon in cells
     ]
-    keys = ["dataset", "model", "tolerance", "attack", "norm", "epsilon", "row"]
+    keys = ["dataset", "model", "tolerance", "tau", "attack", "norm", "epsilon", "row"]
     long = pd.concat(
         examples[keys].assign(part=part, url=examples[part], caption=examples[f"{part}_caption"])
         for part in _PARTS
@@ -68,12 +67,11 @@ def _block(pictures: pd.DataFrame) -> Layers:
         ),
         y=alt.Y("row:O", axis=None),
     )
-    dataset, model, tolerance = pictures[["dataset", "model", "tolerance"]].iloc[0]
-    tau = NO_ODE if pd.isna(tolerance) else f"τ = {tau_label(tolerance)}"
+    dataset, model, tau = pictures[["dataset", "model", "tau"]].iloc[0]
     return alt.layer(
         base.mark_image(width=_IMAGE, height=_IMAGE, yOffset=-8).encode(url="url:N"),
         base.mark_text(dy=_IMAGE / 2 + 2, fill="currentColor", limit=_IMAGE + 8).encode(
             text="caption:N"
         ),
-        title=f"{dataset}: {model}, {tau}",
+        title=f"{dataset}: {model}, {tau_words(tau)}",
     ).properties(width=alt.Step(_IMAGE + 12), height=alt.Step(_IMAGE + 32))

@@ -8,11 +8,11 @@ import pandas as pd
 
 from node_robustness.figures.menus import (
     OF_CONDITION,
-    OF_TAU,
     condition_menu,
     group_row,
     groups_in,
     means_along_t,
+    of_tau,
     quartiles,
     tau_menu,
     time_axis,
@@ -52,7 +52,7 @@ def figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
     sized = {"width": 1.3 * PANEL, "height": 0.7 * PANEL}
     charts: list[Layers] = [
         alt.layer(*_curves())
-        .transform_filter(f"{OF_CONDITION} && {OF_TAU}")
+        .transform_filter(f"{OF_CONDITION} && {of_tau(frame)}")
         .properties(**sized)
         .facet(
             data=inline(parts),
@@ -64,7 +64,7 @@ def figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
     if len(bounds):
         charts.append(
             alt.layer(*_between())
-            .transform_filter(f"{OF_CONDITION} && {OF_TAU}")
+            .transform_filter(f"{OF_CONDITION} && {of_tau(frame)}")
             .properties(**sized)
             .facet(
                 data=inline(bounds),

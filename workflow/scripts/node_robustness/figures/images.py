@@ -17,15 +17,14 @@ from node_robustness.figures.menus import (
 )
 from node_robustness.figures.style import (
     GREY,
-    NO_ODE,
     NORMS,
     PANEL,
     Layers,
     epsilon_label,
     inline,
     styled,
-    tau_label,
 )
+from node_robustness.tables.frame import NO_ODE, tau_words, without_tolerance
 from node_robustness.tables.image_pages import PERTURBATIONS, Pages
 
 MOST = 60
@@ -71,7 +70,6 @@ def figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
     """
     chosen, total = _chosen(pages), len(pages.images)
     frame, condition = condition_menu(chosen.images)
-    frame = frame.assign(tau=frame.tolerance.map(tau_label))
     first = _first(frame[frame.condition == condition.chosen])
     used = [model for model in models if model in set(frame.model)] or [""]
     indices = sorted(set(frame["index"])) or [0]
@@ -95,7 +93,7 @@ def figure(pages: Pages, models: Sequence[str]) -> alt.VConcatChart:
         ],
     ).resolve_scale(color="independent")
     headlines = {
-        str(row["page"]): f"{row['model']}, {_tau(row['tolerance'])}. {row['headline']}"
+        str(row["page"]): f"{row['model']}, {tau_words(row['tau'])}. {row['headline']}"
         for row in frame.to_dict("records")
     }
     headline = f"{json.dumps(headlines, ensure_ascii=False)}[toString(page)]"
@@ -119,7 +117,7 @@ def single_pages(pages: Pages) -> Iterator[tuple[str, Callable[[], alt.VConcatCh
 def _single_page(pages: Pages, row: Mapping[Hashable, Any]) -> alt.VConcatChart:
     where = [
         *(row["dataset"], row["model"], f"seed {row['seed']}"),
-        *(_tau(row["tolerance"]), row["attack"]),
+        *(tau_words(row["tau"]), row["attack"]),
         *(NORMS[row["norm"]], epsilon_label(row["epsilon"])),
     ]
     own = pages.only([row["page"]])
@@ -131,35 +129,32 @@ def _single_page(pages: Pages, row: Mapping[Hashable, Any]) -> alt.VConcatChart:
 
 def _first(frame: pd.DataFrame) -> dict[str, Any]:
     """The page to begin with: if possible an adversarial example of an ODE that was patched."""
-    doubts = [frame.unpatched != "", frame.tolerance.isna(), frame.group != "success"]
+    doubts = [frame.unpatched != "", frame.tau == NO_ODE, frame.group != "success"]
     order = pd.concat(doubts, axis=1).sum(axis=1)
     pages = frame.loc[order.sort_values(kind="stable").index].to_dict("records")
     return {str(name): value for name, value in pages[0].items()} if pages else {}
-
-
-def _tau(tolerance: float) -> str:
-    text = tau_label(tolerance)
-    return text if text == NO_ODE else f"τ = {text}"
 
 
 def _chosen(pages: Pages) -> Pages:
     """At most `MOST` pages of the first seed: one of every cell, then another, and so on."""
     images = pages.images
     own = images[images.seed == images.seed.min()]
-    where = ["dataset", "model", "tolerance", "attack", "norm", "epsilon"]
-    turn = own.groupby(where, sort=False, dropna=False).cumcount()
+    where = ["dataset", "model", "tau", "attack", "norm", "epsilon"]
+    turn = own.groupby(where, sort=False).cumcount()
     order = turn.sort_values(kind="stable").index[:MOST]
     return pages.only(own.page[order])
 
 
 def _page_of(frame: pd.DataFrame) -> str:
-    """An expression: the page that the menus choose; a model without an ODE has no tolerance."""
+    """An expression: the page that the menus choose; of some models no tolerance is chosen."""
+    others = frame[frame.model.isin(without_tolerance(frame))]
+    only = json.dumps(dict(zip(others.model, others.tau, strict=True)), ensure_ascii=False)
     pages = {
         f"{row['model']}|{row['tau']}|{row['condition']}|{row['index']}": row["page"]
         for row in frame.to_dict("records")
     }
     known, where = json.dumps(pages, ensure_ascii=False), "'|' + condition + '|' + image"
-    keys = f"model + '|' + tau + {where}", f"model + '|{NO_ODE}' + {where}"
+    keys = f"model + '|' + tau + {where}", f"model + '|' + {only}[model] + {where}"
     return " || ".join(f"{known}[{key}]" for key in keys)
 
 

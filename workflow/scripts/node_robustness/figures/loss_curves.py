@@ -7,7 +7,6 @@ import pandas as pd
 
 from node_robustness.figures.style import (
     GREY,
-    NO_ODE,
     NORMS,
     PANEL,
     epsilon_label,
@@ -15,9 +14,9 @@ from node_robustness.figures.style import (
     inline,
     styled,
     tau_colour,
-    tau_label,
     tau_labels,
 )
+from node_robustness.tables.frame import NO_ODE
 
 _ATTACKS = {"paper": "paper's", "apgd": "Auto-PGD"}
 _DASHES = [[5, 3], [1, 0]]
@@ -34,9 +33,7 @@ def figure(losses: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         For every dataset and norm a panel a model: the median over images of the highest loss so
         far, a line for every tolerance, attack (dashes) and seed.
     """
-    cells = losses.assign(
-        tau=losses.tolerance.map(tau_label), line=losses.attack.map(_ATTACKS)
-    ).dropna(subset=["loss_median"])
+    cells = losses.assign(line=losses.attack.map(_ATTACKS)).dropna(subset=["loss_median"])
     rows = []
     for dataset, norm in groups_of(cells):
         own = cells[(cells.dataset == dataset) & (cells.norm == norm)]
@@ -69,7 +66,7 @@ def figure(losses: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
             )
         )
         plain = alt.FieldEqualPredicate(field="tau", equal=NO_ODE)
-        solved = tau_colour(tau_labels(own[own.tolerance.notna()]))
+        solved = tau_colour(tau_labels(own[own.tau != NO_ODE]))
         both = alt.layer(
             lines.transform_filter(~plain).encode(color=solved),
             lines.transform_filter(plain).encode(color=alt.value(GREY)),

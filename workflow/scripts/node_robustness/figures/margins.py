@@ -7,18 +7,18 @@ import pandas as pd
 
 from node_robustness.figures.menus import (
     OF_CONDITION,
-    OF_TAU,
     condition_menu,
     group_colour,
     group_dash,
     groups_in,
     means_along_t,
+    of_tau,
     quartiles,
     tau_menu,
     time_axis,
     with_menus,
 )
-from node_robustness.figures.style import GREY, PANEL, Layers, inline, rate_axis, tau_label
+from node_robustness.figures.style import GREY, PANEL, Layers, inline, rate_axis
 
 _READERS = {"head": "read by the head", "probe": "read by a linear probe of each t"}
 _DASHES = [[1, 0], [5, 3]]
@@ -45,7 +45,7 @@ def figure(
     """
     frame, menu = condition_menu(trajectories[trajectories.n > 0])
     groups = groups_in(frame)
-    chosen = f"{OF_CONDITION} && {OF_TAU}"
+    chosen = f"{OF_CONDITION} && {of_tau(frame)}"
     column = alt.Column("model:N", title=None, sort=list(models))
     charts: list[Layers] = []
     for reader, title in _READERS.items():
@@ -151,13 +151,12 @@ def _shares(groups: Sequence[str]) -> Layers:
 
 def _quality(probes: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """Accuracy by reader, the mean over seeds, for every condition of the model and tolerance."""
-    by = ["dataset", "model", "tolerance", "t"]
+    by = ["dataset", "model", "tau", "t"]
     names = {"accuracy": "probe", "head_accuracy": "head"}
-    means = probes.groupby(by, sort=False, as_index=False, dropna=False)[list(names)].mean()
+    means = probes.groupby(by, sort=False, as_index=False)[list(names)].mean()
     long = means.rename(columns=names).melt(by, list(names.values()), "reader", "accuracy")
-    where = frame[["condition", "dataset", "model", "tolerance"]].drop_duplicates()
-    found = long.merge(where, on=["dataset", "model", "tolerance"])
-    return found.assign(tau=found.tolerance.map(tau_label)).drop(columns=["dataset", "tolerance"])
+    where = frame[["condition", "dataset", "model", "tau"]].drop_duplicates()
+    return long.merge(where, on=["dataset", "model", "tau"]).drop(columns="dataset")
 
 
 def _accuracy() -> Layers:

@@ -12,9 +12,9 @@ from node_robustness.figures.style import (
     inline,
     percent,
     styled,
-    tau_label,
     tau_labels,
 )
+from node_robustness.numbers import label
 
 
 def figure(matrix: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
@@ -28,11 +28,11 @@ def figure(matrix: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         For every dataset, norm, epsilon and attack a heat map a model: tolerance of the attack
         by tolerance of the evaluation, coloured by robust accuracy, the mean over seeds.
     """
-    by = ["dataset", "norm", "epsilon", "attack", "model", "tolerance", "evaluated_at"]
+    by = ["dataset", "norm", "epsilon", "attack", "model", "tolerance", "tau", "evaluated_at"]
     means = matrix[matrix.tolerance.notna()].groupby(by, sort=False, as_index=False)
     cells = means[["robust_accuracy", "accuracy", "kept_rate"]].mean()
-    cells["made"] = cells.tolerance.map(tau_label)
-    cells["evaluated"] = cells.evaluated_at.map(tau_label)
+    cells["made"] = cells.tau
+    cells["evaluated"] = cells.evaluated_at.map(label)
     tooltip = [
         alt.Tooltip("model:N", title="Model"),
         alt.Tooltip("made:N", title="Attacked at τ"),
@@ -48,7 +48,7 @@ def figure(matrix: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         panels = []
         for model in (name for name in models if name in set(own.model)):
             mine = own[own.model == model]
-            taus = [tau_label(tau) for tau in sorted(set(mine.evaluated_at))]
+            taus = [label(tau) for tau in sorted(set(mine.evaluated_at))]
             x = alt.X("evaluated:N", title="Evaluated at τ", sort=taus, axis=alt.Axis(labelAngle=0))
             y = alt.Y("made:N", title="Attacked at τ", sort=tau_labels(mine))
             chart = heat_map(mine, x, y, "robust_accuracy", "Robust accuracy", tooltip)

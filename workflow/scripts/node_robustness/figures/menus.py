@@ -2,21 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
 
 from node_robustness.figures.style import (
-    NO_ODE,
     NORMS,
     Layers,
     epsilon_label,
     styled,
-    tau_label,
     tau_labels,
 )
+from node_robustness.tables.frame import NO_ODE, tau_words, without_tolerance
 
 GROUPS = {
     "clean": "clean image",
@@ -94,8 +93,20 @@ def condition_menu(frame: pd.DataFrame) -> tuple[pd.DataFrame, Menu]:
 
 def tau_menu(frame: pd.DataFrame) -> Menu:
     """Let the reader choose the tolerance; it begins with the smallest."""
-    taus = [tau for tau in tau_labels(frame) if tau != NO_ODE] or [NO_ODE]
+    bounded = frame[~frame.model.isin(without_tolerance(frame))]
+    taus = tau_labels(bounded) or tau_labels(frame) or [NO_ODE]
     return Menu("tau", "Tolerance τ", taus, taus, taus[0])
+
+
+def of_tau(frame: pd.DataFrame) -> str:
+    """A filter: rows of the tolerance that is chosen, and of models that none bounds."""
+    others = json.dumps(without_tolerance(frame), ensure_ascii=False)
+    return f"(datum.tau === tau || indexof({others}, datum.model) >= 0)"
+
+
+def chosen_tau(menu: Menu) -> str:
+    """An expression: the tolerance that is chosen, in words."""
+    return replace(menu, names=[tau_words(str(tau)) for tau in menu.values]).title
 
 
 def option_menu(name: str, label: str, options: dict[str, str]) -> Menu:
@@ -105,9 +116,6 @@ def option_menu(name: str, label: str, options: dict[str, str]) -> Menu:
 
 OF_CONDITION = "datum.condition === condition"
 """A filter: rows of the condition that is chosen."""
-
-OF_TAU = f"(datum.tau === tau || datum.tau === '{NO_ODE}')"
-"""A filter: rows of the tolerance that is chosen, and of models that have none."""
 
 
 def groups_in(frame: pd.DataFrame) -> list[str]:
@@ -180,7 +188,7 @@ def with_menus(
         **scales: by channel, whether each part has its own.
     """
     choices = " + ', ' + ".join(
-        f"'τ = ' + {menu.title}" if menu.name == "tau" else menu.title for menu in menus
+        chosen_tau(menu) if menu.name == "tau" else menu.title for menu in menus
     )
     chart = alt.vconcat(*charts, spacing=18, params=[menu.parameter for menu in menus])
     if scales:
@@ -196,8 +204,7 @@ def over_seeds(frame: pd.DataFrame, by: list[str], columns: list[str]) -> pd.Dat
 
 def means_along_t(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """The means over seeds at every t, by condition, model, `tau` and group."""
-    means = over_seeds(frame, ["condition", "model", "tolerance", "group", "t"], columns)
-    return means.assign(tau=means.tolerance.map(tau_label)).drop(columns="tolerance")
+    return over_seeds(frame, ["condition", "model", "tau", "group", "t"], columns)
 
 
 def quartiles(median: str, form: str) -> list[alt.Tooltip]:

@@ -1,5 +1,6 @@
 """The figure of claim 1: are models with an ODE more robust, and under which procedure?"""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,9 +18,9 @@ from node_robustness.figures.style import (
     percent,
     rate_axis,
     styled,
-    tau_label,
     tau_labels,
 )
+from node_robustness.tables.frame import NO_ODE, tau_words
 
 _TITLE = "Robust accuracy"
 _LINE = 0.11  # what a line of words takes of the axis
@@ -66,7 +67,7 @@ def figure(
                     "tau:N",
                     title=None,
                     sort=tau_labels(claims),
-                    header=alt.Header(labelExpr="'τ = ' + datum.value"),
+                    header=alt.Header(labelExpr=_header(claims)),
                 ),
                 columns=3,
                 title=f"{dataset}: {NORMS[norm]}, {epsilon_label(epsilon)}",
@@ -82,12 +83,17 @@ def figure(
     )
 
 
+def _header(claims: pd.DataFrame) -> str:
+    """An expression: the tolerance of a panel in words."""
+    names = {tau: tau_words(tau) for tau in tau_labels(claims)}
+    return f"{json.dumps(names, ensure_ascii=False)}[datum.value]"
+
+
 def _lines(protocols: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
     """Both robust accuracies of every network, of models without an ODE at every tolerance."""
     taus = pd.DataFrame({"tau": tau_labels(claims)})
-    plain = protocols[protocols.tolerance.isna()].merge(taus, how="cross")
-    solved = protocols[protocols.tolerance.notna()]
-    solved = solved.assign(tau=solved.tolerance.map(tau_label))
+    plain = protocols[protocols.tau == NO_ODE].drop(columns="tau").merge(taus, how="cross")
+    solved = protocols[protocols.tau != NO_ODE]
     wide = pd.concat([solved, plain], ignore_index=True)[["model", "seed", "tau", *PROCEDURES]]
     long = wide.melt(["model", "seed", "tau"], var_name="procedure", value_name="value").dropna()
     return long.assign(procedure=long.procedure.map(PROCEDURES))
@@ -96,7 +102,7 @@ def _lines(protocols: pd.DataFrame, claims: pd.DataFrame) -> pd.DataFrame:
 def _words(claims: pd.DataFrame) -> pd.DataFrame:
     """The claim on every model and tolerance, in a line above the slopes."""
     found: list[dict[str, Any]] = []
-    for tau, own in claims.groupby(claims.tolerance.map(tau_label), sort=False):
+    for tau, own in claims.groupby("tau", sort=False):
         for line, claim in enumerate(own.to_dict("records")):
             change = f"{claim['paper_claim'] or '–'} → {claim['strongest_claim']}"
             found.append(

@@ -12,9 +12,9 @@ from node_robustness.figures.style import (
     inline,
     model_colour,
     styled,
-    tau_label,
     tau_labels,
 )
+from node_robustness.tables.frame import tau_words
 
 
 def figure(nfe: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
@@ -28,13 +28,13 @@ def figure(nfe: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         For every dataset a grid of histograms: models from left to right, tolerances downwards,
         share of the images (of all seeds together) on the vertical axis.
     """
-    by = ["dataset", "model", "tolerance"]
-    counts = nfe.groupby([*by, "nfe"], sort=False, as_index=False)["images"].sum()
-    counts["share"] = counts.images / counts.groupby(by)["images"].transform("sum")
-    counts["panel"] = [f"τ = {tau_label(tolerance)}" for tolerance in counts.tolerance]
+    by = ["dataset", "model", "tolerance", "tau"]
+    counts = nfe.groupby([*by, "nfe"], sort=False, as_index=False, dropna=False)["images"].sum()
+    counts["share"] = counts.images / counts.groupby(by, dropna=False)["images"].transform("sum")
+    counts["panel"] = counts.tau.map(tau_words)
     rows = []
     for dataset in in_order(nfe.dataset):
-        own = counts[counts.dataset == dataset]
+        own = _filled(counts[counts.dataset == dataset])
         values = sorted(set(own.nfe))
         # Solvers spend a fixed number of evaluations a step, so the values come in equal strides.
         stride = min((b - a for a, b in pairwise(values)), default=1)
@@ -55,7 +55,7 @@ def figure(nfe: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
                 color=model_colour(models, legend=False),
                 tooltip=[
                     alt.Tooltip("model:N", title="Model"),
-                    alt.Tooltip("tolerance:Q", title="Tolerance τ", format="~g"),
+                    alt.Tooltip("tau:N", title="Tolerance τ"),
                     alt.Tooltip("nfe:Q", title="Evaluations"),
                     alt.Tooltip("images:Q", title="Images"),
                     alt.Tooltip("share:Q", title="Share", format=".1%"),
@@ -70,7 +70,7 @@ def figure(nfe: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
                 row=alt.Row(
                     "panel:N",
                     title=None,
-                    sort=[f"τ = {tau}" for tau in tau_labels(own)],
+                    sort=[tau_words(tau) for tau in tau_labels(own)],
                     header=alt.Header(labelAngle=0, labelAlign="left"),
                 ),
                 spacing=12,
@@ -82,3 +82,15 @@ def figure(nfe: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         "Function evaluations that images take",
         ["Share of the images by number of evaluations of the ODE function, for each tolerance τ."],
     )
+
+
+def _filled(counts: pd.DataFrame) -> pd.DataFrame:
+    """The same with a row without images in every field of the grid that has none.
+
+    A grid with fields left out would have the others in wrong places.
+    """
+    models = counts[["model"]].drop_duplicates()
+    panels = counts[["tolerance", "tau", "panel"]].drop_duplicates()
+    fields = models.merge(panels, how="cross")
+    filled = fields.merge(counts, "left", on=[*fields.columns])
+    return filled.fillna({"images": 0, "share": 0, "nfe": counts.nfe.min()})

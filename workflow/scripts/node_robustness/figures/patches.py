@@ -12,16 +12,15 @@ from node_robustness.figures.menus import (
     with_menus,
 )
 from node_robustness.figures.style import (
-    NO_ODE,
     PANEL,
     Layers,
     inline,
     percent,
     rate_axis,
-    tau_label,
     tau_labels,
 )
 from node_robustness.statistics.networks import over_networks
+from node_robustness.tables.frame import NO_ODE, tau_words
 
 _PATCHES = {
     "repaired": "repair of adversarial examples",
@@ -68,13 +67,11 @@ def figure(patches: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
 
 
 def _of_patch(frame: pd.DataFrame, patch: str) -> pd.DataFrame:
-    by = ["condition", "model", "tolerance", "start", "end"]
+    by = ["condition", "model", "tolerance", "tau", "start", "end"]
     rates = over_networks(frame, by, f"{patch}_rate", patch)
-    tau = rates.tolerance.map(tau_label)
     return rates.assign(
         patch=patch,
-        tau=tau,
-        panel=[_panel(*place) for place in zip(rates.model, tau, strict=True)],
+        panel=[_panel(*place) for place in zip(rates.model, rates.tau, strict=True)],
         length=(rates.end - rates.start).round(6),
     )
 
@@ -85,7 +82,7 @@ def _panels(model: str, rates: pd.DataFrame) -> list[str]:
 
 
 def _panel(model: str, tau: str) -> str:
-    return model if tau == NO_ODE else f"{model}, τ = {tau}"
+    return model if tau == NO_ODE else f"{model}, {tau_words(tau)}"
 
 
 def _curves() -> Layers:

@@ -9,16 +9,15 @@ from node_robustness.figures.menus import OF_CONDITION, condition_menu, with_men
 from node_robustness.figures.style import (
     BAD,
     GREY,
-    NO_ODE,
     PANEL,
     PAPER,
     Layers,
     inline,
     percent,
-    tau_label,
     tau_labels,
 )
 from node_robustness.statistics.networks import over_networks
+from node_robustness.tables.frame import NO_ODE, tau_words
 from node_robustness.tables.shares import START
 
 _PERTURBATIONS = {
@@ -43,11 +42,10 @@ def figure(shares: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         epsilon.
     """
     frame, menu = condition_menu(shares[shares.n > 0])
-    by = ["condition", "model", "tolerance", "perturbation", "player", "start", "end"]
+    by = ["condition", "model", "tolerance", "tau", "perturbation", "player", "start", "end"]
     rates = over_networks(frame, by, "fraction", "fraction")
     # An interval that is too wide to be drawn hides the others.
     rates = rates.assign(low=rates.low.clip(-1, 2), high=rates.high.clip(-1, 2))
-    rates["tau"] = rates.tolerance.map(tau_label)
     rates["of"] = rates.perturbation.map(
         {name: words for name, (words, _) in _PERTURBATIONS.items()}
     )
@@ -112,7 +110,7 @@ def _of_model(model: str, rates: pd.DataFrame, taus: Sequence[str]) -> Layers | 
         y=alt.Y("low:Q", title="Of the loss of margin", axis=y), y2="high:Q"
     )
     own = [tau for tau in taus if tau in set(rates.tau)]
-    panels = [model if tau == NO_ODE else f"{model}, τ = {tau}" for tau in own]
+    panels = [model if tau == NO_ODE else f"{model}, {tau_words(tau)}" for tau in own]
     return (
         alt.layer(bars, intervals)
         .properties(width=_WIDTH * len(order), height=0.7 * PANEL)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from node_robustness.numbers import label
 from node_robustness.statistics.networks import over_networks
-from node_robustness.tables.frame import natural
+from node_robustness.tables.frame import NO_ODE, OWN, natural
 from node_robustness.verdict.protocols import CONTROL
 
 # Okabe and Ito's palette, which the colour-blind can tell apart, without its black and its yellow,
@@ -32,8 +32,6 @@ PROTOCOLS = {"strongest": "strongest attack", "paper": "paper's", CONTROL: "rand
 
 PROCEDURES = {"paper": "paper's procedure", "strongest": "strongest attack"}
 """What robust accuracy is measured by, and its names for people."""
-
-NO_ODE = "no ODE"
 
 PANEL = 200
 LEVEL = alt.Axis(labelAngle=0)
@@ -92,15 +90,17 @@ def groups_of(attacks: pd.DataFrame) -> list[tuple[str, str]]:
     return sorted(pairs, key=lambda pair: (natural(pair[0]), list(NORMS).index(pair[1])))
 
 
-def tau_label(tolerance: float) -> str:
-    """A tolerance for people; NaN is a model without an ODE."""
-    return NO_ODE if pd.isna(tolerance) else label(float(tolerance))
-
-
 def tau_labels(frame: pd.DataFrame) -> list[str]:
-    """The tolerances of a frame for people, ascending, models without an ODE last."""
-    known = sorted(set(frame.tolerance.dropna()))
-    return [*map(tau_label, known), *([NO_ODE] if frame.tolerance.isna().any() else [])]
+    """The tolerances of a frame for people, ascending, then own settings, then no ODE."""
+    known = dict(zip(frame.tau, frame.tolerance, strict=True))
+    return sorted(known, key=lambda tau: (natural(known[tau]), tau == NO_ODE))
+
+
+def levels_note(frame: pd.DataFrame) -> list[str]:
+    """What the horizontal lines of a figure are, where some are own settings."""
+    if OWN not in set(frame.tau):
+        return []
+    return ["Horizontal lines: own settings, and models without an ODE."]
 
 
 def epsilon_label(epsilon: float) -> str:
@@ -123,7 +123,7 @@ def with_seeds(frame: pd.DataFrame, by: list[str], rate: str, prefix: str) -> pd
     several = frame.merge(summary.loc[summary.networks > 1, by], on=by)
     several = several.rename(columns={rate: "value"})
     rates = pd.concat([summary, several[[*by, "seed", "value"]]], ignore_index=True)
-    return rates.assign(tau=rates.tolerance.map(tau_label), seed=rates.get("seed", float("nan")))
+    return rates.assign(seed=rates.get("seed", float("nan")))
 
 
 def intervals_note(frame: pd.DataFrame) -> str:
@@ -190,7 +190,7 @@ def rate_axis(title: str, *, field: str = "value", whole: bool = True, above: fl
 def against_tolerance(
     rates: pd.DataFrame, title: str, series: list[str], models: Sequence[str], *, whole: bool = True
 ) -> Layers:
-    """Curves for the models with an ODE, horizontal lines with bands for the others."""
+    """Curves along the tolerance, and horizontal lines with bands where there is none."""
     x, colour = tolerance_axis(rates.tolerance), model_colour(models)
     y = rate_axis(title, whole=whole)
     level = (

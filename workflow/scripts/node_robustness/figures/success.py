@@ -14,6 +14,7 @@ from node_robustness.figures.style import (
     groups_of,
     inline,
     intervals_note,
+    levels_note,
     styled,
     with_seeds,
 )
@@ -29,10 +30,10 @@ def figure(attacks: pd.DataFrame, suite: pd.DataFrame, models: Sequence[str]) ->
 
     Returns:
         A row of panels for every dataset and norm, one panel an epsilon; dashes and shapes tell
-        attacks apart; a model without an ODE is a horizontal line with a band.
+        attacks apart; own settings and models without an ODE are horizontal lines with bands.
     """
     attacks = by_papers_method(attacks, suite)
-    by = ["dataset", "norm", "epsilon", "attack", "model", "tolerance"]
+    by = ["dataset", "norm", "epsilon", "attack", "model", "tolerance", "tau"]
     rates = with_seeds(attacks, by, "success_rate", "success")
     rates["panel"] = rates.epsilon.map(epsilon_label)
     rows = []
@@ -54,5 +55,6 @@ def figure(attacks: pd.DataFrame, suite: pd.DataFrame, models: Sequence[str]) ->
         [
             "Share of the correctly classified images on which the attack succeeded.",
             intervals_note(attacks),
+            *levels_note(attacks),
         ],
     )

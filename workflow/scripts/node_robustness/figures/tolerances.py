@@ -19,9 +19,10 @@ from node_robustness.figures.style import (
     percent,
     rate_axis,
     styled,
-    tau_label,
     tolerance_axis,
 )
+from node_robustness.tables.frame import NO_ODE, OWN
+from node_robustness.words import listed
 
 _LINES = {
     "paper": ("paper's procedure", PAPER),
@@ -59,21 +60,31 @@ def figure(
         For every dataset and norm a grid, models with an ODE from left to right, epsilons
         downwards: a line a protocol, the mean over the networks with an interval that contains
         that of each, a thin line a network, and the areas between the lines, which are masked
-        gradient and weak search; above each tolerance the claim that it protects. Grey: the
-        strongest attack on a model without an ODE.
+        gradient and weak search; above each tolerance the claim that it protects. Dashed: the
+        strongest attack on a model without an ODE (grey), and on the model at its own settings.
     """
-    solved, plain = (verdicts[verdicts.tolerance.notna() == ode] for ode in (True, False))
+    solved, own_settings, plain = (
+        verdicts[chosen]
+        for chosen in (
+            verdicts.tolerance.notna(),
+            verdicts.tau == OWN,
+            verdicts.tau == NO_ODE,
+        )
+    )
     where = ["dataset", "model", "norm", "epsilon", "tolerance"]
     claims = tolerances[[*where, "claim", "reason"]].rename(columns={"reason": "why"})
     cells = solved.merge(claims, "left", where)
     rows = []
     for dataset, norm in groups_of(solved):
-        own, networks, reference = (
+        own, networks, levels, reference = (
             table[(table.dataset == dataset) & (table.norm == norm)]
-            for table in (cells, protocols[protocols.tolerance.notna()], plain)
+            for table in (cells, protocols[protocols.tolerance.notna()], own_settings, plain)
         )
         data = pd.concat(
-            [_long(own), _long(networks), _areas(own), _references(reference, own)],
+            [
+                *(_long(own), _long(networks), _areas(own)),
+                *(_references(reference, own), _own_settings(levels, own)),
+            ],
             ignore_index=True,
         )
         rows.append(
@@ -90,7 +101,10 @@ def figure(
         )
     notes = ["A thin line is one network; thick lines and points are means over the networks."]
     if len(plain):
-        notes.append(f"Grey line: the strongest attack on {plain.model.iloc[0]}, without an ODE.")
+        models_without = listed(list(dict.fromkeys(plain.model)))
+        notes.append(f"Grey line: the strongest attack on {models_without}, without an ODE.")
+    if len(own_settings):
+        notes.append("Dashed line in blue: the strongest attack at the model's own settings.")
     return styled(alt.vconcat(*rows), "Does a larger tolerance protect?", notes)
 
 
@@ -103,8 +117,8 @@ def _long(table: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for protocol, (line, _) in _LINES.items():
         columns = {protocol: "value", f"{protocol}_low": "low", f"{protocol}_high": "high"}
-        part = table[[*_KEY, *also, *columns]].rename(columns=columns)
-        parts.append(part.assign(line=line, tau=part.tolerance.map(tau_label)))
+        part = table[[*_KEY, "tau", *also, *columns]].rename(columns=columns)
+        parts.append(part.assign(line=line))
     long = pd.concat(parts, ignore_index=True)
     return long[long.value.notna()]
 
@@ -139,6 +153,13 @@ def _references(plain: pd.DataFrame, solved: pd.DataFrame) -> pd.DataFrame:
     panels = solved[["model", "epsilon"]].drop_duplicates()
     level = plain[["epsilon", "strongest"]].rename(columns={"strongest": "reference"})
     return panels.merge(level, on="epsilon")
+
+
+def _own_settings(levels: pd.DataFrame, solved: pd.DataFrame) -> pd.DataFrame:
+    """The strongest attack on models at their own settings, for their panels."""
+    panels = solved[["model", "epsilon"]].drop_duplicates()
+    level = levels[["model", "epsilon", "strongest"]].rename(columns={"strongest": "own"})
+    return panels.merge(level, on=["model", "epsilon"])
 
 
 def _layers(cells: pd.DataFrame) -> list[alt.Chart]:
@@ -181,6 +202,10 @@ def _layers(cells: pd.DataFrame) -> list[alt.Chart]:
         .transform_filter("isValid(datum.reference)")
         .mark_rule(color=GREY, strokeDash=[4, 3])
         .encode(y=alt.Y("reference:Q", title=title)),
+        alt.Chart()
+        .transform_filter("isValid(datum.own)")
+        .mark_rule(color=GOOD, strokeDash=[4, 3])
+        .encode(y=alt.Y("own:Q", title=title)),
         network.mark_line(strokeWidth=0.8, opacity=0.6).encode(detail="seed:N"),
         mean.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
         mean.mark_line(),

@@ -18,14 +18,13 @@ from node_robustness.figures.menus import (
 )
 from node_robustness.figures.style import (
     GREY,
-    NO_ODE,
     PANEL,
     Layers,
     inline,
     tau_colour,
-    tau_label,
     tau_labels,
 )
+from node_robustness.tables.frame import NO_ODE
 
 _DISTANCES = {
     "relative_l2": "Relative L2 distance",
@@ -54,7 +53,7 @@ def figure(trajectories: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChar
     distances = pd.concat([_of_distance(frame, distance) for distance in _DISTANCES])
     which = option_menu("distance", "Distance", _DISTANCES)
     chart = (
-        alt.layer(*_lines(tau_labels(frame[frame.tolerance.notna()])))
+        alt.layer(*_lines(tau_labels(frame[frame.tau != NO_ODE])))
         .transform_filter(f"{OF_CONDITION} && datum.distance === distance")
         .properties(width=1.3 * PANEL, height=0.75 * PANEL)
         .facet(
@@ -84,12 +83,11 @@ def _of_distance(frame: pd.DataFrame, distance: str) -> pd.DataFrame:
     tight = f"tight_{distance}_median"
     frame = frame.rename(columns={**names, tight: "tight"})
     known = [*names.values(), "nodes", *(["tight"] if "tight" in frame else [])]
-    means = over_seeds(frame, ["condition", "model", "tolerance", "group", "t"], known)
+    means = over_seeds(frame, ["condition", "model", "tau", "group", "t"], known)
     return means.assign(
         distance=distance,
-        tau=means.tolerance.map(tau_label),
         tight=means["median"] * means["tight"] if "tight" in means else None,
-    ).drop(columns="tolerance")
+    )
 
 
 def _lines(taus: Sequence[str]) -> list[alt.Chart | Layers]:

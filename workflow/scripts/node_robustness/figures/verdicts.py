@@ -17,7 +17,6 @@ from node_robustness.figures.style import (
     inline,
     percent,
     styled,
-    tau_label,
     tau_labels,
 )
 from node_robustness.verdict.verdicts import (
@@ -72,7 +71,6 @@ def figure(verdicts: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
         that verdict or why there is none.
     """
     cells = verdicts.assign(
-        tau=verdicts.tolerance.map(tau_label),
         panel=verdicts.epsilon.map(epsilon_label),
         symbol=verdicts.verdict.map(_SYMBOLS),
         rates=[

@@ -5,13 +5,15 @@ of the computation alone, `device` what computed; they are attributes, not data.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy.typing as npt
-from torch import Tensor
 
 from node_robustness.files.hdf5 import put
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +28,7 @@ def put_images(file: h5py.File, index: Array, labels: Array) -> None:
     put(file, "labels", labels, units="1", description="index into class_names")
 
 
-def put_optional(file: h5py.File, name: str, values: Tensor | None, description: str) -> None:
+def put_optional(file: h5py.File, name: str, values: "Tensor | None", description: str) -> None:
     """Write an array that some models do not have."""
     if values is not None:
         put(file, name, as_array(values), units="1", description=description)
@@ -52,7 +54,7 @@ def not_measured(file: h5py.File) -> str:
     return str(file.attrs.get("not_measured", ""))
 
 
-def as_array(values: Tensor) -> Array:
+def as_array(values: "Tensor") -> Array:
     """The values of a tensor on any device."""
     array: Array = values.detach().cpu().numpy()
     return array

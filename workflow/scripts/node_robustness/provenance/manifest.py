@@ -24,6 +24,7 @@ def manifest(
     config: Mapping[str, Any],
     jobs: pd.DataFrame,
     budgets: pd.DataFrame,
+    own_models: Mapping[str, Any],
     device: str,
 ) -> dict[str, Any]:
     """Describe this run, its machines and what it cost.
@@ -32,6 +33,7 @@ def manifest(
         config: The configuration, as JSON can hold it.
         jobs: Result of `costs.job_costs`.
         budgets: Result of `protocols.budget_table`.
+        own_models: Result of `networks.own_models`.
         device: What computed, for people.
 
     Returns:
@@ -39,6 +41,7 @@ def manifest(
         report; None if it is not known), ``host``, ``platform``, ``python`` and ``threads``
         (processors) of the machine that wrote it, ``hosts`` on which jobs ran, ``device``,
         ``checkpoints`` (SHA-256 of the weights that were attacked, by dataset, model and seed),
+        ``own_models`` (what is known of each, by the same),
         ``versions`` by distribution, ``git_commit`` (with ``-dirty`` if files differ from it; None
         outside a checkout or without git), ``config``, and ``stages``: see `costs.stages`.
     """
@@ -53,6 +56,7 @@ def manifest(
         "device": device,
         "threads": os.cpu_count(),
         "checkpoints": _checkpoints(budgets),
+        "own_models": dict(own_models),
         "versions": versions(),
         "git_commit": git_commit(Path(__file__).parent),
         "config": dict(config),

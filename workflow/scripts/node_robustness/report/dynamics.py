@@ -6,8 +6,8 @@ where its 95 % interval leaves out its absence.
 
 import pandas as pd
 
-from node_robustness.report.phrases import among, attack_setting, counted, tau
-from node_robustness.tables.frame import CELL
+from node_robustness.report.phrases import among, attack_setting, counted
+from node_robustness.tables.frame import CELL, tau_words, without_tolerance
 from node_robustness.tables.trajectory_summary import SCORES
 from node_robustness.verdict.dynamics import (
     BEFORE,
@@ -163,14 +163,15 @@ def _empty(trajectories: pd.DataFrame) -> list[str]:
 def _short(few: pd.DataFrame) -> list[str]:
     """What to know of solves of few steps: those at each tolerance, and those of equal steps."""
     found = []
-    steps = few.groupby("tolerance", as_index=False).accepted.min()
+    bounded = few[~few.model.isin(without_tolerance(few))]
+    steps = bounded.groupby(["tolerance", "tau"], as_index=False, dropna=False).accepted.min()
     if len(steps):
-        medians = [f"{row.accepted:.2g} at {tau(row.tolerance)}" for _, row in steps.iterrows()]
+        medians = [f"{row.accepted:.2g} at {tau_words(row.tau)}" for _, row in steps.iterrows()]
         found.append(
             f"Solves at loose tolerances have few accepted steps (medians: {listed(medians)}). "
             "Between them the curves are the solver's interpolation."
         )
-    equal = few[few.tolerance.isna()]
+    equal = few[few.model.isin(without_tolerance(few))]
     if len(equal):
         found.append(
             f"Solves with equal steps have few of them ({equal.accepted.min():.0f} at least). "

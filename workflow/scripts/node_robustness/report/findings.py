@@ -5,17 +5,19 @@ only where it is at least five points and every network shows it: its exact 95 %
 out zero on each. Low success of an attack is never called robustness.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from node_robustness.report.phrases import networks, tau
+from node_robustness.report.phrases import networks
 from node_robustness.statistics import proportions
 from node_robustness.statistics.networks import across
 from node_robustness.statistics.proportions import Estimate
+from node_robustness.tables.frame import NO_ODE, tau_of, tau_words, without_tolerance
 
 CLEAR = 0.05
 """The smallest difference that is called clear."""
@@ -58,6 +60,15 @@ def _on_all(attacks: pd.DataFrame) -> pd.DataFrame:
     return attacks[~attacks.attack.isin(attacks.attack[attacks.skipped > 0])]
 
 
+def _solved_at(attacks: pd.DataFrame, tolerance: float) -> dict[str, str]:
+    """By model with an ODE, this tolerance, or its own settings where no tolerance bounds it."""
+    others = without_tolerance(attacks)
+    return {
+        str(model): tau_of(math.nan if model in others else tolerance, ode=True)
+        for model in dict.fromkeys(attacks.model[attacks.tau != NO_ODE])
+    }
+
+
 def tolerance_changes(attacks: pd.DataFrame) -> list[RateChange]:
     """Compare the success at the largest tolerance with that at the smallest.
 
@@ -93,11 +104,11 @@ def native_changes(attacks: pd.DataFrame) -> list[tuple[str, RateChange]]:
     Returns:
         Pairs of the model without an ODE and the comparison with it, for every condition.
     """
-    smallest = attacks.tolerance.min()
+    at_smallest = _solved_at(attacks, attacks.tolerance.min())
     found = []
     for key, group in _on_all(attacks).groupby(_CONDITION, sort=False):
-        plain = group[group.tolerance.isna()]
-        solved = group[group.tolerance == smallest]
+        plain = group[group.tau == NO_ODE]
+        solved = group[group.tau == group.model.map(at_smallest)]
         for reference, before in plain.groupby("model", sort=False):
             for model, after in solved.groupby("model", sort=False):
                 comparison = _compare((*key, model), before, after, paired=False)
@@ -116,7 +127,7 @@ def gradient_changes(attacks: pd.DataFrame) -> list[RateChange]:
         One comparison for every pair of an adjoint and a direct attack, norm, epsilon and model.
     """
     whole = _on_all(attacks)
-    loosest = whole[whole.tolerance == whole.tolerance.max()]
+    loosest = whole[whole.tau == whole.model.map(_solved_at(attacks, attacks.tolerance.max()))]
     found = []
     for _, group in loosest.groupby(["dataset", "norm", "epsilon", "model"], sort=False):
         for _, before in group[group.gradient == "adjoint"].groupby("attack", sort=False):
@@ -183,20 +194,27 @@ def directions(attacks: pd.DataFrame) -> list[Direction]:
     """
     found = []
     native = native_changes(attacks)
+    at_smallest, at_largest = (
+        _solved_at(attacks, end) for end in (attacks.tolerance.min(), attacks.tolerance.max())
+    )
     for reference in dict.fromkeys(reference for reference, _ in native):
         own = [change for other, change in native if other == reference]
-        place = f"{tau(attacks.tolerance.min())}, against {reference}"
-        found += _counted(attacks, own, place, reference)
+        place = f", against {reference}"
+        found += _counted(attacks, own, at_smallest, place, reference)
     ends = extremes(attacks)
     if ends is not None:
-        place = f"{tau(ends[1])} against {tau(ends[0])}"
-        found += _counted(attacks, tolerance_changes(attacks), place)
-    place = f"{tau(attacks.tolerance.max())}, against adjoint gradients"
-    return found + _counted(attacks, gradient_changes(attacks), place)
+        place = f" against {tau_words(tau_of(ends[0], ode=True))}"
+        found += _counted(attacks, tolerance_changes(attacks), at_largest, place)
+    place = ", against adjoint gradients"
+    return found + _counted(attacks, gradient_changes(attacks), at_largest, place)
 
 
 def _counted(
-    attacks: pd.DataFrame, changes: Sequence[RateChange], place: str, *others: str
+    attacks: pd.DataFrame,
+    changes: Sequence[RateChange],
+    solved_at: Mapping[str, str],
+    place: str,
+    *others: str,
 ) -> list[Direction]:
     """Changes counted by the kind of gradient and the model; `others` are compared with it."""
     groups: dict[tuple[str, str], list[int]] = {}
@@ -206,7 +224,7 @@ def _counted(
         groups.setdefault((gradients, change.model), []).append(change.direction)
     return [
         Direction(
-            f"{model}, {place}",
+            f"{model}, {tau_words(solved_at[model])}{place}",
             gradients,
             ", ".join(_of(attacks, name) for name in (model, *others)),
             len(own),

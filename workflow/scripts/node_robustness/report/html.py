@@ -16,11 +16,11 @@ from markupsafe import Markup
 
 from node_robustness.figures.catalogue import FIGURES, FigureEntry, has_rows
 from node_robustness.figures.drawing import still, why_not_drawn
-from node_robustness.figures.style import NO_ODE
 from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.failures import attempt, sentences
 from node_robustness.report import evidence, panels, summary
 from node_robustness.report import tables as report_tables
+from node_robustness.report.leaderboard import leaderboards
 from node_robustness.report.limits import limits
 from node_robustness.report.paper import CITATION
 from node_robustness.report.reservations import reservations
@@ -88,7 +88,6 @@ def render_report(
         warnings=failed + warnings,
         limits=[limit for limit in known if limit not in warnings],
         signs=panels.SIGNS,
-        no_ode=NO_ODE,
         parts=[part for part in parts if part.has_something],
         manifest=manifest,
         config=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
@@ -160,6 +159,12 @@ def _part(
                 lambda: report_tables.papers_accuracy(tables["clean"], paper),
                 _apology,
             )
+        )
+    if key == "leaderboard":
+        shown += attempt(
+            "The leaderboard",
+            lambda: leaderboards(tables, manifest["config"].get("models", {})),
+            lambda why: [_apology(why)],
         )
     if key == "ran":
         shown += attempt(

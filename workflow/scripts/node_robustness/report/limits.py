@@ -1,6 +1,6 @@
 """What a reader must know before using any number of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -8,6 +8,7 @@ import pandas as pd
 from node_robustness.config.methods import BUILT_IN, METHODS
 from node_robustness.config.presets import PRESETS
 from node_robustness.figures.catalogue import FIGURES, has_rows
+from node_robustness.report.own_models import own_models
 from node_robustness.report.paper import EPOCHS
 from node_robustness.report.phrases import counted
 from node_robustness.report.reservations import reservations
@@ -16,22 +17,27 @@ from node_robustness.words import listed, percent
 
 
 def limits(
-    tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any], paper: str | None
+    tables: Mapping[str, pd.DataFrame],
+    manifest: Mapping[str, Any],
+    paper: str | None,
+    quoted: Callable[[str], str] = str,
 ) -> list[str]:
     """Say where the numbers of a run do not measure robustness, and what it was too small for.
 
     Args:
-        tables: ``clean``, ``training``, ``attacks``, ``checks`` and ``verdicts`` of the experiment;
-            of those that fill figures, as many as are at hand.
+        tables: ``networks``, ``clean``, ``training``, ``attacks``, ``checks`` and ``verdicts`` of
+            the experiment; of those that fill figures, as many as are at hand.
         manifest: Result of `provenance.manifest`. Its ``notes``, if any, say what is to be known of
             tables that another version made and that were converted.
         paper: Dataset of the paper whose results are shown with ours; None for none.
+        quoted: Makes text that a user wrote safe in what the sentences are put in.
 
     Returns:
         Plain sentences, the most important first.
     """
     return [
         *reservations(tables, manifest["config"].get("datasets", {})),
+        *own_models(tables["networks"], quoted),
         *_size(tables["clean"]),
         *_training(tables["training"], paper),
         *_missing_attacks(tables["attacks"]),

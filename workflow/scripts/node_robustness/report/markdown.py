@@ -6,6 +6,7 @@ in it can be traced to a table.
 """
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,10 +17,11 @@ import pandas as pd
 
 from node_robustness.figures.catalogue import FIGURES, has_rows
 from node_robustness.figures.drawing import why_not_drawn_still
-from node_robustness.jobs.failures import sentences
+from node_robustness.jobs.failures import attempt, sentences
 from node_robustness.report import panels, summary
 from node_robustness.report import tables as report_tables
 from node_robustness.report.evidence import said
+from node_robustness.report.leaderboard import leaderboards
 from node_robustness.report.limits import limits
 from node_robustness.report.paper import NO_SUCCESS_RATES
 from node_robustness.report.phrases import counted
@@ -36,7 +38,11 @@ _TEXTS = [
     *("experiment", "dataset", "model", "reference_model", "attack", "gradient"),
     *("reason", "because", "lacks", "level", "procedure", "claim", "paper_claim"),
     *("strongest_claim", "norm", "patch", "perturbation", "player"),
+    *("tau", "kind", "module", "solves", "ways", "evaluations", "limits", "failed"),
 ]
+_ADDRESS = re.compile(r"https?://[^\s<>|\\`]+")
+# An underscore inside a word means nothing.
+_MARKUP = re.compile(r"[\\`*\[\]<>~]|(?<!\w)_|_(?!\w)")
 _OTHER_THAN_MEDIANS = r"_(?:mean|q\d\d)$"
 
 
@@ -81,7 +87,7 @@ def render(name: str, folder: Path) -> str:
         "## Verdicts at a glance",
         *sentences("The grid of verdicts", lambda: _glance(tables)),
         "## Limits of this run",
-        *_list(sentences("What limits the run", lambda: limits(tables, manifest, paper))),
+        *_list(sentences("What limits the run", lambda: limits(tables, manifest, paper, escaped))),
         f"`snakemake docs/results/{name}.md` made this page from the files in [{name}/]({name}/): "
         "no number was typed. Intervals are at 95 %. Every table and figure says of what it "
         "speaks, its [level](../verdict.md#levels-of-inference).",
@@ -132,7 +138,7 @@ def _glance(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         if rows:
             header = ["Model", "τ", *(verdicts.columns[column] for column in columns)]
             lines = [
-                [row.model, row.tolerance, *(_sign(row.fields[column]) for column in columns)]
+                [row.model, row.tau, *(_sign(row.fields[column]) for column in columns)]
                 for row in rows
             ]
             found.append(grid(header, lines))
@@ -193,6 +199,13 @@ def _evidence(
         parts.insert(0, _table(report_tables.papers_accuracy(tables["clean"], paper)))
     if key == "attacks" and paper is not None:
         parts.append(NO_SUCCESS_RATES)
+    if key == "leaderboard":
+        found = attempt(
+            "The leaderboard",
+            lambda: leaderboards(tables, manifest["config"].get("models", {})),
+            lambda why: [Table(why, [], [])],
+        )
+        parts += map(_table, found)
     if key == "ran":
         parts = [
             _manifest(name, manifest),
@@ -218,7 +231,9 @@ def _files(name: str, tables: Mapping[str, pd.DataFrame]) -> list[str]:
         for key in ON_PAGE
     ]
     caption = "The tables behind this page; docs/files.md describes their columns."
-    return [_table(Table(caption, ["File", "What it holds", "Rows", "Level"], rows))]
+    return [
+        f"{caption}\n\n{_collapsed(grid(['File', 'What it holds', 'Rows', 'Level'], rows), rows)}"
+    ]
 
 
 def _thin(path: Path, copy: Path) -> None:
@@ -270,11 +285,22 @@ def _table(table: Table) -> str:
         return table.caption
     if not table.rows:
         return ""
-    rows = grid(table.header, table.rows)
-    if len(table.rows) > _ROWS_TO_SHOW:
-        summed = f"<summary>The table ({len(table.rows):,} rows)</summary>"
-        rows = f"<details>\n{summed}\n\n{rows}\n\n</details>"
-    return f"{table.caption}\n\n{rows}"
+    rows = [[escaped(field) for field in row] for row in table.rows]
+    return f"{table.caption}\n\n{_collapsed(grid(table.header, rows), rows)}"
+
+
+def _collapsed(shown: str, rows: Sequence[Any]) -> str:
+    """A table in Markdown, folded if it is long."""
+    if len(rows) <= _ROWS_TO_SHOW:
+        return shown
+    return f"<details>\n<summary>The table ({len(rows):,} rows)</summary>\n\n{shown}\n\n</details>"
+
+
+def escaped(text: str) -> str:
+    """Text that means nothing in Markdown; an address of the web alone becomes a link."""
+    if _ADDRESS.fullmatch(text):
+        return f"<{text}>"
+    return _MARKUP.sub(lambda sign: f"\\{sign[0]}", " ".join(text.split())).replace("&", "&amp;")
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -12,11 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from node_robustness.figures.style import tau_label
 from node_robustness.grid.paths import CELL, SOLVED, fill, result, spell
-from node_robustness.numbers import label
 from node_robustness.report.phrases import NORMS, sized
-from node_robustness.tables.frame import records
+from node_robustness.tables.frame import NO_ODE, records, tau_of, tau_words
 from node_robustness.verdict.checks import PASSED
 from node_robustness.verdict.contrasts import setting_key
 from node_robustness.verdict.protocols import PROTOCOLS
@@ -60,17 +58,22 @@ class Field:
 
 @dataclass(frozen=True)
 class GridRow:
-    """One line of a grid: a model at a tolerance (`no ODE` for one without).
+    """One line of a grid: a model at a tolerance.
 
     Attributes:
         model: its name.
-        tolerance: its tolerance for people.
+        tau: its tolerance for people, or what stands for it (`frame.tau_of`).
         fields: one a column; None where the setting was not attacked.
     """
 
     model: str
-    tolerance: str
+    tau: str
     fields: list[Field | None]
+
+    @property
+    def solved_at(self) -> str:
+        """Its tolerance in words."""
+        return tau_words(self.tau)
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,12 @@ def grid(tables: Mapping[str, pd.DataFrame]) -> list[Grid]:
         sizes = sizes.sort_values(["order", "epsilon"], kind="stable")
         columns = list(sizes[["norm", "epsilon"]].itertuples(index=False, name=None))
         rows = []
-        for (model, _), line in own.groupby(["model", "tolerance"], sort=False, dropna=False):
+        for (model, tau), line in own.groupby(["model", "tau"], sort=False):
             at = {(row["norm"], row["epsilon"]): _field(row) for row in records(line)}
             rows.append(
                 GridRow(
                     str(model),
-                    tau_label(line.tolerance.iloc[0]),
+                    str(tau),
                     [at.get(size) for size in columns],
                 )
             )
@@ -166,8 +169,8 @@ def _field(row: Mapping[str, Any]) -> Field:
 
 
 def _title(row: Mapping[str, Any]) -> str:
-    tau = "" if pd.isna(row["tolerance"]) else f" at τ = {label(float(row['tolerance']))}"
-    return f"{row['model']}{tau}, {sized(row['norm'], row['epsilon'])}"
+    at = "" if row["tau"] == NO_ODE else f" at {tau_words(row['tau'])}"
+    return f"{row['model']}{at}, {sized(row['norm'], row['epsilon'])}"
 
 
 _SOLVED = ("dataset", "model", "tolerance")
@@ -354,7 +357,7 @@ def _claims(
     ]
     found += [
         {
-            "about": f"Against τ = {label(float(row['reference']))}",
+            "about": f"Against {tau_words(tau_of(row['reference'], ode=True))}",
             "claim": row["claim"],
             "reason": row["reason"],
         }

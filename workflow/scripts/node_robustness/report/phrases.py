@@ -3,6 +3,7 @@
 import pandas as pd
 
 from node_robustness.numbers import label
+from node_robustness.tables.frame import NO_ODE, tau_words
 
 NORMS = {"linf": "L∞", "l2": "L2", "l2_rms": "root-mean-square L2"}
 """The names of the norms in sentences."""
@@ -23,11 +24,6 @@ def networks(n: int) -> str:
     return "this network" if n == 1 else f"these {n:,} networks"
 
 
-def tau(tolerance: float) -> str:
-    """A tolerance, such as `τ = 0.1`."""
-    return f"τ = {label(float(tolerance))}"
-
-
 def sized(norm: str, epsilon: float) -> str:
     """A norm and an epsilon, such as `L∞ ε = 0.1`."""
     return f"{NORMS[norm]} ε = {label(float(epsilon))}"
@@ -44,4 +40,4 @@ def attack_setting(row: pd.Series) -> str:
 
 
 def _tau_first(row: pd.Series) -> str:
-    return "" if pd.isna(row.tolerance) else f"{tau(row.tolerance)}, "
+    return "" if row.tau == NO_ODE else f"{tau_words(row.tau)}, "

@@ -12,6 +12,7 @@ import pandas as pd
 from node_robustness.numbers import label
 from node_robustness.report.overviews import BECAUSE
 from node_robustness.report.phrases import counted
+from node_robustness.tables.frame import OWN
 from node_robustness.verdict.checks import SOLVER_SUCCEEDS
 from node_robustness.verdict.verdicts import UNDECIDED
 from node_robustness.words import listed, percent
@@ -131,7 +132,7 @@ def _nothing_attacked(name: str, attacks: pd.DataFrame) -> list[str]:
 
 
 def _nothing_found(name: str, attacks: pd.DataFrame) -> list[str]:
-    by = ["seed", "tolerance"]
+    by = ["seed", "tolerance", "tau"]
     sums = attacks.groupby(by, sort=False, dropna=False)[["attacked", "successes"]].sum()
     none = sums[(sums.attacked > 0) & (sums.successes == 0)].reset_index()
     if none.empty:
@@ -145,8 +146,11 @@ def _nothing_found(name: str, attacks: pd.DataFrame) -> list[str]:
 def _where(rows: pd.DataFrame, every: pd.DataFrame) -> str:
     """The tolerances and seeds of the rows, as far as they are not all there are."""
     parts = []
-    if len(taus := rows.tolerance.dropna().unique()) and every.tolerance.nunique() > 1:
-        parts.append(f" at τ = {listed([label(float(tau)) for tau in sorted(taus)])}")
+    if every.tau.nunique() > 1:
+        numbers = [label(float(tau)) for tau in sorted(set(rows.tolerance.dropna()))]
+        places = [f"at τ = {listed(numbers)}"] if numbers else []
+        places += ["at own settings"] if OWN in set(rows.tau) else []
+        parts.append(f" {listed(places)}" if places else "")
     seeds = sorted(set(rows.seed))
     if len(seeds) < every.seed.nunique():
         parts.append(f" (seed {listed(list(map(str, seeds)))})")

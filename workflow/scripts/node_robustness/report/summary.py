@@ -14,6 +14,7 @@ from node_robustness.figures.catalogue import FIGURES, has_rows
 from node_robustness.numbers import label
 from node_robustness.report.paper import CLAIMS
 from node_robustness.report.phrases import NORMS, counted
+from node_robustness.tables.frame import NO_ODE, OWN
 from node_robustness.verdict.contrasts import EQUIVALENT, LESS, MORE, UNDECIDED
 from node_robustness.verdict.dynamics import BOTH, NECESSARY
 from node_robustness.verdict.tolerances import NONE, REAL, REVERSED
@@ -80,8 +81,11 @@ def asked(tables: Mapping[str, pd.DataFrame]) -> str:
     if clean.empty:
         return "Nothing was measured."
     what = f"{_models_of(clean)} on {listed(list(dict.fromkeys(clean.dataset)))}"
-    taus = sorted(set(clean.tolerance.dropna()))
-    at = f", at {_tolerances(taus)}" if taus else ""
+    places = [
+        *([_tolerances(taus)] if (taus := sorted(set(clean.tolerance.dropna()))) else []),
+        *(["own settings"] if OWN in set(clean.tau) else []),
+    ]
+    at = f", at {listed(places)}" if places else ""
     if attacks.empty:
         return f"How accurate are {what}{at}, on {_images(clean.n)}?"
     return (
@@ -159,9 +163,10 @@ def _of_models(models: pd.DataFrame, verdicts: pd.DataFrame) -> _Said:
 def _why_no_models(verdicts: pd.DataFrame) -> str:
     if verdicts.empty:
         return "No attack ran."
-    if verdicts.tolerance.isna().all():
-        return "No model of this run has an ODE that is solved to a tolerance."
-    if verdicts.tolerance.notna().all():
+    plain = verdicts.tau == NO_ODE
+    if plain.all():
+        return _NO_ODE
+    if not plain.any():
         return "No model of this run is without an ODE."
     return "Models with and without an ODE have no setting in common."
 
@@ -198,9 +203,16 @@ def _of_tolerances(tolerances: pd.DataFrame, verdicts: pd.DataFrame) -> _Said:
 def _why_no_tolerances(verdicts: pd.DataFrame) -> str:
     if verdicts.empty:
         return "No attack ran."
+    if (verdicts.tau == NO_ODE).all():
+        return _NO_ODE
     if verdicts.tolerance.isna().all():
         return "No model of this run has an ODE that is solved to a tolerance."
+    if OWN in set(verdicts.tau):
+        return "No model of this run was attacked at a tolerance above that of its own settings."
     return "No model of this run was attacked at two tolerances."
+
+
+_NO_ODE = "No model of this run is known to have an ODE."
 
 
 def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
@@ -224,7 +236,7 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
     )
     clauses = []
     if len(before):
-        body = "ODE" if before.tolerance.notna().all() else "dynamics"
+        body = "ODE" if (before.tau != NO_ODE).all() else "dynamics"
         whose = _whose(before, known)
         clauses.append(f"in {len(before)}{whose} most of it is owed to what enters the {body}")
     if len(spread):
@@ -363,7 +375,7 @@ def _models_of(clean: pd.DataFrame) -> str:
     """The models with and without an ODE, and how many networks of each there are."""
     networks = clean.groupby("model", sort=False).seed.nunique()
     same = networks.nunique() == 1
-    solved = clean.tolerance.notna().groupby(clean.model, sort=False).any()
+    solved = (clean.tau != NO_ODE).groupby(clean.model, sort=False).any()
 
     def named(own: "pd.Series[int]") -> str:
         return listed(
@@ -377,7 +389,8 @@ def _models_of(clean: pd.DataFrame) -> str:
     if solved.any():
         parts.append(f"{named(networks[solved])} (with an ODE)")
     if not solved.all():
-        parts.append(f"{named(networks[~solved])} (without)")
+        without = "without" if solved.any() else "without an ODE"
+        parts.append(f"{named(networks[~solved])} ({without})")
     each = "" if len(networks) == 1 else " each"
     return listed(parts) + (f", {counted(int(networks.iloc[0]), 'network')}{each}," if same else "")
 

@@ -17,6 +17,8 @@ from node_robustness.statistics import proportions
 from node_robustness.statistics.networks import over_networks
 from node_robustness.statistics.proportions import Estimate
 from node_robustness.tables.catalogue import TABLES, Level
+from node_robustness.tables.frame import tau_of, tau_words
+from node_robustness.tables.networks import OWN_MODEL
 from node_robustness.words import duration, percent
 
 _LONGEST = 200
@@ -75,7 +77,8 @@ class View:
         return f"{self.caption} {(self.level or TABLES[self.table].level).sentence}"
 
 
-def _text(name: str) -> Cell:
+def text(name: str) -> Cell:
+    """A field as it is."""
     return lambda row: str(getattr(row, name))
 
 
@@ -91,11 +94,16 @@ def _mean(name: str, digits: int = 1) -> Cell:
     return lambda row: _or_dash(getattr(row, name), f",.{digits}f")
 
 
-def _tau(name: str = "tolerance") -> Cell:
+def _number_or_dash(name: str) -> Cell:
     return lambda row: _label(getattr(row, name))
 
 
-def _share(name: str, bounds: str = "") -> Cell:
+def _reference(row: Any) -> str:
+    """The tolerance that a larger one is compared with."""
+    return tau_of(row.reference, ode=True)
+
+
+def share(name: str, bounds: str = "") -> Cell:
     """A rate in per cent with its interval, whose columns begin with `bounds`."""
     return lambda row: _percent(_estimate(row, name, bounds))
 
@@ -123,19 +131,19 @@ def _quartiles(name: str) -> Cell:
     )
 
 
-_NETWORK: Columns = {"Dataset": _text("dataset"), "Model": _text("model"), "Seed": _text("seed")}
-_SOLVED: Columns = {**_NETWORK, "τ": _tau()}
+_NETWORK: Columns = {"Dataset": text("dataset"), "Model": text("model"), "Seed": text("seed")}
+_SOLVED: Columns = {**_NETWORK, "τ": text("tau")}
 _SIZE: Columns = {"Norm": lambda row: NORMS[row.norm], "ε": lambda row: label(row.epsilon)}
 _SETTING: Columns = {
-    **{"Dataset": _text("dataset"), "Model": _text("model"), "τ": _tau()},
+    **{"Dataset": text("dataset"), "Model": text("model"), "τ": text("tau")},
     **_SIZE,
-    **{"Images": _count("n"), "Level": _text("level")},
+    **{"Images": _count("n"), "Level": text("level")},
 }
 
 _ENDS = ("low", "high")
 
 _MODEL: Columns = {
-    **{"Dataset": _text("dataset"), "Model": _text("model"), "Level": _text("level")},
+    **{"Dataset": text("dataset"), "Model": text("model"), "Level": text("level")},
     "Settings": _count("settings"),
 }
 
@@ -161,14 +169,34 @@ VIEWS = {
         "Training: accuracy of the epoch whose weights were kept, chosen on validation images.",
         {
             **_NETWORK,
-            "Epochs": _text("epochs"),
-            "Kept": _text("best_epoch"),
+            "Epochs": text("epochs"),
+            "Kept": text("best_epoch"),
             "Validation accuracy": lambda row: percent(row.validation_accuracy),
             "Training accuracy": lambda row: percent(row.train_accuracy),
             "Evaluations, mean": _mean("nfe_mean"),
         },
         topic="ran",
         in_report=False,
+    ),
+    "networks": View(
+        "networks",
+        "Own models: how each is solved, the settings of its author and the evaluations of each "
+        "solve at these, what cannot be measured of it, and how many checks were made first.",
+        {
+            **_NETWORK,
+            "Module": text("module"),
+            "Audit level": _count("audit_level"),
+            "Solves": text("solves"),
+            "Times of one image": text("ways"),
+            "rtol": _number_or_dash("own_rtol"),
+            "atol": _number_or_dash("own_atol"),
+            "Evaluations, median": text("evaluations"),
+            "Limits": text("limits"),
+            "Checks": _count("checks"),
+            "Failed": text("failed"),
+        },
+        rows=lambda networks: networks[networks.kind == OWN_MODEL].itertuples(),
+        topic="ran",
     ),
     "success": View(
         "protocols",
@@ -178,8 +206,8 @@ VIEWS = {
             **_SOLVED,
             **_SIZE,
             "Images": _count("correct"),
-            "Paper’s protocol": _share("paper"),
-            "Strongest attack": _share("strongest"),
+            "Paper’s protocol": share("paper"),
+            "Strongest attack": share("strongest"),
         },
         rows=_success_rates,
         topic="attacks",
@@ -191,8 +219,8 @@ VIEWS = {
         "medians over n images, quartiles in brackets.",
         {
             **_SOLVED,
-            "Gradient": _text("source"),
-            "Reference": _text("reference"),
+            "Gradient": text("source"),
+            "Reference": text("reference"),
             "n": _count("n"),
             "Cosine": _quartiles("cosine"),
             "Same sign": _quartiles("sign_agreement"),
@@ -214,10 +242,10 @@ VIEWS = {
             "Survives": _count("survives"),
             "Undecided": _count("undecided"),
             "Largest hidden gap at": _text_or_dash("at"),
-            "P": _share("paper"),
-            "R": _share("strongest"),
-            "M": _share("masked"),
-            "W": _share("weak"),
+            "P": share("paper"),
+            "R": share("strongest"),
+            "M": share("masked"),
+            "W": share("weak"),
         },
         rows=overviews.of_verdicts,
         topic="verdicts",
@@ -228,7 +256,7 @@ VIEWS = {
         "shares stay as they are. What each setting lacks is in its reason; the presets quick and "
         "standard have all attacks that are needed (docs/attacks.md).",
         {
-            "Because": _text("why"),
+            "Because": text("why"),
             "Settings": _count("settings"),
             "Images needed": _count("needed"),
         },
@@ -242,15 +270,15 @@ VIEWS = {
         "Means over the networks; the intervals contain the exact 95 % interval of each.",
         {
             **_SETTING,
-            "Clean": _share("clean"),
-            "P": _share("paper"),
-            "C": _share("corrected"),
-            "R": _share("strongest"),
-            "M": _share("masked"),
-            "W": _share("weak"),
-            "Verdict": _text("verdict"),
-            "The procedure": _text("procedure"),
-            "Because": _text("reason"),
+            "Clean": share("clean"),
+            "P": share("paper"),
+            "C": share("corrected"),
+            "R": share("strongest"),
+            "M": share("masked"),
+            "W": share("weak"),
+            "Verdict": text("verdict"),
+            "The procedure": text("procedure"),
+            "Because": text("reason"),
             "Agree": lambda row: f"{row.agree} of {row.networks}",
         },
         topic="verdicts",
@@ -262,14 +290,14 @@ VIEWS = {
         "largest.",
         {
             **_MODEL,
-            "Compared with": _text("reference_model"),
+            "Compared with": text("reference_model"),
             "Under": lambda row: PROCEDURES[row.under],
             "More robust": _count("more"),
             "Less robust": _count("less"),
             "Equally robust": _count("equivalent"),
             "Undecided": _count("undecided"),
             "Reversed": _count("reversed"),
-            "Largest difference at": _text("at"),
+            "Largest difference at": text("at"),
             "Robust": lambda row: _rate(row.robust),
             "Compared": lambda row: _rate(row.reference),
             "Difference": _change("difference"),
@@ -284,11 +312,11 @@ VIEWS = {
         "model on the same images, and the intervals contain those of all pairs.",
         {
             **_SETTING,
-            "Compared with": _text("reference_model"),
+            "Compared with": text("reference_model"),
             "Paper’s procedure": _change("paper"),
-            "Claim": _text("paper_claim"),
+            "Claim": text("paper_claim"),
             "Strongest attack": _change("strongest"),
-            "Claim, strongest": _text("strongest_claim"),
+            "Claim, strongest": text("strongest_claim"),
             "First tested": lambda row: "yes" if row.primary else "",
         },
         topic="models",
@@ -300,7 +328,7 @@ VIEWS = {
         "less robust; none: a change below 5 points.",
         {
             **_MODEL,
-            "Over τ": _tau("reference"),
+            "Over τ": _reference,
             "Real": _count("real"),
             "Masked gradient": _count("masked"),
             "Reversed": _count("reversed"),
@@ -320,13 +348,13 @@ VIEWS = {
         "networks.",
         {
             **_SETTING,
-            "Over τ": _tau("reference"),
+            "Over τ": _reference,
             "Paper’s procedure": _change("paper"),
             "Gradient corrected": _change("corrected"),
             "Strongest attack": _change("strongest"),
             "Masked gradient": _change("masked"),
-            "Claim": _text("claim"),
-            "Because": _text("reason"),
+            "Claim": text("claim"),
+            "Because": text("reason"),
             "First tested": lambda row: "yes" if row.primary else "",
         },
         topic="tolerances",
@@ -336,18 +364,18 @@ VIEWS = {
         "Networks trained like these: robust accuracy and its differences over networks and "
         "images, with 95 % intervals (Student’s t). Only with five networks or more.",
         {
-            "Dataset": _text("dataset"),
-            "Model": _text("model"),
-            "τ": _tau(),
+            "Dataset": text("dataset"),
+            "Model": text("model"),
+            "τ": text("tau"),
             **_SIZE,
             "Networks": _count("networks"),
             "What": lambda row: _KINDS[row.kind],
             "Compared with": lambda row: (
-                row.reference_model
-                if pd.isna(row.reference_tolerance)
-                else f"τ = {_label(row.reference_tolerance)}"
+                tau_words(tau_of(row.reference_tolerance, ode=True))
+                if row.kind == "tolerance"
+                else row.reference_model
             ),
-            "Protocol": _text("protocol"),
+            "Protocol": text("protocol"),
             "Value": lambda row: (
                 _percent(_bounded(row)) if row.kind == "share" else _points(_bounded(row))
             ),
@@ -360,14 +388,14 @@ VIEWS = {
         "the two holds with 95 %.",
         {
             **_SOLVED,
-            "Check": _text("title"),
-            "Norm": _text("norm"),
+            "Check": text("title"),
+            "Norm": text("norm"),
             "Value": lambda row: _or_dash(row.value, ".3g"),
             "Bounds": lambda row: "–" if pd.isna(row.low) else f"{row.low:.3g} to {row.high:.3g}",
             "Images": _count("n"),
             "Passes if": lambda row: f"{row.bound} {row.threshold:g}",
-            "Outcome": _text("outcome"),
-            "A failure means": _text("failure"),
+            "Outcome": text("outcome"),
+            "A failure means": text("failure"),
         },
         topic="verdicts",
         on_page=False,
@@ -380,9 +408,9 @@ VIEWS = {
         {
             **_NETWORK,
             **_SIZE,
-            "Attacker": _text("attacker"),
+            "Attacker": text("attacker"),
             "Images": _count("n"),
-            "Accuracy": _share("accuracy"),
+            "Accuracy": share("accuracy"),
         },
         topic="defences",
     ),
@@ -395,8 +423,8 @@ VIEWS = {
         {
             **_SOLVED,
             **_SIZE,
-            "Attack": _text("attacker"),
-            "Detector": _text("detector"),
+            "Attack": text("attacker"),
+            "Detector": text("detector"),
             "Clean": _count("clean"),
             "Adversarial": _count("adversarial"),
             "Area under the curve": lambda row: (
@@ -404,7 +432,7 @@ VIEWS = {
                 if pd.isna(row.auc)
                 else f"{row.auc:.3f} ({row.auc_low:.3f} to {row.auc_high:.3f})"
             ),
-            "Detected at 5 % false alarms": _share("detected"),
+            "Detected at 5 % false alarms": share("detected"),
         },
         topic="defences",
     ),
@@ -416,10 +444,10 @@ VIEWS = {
         {
             **_SOLVED,
             **_SIZE,
-            "Gradient": _text("gradient"),
-            "Backward τ": _tau("backward_tolerance"),
+            "Gradient": text("gradient"),
+            "Backward τ": _number_or_dash("backward_tolerance"),
             "Images": _count("n"),
-            "Robust accuracy": _share("robust_accuracy"),
+            "Robust accuracy": share("robust_accuracy"),
             "More than with direct": _change("difference"),
             "Cosine with direct, median": _mean("cosine_median", 2),
         },
@@ -438,8 +466,8 @@ VIEWS = {
             "Noise": _mean_and_most("nfe_noise"),
             "Attacked": _mean_and_most("nfe_attacked"),
             "Increase": _median("ratio"),
-            "Images that cost more": _share("increased"),
-            "Prediction kept": _share("kept"),
+            "Images that cost more": share("increased"),
+            "Prediction kept": share("kept"),
         },
         topic="defences",
     ),
@@ -449,9 +477,9 @@ VIEWS = {
         "another: by at least 5 points, on every network. A setting is a dataset, attack, norm and "
         "ε; attacks that left out images which cheaper ones had broken do not count.",
         {
-            "Compared": _text("compared"),
-            "Gradients": _text("gradients"),
-            "Of": _text("of"),
+            "Compared": text("compared"),
+            "Gradients": text("gradients"),
+            "Of": text("of"),
             "Settings": _count("settings"),
             "Clearly more often": _count("more"),
             "Clearly less often": _count("less"),
@@ -472,7 +500,7 @@ VIEWS = {
             "Gradient": lambda change: change.condition[2],
             "Norm": lambda change: NORMS[change.condition[3]],
             "ε": lambda change: label(change.condition[4]),
-            "Model": _text("model"),
+            "Model": text("model"),
             "At the smallest τ": lambda change: _percent(change.before),
             "At the largest τ": lambda change: _percent(change.after),
             "Change": lambda change: _points(change.change),
@@ -490,7 +518,7 @@ VIEWS = {
         {
             **_SOLVED,
             "Images": _count("n"),
-            "Accuracy": _share("accuracy"),
+            "Accuracy": share("accuracy"),
             "Evaluations, mean": _mean("nfe_mean"),
             "SD": _mean("nfe_sd"),
             "Minimum": _count("nfe_min"),
@@ -505,13 +533,13 @@ VIEWS = {
         "random noise of the same size. Medians and shares with 95 % intervals.",
         {
             **_SOLVED,
-            "Attack": _text("attack"),
+            "Attack": text("attack"),
             **_SIZE,
             "Images": lambda row: f"{row.n:,} ({GROUPS[row.group]})",
             "Growth factor": _median("amplification"),
             "Over noise": _median("over_noise"),
             "Fastest at t": _median("peak_t"),
-            "Decision changed": _share("flipped_rate", "flipped"),
+            "Decision changed": share("flipped_rate", "flipped"),
             "At t, head": _median("flip_head"),
             "At t, probe": _median("flip_probe"),
             "Evaluations": _median("nfe"),
@@ -527,22 +555,22 @@ VIEWS = {
         "window with the largest share. The patched window was chosen on one half of the images "
         "and tested on the other.",
         {
-            **{"Dataset": _text("dataset"), "Model": _text("model"), "τ": _tau()},
-            "Attack": _text("attack"),
+            **{"Dataset": text("dataset"), "Model": text("model"), "τ": text("tau")},
+            "Attack": text("attack"),
             **_SIZE,
             "Images": _count("n"),
-            "Level": _text("level"),
-            "Claim": _text("claim"),
+            "Level": text("level"),
+            "Claim": text("claim"),
             "Window": lambda row: _window(row.largest_from, row.largest_to),
-            "Its share": _share("share"),
+            "Its share": share("share"),
             "h(0)": lambda row: _percent((row.start_share, row.start_low, row.start_high)),
             "h(0), noise": lambda row: _rate(row.noise_start),
             "h(0), another image": lambda row: _rate(row.swapped_start),
             "Patched window": lambda row: _window(row.patch_from, row.patch_to),
-            "Is": _text("patch"),
-            "Restored": _share("repaired"),
+            "Is": text("patch"),
+            "Restored": share("repaired"),
             "By others": lambda row: _rate(row.repair_others),
-            "Taken away": _share("inserted"),
+            "Taken away": share("inserted"),
         },
         topic="dynamics",
     ),
@@ -555,13 +583,13 @@ VIEWS = {
         "and evaluations are means over the successes.",
         {
             **_SOLVED,
-            "Attack": _text("attack"),
-            "Gradient": _text("gradient"),
+            "Attack": text("attack"),
+            "Gradient": text("gradient"),
             **_SIZE,
             "Attacked": _count("attacked"),
             "Skipped": _count("skipped"),
-            "Success rate": _share("success_rate", "success"),
-            "Robust accuracy": _share("robust_accuracy", "robust"),
+            "Success rate": share("success_rate", "success"),
+            "Robust accuracy": share("robust_accuracy", "robust"),
             "Iterations": _mean("iterations_mean"),
             "L∞": _mean("perturbation_linf_mean", 3),
             "L2": _mean("perturbation_l2_mean", 3),
@@ -583,11 +611,11 @@ _STAGES: Columns = {
     "First started (UTC)": lambda stage: _moment(stage["started_utc"]),
 }
 _JOBS: Columns = {
-    "Rule": _text("rule"),
+    "Rule": text("rule"),
     "Dataset": lambda job: _or_dash(job.dataset),
     "Model": lambda job: _or_dash(job.model),
     "Seed": lambda job: _or_dash(job.seed),
-    "τ": _tau(),
+    "τ": _number_or_dash("tolerance"),
     "Attack": lambda job: _or_dash(job.attack),
     "Norm": lambda job: "–" if pd.isna(job.norm) else NORMS[job.norm],
     "ε": lambda job: _label(job.epsilon),
@@ -609,7 +637,7 @@ def show(name: str, tables: Mapping[str, pd.DataFrame]) -> Table:
     view = VIEWS[name]
     return attempt(
         f"The table {name}",
-        lambda: _table(view.described, view.rows(tables[view.table]), view.columns),
+        lambda: table_of(view.described, view.rows(tables[view.table]), view.columns),
         lambda why: Table(why, [], []),
     )
 
@@ -621,7 +649,7 @@ def stages(found: Iterable[Any]) -> Table:
         found: As in the manifest.
     """
     caption = "Time by stage, summed over its jobs, and the largest memory of a job."
-    return _table(caption, found, _STAGES)
+    return table_of(caption, found, _STAGES)
 
 
 def of_costs(costs: pd.DataFrame, of_stages: Iterable[Any]) -> list[Table]:
@@ -637,10 +665,11 @@ def of_costs(costs: pd.DataFrame, of_stages: Iterable[Any]) -> list[Table]:
         f"{which} of {len(costs):,}, the longest first; costs.csv has all of them. Evaluations of "
         "the ODE function are means over images, for attacks over the successes."
     )
-    return [stages(of_stages), _table(caption, shown.itertuples(), _JOBS)]
+    return [stages(of_stages), table_of(caption, shown.itertuples(), _JOBS)]
 
 
-def _table(caption: str, rows: Iterable[Any], columns: Columns) -> Table:
+def table_of(caption: str, rows: Iterable[Any], columns: Columns) -> Table:
+    """A table of rows, by the columns that they fill."""
     filled = [[cell(row) for cell in columns.values()] for row in rows]
     return Table(caption, list(columns), filled)
 
@@ -660,8 +689,8 @@ def papers_accuracy(clean: pd.DataFrame, dataset: str) -> Table:
     )
     columns: Columns = {
         "Dataset": lambda row: _or_dash(row.dataset),
-        "Model": _text("model"),
-        "τ": _tau(),
+        "Model": text("model"),
+        "τ": _number_or_dash("tolerance"),
         "Paper": lambda row: percent(row.paper),
         "Images": _count("n"),
         "Networks": _count("networks"),
@@ -670,7 +699,7 @@ def papers_accuracy(clean: pd.DataFrame, dataset: str) -> Table:
             "–" if pd.isna(row.value) else _signed(100 * (row.value - row.paper))
         ),
     }
-    return _table(
+    return table_of(
         "Accuracy on clean test images: the paper’s and ours, with exact 95 % intervals, and the "
         "difference in percentage points. "
         f"{Level.NETWORKS.sentence}",

@@ -24,6 +24,15 @@ _NOT_CORRECTED = (
 )
 
 TOPICS = {
+    "leaderboard": Topic(
+        "Leaderboard",
+        "All models under one protocol, and what was published of them.",
+        (
+            "What was published was often measured on other images. A certified share is a lower "
+            "bound of robust accuracy: that an attack leaves less means that something else was "
+            "evaluated than what is certified.",
+        ),
+    ),
     "verdicts": Topic(
         "Verdicts in detail",
         "What is real in each setting, and what is masked.",

@@ -49,6 +49,7 @@ class TableEntry:
 
 
 TABLES = {
+    "networks": TableEntry("what each network is, and what limits it", level=Level.NETWORK),
     "training": TableEntry("how each training ended", level=Level.NETWORK),
     "clean": TableEntry("accuracy and cost on clean images", level=Level.NETWORK),
     "nfe": TableEntry(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from node_robustness.files.hdf5 import open_hdf5, read_settings
+from node_robustness.tables.frame import tau_of
 
 _BLUE = np.array([33, 102, 172]) / 255
 _RED = np.array([178, 24, 43]) / 255
@@ -24,7 +25,8 @@ SHOWN_AS_THEY_ARE = (1, 3)
 _SMALLEST_PICTURE = 96
 
 _COLUMNS = [
-    *("dataset", "model", "seed", "tolerance", "attack", "norm", "epsilon", "row", "index"),
+    *("dataset", "model", "seed", "tolerance", "tau", "attack", "norm", "epsilon", "row"),
+    "index",
     *("clean", "perturbation", "adversarial"),
     *("clean_caption", "perturbation_caption", "adversarial_caption"),
     "channels",
@@ -39,11 +41,11 @@ def example_table(files: Iterable[tuple[Path | str, Path | str]], each: int = 4)
         each: How many successes to take of each attack, at most.
 
     Returns:
-        One row a success, numbered by ``row`` within its file: the coordinates of the cell;
-        ``index`` of the image in the test set; ``clean``, ``perturbation`` and ``adversarial``:
-        PNG pictures as ``data:`` addresses; and what to write below each: the predicted class,
-        and for the perturbation the intensity (of [0, 1]) that full colour stands for;
-        the number of ``channels`` of the image.
+        One row a success, numbered by ``row`` within its file: the coordinates of the cell, with
+        ``tau`` (`frame.tau_of`); ``index`` of the image in the test set; ``clean``,
+        ``perturbation`` and ``adversarial``: PNG pictures as ``data:`` addresses; and what to write
+        below each: the predicted class, and for the perturbation the intensity (of [0, 1]) that
+        full colour stands for; the number of ``channels`` of the image.
 
     Raises:
         UserError: A file is missing, damaged or of another kind.
@@ -53,6 +55,7 @@ def example_table(files: Iterable[tuple[Path | str, Path | str]], each: int = 4)
         with open_hdf5(attack_path, "attack") as attack, open_hdf5(data_path, "data") as data:
             settings = read_settings(attack)
             where = {name: settings[name] for name in _COLUMNS if name in settings}
+            where["tau"] = tau_of(settings["tolerance"], "nfe_clean" in attack)
             # A failed solve predicts -1, and so takes the last name.
             names = np.array([*data["class_names"].asstr()[:], "no prediction"], object)
             taken = np.flatnonzero(attack["success"][:])[:each]

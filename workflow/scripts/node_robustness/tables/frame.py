@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from node_robustness.files.atomic import atomic_path
 from node_robustness.files.hdf5 import open_hdf5, read_settings
+from node_robustness.files.records import not_measured
+from node_robustness.numbers import label
 from node_robustness.statistics import proportions
 from node_robustness.statistics.proportions import Estimate
 
@@ -24,6 +26,10 @@ SOLVED = {
     "seed": "int64",
     "tolerance": "float64",
 }
+OWN, NO_ODE = "own", "no ODE"
+"""What stands for a tolerance that there is not: a model solved as its author set it, and a model
+without an ODE."""
+
 CELL = {**SOLVED, "attack": "str", "gradient": "str", "norm": "str", "epsilon": "float64"}
 
 
@@ -51,6 +57,59 @@ def write_table(
         pq.write_table(table, path)
 
 
+def tau_of(tolerance: float | None, ode: bool) -> str:
+    """A tolerance for people: `0.1`; `own` or `no ODE` where there is none.
+
+    Args:
+        tolerance: The tolerance; None or NaN without one.
+        ode: Whether the model solves an ODE.
+    """
+    if tolerance is None or math.isnan(tolerance):
+        return OWN if ode else NO_ODE
+    return label(float(tolerance))
+
+
+def tau_words(tau: str) -> str:
+    """What `tau_of` says, in a sentence: `τ = 0.1`, `own settings` or `no ODE`."""
+    return {OWN: "own settings", NO_ODE: NO_ODE}.get(tau, f"τ = {tau}")
+
+
+def without_tolerance(frame: pd.DataFrame) -> list[str]:
+    """The models of a frame that no tolerance bounds: equal steps, own settings alone, no ODE."""
+    bounded = set(frame.model[frame.tolerance.notna()])
+    return [model for model in dict.fromkeys(frame.model) if model not in bounded]
+
+
+def with_results(
+    paths: Iterable[Path | str], kind: str
+) -> Iterator[tuple[h5py.File, dict[str, Any]]]:
+    """Open files one after the other, without those that say why they hold no results.
+
+    Args:
+        paths: Files of one kind.
+        kind: That kind.
+
+    Yields:
+        The open file and its settings.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind.
+    """
+    for path in paths:
+        with open_hdf5(path, kind) as file:
+            rows = next((file[name] for name in ("index", "t") if name in file), ())
+            if len(rows) or not not_measured(file):
+                yield file, read_settings(file)
+
+
+def lacks(paths: Iterable[Path | str], kind: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The settings of those files that lack something, and why, in sentences."""
+    for path in paths:
+        with open_hdf5(path, kind) as file:
+            if why := not_measured(file):
+                yield read_settings(file), why
+
+
 Rows = Iterator[dict[str, Any]]
 
 
@@ -76,11 +135,9 @@ def collect(
         UserError: A file is missing, damaged or of another kind.
     """
     found = []
-    for path in paths:
-        with open_hdf5(path, kind) as file:
-            settings = read_settings(file)
-            where = {name: settings[name] for name in CELL if name in columns and name in settings}
-            found += [where | row for row in rows(file, settings)]
+    for file, settings in with_results(paths, kind):
+        where = {name: settings[name] for name in CELL if name in columns and name in settings}
+        found += [where | row for row in rows(file, settings)]
     # Sorting is stable: rows of one cell keep the order in which the file gave them.
     return tabulate(sorted(found, key=place), columns)
 

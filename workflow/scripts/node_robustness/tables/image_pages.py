@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.grid import paths
 from node_robustness.tables.examples import as_shown, diverging, layout_note, picture
-from node_robustness.tables.frame import CELL
+from node_robustness.tables.frame import CELL, tau_of
 
 Array = NDArray[Any]
 
 _IMAGES = [
-    *(*CELL, "page", "name", "index", "group", "headline"),
+    *(*CELL, "tau", "page", "name", "index", "group", "headline"),
     *("flip_head", "flip_probe", "undefined", "unpatched"),
     *("channels", "states", "most", "layout"),
 ]
@@ -44,9 +44,9 @@ class Pages:
     """Pages of images, numbered by `page` from 1.
 
     Attributes:
-        images: one row a page: coordinates of its cell, ``name`` (the cell's place and the image),
-            ``index`` in the test set, ``group``
-            (``success`` or ``failed``), ``headline``; times from which the decision differs (NaN:
+        images: one row a page: coordinates of its cell, ``tau`` (`frame.tau_of`), ``name`` (the
+            cell's place and the image), ``index`` in the test set, ``group`` (``success`` or
+            ``failed``), ``headline``; times from which the decision differs (NaN:
             none); ``undefined`` and ``unpatched``: in words, which shares are not defined and that
             no patch is determined, else empty; ``states``: a picture of how far the attacked state
             is from the clean one, the root mean square over places of ``channels`` channels
@@ -106,6 +106,7 @@ def image_pages(files: Iterable[tuple[Path | str, Path | str, Path | str]]) -> P
         ):
             settings = read_settings(file)
             where = {name: settings[name] for name in CELL}
+            where["tau"] = tau_of(settings["tolerance"], "nfe_clean" in attack)
             place = paths.fill(paths.CELL, settings)
             for kept, i in enumerate(file["kept"][:]):
                 page = len(images) + 1

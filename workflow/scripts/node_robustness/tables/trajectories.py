@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from node_robustness.files.hdf5 import open_hdf5, read_settings
-from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, place, tabulate
+from node_robustness.tables.frame import CELL, SOLVED, Rows, collect, place, tabulate, with_results
 from node_robustness.trajectories.reader import PAIRS, RUNS, Trajectory
 
 # Times that are the same may differ by this: some are kept in single precision.
@@ -113,11 +112,9 @@ def image_table(paths: Iterable[Path | str]) -> pd.DataFrame:
         UserError: A file is missing, damaged, of another kind or of another schema version.
     """
     frames = []
-    for path in paths:
-        with open_hdf5(path, "trajectory") as file:
-            settings = read_settings(file)
-            where = {name: settings[name] for name in CELL}
-            frames.append((place(where), tabulate([where], CELL).merge(_images(file), "cross")))
+    for file, settings in with_results(paths, "trajectory"):
+        where = {name: settings[name] for name in CELL}
+        frames.append((place(where), tabulate([where], CELL).merge(_images(file), "cross")))
     # Whole frames: of rows as dicts, a hundred thousand images would take gigabytes.
     ordered = [frame for _, frame in sorted(frames, key=lambda item: item[0])]
     table = pd.concat([tabulate([], _IMAGES), *ordered], ignore_index=True)

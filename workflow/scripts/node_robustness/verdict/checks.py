@@ -19,9 +19,8 @@ from typing import Any
 
 import pandas as pd
 
-from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.tables.audit import Arrays, read_arrays
-from node_robustness.tables.frame import SOLVED, place, tabulate
+from node_robustness.tables.frame import SOLVED, lacks, place, tabulate, with_results
 from node_robustness.verdict import measures
 from node_robustness.verdict.measures import Evidence, Measure, Measured
 from node_robustness.verdict.protocols import AttackedNetwork
@@ -283,7 +282,9 @@ def check_table(
     groups: dict[tuple[Any, ...], list[AttackedNetwork]] = {}
     for group in attacked:
         groups.setdefault(_key(group.where), []).append(group)
+    audits = list(audits)
     by_audit = {_key(where): arrays for where, arrays in _files(audits, "audit")}
+    unaudited = {_key(where): why for where, why in lacks(audits, "audit")}
     by_reevaluated: dict[tuple[Any, ...], list[tuple[Mapping[str, Any], Arrays]]] = {}
     for where, arrays in _files(reevaluated, "reevaluated"):
         by_reevaluated.setdefault(_key(where), []).append((where, arrays))
@@ -291,7 +292,11 @@ def check_table(
     for where, arrays in _files(clean, "clean"):
         key = _key(where)
         evidence = Evidence(
-            groups.get(key, []), arrays, by_audit.get(key), by_reevaluated.get(key, [])
+            groups.get(key, []),
+            arrays,
+            by_audit.get(key),
+            by_reevaluated.get(key, []),
+            unaudited.get(key, ""),
         )
         rows += [
             {name: where[name] for name in SOLVED} | _row(check, evidence, norm)
@@ -316,9 +321,8 @@ _READ = {
 
 
 def _files(paths: Iterable[Path | str], kind: str) -> Iterable[tuple[dict[str, Any], Arrays]]:
-    for path in paths:
-        with open_hdf5(path, kind) as file:
-            yield read_settings(file), read_arrays(file, _READ.get(kind))
+    for file, settings in with_results(paths, kind):
+        yield settings, read_arrays(file, _READ.get(kind))
 
 
 def _row(check: Check, evidence: Evidence, norm: str) -> dict[str, Any]:
@@ -383,13 +387,14 @@ def _reason(check: Check, evidence: Evidence, found: Measured, outcome: str) -> 
     if check.name == SOLVER_SUCCEEDS:
         return "there was no image"
     if evidence.audit is None:
-        return (
+        return evidence.unaudited or (
             "there was no audit; turn audit on, which a model with backend torchdiffeq cannot have"
         )
-    return (
+    reason = (
         "the audit had no image for it: none is classified correctly, none has an adversarial "
         "example, or nothing changes their logits"
     )
+    return f"{reason}. {evidence.unaudited}" if evidence.unaudited else reason
 
 
 def _images(n: int) -> str:

@@ -10,6 +10,7 @@ from node_robustness.tables import (
     audit,
     cost,
     evaluation,
+    networks,
     shares,
     trajectories,
     trajectory_summary,
@@ -40,7 +41,8 @@ def of_experiment(
         files: By name: ``histories`` of training; files of the kinds "clean", "attack"
             (``attacks``), "trajectory" (``trajectories``), "probe" (``probes``), "audit"
             (``audits``), "reevaluated", "randomised", "detection" (``detections``),
-            "adjoint_sweep" (``sweeps``) and "cost" (``costs``).
+            "adjoint_sweep" (``sweeps``) and "cost" (``costs``); the ``specs`` of models, and the
+            outcomes of the checks of own models (``checked``).
         paper: Name of the paper's attack, None without one.
         training_tolerances: Tolerance in training, by model.
 
@@ -62,10 +64,18 @@ def of_experiment(
     attacked = protocols.read_attacked(files["attacks"], files["reevaluated"], others)
     checks = check_table(files["clean"], attacked, files["audits"], files["reevaluated"])
     images = trajectories.image_table(files["trajectories"])
-    networks = protocols.protocol_table(attacked, paper)
-    verdict = verdicts.verdict_table(networks, checks)
-    compared = pairs.pair_table(attacked, paper, training_tolerances)
-    return {
+    kept = protocols.protocol_table(attacked, paper)
+    verdict = verdicts.verdict_table(kept, checks)
+    known_networks = networks.network_table(
+        files["clean"],
+        files["specs"],
+        files["checked"],
+        {kind: files[name] for kind, name in _STAGES.items()},
+    )
+    references = pairs.References(training_tolerances, networks.own_tolerances(known_networks))
+    compared = pairs.pair_table(attacked, paper, references)
+    tables = {
+        "networks": known_networks,
         "training": evaluation.training_table(files["histories"]),
         "clean": evaluation.clean_table(files["clean"]),
         "nfe": evaluation.nfe_table(files["clean"]),
@@ -80,7 +90,7 @@ def of_experiment(
         "examples": attack_tables.example_sizes(attacked, paper),
         "budgets": attack_tables.budget_table(attacked),
         "attack_suite": attack_tables.suite_table(attacked),
-        "protocols": networks,
+        "protocols": kept,
         "curves": attack_tables.curve_table(attacked, paper),
         "audit": audit.audit_table(files["audits"]),
         "loss_curves": audit.loss_table(files["audits"]),
@@ -97,5 +107,18 @@ def of_experiment(
         "models": models.model_table(compared),
         "tolerances": tolerances.tolerance_table(compared, verdict),
         "dynamics": dynamics.dynamics_table(followed.read_followed(files["trajectories"])),
-        "populations": populations.population_table(attacked, paper, training_tolerances),
+        "populations": populations.population_table(attacked, paper, references),
     }
+    return {name: networks.with_tau(table, known_networks) for name, table in tables.items()}
+
+
+_STAGES = {
+    "trajectory": "trajectories",
+    "probe": "probes",
+    "audit": "audits",
+    "randomised": "randomised",
+    "detection": "detections",
+    "adjoint_sweep": "sweeps",
+    "cost": "costs",
+}
+"""The kinds of files that may hold no results of a network, and their names among all files."""

@@ -1,16 +1,16 @@
 """What was measured of the dynamics of one network in one setting, and windows of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.perturbations.sizes import Bools, Floats
-from node_robustness.tables.frame import CELL, place
+from node_robustness.tables.frame import CELL, place, with_results
 from node_robustness.tables.shares import even_positions
 from node_robustness.trajectories.layout import SHARED
 
@@ -115,30 +115,29 @@ def read_followed(paths: Iterable[Path | str]) -> list[Followed]:
     Raises:
         UserError: A file is missing, damaged, of another kind or of another schema version.
     """
-    return sorted(map(_read, paths), key=lambda item: place(item.where))
+    found = [_read(file, settings) for file, settings in with_results(paths, "trajectory")]
+    return sorted(found, key=lambda item: place(item.where))
 
 
-def _read(path: Path | str) -> Followed:
-    with open_hdf5(path, "trajectory") as file:
-        settings = read_settings(file)
-        ends = file["shares/ends"][:].astype(float)
-        shares, losses = {}, {}
-        for perturbation in SHARED:
-            start, parts, loss = (
-                file[f"shares/{perturbation}/{name}"][:].astype(float)
-                for name in ("start", "parts", "loss")
-            )
-            shares[perturbation] = np.column_stack([start, parts])
-            losses[perturbation] = loss
-        intervals = file["causal/intervals"][:]
-        marks = np.unique(intervals)
-        return Followed(
-            {name: settings[name] for name in CELL},
-            ends,
-            file["strong/success"][:] & np.isfinite(losses[STRONG]),
-            shares,
-            losses,
-            tuple(Window(*map(int, np.searchsorted(marks, pair))) for pair in intervals),
-            file["causal/repaired"][:],
-            file["causal/inserted"][:],
+def _read(file: h5py.File, settings: Mapping[str, Any]) -> Followed:
+    ends = file["shares/ends"][:].astype(float)
+    shares, losses = {}, {}
+    for perturbation in SHARED:
+        start, parts, loss = (
+            file[f"shares/{perturbation}/{name}"][:].astype(float)
+            for name in ("start", "parts", "loss")
         )
+        shares[perturbation] = np.column_stack([start, parts])
+        losses[perturbation] = loss
+    intervals = file["causal/intervals"][:]
+    marks = np.unique(intervals)
+    return Followed(
+        {name: settings[name] for name in CELL},
+        ends,
+        file["strong/success"][:] & np.isfinite(losses[STRONG]),
+        shares,
+        losses,
+        tuple(Window(*map(int, np.searchsorted(marks, pair))) for pair in intervals),
+        file["causal/repaired"][:],
+        file["causal/inserted"][:],
+    )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from node_robustness.files.hdf5 import open_hdf5, read_settings
 from node_robustness.perturbations.sizes import Bools, Floats, measured
-from node_robustness.tables.frame import SOLVED
+from node_robustness.tables.frame import SOLVED, with_results
 
 _LINF, _L2, _SUCCESS = "perturbation_linf", "perturbation_l2", "success"
 
@@ -70,25 +70,24 @@ def recorded(paths: Iterable[Path | str], kind: str, group: str = "") -> list[Kn
         UserError: A file is missing, damaged or of another kind.
     """
     found = []
-    for path in paths:
-        with open_hdf5(path, kind) as file:
-            where = {name: read_settings(file)[name] for name in SOLVED}
-            index = file["index"][:]
-            found_in = file[group] if group else file
-            names = list(found_in[_LINF]) if isinstance(found_in[_LINF], h5py.Group) else [""]
-            for name in names:
-                success, linf, l2 = (found_in[f"{part}/{name}".rstrip("/")][:] for part in _PARTS)
-                each = success[0].size if len(success) else 1
-                found.append(
-                    KnownExamples(
-                        where,
-                        " ".join(filter(None, (kind, group, name))),
-                        np.repeat(index, each),
-                        success.ravel().astype(bool),
-                        linf.ravel(),
-                        l2.ravel(),
-                    )
+    for file, settings in with_results(paths, kind):
+        where = {name: settings[name] for name in SOLVED}
+        index = file["index"][:]
+        found_in = file[group] if group else file
+        names = list(found_in[_LINF]) if isinstance(found_in[_LINF], h5py.Group) else [""]
+        for name in names:
+            success, linf, l2 = (found_in[f"{part}/{name}".rstrip("/")][:] for part in _PARTS)
+            each = success[0].size if len(success) else 1
+            found.append(
+                KnownExamples(
+                    where,
+                    " ".join(filter(None, (kind, group, name))),
+                    np.repeat(index, each),
+                    success.ravel().astype(bool),
+                    linf.ravel(),
+                    l2.ravel(),
                 )
+            )
     return found
 
 

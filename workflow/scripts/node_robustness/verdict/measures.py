@@ -60,12 +60,14 @@ class Evidence:
         clean: The arrays of its clean.h5.
         audit: Those of its audit.h5, None without one.
         reevaluated: Those of its reevaluated.h5, with the settings of the cell.
+        unaudited: What its audit.h5 lacks, and why, in sentences.
     """
 
     groups: list[AttackedNetwork]
     clean: Arrays
     audit: Arrays | None
     reevaluated: list[tuple[Mapping[str, Any], Arrays]]
+    unaudited: str = ""
 
     @property
     def ode(self) -> bool:

@@ -6,7 +6,8 @@ every network of the other. A network at two tolerances is the same network.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,18 +40,65 @@ _PAIRS = {
 }
 
 
+@dataclass(frozen=True)
+class References:
+    """The tolerances that the larger ones of a model are compared with.
+
+    Attributes:
+        trained: Tolerance in training, by model.
+        own: The tolerance to which the own settings of a model correspond, by model
+            (`networks.own_tolerances`).
+    """
+
+    trained: Mapping[str, float]
+    own: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, model: str, solved_at: Iterable[float | None]) -> "Reference | None":
+        """The reference of a model: its own settings, else those in training, else the smallest.
+
+        Args:
+            model: Its name.
+            solved_at: The tolerances at which it is known; None for its own settings.
+        """
+        every = set(solved_at)
+        if model in self.own and None in every:
+            return Reference(None, self.own[model])
+        known = sorted(tolerance for tolerance in every if tolerance is not None)
+        if not known:
+            return None
+        trained = self.trained.get(model)
+        smallest = known[0] if trained is None or trained not in known else trained
+        return Reference(smallest, smallest)
+
+
+class Reference(NamedTuple):
+    """What larger tolerances are compared with.
+
+    Attributes:
+        tolerance: Its tolerance; None for the own settings of a model.
+        number: The tolerance to which it corresponds.
+    """
+
+    tolerance: float | None
+    number: float
+
+    def below(self, tolerance: float | None) -> bool:
+        """Whether a tolerance is larger."""
+        return tolerance is not None and tolerance > self.number
+
+
 def compared(
-    attacked: Iterable[AttackedNetwork], trained: Mapping[str, float]
+    attacked: Iterable[AttackedNetwork], references: References
 ) -> Iterator[tuple[str, AttackedNetwork, AttackedNetwork]]:
     """Pair every network with what it is compared with.
 
     Args:
         attacked: Result of `protocols.read_attacked`.
-        trained: Tolerance in training, by model.
+        references: With what larger tolerances are compared.
 
     Yields:
         ``model``, a network with an ODE and one without; ``tolerance``, a network at a tolerance
-        and at the smaller one that is the reference (see `reference_tolerance`). Only where
+        and at the smaller one that is the reference. Only where
         the accuracy of every network without an attack is shown to be above `MARGIN`: what others
         keep is no robustness.
 
@@ -73,10 +121,10 @@ def compared(
                 if not other.ode:
                     yield MODEL, item, other
         own = [o for o in comparable if (o.where["model"], o.where["seed"]) == _network(item)]
-        reference = reference_tolerance(own, trained.get(where["model"]))
-        tolerance = where["tolerance"]
-        if tolerance is not None and reference is not None and tolerance > reference:
-            yield TOLERANCE, item, next(o for o in own if o.where["tolerance"] == reference)
+        reference = references.of(where["model"], (o.where["tolerance"] for o in own))
+        if reference is not None and reference.below(where["tolerance"]):
+            smaller = next(o for o in own if o.where["tolerance"] == reference.tolerance)
+            yield TOLERANCE, item, smaller
 
 
 def _setting(item: AttackedNetwork) -> tuple[Any, ...]:
@@ -90,12 +138,6 @@ def _accurate(item: AttackedNetwork) -> bool:
 
 def _network(item: AttackedNetwork) -> tuple[str, int]:
     return item.where["model"], item.where["seed"]
-
-
-def reference_tolerance(items: Iterable[AttackedNetwork], trained: float | None) -> float | None:
-    """The tolerance that others are compared with: the training one, else the smallest."""
-    known = sorted({t for item in items if (t := item.where["tolerance"]) is not None})
-    return trained if trained in known else next(iter(known), None)
 
 
 def _check_images(attacked: Iterable[AttackedNetwork]) -> None:
@@ -113,14 +155,14 @@ def _check_images(attacked: Iterable[AttackedNetwork]) -> None:
 
 
 def pair_table(
-    attacked: Iterable[AttackedNetwork], paper: str | None, trained: Mapping[str, float]
+    attacked: Iterable[AttackedNetwork], paper: str | None, references: References
 ) -> pd.DataFrame:
     """Compare networks image by image.
 
     Args:
         attacked: Result of `protocols.read_attacked`.
         paper: Name of the paper's attack, None without one.
-        trained: Tolerance in training, by model.
+        references: With what larger tolerances are compared.
 
     Returns:
         One row for every pair of `compared`, epsilon of both, and ``protocol`` that is known of
@@ -136,7 +178,7 @@ def pair_table(
     }
     rows = [
         row
-        for kind, item, reference in compared(every, trained)
+        for kind, item, reference in compared(every, references)
         for row in _rows(kind, item, reference, found)
     ]
     table = tabulate(sorted(rows, key=lambda row: row["kind"]), _PAIRS)

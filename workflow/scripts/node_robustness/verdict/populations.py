@@ -4,7 +4,7 @@ It takes at least `networks.MANY` networks of a model; with fewer the table is e
 much networks differ cannot be told from two or three.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from node_robustness.perturbations.sizes import Bools
 from node_robustness.statistics.networks import MANY, population_difference, population_mean
 from node_robustness.statistics.proportions import Estimate
 from node_robustness.tables.frame import tabulate
-from node_robustness.verdict.pairs import MASKED, MODEL, TOLERANCE, outcomes, reference_tolerance
+from node_robustness.verdict.pairs import MASKED, MODEL, TOLERANCE, References, outcomes
 from node_robustness.verdict.protocols import PROTOCOLS, AttackedNetwork
 
 _SHARE = "share"
@@ -32,14 +32,14 @@ _Key = tuple[Any, ...]
 
 
 def population_table(
-    attacked: Iterable[AttackedNetwork], paper: str | None, trained: Mapping[str, float]
+    attacked: Iterable[AttackedNetwork], paper: str | None, references: References
 ) -> pd.DataFrame:
     """Estimate what networks trained like these keep, and how they differ.
 
     Args:
         attacked: Result of `protocols.read_attacked`.
         paper: Name of the paper's attack, None without one.
-        trained: Tolerance in training, by model.
+        references: With what larger tolerances are compared.
 
     Returns:
         Rows of the kinds ``share`` (robust accuracy under a ``protocol``, or the share of images
@@ -53,7 +53,7 @@ def population_table(
         key = tuple(value for name, value in item.where.items() if name != "seed")
         groups.setdefault(key, []).append(item)
     many = [_Population(own, paper) for own in groups.values() if len(own) >= MANY]
-    rows = [row for item in many for row in item.rows(many, trained)]
+    rows = [row for item in many for row in item.rows(many, references)]
     return tabulate(sorted(rows, key=lambda row: _ORDER.index(row["kind"])), _POPULATIONS)
 
 
@@ -75,9 +75,7 @@ class _Population:
                 if all(protocol in own for own in found):
                     self.outcomes[epsilon, protocol] = np.stack([own[protocol] for own in found])
 
-    def rows(
-        self, every: "list[_Population]", trained: Mapping[str, float]
-    ) -> Iterator[dict[str, Any]]:
+    def rows(self, every: "list[_Population]", references: References) -> Iterator[dict[str, Any]]:
         for (epsilon, protocol), own in self.outcomes.items():
             yield self._row(_SHARE, protocol, epsilon, population_mean(own))
         comparable = [o for o in every if self._same(o, ("experiment", "dataset", "norm"))]
@@ -85,14 +83,13 @@ class _Population:
             if not other.ode:
                 yield from self._against(MODEL, other, paired=False)
         own_models = [other for other in comparable if self._same(other, ("model",))]
-        reference = reference_tolerance(
-            (item for other in own_models for item in other.items),
-            trained.get(self.where["model"]),
+        reference = references.of(
+            self.where["model"], (other.where["tolerance"] for other in own_models)
         )
-        tolerance = self.where["tolerance"]
-        if tolerance is not None and reference is not None and tolerance > reference:
+        if reference is not None and reference.below(self.where["tolerance"]):
             for other in own_models:
-                if other.where["tolerance"] == reference and self._seeds() == other._seeds():
+                same = other.where["tolerance"] == reference.tolerance
+                if same and self._seeds() == other._seeds():
                     yield from self._against(TOLERANCE, other, paired=True)
 
     def _seeds(self) -> list[int]:

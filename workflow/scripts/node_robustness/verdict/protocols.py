@@ -122,6 +122,8 @@ class AttackedNetwork:
     Attributes:
         where: Experiment, dataset, model, seed, tolerance (None without one) and norm.
         ode: Whether the model solves an ODE.
+        counted: Whether the evaluations of its function are counted, so that the solve can be done
+            in other ways, along whose gradients an attack must go to be strong.
         index: Rows of the images in the test set, int64 [n].
         labels: Their classes, int64 [n].
         correct: Whether the model classifies the image correctly, in every cell, bool [n].
@@ -132,6 +134,7 @@ class AttackedNetwork:
 
     where: dict[str, Any]
     ode: bool
+    counted: bool
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
     correct: Bools
@@ -245,7 +248,11 @@ def read_attacked(
     for cell in cells:
         groups.setdefault(tuple(cell.where.values()), []).append(cell)
         examples.setdefault(_solved(cell.where), []).append(cell.examples)
-    joined = [_join(own, examples[_solved(own[0].where)]) for own in groups.values()]
+    solved = {_model(cell.where) for cell in cells if cell.ode}
+    joined = [
+        _join(own, examples[_solved(own[0].where)], ode=_model(own[0].where) in solved)
+        for own in groups.values()
+    ]
     return sorted(joined, key=lambda group: place(group.where))
 
 
@@ -253,16 +260,25 @@ def _solved(where: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(where[name] for name in SOLVED)
 
 
+def _model(where: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(where[name] for name in ("experiment", "dataset", "model"))
+
+
 @dataclass(frozen=True)
 class _Cell:
     path: Path
     where: dict[str, Any]
-    ode: bool
+    counted: bool
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
     correct: Bools
     pixels: int
     attempt: Attempt
+
+    @property
+    def ode(self) -> bool:
+        """Whether it shows that the model solves an ODE."""
+        return self.counted or self.where["tolerance"] is not None
 
     @property
     def examples(self) -> KnownExamples:
@@ -299,7 +315,9 @@ def _read_cell(path: Path, file: h5py.File) -> _Cell:
     )
 
 
-def _join(cells: Sequence[_Cell], examples: Sequence[KnownExamples]) -> AttackedNetwork:
+def _join(
+    cells: Sequence[_Cell], examples: Sequence[KnownExamples], *, ode: bool
+) -> AttackedNetwork:
     first = cells[0]
     for cell in cells[1:]:
         if not np.array_equal(cell.index, first.index):
@@ -317,7 +335,8 @@ def _join(cells: Sequence[_Cell], examples: Sequence[KnownExamples]) -> Attacked
     attempts = sorted((c.attempt for c in cells), key=lambda a: (natural(a.attack), a.epsilon))
     return AttackedNetwork(
         first.where,
-        first.ode,
+        ode,
+        first.counted,
         first.index,
         first.labels,
         np.logical_and.reduce([cell.correct for cell in cells]),
@@ -360,7 +379,7 @@ def protocol_table(attacked: Iterable[AttackedNetwork], paper: str | None) -> pd
 
 
 def _protocol_rows(group: AttackedNetwork, paper: str | None) -> Iterator[dict[str, Any]]:
-    lacks = strength.missing([attempt.settings for attempt in group.attempts], group.ode)
+    lacks = strength.missing([attempt.settings for attempt in group.attempts], group.counted)
     for epsilon in group.epsilons:
         papers, corrected, strongest = (
             group.robust(protocol, paper, epsilon) for protocol in PROTOCOLS
