@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torchdiffeq import odeint
 
 from node_robustness.errors import UserError
-from node_robustness.files.hdf5 import put, write_hdf5
+from node_robustness.files.hdf5 import open_hdf5, put, write_hdf5
 from node_robustness.models import evaluation
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.evaluation import check_that_answers_differ, evaluate
+from node_robustness.models.own.network import OwnNetwork
 from node_robustness.models.predictions import NO_CLASS
 from node_robustness.ode.solve import Status
 
@@ -153,3 +155,30 @@ def test_a_constant_network_does_not_pass_for_robust():
         check_that_answers_differ(model, pictures[:1].repeat(4, 1, 1, 1), "models.OON", "train it")
         with torch.no_grad():
             spoilt.copy_(before)
+
+
+class Twice(torch.nn.Module):
+    """Two solves, the first one with the author's tolerances 1e-2 and 1e-4."""
+
+    def forward(self, x):
+        h = x.flatten(1)[:, :4]
+        t = torch.tensor([0.0, 1.0], dtype=h.dtype)
+        h = odeint(lambda t, h: torch.sin(9 * h), h, t, rtol=1e-2, atol=1e-4)[-1]
+        return odeint(lambda t, h: -h, h, t, rtol=1e-2, atol=1e-2)[-1]
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_evaluations_of_each_solve_and_the_authors_tolerances_are_written(tmp_path, batch_size):
+    model = OwnNetwork.of(Twice(), images(5))
+    found = evaluate(model.at(tolerance=1e-3), images(5), batch_size=batch_size)
+    assert torch.equal(found.nfe_by_solve.sum(1, dtype=torch.int32), found.nfe)
+    index, path = np.arange(5), tmp_path / "clean.h5"
+    evaluation.write_clean(path, {}, index, index % 4, found, seconds=1.0, device="cpu")
+    with open_hdf5(path, "clean") as file:
+        assert file["nfe_by_solve"][:].tolist() == found.nfe_by_solve.tolist()
+        assert (file.attrs["own_rtol"], file.attrs["own_atol"]) == (1e-2, 1e-4)
+    found = evaluate(network(), images(5), batch_size=batch_size)
+    evaluation.write_clean(path, {}, index, index % 4, found, seconds=1.0, device="cpu")
+    with open_hdf5(path, "clean") as file:
+        assert "nfe_by_solve" not in file
+        assert "own_rtol" not in file.attrs

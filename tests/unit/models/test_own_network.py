@@ -179,6 +179,17 @@ def test_every_image_may_have_a_tolerance(tmp_path):
             assert one.nfe[number] == nfe[number]
 
 
+def test_the_body_of_few_images_has_their_tolerances(tmp_path):
+    for module, solve in ((built(tmp_path, "by name"), 0), (Blocks(), 0), (Blocks(), 1)):
+        network = double(OwnNetwork.of(module, images(), solve=solve))
+        for count in (2, 6):
+            x = images(count).double()
+            view = network.at(tolerance=torch.logspace(-4, 0, count, dtype=torch.float64))
+            body = view.body
+            assert view.body is body
+            torch.testing.assert_close(view.head(body(view.embed(x))), view(x))
+
+
 def test_tolerances_keep_their_ratio_and_none_is_the_authors():
     network, x = OwnNetwork.of(Vector(rtol=1e-2, atol=1e-4), images()), images().double()
     assert network.own_tolerances == (1e-2, 1e-4)

@@ -50,6 +50,7 @@ class OwnNetwork(Network):
         self._nfe_by_solve: Tensor | None = None
         self._changes: dict[str, Any] = {}
         self._nfe: Tensor | None = None
+        self._body: tuple[object, OwnBody] | None = None
         self._status: Tensor | None = None
 
     @classmethod
@@ -91,7 +92,7 @@ class OwnNetwork(Network):
         }
         view = copy(self)
         view._changes = {**self._changes, **changes}
-        view._nfe = view._status = view._nfe_by_solve = None
+        view._nfe = view._status = view._nfe_by_solve = view._body = None
         if self.spec.found.setter and "tolerance" in changes:
             view._modules = {**self._modules, "module": copied(self.module, shared=True)}
         return view
@@ -149,9 +150,14 @@ class OwnNetwork(Network):
         """The solve that is followed; None if there is none."""
         if self.spec.found.followed is None or self._changes.get("backend") == "torchdiffeq":
             return None
-        with torch.no_grad():
-            like = next(self.module.parameters(), torch.zeros(0))
-            return self._reach(self._blank(1, like))[0]
+        like = next(self.module.parameters(), torch.zeros(0))
+        if self._body is None or self._body[0] != (like.dtype, like.device):
+            # Whatever the images and their tolerances: an inspection has checked that.
+            with torch.no_grad():
+                body = self.at(tolerance=1.0)._reach(self._blank(1, like))[0]
+            tolerance = self._changes.get("tolerance", body.problem.tolerance)
+            self._body = (like.dtype, like.device), body.at(tolerance=tolerance)
+        return self._body[1]
 
     @property
     def nfe(self) -> Tensor | None:

@@ -23,6 +23,7 @@ from node_robustness.ode.side_effects import parameters_of
 from node_robustness.ode.solve import Dynamics, Solution, solve, solve_parts
 from node_robustness.ode.tableaus import TABLEAUS
 
+_FORMER_NAMES = {"fixed_adams": "implicit_adams"}
 _OPTIONS = {"max_num_steps", "step_size", "grid_constructor"}
 
 
@@ -48,8 +49,9 @@ def obstacle(call: Call) -> str | None:
 
 
 def method_of(call: Call) -> str:
-    """The name of the method; torchdiffeq's default is dopri5."""
-    return call.arguments["method"] or "dopri5"
+    """The present name of the method; torchdiffeq's default is dopri5."""
+    method: str = call.arguments["method"] or "dopri5"
+    return _FORMER_NAMES.get(method, method)
 
 
 def size(tolerance: Any) -> int:
