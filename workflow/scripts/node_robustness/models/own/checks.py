@@ -54,10 +54,14 @@ MUCH_BETTER = 0.2
 A network that knows images in [0, 1] loses accuracy in every other range.
 """
 
-BETTER = 0.05
-"""The gain that is worth a word."""
+BETTER = 0.02
+"""The gain that is worth a word.
 
-CERTAIN = 1e-3
+Of three published networks for MNIST without their normalisation, one loses 32 points, one 4 and
+one 1; as they are, none gains more than 0.4 points in another range.
+"""
+
+CERTAIN = 0.01
 """The p-value below which a gain is not chance; there are three other ranges."""
 
 KNOWS_SOMETHING = 1 / 3
