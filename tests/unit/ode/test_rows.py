@@ -6,6 +6,8 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from node_robustness.ode.rows import Way, choose, rowwise
@@ -442,3 +444,58 @@ def test_modules_are_found_wherever_a_function_holds_them(holder):
 def test_states_to_compare_at_must_be_several_at_different_times(times):
     with pytest.raises(ValueError, match="two or more, at different times"):
         choose(lambda t, y: -y, torch.ones(len(times), 2), torch.tensor(times))
+
+
+STEPS = {
+    "convolution": lambda f, t, x: f.conv2(torch.cat([x, x[:, :1]], 1)),
+    "normalisation": lambda f, t, x: f.norm1(x),
+    "batch normalisation": lambda f, t, x: f.batch(x),
+    "in place": lambda f, t, x: (x + 0).relu_(),
+    "plus time": lambda f, t, x: x + t,
+    "times time": lambda f, t, x: x * (torch.ones_like(x) * t),
+    "view of time": lambda f, t, x: x + t.view(1, 1, 1, 1).expand(len(x), 1, 1, 1),
+    "number of time": lambda f, t, x: x * float(t),
+    "branch on time": lambda f, t, x: x.sin() if t < 0.3 else x.cos(),
+    "any of all times": lambda f, t, x: x if bool((t > 0.3).any()) else -x,
+    "mask": lambda f, t, x: torch.where(x > 0, x, 0.1 * x),
+    "write by mask": lambda f, t, x: x.clone().masked_fill_(x < -1, -1),
+    "mean over batch": lambda f, t, x: x - 0.5 * x.mean(0, keepdim=True),
+    "sum along batch": lambda f, t, x: x.cumsum(0),
+    "neighbour": lambda f, t, x: x + 0.01 * x.flip(0),
+    "sort in rows": lambda f, t, x: x.flatten(1).sort(1).values.view_as(x),
+    "largest of all": lambda f, t, x: x / (1 + x.abs().max()),
+    "number of state": lambda f, t, x: x * (1 + x.abs().max().item()),
+    "first row": lambda f, t, x: x + x[0],
+    "constant": lambda f, t, x: x + f.count,
+    "without gradient": lambda f, t, x: x + x.detach().sin(),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(st.sampled_from(sorted(STEPS)), min_size=1, max_size=5),
+    n=st.integers(1, 7),
+    seed=st.integers(0, 1000),
+)
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
+def test_the_way_is_right_for_other_states_and_times(steps, n, seed):
+    """Whatever a function is made of: its values and products are those of the loop."""
+
+    def change(f, t, x):
+        for step in steps:
+            x = STEPS[step](f, t, x)
+        return x
+
+    function = changed(change, torch.float64)
+    way = choose(function, *trial(torch.float64)).way
+    generator = torch.Generator().manual_seed(seed)
+    states = 3 * torch.randn(n, 4, 6, 6, generator=generator, dtype=torch.float64)
+    times = torch.randint(8, (n,), generator=generator).double() / 8
+    cotangent = torch.randn(states.shape, generator=generator, dtype=torch.float64)
+    found = []
+    for each in (way, ONE_BY_ONE):
+        x = states.clone().requires_grad_()
+        values = rowwise(function, each)(times, x)
+        found.append((values, *torch.autograd.grad(values, x, cotangent)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
