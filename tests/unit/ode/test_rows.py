@@ -311,6 +311,29 @@ def test_choosing_leaves_no_trace(change, training):
     assert torch.equal(torch.get_rng_state(), random)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_choosing_leaves_no_trace_in_a_script_module():
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.dropout = nn.BatchNorm1d(3), nn.Dropout(0.5)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            self.calls = self.calls + 1
+            return self.dropout(self.norm(y)) * t
+
+    function = torch.jit.script(Counting())
+    function.norm.eval()
+    before = {name: value.clone() for name, value in function.state_dict().items()}
+    choice = choose(function, torch.randn(6, 3), torch.linspace(0, 1, 6))
+    assert choice.way == BROADCAST
+    assert function.training
+    assert not function.norm.training
+    assert function.dropout.training
+    assert all(torch.equal(value, before[name]) for name, value in function.state_dict().items())
+
+
 def test_choosing_leaves_graphs_that_saved_a_buffer_alone():
     function = changed(batch_norm)
     x = trial()[0].requires_grad_()
@@ -416,7 +439,9 @@ def in_a_circle(module):
     return function
 
 
-@pytest.mark.parametrize("holder", ["method", "partial", "closure", "attribute", "circle"])
+@pytest.mark.parametrize(
+    "holder", ["method", "partial", "closure", "attribute", "circle", "global"]
+)
 def test_modules_are_found_wherever_a_function_holds_them(holder):
     module = changed(by_number_of_calls)
 
@@ -428,12 +453,15 @@ def test_modules_are_found_wherever_a_function_holds_them(holder):
         def f(self, t: Tensor, x: Tensor) -> Tensor:
             return self.net(t, x)
 
+    script = {"net": module}
+    exec("def f(t, x): return net(t, x)", script)
     function = {
         "method": module.forward,
         "partial": partial(lambda net, t, x: net(t, x), module),
         "closure": lambda t, x: module(t, x),
         "attribute": Holder().f,
         "circle": in_a_circle(module),
+        "global": script["f"],
     }[holder]
     assert choose(function, *trial()).way == ONE_BY_ONE
     assert module.calls == 0

@@ -14,7 +14,8 @@ def outer_modules_of(function: Callable[..., Any]) -> Iterator[nn.Module]:
     """The modules that a function calls, as far as they can be found.
 
     The function is a module, a method of one, or it holds modules: as arguments of a partial
-    function, as attributes of the object whose method it is, as variables of its closure.
+    function, as attributes of the object whose method it is, as variables of its closure, as
+    global names.
     """
     waiting: list[object] = [function]
     for value in waiting:
@@ -36,6 +37,9 @@ def _held(function: Any) -> Iterator[object]:
     for cell in getattr(function, "__closure__", None) or ():
         with suppress(ValueError):  # not assigned yet
             yield cell.cell_contents
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    named = (function.__globals__.get(name) for name in names)
+    yield from (value for value in named if isinstance(value, nn.Module))
 
 
 def modules_of(function: Callable[..., Any]) -> list[nn.Module]:
@@ -64,31 +68,39 @@ def stop_dropout(function: Callable[..., Any]) -> None:
 @contextmanager
 def undone(function: Callable[..., Any]) -> Iterator[None]:
     """Put back the attributes and the buffers of a function's modules, and the random state."""
-    kept = [
-        (
-            module,
-            dict(vars(module)),
-            dict(module._buffers),
-            {name: b.clone() for name, b in module._buffers.items() if b is not None},
-        )
-        for module in modules_of(function)
-    ]
+    kept = [_Kept(module) for module in modules_of(function)]
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices):
         try:
             yield
         finally:
-            for module, attributes, buffers, values in kept:
-                vars(module).clear()
-                vars(module).update(attributes)
-                module._buffers.clear()
-                module._buffers.update(buffers)
-                for name, value in values.items():
-                    _write(module._buffers[name], value)
+            for each in kept:
+                each.put_back()
 
 
-def _write(buffer: Tensor | None, value: Tensor) -> None:
-    # A graph may have saved the buffer, and would complain of a write that changes nothing.
-    if buffer is not None and not torch.equal(buffer, value):
-        with torch.no_grad():
-            buffer.copy_(value)
+class _Kept:
+    """What a module is at one moment."""
+
+    @torch.no_grad()
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._training = module, module.training
+        self._attributes = dict(vars(module))
+        self._buffers = dict(module._buffers.items())
+        tensors = (*self._attributes.values(), *self._buffers.values())
+        self._values = [(each, each.clone()) for each in tensors if isinstance(each, Tensor)]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        vars(self._module).clear()
+        vars(self._module).update(self._attributes)
+        self._module.training = self._training  # a script module has it elsewhere, and its buffers
+        if isinstance(self._module, torch.jit.ScriptModule):
+            for name, buffer in self._buffers.items():
+                setattr(self._module, name, buffer)
+        else:
+            self._module._buffers.clear()
+            self._module._buffers.update(self._buffers)
+        for tensor, value in self._values:
+            # A graph may have saved the tensor, and would complain of a write that changes nothing.
+            if not torch.equal(tensor, value):
+                tensor.copy_(value)
