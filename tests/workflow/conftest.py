@@ -11,11 +11,15 @@ from harness import Run, snakemake
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes that share the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(shared: Path) -> tuple[Path, Run]:
     """A finished run of the tiny configuration, not to be changed, and what Snakemake said."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent  # one run for all processes that share the tests
     folder, said = shared / "finished", shared / "finished.log"
     with FileLock(shared / "finished.lock"):
         if not said.exists():

@@ -240,7 +240,7 @@ def test_the_mirror_example_of_the_readme_works():
 
 def test_the_yaml_examples_of_the_readme_load():
     blocks = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     sums = itertools.count(0xA << 252)
     for block in blocks:
         raw = shipped("config")

@@ -1,0 +1,167 @@
+"""The nets of examples/models: trained on digits, audited to the end, compared with torchdiffeq."""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from harness import Run
+from quick_runs import QuickSnakemake
+from torchdiffeq_alone import ZOO, Alone
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "darwin", reason="there a fork of a process that has imported PyTorch may crash"
+)
+
+NETS = {
+    "torchdiffeq": ("torchdiffeq_mnist.py", {"width": 16, "halvings": 1}),
+    "TisODE": ("tisode.py", {"width": 16}),
+    "SONet": ("sonet.py", {"width": 8, "stages": 2, "blocks": 2}),
+    "SODEF": ("sodef.py", {"width": 8}),
+    "augmented": ("augmented.py", {"size": 8, "filters": 8}),
+    "LyaNet": ("lyanet.py", {"width": 16, "hidden": 32}),
+    "residual": ("residual.py", {"width": 8, "blocks": [1, 1]}),
+}
+ADAPTIVE = ("torchdiffeq", "SONet", "SODEF", "augmented", "LyaNet")
+TAU = 0.1
+COLUMNS = [(net, None) for net in NETS] + [(net, TAU) for net in ADAPTIVE]
+# Dynamics that enlarge differences enlarge rounding: in double precision it is below 1e-10.
+ROUNDING = {"SODEF": 2e-2, "SONet": 2e-3}
+KEYS = {
+    "TisODE": {"ode": "fixed"},
+    "SODEF": {"training": {"learning_rate": 0.02}},
+    "LyaNet": {"training": {"solver": "torchdiffeq"}},
+}
+
+CONFIG = {
+    "experiments": {
+        "zoo": {
+            "datasets": ["digits"],
+            "models": [*NETS],
+            "tolerances": [TAU],
+            "attacks": ["bim_adjoint", "bim_direct"],
+            "norms": ["linf"],
+            "epsilons": [0.1],
+            "trajectories": {
+                "attacks": ["bim_direct"],
+                "images": 6,
+                "times": 5,
+                "states": 1,
+                "growth": 1,
+                "strengthen": 2,
+                "causal": 2,
+                "intervals": 2,
+            },
+            "audit": {"images": 6, "directions": 1, "iterations": 3},
+            "randomisation": None,
+            "detection": None,
+            "cost": None,
+        }
+    },
+    "datasets": {"digits": {"source": "digits", "subset": {"train": 800, "test": 24}}},
+    "models": {
+        name: {"module": str(ZOO / file), "arguments": arguments} | KEYS.get(name, {})
+        for name, (file, arguments) in NETS.items()
+    },
+    "attacks": {
+        name: {"method": "bim", "iterations": 3, "relative_step": 0.5, "gradient": name[4:]}
+        for name in ("bim_adjoint", "bim_direct")
+    },
+    "training": {"epochs": 6, "batch_size": 32, "schedule": "one_cycle"},
+    "compute": {"training_threads": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> tuple[Path, Run]:
+    """A finished run, and what Snakemake printed."""
+    folder, log = shared / "zoo", shared / "zoo.log"
+    with FileLock(shared / "zoo.lock"):
+        if not log.exists():
+            folder.mkdir()
+            config = shared / "zoo.yaml"
+            config.write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+            with QuickSnakemake(tmp_path_factory.mktemp("home")) as quick:
+                run = quick.run(folder, config)
+            assert run.returncode == 0, run.output
+            log.write_text(run.output)
+    return folder, Run(0, log.read_text())
+
+
+def folder_of(run: Path, net: str, tolerance: float | None) -> Path:
+    column = "none" if tolerance is None else f"{tolerance:g}"
+    return run / f"results/zoo/digits/{net}/seed-0/tau-{column}"
+
+
+@pytest.fixture(scope="module")
+def alone(zoo: tuple[Path, Run]) -> Callable[[str], Alone]:
+    """A trained net by its name."""
+
+    @cache
+    def load(net: str) -> Alone:
+        saved = load_file(zoo[0] / f"results/zoo/digits/{net}/seed-0/model.safetensors")
+        weights = {key.removeprefix("module."): tensor for key, tensor in saved.items()}
+        return Alone(*NETS[net], weights)
+
+    return load
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_net_learns(zoo, net):
+    with h5py.File(folder_of(zoo[0], net, None) / "clean.h5") as clean:
+        assert (clean["predictions"][:] == clean["labels"][:]).mean() > 0.8
+
+
+@pytest.mark.parametrize(("net", "tolerance"), COLUMNS)
+def test_logits_and_evaluations_are_those_of_torchdiffeq(zoo, alone, net, tolerance):
+    """Image by image, at the net's own tolerance and at another."""
+    with (
+        h5py.File(zoo[0] / "results/zoo/digits/data.h5") as data,
+        h5py.File(folder_of(zoo[0], net, tolerance) / "clean.h5") as clean,
+    ):
+        images = torch.from_numpy(data["test/images"][:][clean["index"][:]]).float() / 255
+        logits, evaluations = alone(net).solve(images, tolerance)
+        assert clean["logits"][:] == pytest.approx(logits.numpy(), abs=ROUNDING.get(net, 1e-4))
+        if evaluations.numel():
+            np.testing.assert_array_equal(clean["nfe"][:], evaluations.sum(1))
+        if evaluations.shape[1] > 1:
+            np.testing.assert_array_equal(clean["nfe_by_solve"][:], evaluations)
+
+
+@pytest.mark.parametrize(("net", "tolerance"), COLUMNS)
+def test_adversarial_examples_mislead_torchdiffeq_too(zoo, alone, net, tolerance):
+    found, labels = [], []
+    for attack in CONFIG["attacks"]:
+        path = folder_of(zoo[0], net, tolerance) / f"{attack}/linf/eps-0.1/attack.h5"
+        with h5py.File(path) as file:
+            success = file["success"][:]
+            found.append(file["adversarials"][:][success])
+            labels.append(file["labels"][:][success])
+    logits, _ = alone(net).solve(torch.from_numpy(np.concatenate(found)), tolerance)
+    assert (logits.argmax(1).numpy() != np.concatenate(labels)).all()
+    assert len(logits) > 5
+
+
+def test_every_net_has_verdicts(zoo):
+    verdicts = pd.read_csv(zoo[0] / "results/zoo/tables/verdicts.csv")
+    columns = verdicts[["model", "tolerance"]].itertuples(index=False, name=None)
+    assert {(net, None if np.isnan(tau) else tau) for net, tau in columns} == {*COLUMNS}
+    assert (zoo[0] / "results/zoo/report.html").exists()
+
+
+@pytest.mark.parametrize("net", [net for net in NETS if net != "residual"])
+def test_states_are_followed_where_every_image_has_steps(zoo, net):
+    cell = folder_of(zoo[0], net, None) / "bim_direct/linf/eps-0.1"
+    with h5py.File(cell / "trajectory.h5") as trajectory:
+        lacks = trajectory.attrs.get("not_measured", "")
+        assert ("torchdiffeq solves image by image" in lacks) == (net == "LyaNet"), lacks
+        assert len(trajectory["states/clean"]) == (net != "LyaNet")
