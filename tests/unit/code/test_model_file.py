@@ -117,6 +117,7 @@ class TestCode:
     [
         ("import torch", "none"),
         ("import torchdiffeq", "adaptive"),
+        ("from node_robustness.ode import odeint", "adaptive"),
         ("def f():\n    from torchdiffeq._impl import odeint as o", "adaptive"),
         ("import layers", "adaptive"),
         ("import setter", "adaptive"),

@@ -93,6 +93,11 @@ STYLES = {
         "pass",
         "solve(self.dynamics, x, t, self.tol)",
     ),
+    "the drop-in": (
+        "from node_robustness.ode import odeint_adjoint",
+        "pass",
+        CALL.replace("odeint", "odeint_adjoint"),
+    ),
     "inside a function": (
         "",
         "pass",
@@ -266,6 +271,14 @@ def test_adaptive_methods_are_the_authors(method):
     assert_as_torchdiffeq(OwnNetwork.of(Vector(method=method), images()), [1e-2, None])
 
 
+def test_sizes_of_adaptive_steps_are_the_authors():
+    options = {"first_step": 0.01, "safety": 0.8, "ifactor": 3.0, "dfactor": 0.5}
+    network = OwnNetwork.of(Vector(options=options), images())
+    assert network.limits == ()
+    assert_as_torchdiffeq(network)
+    assert_gradients(double(network), images().double())
+
+
 def assert_gradients(network: OwnNetwork, x: Tensor, norms=("full", "seminorm")) -> None:
     """Adjoint gradients as torchdiffeq's at batch 1; they repeat its decisions."""
     for norm in norms:
@@ -411,6 +424,22 @@ class Event(Vector):
         return self.decode(states[-1])
 
 
+class Called(Vector):
+    """Something is called at each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+        self.right = nn.Linear(6, 6)
+        self.right.callback_step = lambda t, h, step: setattr(self, "steps", self.steps + 1)
+        self.right.forward = self.dynamics
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encode(x.flatten(1))
+        h = torchdiffeq.odeint(self.right, h, torch.tensor(self.t), **self.settings)[-1]
+        return self.decode(h)
+
+
 class Patches(Vector):
     """Four rows of the state for each image."""
 
@@ -425,6 +454,7 @@ ALONE = {
     "nested": (Nested, "solve another ODE"),
     "branch": (Branch, "reads values of the state"),
     "event": (Event, "ends at an event"),
+    "callbacks": (Called, "has callbacks"),
     "patches": (Patches, "a state has 32 rows for 8 images"),
     "method": (lambda: Vector(method="dopri8"), "method dopri8"),
     "option": (lambda: Vector(options={"norm": lambda h: h.abs().max()}), "option norm"),

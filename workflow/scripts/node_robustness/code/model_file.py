@@ -18,7 +18,9 @@ from node_robustness.words import listed
 GIVEN = ("channels", "classes")
 """The arguments, of the dataset, that a model is given where its signature has them."""
 
-_SOLVER, _SETTER = "torchdiffeq", "set_tolerance"
+_SETTER = "set_tolerance"
+_SOLVERS = {"torchdiffeq", "node_robustness", "node-robustness"}
+"""Libraries whose `odeint` is intercepted, by the names in a digest."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ModelFile:
     def ode(self) -> str:
         """The kind of its ODE: adaptive if it can be solved at other tolerances, else none.
 
-        It can if a file solves with torchdiffeq, or defines `set_tolerance`.
+        It can if a file solves with torchdiffeq or this package, or defines `set_tolerance`.
         """
         return _ode(self)
 
@@ -140,7 +142,7 @@ def _module_file(root: Path, package: str, inside: list[str]) -> Path | None:
 def _ode(file: ModelFile) -> str:
     code = file.code()
     files = (file.root / name for name in code if name.endswith(".py"))
-    return "adaptive" if _SOLVER in code or any(map(_sets_tolerance, files)) else "none"
+    return "adaptive" if _SOLVERS & code.keys() or any(map(_sets_tolerance, files)) else "none"
 
 
 @cache

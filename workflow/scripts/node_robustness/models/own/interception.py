@@ -1,8 +1,9 @@
 """Intercept torchdiffeq inside a user's module, whatever name it was imported by.
 
-Within `intercepting`, the code of torchdiffeq's functions is that of a function which passes the
-call to a handler. The functions themselves stay the same objects, so that calls through any import,
-`functools.partial`, default argument or attribute are found. Outside, torchdiffeq is itself.
+Within `intercepting`, the code of torchdiffeq's functions, and of those in `ode.drop_in` that take
+their place, is that of a function which passes the call to a handler. The functions themselves stay
+the same objects, so that calls through any import, `functools.partial`, default argument or
+attribute are found. Outside, torchdiffeq is itself.
 """
 
 import inspect
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -39,13 +40,12 @@ class Call:
 
     def by_torchdiffeq(self, name: str | None = None, **changes: Any) -> Any:
         """The result of torchdiffeq itself, of this function or another, with other arguments."""
-        function = _functions()[name or self.name]
-        arguments = {**self.arguments, **changes}
-        if name is not None:
-            known = _signature(name).parameters
-            arguments = {key: value for key, value in arguments.items() if key in known}
-        with _suspended():
-            return _original(function)(**arguments)
+        key = f"torchdiffeq.{name or self.name}"
+        known, arguments = _signature(key).parameters, {**self.arguments, **changes}
+        with _handled_by(None):
+            return _original(_functions()[key])(
+                **{key: value for key, value in arguments.items() if key in known}
+            )
 
 
 Handler = Callable[[Call], Any]
@@ -58,8 +58,8 @@ _handlers: list[Handler | None] = []
 def intercepting(handler: Handler) -> Iterator[None]:
     """Pass every call of torchdiffeq in the block to a handler; blocks may be nested."""
     if not _handlers:
-        for name, function in _functions().items():
-            function.__code__ = _TRAMPOLINES[name].__code__
+        for key, function in _functions().items():
+            function.__code__ = _passing_on(key)
     with _handled_by(handler):
         yield
 
@@ -76,47 +76,29 @@ def _handled_by(handler: Handler | None) -> Iterator[None]:
                 function.__code__ = _original(function).__code__
 
 
-def _suspended() -> Any:
-    """Let torchdiffeq's functions, which call each other, be themselves in a block."""
-    return _handled_by(None)
-
-
-def dispatch(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """Answer a call of a function of torchdiffeq."""
+def dispatch(key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Answer a call of a function; without a handler by the function itself."""
     handler = _handlers[-1]
     if handler is None:
-        return _original(_functions()[name])(*args, **kwargs)
-    bound = _signature(name).bind(*args, **kwargs)
+        return _original(_functions()[key])(*args, **kwargs)
+    bound = _signature(key).bind(*args, **kwargs)
     bound.apply_defaults()
-    return handler(Call(name, bound.arguments))
+    return handler(Call(key.rpartition(".")[2], bound.arguments))
 
 
-# Each runs with the global names of torchdiffeq, and so imports what it needs.
-
-
-def _odeint(*args: Any, **kwargs: Any) -> Any:
+def _trampoline(*args: Any, **kwargs: Any) -> Any:
+    # It runs with the global names of another module, and so imports what it needs.
     from node_robustness.models.own.interception import dispatch
 
-    return dispatch("odeint", args, kwargs)
+    return dispatch("key", args, kwargs)
 
 
-def _odeint_adjoint(*args: Any, **kwargs: Any) -> Any:
-    from node_robustness.models.own.interception import dispatch
-
-    return dispatch("odeint_adjoint", args, kwargs)
-
-
-def _odeint_dense(*args: Any, **kwargs: Any) -> Any:
-    from node_robustness.models.own.interception import dispatch
-
-    return dispatch("odeint_dense", args, kwargs)
-
-
-_TRAMPOLINES = {
-    "odeint": _odeint,
-    "odeint_adjoint": _odeint_adjoint,
-    "odeint_dense": _odeint_dense,  # odeint_event calls odeint
-}
+@cache
+def _passing_on(key: str) -> CodeType:
+    """The code of a function that passes its call on under a key."""
+    code = _trampoline.__code__
+    constants = tuple(key if value == "key" else value for value in code.co_consts)
+    return code.replace(co_consts=constants)
 
 
 @cache
@@ -124,7 +106,15 @@ def _functions() -> dict[str, FunctionType]:
     # Imported here because it takes half a second and few runs need it.
     import torchdiffeq
 
-    functions = {name: getattr(torchdiffeq, name) for name in _TRAMPOLINES}
+    from node_robustness.ode import drop_in
+
+    # `odeint_event` calls `odeint`.
+    theirs = {
+        name: getattr(torchdiffeq, name) for name in ("odeint", "odeint_adjoint", "odeint_dense")
+    }
+    functions = {f"torchdiffeq.{name}": function for name, function in theirs.items()}
+    for name in ("odeint", "odeint_adjoint"):
+        functions[f"drop_in.{name}"] = getattr(drop_in, name)
     for function in functions.values():
         _original(function)  # before its code is ever replaced
     return functions
@@ -140,5 +130,5 @@ def _original(function: FunctionType) -> FunctionType:
 
 
 @cache
-def _signature(name: str) -> inspect.Signature:
-    return inspect.signature(_original(_functions()[name]))
+def _signature(key: str) -> inspect.Signature:
+    return inspect.signature(_original(_functions()[key]))

@@ -1,6 +1,6 @@
 """Initial value problems of a user's code, solved with separate steps for each image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -21,10 +21,12 @@ from node_robustness.ode.products import Products, row_products
 from node_robustness.ode.rows import State, Way, parts_of, rowwise
 from node_robustness.ode.side_effects import parameters_of
 from node_robustness.ode.solve import Dynamics, Solution, solve, solve_parts
+from node_robustness.ode.step_control import StepSizes
 from node_robustness.ode.tableaus import TABLEAUS
 
 _FORMER_NAMES = {"fixed_adams": "implicit_adams"}
-_OPTIONS = {"max_num_steps", "step_size", "grid_constructor"}
+_SIZES = {"first_step": "first", "safety": "safety", "ifactor": "growth", "dfactor": "shrinkage"}
+_OPTIONS = {"max_num_steps", "step_size", "grid_constructor", *_SIZES}
 
 
 def obstacle(call: Call) -> str | None:
@@ -39,6 +41,8 @@ def obstacle(call: Call) -> str | None:
     others = sorted({*(arguments["options"] or {})} - _OPTIONS)
     if others:
         return f"it sets the option {others[0]}"
+    if any(name.startswith("callback_") for name in dir(arguments["func"])):
+        return "its right-hand side has callbacks"
     if any(size(arguments[name]) > 1 for name in ("rtol", "atol")):
         return "it has several tolerances"
     if any(len(part.shape) < 2 for part in parts_of(arguments["y0"])):
@@ -140,6 +144,7 @@ class Problem:
         way: how images at different times share an evaluation.
         parameters: of the right-hand side, in the author's adjoint equation.
         adjoint: the author's relative and absolute tolerance of that equation.
+        sizes: how adaptive steps are sized.
     """
 
     function: Callable[[Tensor, Any], Any]
@@ -154,6 +159,7 @@ class Problem:
     way: Way
     parameters: tuple[Tensor, ...]
     adjoint: tuple[float, float]
+    sizes: StepSizes
 
     @classmethod
     def of(cls, call: Call, way: Way) -> "Problem":
@@ -179,6 +185,7 @@ class Problem:
             way=way,
             parameters=adjoint_parameters(call),
             adjoint=(next(backward), next(backward)),
+            sizes=_sizes(arguments["options"] or {}),
         )
 
     @property
@@ -246,6 +253,10 @@ def _direction(t: Tensor) -> int:
 
 def _number(tolerance: Any) -> float:
     return float(torch.as_tensor(tolerance, dtype=torch.float64))
+
+
+def _sizes(options: Mapping[str, Any]) -> StepSizes:
+    return StepSizes(**{_SIZES[key]: float(options[key]) for key in _SIZES.keys() & options})
 
 
 def adjoint_parameters(call: Call) -> tuple[Tensor, ...]:
@@ -381,6 +392,7 @@ class OwnBody(ODEBody):
             tolerance=settings.tolerance,
             ratio=ratio(problem.rtol, problem.atol),
             norm=problem.layout.norm,
+            sizes=problem.sizes,
             method=settings.method,
             steps=settings.steps,
             max_steps=settings.max_steps,
@@ -429,6 +441,7 @@ class OwnBody(ODEBody):
                 max_steps=settings.max_steps,
                 parameters_in_norm=full,
                 ratio=ratio(*problem.adjoint),
+                sizes=problem.sizes,
                 nodes=self._nodes_between if self._as_written else None,
             ),
             note,
