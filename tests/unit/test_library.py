@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchdiffeq
+from torch import nn
 
 import node_robustness
 from node_robustness.attacks.files import read_adversarials
@@ -132,6 +134,8 @@ def test_a_model_is_left_as_it_was():
         ({"attacks": ["pgdd"]}, "'pgdd' is not defined"),
         ({"attacks": {"x": {"method": "bim", "itertions": 3}}}, "attacks.x.itertions: unknown key"),
         ({"name": "a/b"}, "a/b"),
+        ({"index": range(7)}, "index has 7 numbers for 8 images"),
+        ({"tolerances": []}, "tolerances: is empty"),
     ],
 )
 def test_a_mistake_is_one_line(changes, words):
@@ -142,6 +146,72 @@ def test_a_mistake_is_one_line(changes, words):
     assert str(caught.value).startswith("audit: ")
     assert "\n" not in str(caught.value)
     assert "config" not in str(caught.value)
+
+
+def test_models_that_cannot_be_audited():
+    def refused(model, words, **changes):
+        labels = changes.pop("labels", torch.zeros(8).long())
+        with pytest.raises(UserError, match=f"^audit: .*{words}") as caught:
+            audit(model, IMAGES, labels, **{"attacks": {"bim": BIM}, "progress": False} | changes)
+        assert "\n" not in str(caught.value)
+
+    torch.manual_seed(0)
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    refused(lambda x: x, r"must be a torch.nn.Module \(given: function\)")
+    refused(linear, "takes no steps that a tolerance bounds", tolerances=[0.1])
+    refused(linear, "labels go up to 4, and the model gives 4 logits", labels=torch.full((8,), 4))
+    refused(nn.Sequential(linear, Drops()), "because dropout is left on")
+
+
+class Drops(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x)
+
+
+@pytest.mark.filterwarnings("ignore:accuracy|measurable")
+def test_findings_are_warnings():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.Softmax(1))
+    with pytest.warns(UserWarning, match="no_probabilities: .* sums to 1") as caught:
+        table = audit(
+            model, IMAGES, torch.arange(8) % 4, attacks={"bim": BIM}, epsilons=0.1, progress=False
+        )
+    assert {warning.filename for warning in caught} == {__file__}
+    assert table.tolerance.isna().all()
+    found = {check["name"]: check for check in table.attrs["checks"]}
+    assert not found["no_probabilities"]["passed"]
+    assert found["logits"]["passed"]
+
+
+@pytest.mark.filterwarnings("ignore:accuracy")
+@pytest.mark.parametrize(("tolerances", "columns"), [((), 1), (0.5, 2), (None, 3)])
+def test_own_settings_are_a_column(tolerances, columns):
+    table = audit(
+        OwnODE(),
+        IMAGES,
+        torch.zeros(8).long(),
+        tolerances=tolerances,
+        norms="linf",
+        attacks={"bim": BIM},
+        progress=False,
+    )
+    known = {(): [], 0.5: [0.5], None: [pytest.approx(0.1), pytest.approx(1)]}[tolerances]
+    assert table.tolerance.dropna().tolist() == known
+    assert len(table) == columns
+
+
+class OwnODE(nn.Module):
+    """Class 0 for every image."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(64, 4)
+
+    def forward(self, x):
+        h = torchdiffeq.odeint(
+            lambda t, h: -h, x.flatten(1), torch.tensor([0.0, 1.0]), rtol=1e-2, atol=1e-3
+        )
+        return self.layer(h[-1]) + torch.tensor([9.0, 0.0, 0.0, 0.0])
 
 
 def test_the_package_imports_pytorch_only_for_an_audit():

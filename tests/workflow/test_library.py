@@ -48,6 +48,7 @@ EPSILONS = [0.3]
 IMAGES = 12
 
 
+@pytest.mark.filterwarnings("ignore:accuracy")
 @pytest.mark.parametrize("model", ["OON", "theirs"])
 def test_the_numbers_are_those_of_a_run(model, fresh, monkeypatch):
     fresh.mkdir()

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,7 @@ EPSILONS = {"linf": {1: 0.1, 3: 8 / 255}, "l2": {1: 1.0, 3: 0.5}}
 attacked."""
 
 Array = Tensor | NDArray[Any]
+Numbers = float | Sequence[float]
 AnyNetwork = Classifier | OwnNetwork
 
 
@@ -72,9 +73,9 @@ def audit(
     labels: Array,
     *,
     name: str = "model",
-    tolerances: Sequence[float] | None = None,
-    norms: Sequence[str] = ("linf",),
-    epsilons: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
+    tolerances: Numbers | None = None,
+    norms: str | Sequence[str] = ("linf",),
+    epsilons: Numbers | Mapping[str, Numbers] | None = None,
     attacks: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = "standard",
     seed: int = 0,
     index: Sequence[int] | None = None,
@@ -119,23 +120,28 @@ def audit(
     Raises:
         UserError: An argument is wrong, or a check of the model is fatal; the message is one line.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"audit: model must be a torch.nn.Module (given: {type(model).__name__})")
     images, labels = _checked(images, labels)
+    rows = np.arange(len(images)) if index is None else np.array([*index], np.int64)
+    if len(rows) != len(images):
+        raise UserError(f"audit: index has {len(rows)} numbers for {len(images)} images")
     with ExitStack() as stack:
+        stack.enter_context(_full_precision())
         stack.enter_context(frozen(model))
         stack.enter_context(backward_solves())
         network = _network(model, images, output, solve)
         images, labels = images.to(network.device), labels.to(network.device)
-        tolerances = _tolerances(network, tolerances)
-        config = _configuration(network, images, name, tolerances, norms, epsilons, attacks, seed)
+        measured = _tolerances(network, tolerances)
+        config = _configuration(network, images, name, measured, norms, epsilons, attacks, seed)
         checks = [] if isinstance(network, Classifier) else _checks(network, images, labels)
         for check in checks:
             if not check.passed:
                 warnings.warn(f"{check.name}: {check.sentence}", stacklevel=2)
         if folder is None:
             folder = stack.enter_context(TemporaryDirectory())
-        rows = np.arange(len(images)) if index is None else np.array(index, np.int64)
         run = _Run(network, images, labels, rows, config, Path(folder), batch_size)
-        jobs = [*run.jobs({None, *tolerances})]
+        jobs = [*run.jobs({None, *measured})]
         bar = tqdm(total=len(images) * len(jobs), unit="image", disable=not progress)
         stack.enter_context(bar)
         for number, job in enumerate(jobs, start=1):
@@ -146,6 +152,18 @@ def audit(
         table = of_experiment(run.files, paper, {})["verdicts"]
     table.attrs["checks"] = [asdict(check) for check in checks]
     return table
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Multiply on a GPU with all digits of single precision, as jobs do (`devices.set_up`)."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32
+    cudnn.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, products.allow_tf32 = before
 
 
 def _checked(images: Array, labels: Array) -> tuple[Tensor, Tensor]:
@@ -209,8 +227,8 @@ def _configuration(
     images: Tensor,
     name: str,
     tolerances: Sequence[float],
-    norms: Sequence[str],
-    epsilons: Sequence[float] | Mapping[str, Sequence[float]] | None,
+    norms: str | Sequence[str],
+    epsilons: Numbers | Mapping[str, Numbers] | None,
     attacks: str | Sequence[str] | Mapping[str, Mapping[str, Any]],
     seed: int,
 ) -> Config:
@@ -228,9 +246,9 @@ def _configuration(
                 "seeds": [seed],
                 # It may not be empty; a tolerance that nobody asked for is left out later.
                 "tolerances": [*tolerances] or [1.0],
-                "attacks": [attacks] if isinstance(attacks, str) else [*attacks],
-                "norms": [*norms],
-                "epsilons": _epsilons(norms, images.shape[1], epsilons),
+                "attacks": _listed(attacks),
+                "norms": _listed(norms),
+                "epsilons": _epsilons(_listed(norms), images.shape[1], epsilons),
                 **dict.fromkeys(["trajectories", "matrix", "randomisation", "detection"]),
             }
         },
@@ -246,45 +264,57 @@ def _configuration(
         raise UserError(f"audit: {line.removeprefix(f'experiments.{EXPERIMENT}.')}") from None
 
 
+def _listed(values: Any) -> list[Any]:
+    """One value or several as a list."""
+    return [values] if isinstance(values, str | int | float) else [*values]
+
+
 def _epsilons(
-    norms: Sequence[str],
-    channels: int,
-    given: Sequence[float] | Mapping[str, Sequence[float]] | None,
+    norms: Sequence[str], channels: int, given: Numbers | Mapping[str, Numbers] | None
 ) -> dict[str, list[float]]:
+    """The epsilons of each norm."""
     if isinstance(given, Mapping):
-        return {norm: [*values] for norm, values in given.items()}
+        return {norm: _listed(values) for norm, values in given.items()}
     if given is not None:
-        return {norm: [*given] for norm in norms}
-    known = {norm: EPSILONS.get(norm, {}).get(channels) for norm in norms}
-    for norm, epsilon in known.items():
-        if epsilon is None:
+        return {norm: _listed(given) for norm in norms}
+    found = {}
+    for norm in norms:
+        if channels not in EPSILONS.get(norm, {}):
             raise UserError(
                 f"audit: epsilons: give those of norm {norm} for images of {channels} channels"
             )
-    return {norm: [epsilon] for norm, epsilon in known.items() if epsilon is not None}
+        found[norm] = [EPSILONS[norm][channels]]
+    return found
 
 
-def _tolerances(network: AnyNetwork, given: Sequence[float] | None) -> list[float]:
+def _tolerances(network: AnyNetwork, given: Numbers | None) -> list[float]:
     """The tolerances to measure; an own model has the author's settings in addition.
 
     Raises:
         UserError: there are none, or none can be measured.
     """
-    solver, built_in = network.solver, isinstance(network, Classifier)
-    fixed = solver is None or solver.steps is not None
-    if fixed if isinstance(network, Classifier) else network.spec.found.ode != "adaptive":
-        if given:
+    if not _adaptive(network):
+        if given is not None:
             raise UserError(
                 "audit: tolerances: the model takes no steps that a tolerance bounds: leave "
                 "tolerances out"
             )
         return []
-    if given is None and solver is not None:
-        assert isinstance(solver.tolerance, float)
-        return [factor * solver.tolerance for factor in ((1.0, *LARGER) if built_in else LARGER)]
-    if built_in and not given:
+    own = isinstance(network, OwnNetwork)
+    if given is None and network.solver is not None:
+        assert isinstance(network.solver.tolerance, float)
+        return [factor * network.solver.tolerance for factor in (LARGER if own else (1.0, *LARGER))]
+    chosen = [] if given is None else _listed(given)
+    if not own and not chosen:
         raise UserError("audit: tolerances: is empty: list at least one")
-    return [*(given or ())]
+    return chosen
+
+
+def _adaptive(network: AnyNetwork) -> bool:
+    """Whether a tolerance bounds the steps of a network."""
+    if isinstance(network, OwnNetwork):
+        return network.spec.found.ode == "adaptive"
+    return network.solver is not None and network.solver.steps is None
 
 
 def _model(network: AnyNetwork) -> dict[str, Any]:
