@@ -161,6 +161,10 @@ class TestReruns:
         keys = MODELS["models__NARROW"] | change
         assert concerned(grid, models__NARROW=keys) == {"NARROW": OF_NETWORK | OF_ODE}
 
+    def test_what_was_published(self, grid):
+        keys = MODELS["models__NARROW"] | {"published": {"claim": "robust", "source": "a paper"}}
+        assert planned(grid, config=config(models__NARROW=keys)) == {"report results/tiny"}
+
     def test_what_says_the_same(self, grid):
         keys = {"arguments": {"width": 3}, "ode": "adaptive", "output": 0, "build": "Net"}
         assert concerned(grid, models__NARROW={"module": "models/net.py", **keys}) == {}

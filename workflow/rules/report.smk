@@ -118,6 +118,8 @@ rule report:
         resources=str(RESOURCES),
         paper=of_job(params.paper),
         models=of_job(params.models),
+        # For reruns: the report takes it from the configuration.
+        published=of_job(params.published),
     message:
         "Writing the report of {wildcards.experiment}"
     script:
