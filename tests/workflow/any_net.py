@@ -37,7 +37,8 @@ class Net(nn.Module):
         self.stem = nn.Conv2d(channels, width, 3, stride=2, padding=1)
         self.dynamics = nn.ModuleList(Dynamics(width, vector, branches) for _ in range(solves))
         self.head = nn.Linear(width, classes)
-        self.vector, self.several, self.solver = vector, several, solver
+        self.vector, self.several = vector, several
+        self.solver = {"rtol": 1e-2, "atol": 1e-3, **solver}
         self.solve = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
         self.register_buffer("times", torch.tensor([0.0, end]))
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from configurations import EXPERIMENT, Example, Pictures, examples
+from configurations import ANY_NET, EXPERIMENT, Example, Pictures, examples
 from harness import TABLES, Run
 from quick_runs import QuickSnakemake
 
@@ -132,11 +132,19 @@ def case(
         "models": {
             "OON": {"downsampling": "convolution", "body": "ode", "solver": solver or {}, **common},
             "RES": {"downsampling": "residual", "body": "residual", "blocks": 1, **common},
+            "SOLVES": own_model("Net", solves=2, several=True, end=2.0) | {"output": 1},
+            "SETS": own_model("Stepper"),
+            "PLAIN": own_model("plain") | {"ode": "none"},
         },
         "attacks": {"bim": {"method": "bim", "iterations": 2, "step": 0.1}},
         "training": {"epochs": 1, "batch_size": 16, "learning_rate": 0.01, **(training or {})},
     }
     return Example(config, {"own": Pictures(shape, class_names, train, test)})
+
+
+def own_model(build: str, **arguments: Any) -> dict[str, Any]:
+    """A model of a user's file."""
+    return {"module": str(ANY_NET), "build": build, "arguments": arguments}
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -162,6 +170,19 @@ _DEFAULTS: dict[str, Any] = {
         pytest.param(
             case((4, 9, 8), solver={"method": "euler", "steps": 2}, trajectories={}),
             id="equal steps alone, four channels",
+        ),
+        pytest.param(
+            case(
+                (2, 9, 7),
+                test=4,
+                models=["SOLVES", "SETS", "PLAIN", "OON"],
+                attacks=["bim", "bim_adjoint", "transfer"],
+                cost={},
+                adjoint_sweep={"images": 2},
+                paper_attack="bim_adjoint",
+                **_DEFAULTS,
+            ),
+            id="own models of all levels",
         ),
     ],
 )
