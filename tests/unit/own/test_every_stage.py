@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import h5py
 import numpy as np
@@ -37,6 +36,11 @@ pytestmark = pytest.mark.numerical
 N, SIDE, EPSILON = 4, 6, 0.1
 LINF = Norm("linf")
 BIM = {"method": "bim", "gradient": "direct", "step": 0.03, "iterations": 3}
+
+
+def close(found, expected, atol=1e-3):
+    """Steps depend on the rounding of an error estimate, and matrix products round by the batch."""
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
 def images(count, channels=1):
@@ -229,7 +233,7 @@ KINDS = {
     "rk4_on_times": Kind(
         lambda: vector(Block(Tanh(5), (0.0, 0.1, 0.5, 1.0), method="rk4")), adaptive=False
     ),
-    "second_of_two": Kind(Two, solve="blocks.2", audit_lacks=(HELD, "There are 2 solves.")),
+    "second_of_two": Kind(Two, solve="blocks.2"),
     "pair": Kind(lambda: vector(PairBlock(5))),
     "dead_in_part": Kind(lambda: vector(Block(Dead(5, 0.5)))),
     "dead": Kind(lambda: vector(Block(Dead(5, 100.0)))),
@@ -240,9 +244,7 @@ KINDS = {
     "single_precision": Kind(
         lambda: vector(Block(Single(5))), audit_lacks=("it computes in single precision in part",)
     ),
-    "skip": Kind(
-        lambda: Skip(5), followed=False, lacks=("depend on more",), audit_lacks=(HELD,)
-    ),
+    "skip": Kind(lambda: Skip(5), followed=False, lacks=("depend on more",)),
     "features_of_a_batch": Kind(
         lambda: Hyper(5), followed=False, lacks=("image by image",), audit_lacks=(HELD,)
     ),
@@ -276,6 +278,27 @@ def test_what_is_known_of_it(case):
             assert network.features(h).ndim == 2
 
 
+@torch.no_grad()
+def test_other_images_take_its_steps(case):
+    _, network, x = case
+    found = network.spec.found
+    assert network.has_steps == (bool(found.solves) and found.one_by_one is None)
+    if not network.has_steps:
+        return
+    logits, steps = network.logits_and_steps(x)
+    close(logits, network(x))
+    assert steps.taken.shape == (N, 2 * network.solves)
+    assert not steps.failed.any()
+    close(network.by_steps(x, steps), logits)
+    twice = network.by_steps(x.repeat(2, 1, 1, 1), steps.repeated(2))
+    close(twice, logits.repeat(2, 1))
+    alone, steps = network.logits_and_steps(x[:1])
+    close(network.by_steps(x[:1], steps), alone)
+    if network.adaptive:
+        failing = network.at(max_steps=1, tolerance=1e-6)
+        assert failing.logits_and_steps(x)[1].failed.all()
+
+
 ATTACKS = {
     "bim": BIM,
     "adjoint": BIM | {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "full"},
@@ -305,7 +328,8 @@ def test_the_audit(case, tmp_path):
         for words in kind.audit_lacks:
             assert words in not_measured(file)
         assert ("not_measured" in file.attrs) == bool(kind.audit_lacks)
-        assert ("linf/held" in file) == (kind.followed and HELD not in kind.audit_lacks)
+        held = network.solver is not None and HELD not in kind.audit_lacks
+        assert ("linf/held" in file) == held
         differences = file["finite_difference"][:]
         frozen, own = file["finite_difference_frozen"][:], file["derivative"][:, 0]
     assert list(found.sources) == (
@@ -320,10 +344,6 @@ def test_the_audit(case, tmp_path):
     known = np.isfinite(frozen)
     np.testing.assert_allclose(frozen[known], own[known], rtol=1e-3, atol=1e-5)
     assert torch.isfinite(found.gradients.gradient_norm).all()
-
-
-# Steps depend on the rounding of an error estimate, and matrix products round by the batch.
-close = partial(torch.testing.assert_close, rtol=0, atol=1e-3)
 
 
 def test_tolerances(case):

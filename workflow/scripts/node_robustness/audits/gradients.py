@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from node_robustness.audits.held_steps import HeldSteps, can_hold_steps
+from node_robustness.audits.held_steps import HeldSteps
 from node_robustness.models.classifier import frozen
 from node_robustness.models.differentiation import gradient
 from node_robustness.models.network import Network
@@ -289,7 +289,7 @@ def _derivatives(
     cosine = (_unit(single[:, :1]) * _unit(direct)).sum((1, 2))
     differences = _differences(_loss(exact, labels), images, along, batch_size)
     held = torch.full_like(differences, torch.nan)
-    if can_hold_steps(exact):
+    if exact.has_steps:
         held = _differences(_frozen_loss(exact, images, labels), images, along, batch_size)
     elif not exact.adaptive:
         held = differences

@@ -6,7 +6,6 @@ the network, an adversarial example would be harmless to a solver that takes the
 image, and gradients, which hold the steps constant, could not find it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.attacks.logits import margin
-from node_robustness.models.network import Network
+from node_robustness.models.network import Network, Steps
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.norms import column
 
@@ -25,47 +24,28 @@ _CUTS = 5
 """How often: the two sides of a jump are 8^-5 = 3e-5 of the path apart."""
 
 
-def can_hold_steps(model: Network) -> bool:
-    """Whether a network can solve with the steps that it took for other images."""
-    return model.ode is not None and model.solves == 1
-
-
 @dataclass(frozen=True)
 class HeldSteps:
-    """A network that solves its ODE with the steps that it took for n images.
+    """A network that solves its ODEs with the steps that it took for n images.
 
     Attributes:
-        model: with an ODE of the batched backend.
-        nodes: of the solve for each of the images, n.
-        failed: whether that solve failed, bool [n].
+        model: whose images have separate steps.
+        steps: those of the images.
     """
 
     model: Network
-    nodes: Sequence[Tensor]
-    failed: Tensor
+    steps: Steps
 
     @classmethod
-    @torch.no_grad()
     def of(cls, model: Network, images: Tensor) -> Self:
         """With the steps for images [n, C, H, W]."""
-        assert model.ode is not None
-        solution = model.ode.solve(model.embed(images), (0.0, 1.0), keep_nodes=True)
-        failed = solution.status != 0
-        whole = torch.tensor([0.0, 1.0], dtype=torch.float64)
-        nodes = [
-            whole if failure else own
-            for failure, own in zip(failed.tolist(), solution.nodes, strict=True)
-        ]
-        return cls(model, nodes, failed.to(images.device))
+        return cls(model, model.logits_and_steps(images)[1])
 
     def logits(self, moved: Tensor) -> Tensor:
         """The logits of other images, once or k times over, [k n, K]; NaN where a solve failed."""
-        assert self.model.ode is not None
-        times = len(moved) // len(self.nodes)
-        nodes = [*self.nodes] * times
-        states = self.model.ode.solve(self.model.embed(moved), (0.0, 1.0), nodes=nodes).states[-1]
-        logits: Tensor = self.model.head(states)
-        return logits.masked_fill(self.failed.repeat(times)[:, None], torch.nan)
+        steps = self.steps.repeated(len(moved) // len(self.steps.failed))
+        failed = steps.failed.to(moved.device)
+        return self.model.by_steps(moved, steps).masked_fill(failed[:, None], torch.nan)
 
 
 @dataclass(frozen=True)
@@ -100,7 +80,7 @@ def step_decisions(
     """Say what the solver's decisions have to do with adversarial examples.
 
     Args:
-        model: in evaluation mode, with an ODE of the batched backend.
+        model: in evaluation mode; its images have separate steps.
         images: float [n, C, H, W] in [0, 1].
         adversarials: of these images, [n, C, H, W].
         labels: int64 [n].
@@ -166,15 +146,13 @@ class _Paths:
                     for at in points[rows].unbind(1)
                 ]
             )
-            assert self.model.ode is not None
-            solution = self.model.ode.solve(self.model.embed(moved), (0.0, 1.0))
-            logits = self.model.head(solution.states[-1])
+            logits, steps = self.model.logits_and_steps(moved)
             answers = self.labels[rows].repeat(_PARTS + 1)
-            steps = torch.stack([solution.accepted, solution.rejected], dim=1).to(logits.device)
+            taken = steps.taken.to(logits.device).unflatten(0, (_PARTS + 1, -1))
             found.append(
                 (
                     margin(logits, answers).view(_PARTS + 1, -1).T,
-                    (steps.view(_PARTS + 1, -1, 2).diff(dim=0) != 0).any(2).T,
+                    (taken.diff(dim=0) != 0).any(2).T,
                 )
             )
         margins, changes = (torch.cat(parts) for parts in zip(*found, strict=True))

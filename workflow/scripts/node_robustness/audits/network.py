@@ -13,7 +13,7 @@ from node_robustness.audits import attack_checks, gradients
 from node_robustness.audits.attack_checks import AttackChecks, Neighbours
 from node_robustness.audits.attack_paths import AttackPaths, attack_paths
 from node_robustness.audits.gradients import GradientAudit
-from node_robustness.audits.held_steps import can_hold_steps, step_decisions
+from node_robustness.audits.held_steps import step_decisions
 from node_robustness.models.evaluation import evaluate
 from node_robustness.models.network import Network
 from node_robustness.perturbations.norms import Norm
@@ -160,10 +160,9 @@ def audit_network(
 
 def _why_not_held(model: Network) -> str:
     """Why the steps of an adaptive solver cannot be held, as a sentence; empty if they can."""
-    if can_hold_steps(model) or not model.adaptive:
+    if model.has_steps or not model.adaptive:
         return ""
-    several = [f"There are {model.solves} solves."] if model.solves > 1 else []
-    return " ".join(["The steps of the solver cannot be held.", *several, *model.limits])
+    return " ".join(["The steps of the solver cannot be held.", *model.limits])
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ class _NormAudits:
             paths={name: self._of_all(found) for name, found in paths.items()},
             paper_cosine=self._spread(self._cosine(paper), torch.nan),
             apgd_slope_error=self._spread(self._slope_error(apgd), torch.nan),
-            held=self._held(apgd) if can_hold_steps(self.model) else None,
+            held=self._held(apgd) if self.model.has_steps else None,
         )
 
     def _paths(self, model: Network, method: Method, steps: int) -> AttackPaths:

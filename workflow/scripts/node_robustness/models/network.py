@@ -1,13 +1,64 @@
 """What every network is that the workflow attacks, whoever wrote it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from node_robustness.models.ode_body import ODEBody, SolverSettings
+from node_robustness.ode.small_batches import filled_up
+from node_robustness.ode.solve import Solution, Status
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps that the solves of a network took for n images.
+
+    Attributes:
+        nodes: for each solve the times between which each image stepped; if its solve failed, the
+            first and the last time.
+        taken: numbers of accepted and of rejected steps of each solve, int64 [n, 2 S].
+        failed: whether a solve failed, bool [n].
+    """
+
+    nodes: Sequence[Sequence[Tensor]]
+    taken: Tensor
+    failed: Tensor
+
+    @classmethod
+    def of(cls, solutions: Sequence[Solution], spans: Sequence[tuple[float, float]]) -> "Steps":
+        """The steps of solutions with nodes, from the first to the last time of each."""
+        nodes = [
+            [
+                torch.tensor(span, dtype=torch.float64) if status else own
+                for status, own in zip(solution.status.tolist(), solution.nodes, strict=True)
+            ]
+            for solution, span in zip(solutions, spans, strict=True)
+        ]
+        taken = [counts for each in solutions for counts in (each.accepted, each.rejected)]
+        failed = torch.stack([solution.status != Status.SUCCESS for solution in solutions])
+        return cls(nodes, torch.stack(taken, dim=1), failed.any(0))
+
+    def repeated(self, times: int) -> "Steps":
+        """The steps of the images, so many times over."""
+        nodes = [[*of_images] * times for of_images in self.nodes]
+        return Steps(nodes, self.taken.repeat(times, 1), self.failed.repeat(times))
+
+    def filled_up(self) -> "Steps":
+        """With those of the first image again, as `ode.small_batches.filled_up`."""
+        rows = filled_up(torch.arange(len(self.failed))[:, None])[:, 0]
+        if len(rows) == len(self.failed):
+            return self
+        nodes = [[of_images[row] for row in rows.tolist()] for of_images in self.nodes]
+        return Steps(nodes, self.taken[rows], self.failed[rows])
+
+    def first(self, images: int) -> "Steps":
+        """Those of the first images."""
+        nodes = [of_images[:images] for of_images in self.nodes]
+        return Steps(nodes, self.taken[:images], self.failed[:images])
 
 
 class Network(nn.Module, ABC):
@@ -90,6 +141,24 @@ class Network(nn.Module, ABC):
     def own_tolerances(self) -> tuple[float, float] | None:
         """The relative and the absolute tolerance that its author set; None for a built-in one."""
         return None
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether each image is solved with separate steps, which other images can take, too."""
+        return self.ode is not None
+
+    @torch.no_grad()
+    def logits_and_steps(self, images: Tensor) -> tuple[Tensor, Steps]:
+        """Logits [n, K] of images [n, channels, H, W], and the steps of their solves."""
+        assert self.ode is not None
+        solution = self.ode.solve(self.embed(images), (0.0, 1.0), keep_nodes=True)
+        return self.head(solution.states[-1]), Steps.of([solution], [(0.0, 1.0)])
+
+    def by_steps(self, images: Tensor, steps: Steps) -> Tensor:
+        """Logits [n, K] of images that are solved with the steps of n other ones."""
+        assert self.ode is not None
+        (nodes,) = steps.nodes
+        return self.head(self.ode.solve(self.embed(images), (0.0, 1.0), nodes=nodes).states[-1])
 
     @property
     def limits(self) -> tuple[str, ...]:

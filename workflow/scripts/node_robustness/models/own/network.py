@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from node_robustness.models.network import Network
+from node_robustness.models.network import Network, Steps
 from node_robustness.models.ode_body import SolverSettings
 from node_robustness.models.own.inspection import inspect_module, logits_of
 from node_robustness.models.own.interception import intercepting
@@ -17,6 +17,7 @@ from node_robustness.models.own.passes import (
     BatchedPass,
     ReachingPass,
     ResumingPass,
+    SteppingPass,
     TorchdiffeqPass,
     failure,
     reach,
@@ -140,6 +141,25 @@ class OwnNetwork(Network):
         handler = ResumingPass(self.spec.found.followed, rows, *self._rest())
         with intercepting(handler):
             return self._logits(self.module(self._blank(len(rows), rows)))[: len(h)]
+
+    @property
+    def has_steps(self) -> bool:
+        """See `Network.has_steps`."""
+        return bool(self.spec.found.solves) and not self._solved_by_torchdiffeq
+
+    @torch.no_grad()
+    def logits_and_steps(self, images: Tensor) -> tuple[Tensor, Steps]:
+        """See `Network.logits_and_steps`."""
+        handler = SteppingPass(None, *self._rest())
+        with intercepting(handler):
+            logits = self._logits(self.module(filled_up(images)))
+        steps = Steps.of(handler.solutions, handler.spans)
+        return logits[: len(images)], steps.first(len(images))
+
+    def by_steps(self, images: Tensor, steps: Steps) -> Tensor:
+        """See `Network.by_steps`."""
+        with intercepting(SteppingPass(steps.filled_up().nodes, *self._rest())):
+            return self._logits(self.module(filled_up(images)))[: len(images)]
 
     def features(self, h: Tensor) -> Tensor:
         """The means of the channels, [n, C]."""

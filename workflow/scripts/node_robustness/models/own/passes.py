@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,9 @@ from node_robustness.errors import UserError
 from node_robustness.models.ode_body import FAILURES, uniform_grid, with_parameters
 from node_robustness.models.own.interception import Call, intercepting
 from node_robustness.models.own.problems import OwnBody, Problem, adjoint_parameters, method_of
+from node_robustness.ode.parts import spread
 from node_robustness.ode.rows import Way
-from node_robustness.ode.solve import Status
+from node_robustness.ode.solve import Solution, Status
 from node_robustness.ode.tableaus import TABLEAUS
 
 Changes = Mapping[str, Any]
@@ -84,6 +86,40 @@ class BatchedPass:
         self.nfe.append(nfe)
         self.status.append(status)
         return states
+
+
+class SteppingPass(BatchedPass):
+    """Notes the steps of all solves, or takes those of other images.
+
+    Attributes:
+        solutions: of the solves so far, with nodes unless they were given.
+        spans: the first and the last time of each.
+    """
+
+    def __init__(self, nodes: Sequence[Sequence[Tensor]] | None, *rest: Any) -> None:
+        super().__init__(*rest)
+        self._nodes = nodes
+        self.solutions: list[Solution] = []
+        self.spans: list[tuple[float, float]] = []
+
+    def answer(self, number: int, call: Call) -> Any:
+        """See `BatchedPass.answer`."""
+        body = self.body(number, call)
+        problem = body.problem
+        initial = problem.layout.join(call.arguments["y0"])
+        lost = ~torch.isfinite(initial.detach()).flatten(1).all(1)
+        nodes = None if self._nodes is None else self._nodes[number]
+        solution = body.solve_inner(
+            torch.where(spread(lost, initial), 0, initial),
+            problem.times,
+            nodes=nodes,
+            keep_nodes=nodes is None,
+        )
+        status = solution.status.masked_fill(lost, Status.NONFINITE)
+        self.solutions.append(replace(solution, status=status))
+        self.spans.append((problem.times[0], problem.times[-1]))
+        states = solution.states.masked_fill(spread(lost, initial), torch.nan)
+        return problem.layout.split(states)
 
 
 class _ReachedError(BaseException):
