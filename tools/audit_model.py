@@ -219,9 +219,6 @@ def _cores(given: str) -> int:
 
 def _cost(config: Config, name: str, timing: Timing, cores: int) -> str:
     """What the run will cost, in a few lines."""
-    found, least = (
-        run_costs.costs(config, name, timing.seconds, soon=soon) for soon in (False, True)
-    )
     lines = [f"A gradient of an image takes, on {timing.device}:"]
     for (tolerance, kind), seconds in timing.seconds.items():
         if kind == "direct":
@@ -229,13 +226,15 @@ def _cost(config: Config, name: str, timing: Timing, cores: int) -> str:
                 "with its own settings" if tolerance is None else f"at tolerance {label(tolerance)}"
             )
             lines.append(f"  {1000 * seconds:.3g} ms {at}")
-    counted = ", ".join(f"{count} {rule}" for rule, count in found.jobs.items())
-    lines.append(f"The run has {found.jobs.total()} jobs ({counted}).")
-    soon, late = duration(least.wall(cores)), duration(found.wall(cores))
-    time = f"{soon} if attacks break every image soon, {late} if they break none"
+    late, soon = (
+        run_costs.costs(config, name, timing.seconds, soon=soon) for soon in (False, True)
+    )
+    counted = ", ".join(f"{count} {rule}" for rule, count in late.jobs.items())
+    lines.append(f"The run has {late.jobs.total()} jobs ({counted}).")
+    between = list(dict.fromkeys(duration(costs.wall(cores)) for costs in (soon, late)))
     lines.append(
-        f"On {cores} {'core' if cores == 1 else 'cores'} it takes about (h:mm:ss) "
-        f"{late if soon == late else time}, and {found.bytes / 1e6:.0f} MB."
+        f"On {cores} {'core' if cores == 1 else 'cores'} it takes about {' to '.join(between)} "
+        f"(h:mm:ss), the less the more attacks succeed, and {late.bytes / 1e6:.0f} MB."
     )
     return "\n".join(lines)
 

@@ -56,7 +56,7 @@ def test_from_the_file_of_the_page_to_a_verdict(folder):
         r"  [\d.]+ ms with its own settings",
         r"  [\d.]+ ms at tolerance 0\.01",
         r"The run has \d+ jobs \(1 train, .*3 attack.*\)\.",
-        r"On 2 cores it takes about \(h:mm:ss\) \d+:\d\d:\d\d, and \d+ MB\.",
+        r"On 2 cores it takes about \d+:\d\d:\d\d \(h:mm:ss\), .*, and \d+ MB\.",
     ):
         assert re.search(f"^{line}$", planned.output, re.MULTILINE), (line, planned.output)
     assert not (folder / "results/small_ode/digits/small_ode").exists()

@@ -1,5 +1,6 @@
 """`make audit`: what it takes, the configuration that it writes, and what it says of the cost."""
 
+import re
 import subprocess
 from collections import Counter
 from dataclasses import replace
@@ -11,6 +12,7 @@ import yaml
 import audit_model
 import own_configuration
 import run_costs
+from node_robustness.config.models import OwnModel
 from node_robustness.errors import UserError
 from node_robustness.grid import cells
 from own_configuration import EPSILONS, Found, Request
@@ -156,6 +158,17 @@ def test_make_passes_every_variable_on():
         check=True,
     ).stdout.splitlines()
     assert sorted(shown) == sorted(word.replace("$$", "$") for word in words)
+
+
+def test_the_page_has_every_variable_and_every_key_of_a_model():
+    page = (ROOT / "docs/own-models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[A-Z_]+.*?`) \|", page, re.MULTILINE)
+    named = re.findall(r"[A-Z_]{3,}", " ".join(rows))
+    assert sorted(named) == sorted(audit_model._VARIABLES)
+    (keys,) = re.findall(r"```yaml\n(models:\n.*?)```", page, re.DOTALL)
+    (model,) = yaml.safe_load(keys)["models"].values()
+    OwnModel.model_validate(model)
+    assert model.keys() == OwnModel.model_fields.keys()
 
 
 def test_costs_count_every_job_and_its_steps(request_):
