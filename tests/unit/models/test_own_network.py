@@ -8,6 +8,7 @@ import torchdiffeq
 from torch import Tensor, nn
 
 from node_robustness.errors import UserError
+from node_robustness.models import differentiation
 from node_robustness.models.classifier import frozen
 from node_robustness.models.memory import bytes_per_image
 from node_robustness.models.own.modules import build_module
@@ -292,7 +293,7 @@ def assert_gradients(network: OwnNetwork, x: Tensor, norms=("full", "seminorm"))
 def gradient(model: nn.Module, x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
     with frozen(model):
-        return torch.autograd.grad(model(x).square().sum(), x)[0]
+        return differentiation.gradient(model(x).square(), x)
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 0.1, None])
@@ -396,6 +397,57 @@ class Static(nn.Module):
         self.static = self.encode(x.flatten(1))
         t, start = torch.linspace(0, 1, 3), torch.zeros_like(self.static)
         return torchdiffeq.odeint(self.dynamics, start, t, rtol=1e-3, atol=1e-3)[-1]
+
+
+class StaticModule(nn.Module):
+    """The same, but the dynamics are a module that keeps what depends on the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dynamics = Held()
+        self.encode = nn.Linear(100, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.dynamics.static = self.encode(x.flatten(1))
+        t, start = torch.linspace(0, 1, 3), torch.zeros_like(self.dynamics.static)
+        solve = torchdiffeq.odeint_adjoint
+        return solve(self.dynamics, start, t, rtol=1e-3, atol=1e-3)[-1][:, :4]
+
+
+class Held(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(12, 6)
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        return 2 * torch.tanh(self.layer(torch.cat([h, self.static], 1)))
+
+
+class Noisy(Vector):
+    """Noise on the images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 0.1 * torch.randn_like(x))
+
+
+def test_a_random_network_has_steps_of_each_image_and_no_body():
+    module = Noisy()
+    state = torch.get_rng_state()
+    network = OwnNetwork.of(module, images())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert network.limits == (
+        "Its solve is not followed, because a second pass gives other logits.",
+    )
+    assert len(network(images()).unique()) > 4
+
+
+def test_results_that_dynamics_keep_do_not_stop_adjoint_gradients():
+    network, x = OwnNetwork.of(StaticModule(), images()), images()
+    for gradient_kind in ("direct", "adjoint"):
+        view = network.at(gradient=gradient_kind)
+        # torchdiffeq's adjoint has no gradient for what the dynamics keep.
+        assert gradient(view, x).any() == (gradient_kind == "direct")
+        assert bytes_per_image(view, x) > 0
 
 
 class Nested(Vector):

@@ -1,5 +1,6 @@
 """What a user's module does, found by running it on real images."""
 
+from functools import cached_property
 from inspect import currentframe
 from typing import Any
 
@@ -138,9 +139,9 @@ class _Inspector:
             return Inspection(
                 **found, one_by_one=reason, not_followed="no image has steps that can be followed"
             )
-        obstacle = self._cannot_follow(number, [choice.way for choice in choices])
+        why_not = self._cannot_follow(number, [choice.way for choice in choices])
         return Inspection(
-            **found, followed=None if obstacle else number, not_followed=obstacle or None
+            **found, followed=None if why_not else number, not_followed=why_not or None
         )
 
     def _number(self, names: list[str]) -> int:
@@ -196,7 +197,7 @@ class _Inspector:
         Single precision shows less: a step size, and with it the whole solve, may depend on the
         rounding of a batch.
         """
-        if Way.ONE_BY_ONE in ways or self._is_random():
+        if Way.ONE_BY_ONE in ways or self._is_random:
             return None
         module, images = self.module, self.images
         if double:
@@ -223,6 +224,7 @@ class _Inspector:
             f"{len(images) - same} of {len(images)} images"
         )
 
+    @cached_property
     def _is_random(self) -> bool:
         """Whether a second pass gives other logits; then nothing can be compared."""
         passes = []
@@ -233,6 +235,8 @@ class _Inspector:
 
     def _cannot_follow(self, number: int, ways: list[Way]) -> str:
         """Why a solve cannot be the body; empty if it can."""
+        if self._is_random:
+            return "a second pass gives other logits"
         images = self.images
         rest: tuple[list[Way], int, dict[str, Any]] = (ways, self.max_steps, {})
         blank = torch.zeros_like(images)

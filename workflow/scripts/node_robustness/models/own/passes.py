@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from node_robustness.errors import UserError
-from node_robustness.models.ode_body import FAILURES, uniform_grid, with_parameters
+from node_robustness.models.ode_body import FAILURES, uniform_grid
 from node_robustness.models.own.interception import Call, intercepting
+from node_robustness.models.own.modules import copied
 from node_robustness.models.own.problems import OwnBody, Problem, adjoint_parameters, method_of
 from node_robustness.ode.parts import spread
 from node_robustness.ode.rows import Way
@@ -254,8 +255,10 @@ class TorchdiffeqPass:
         function = arguments["func"]
         if not isinstance(function, nn.Module):
             changed["adjoint_params"] = adjoint_parameters(call)
-        elif changes.get("adjoint_norm", "full") == "full":
-            changed["func"] = with_parameters(function)
+        elif changes.get("adjoint_norm", "full") == "full" and torch.is_grad_enabled():
+            frozen = not any(parameter.requires_grad for parameter in function.parameters())
+            # torchdiffeq leaves frozen parameters out of the norm that controls the steps.
+            changed["func"] = copied(function).requires_grad_() if frozen else function
         tolerance = changes.get("adjoint_tolerance") or changes.get("tolerance")
         own = ("adjoint_rtol", "adjoint_atol")
         if arguments.get(own[0]) is None or arguments.get(own[1]) is None:
