@@ -217,7 +217,7 @@ def test_columns(keys, columns):
         ({}, "arguments: build in {}/net.py needs width"),
         (
             {"module": "plain.py", "solve": 1},
-            "solve: no file of the model uses torchdiffeq, so there is no solve to follow",
+            "solve: no file of the model imports torchdiffeq, so there is no solve to follow",
         ),
         (
             {"arguments": {"width": 3}, "ode": "none", "solve": "net.5"},

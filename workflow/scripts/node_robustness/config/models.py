@@ -306,7 +306,8 @@ class OwnModel(Section):
         None,
         description="adaptive: it can be solved at other tolerances; fixed: its ODE takes fixed "
         "steps; none: no ODE, or one that cannot be reached; if unset adaptive where the file, or "
-        "one that it imports, uses torchdiffeq or defines `set_tolerance`, else none",
+        "one that it imports from its folder, imports torchdiffeq (or node_robustness.ode) or "
+        "defines `set_tolerance`, else none",
     )
     max_steps: Count = Field(
         1000, description="an image that needs more steps ends with status max_steps"
@@ -415,7 +416,7 @@ class OwnModel(Section):
         file.check(self.build, self.arguments)
         if self.solve is not None and not self.has_ode:
             raise UserError(
-                "solve: no file of the model uses torchdiffeq, so there is no solve to follow: "
+                "solve: no file of the model imports torchdiffeq, so there is no solve to follow: "
                 "remove solve, or set ode: adaptive if it does"
                 if self.ode is None
                 else "solve: with ode: none there is no solve to follow: remove one of them"
