@@ -709,7 +709,11 @@ MANIFEST = {
     "threads": 2,
     "versions": {"torch": "2.0"},
     "git_commit": None,
-    "config": {"datasets": {"toy": {"source": "digits"}}, "note": "</pre><b>"},
+    "config": {
+        "datasets": {"toy": {"source": "digits"}},
+        "models": {"OON": {"published": {"claim": "robust</td><i>", "source": "a paper"}}},
+        "note": "</pre><b>",
+    },
     "command_line": "snakemake --cores 2",
     "hosts": ["node01", "node02"],
     "stages": [

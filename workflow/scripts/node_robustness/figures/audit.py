@@ -72,7 +72,7 @@ def figure(audit: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
 
 def _by_source(cells: pd.DataFrame, name: str, title: str, models: Sequence[str]) -> alt.FacetChart:
     scale = alt.Scale(type="symlog", constant=0.01) if name == "error" else alt.Undefined
-    base = alt.Chart().encode(x=tolerance_axis(cells.tolerance), color=model_colour(models))
+    base = alt.Chart().encode(color=model_colour(models))
     y = alt.Y(f"{name}_median:Q", title=title, scale=scale)
     tooltip = [
         alt.Tooltip("model:N", title="Model"),
@@ -81,18 +81,26 @@ def _by_source(cells: pd.DataFrame, name: str, title: str, models: Sequence[str]
         alt.Tooltip(f"{name}_q25:Q", title="Lower quartile", format=".3~f"),
         alt.Tooltip(f"{name}_q75:Q", title="Upper quartile", format=".3~f"),
     ]
-    along = base.transform_filter("isValid(datum.tolerance)")
-    level = alt.Chart().transform_filter("!isValid(datum.tolerance)")
-    layers = alt.layer(
-        level.mark_rule(size=2).encode(y=y, color=model_colour(models), tooltip=tooltip),
-        along.mark_rule(opacity=0.5).encode(
-            y=alt.Y(f"{name}_q25:Q", title=title, scale=scale), y2=f"{name}_q75:Q"
-        ),
-        along.mark_line().encode(y=y),
-        along.mark_point(filled=True, size=45, opacity=1).encode(y=y, tooltip=tooltip),
-    )
+    layers: list[alt.Chart] = []
+    # A layer without data has no scale.
+    if cells.tolerance.isna().any():
+        level = base.transform_filter("!isValid(datum.tolerance)")
+        layers.append(level.mark_rule(size=2).encode(y=y, tooltip=tooltip))
+    if cells.tolerance.notna().any() or not layers:
+        along = base.transform_filter("isValid(datum.tolerance)")
+        along = along.encode(x=tolerance_axis(cells.tolerance))
+        between = alt.Y(f"{name}_q25:Q", title=title, scale=scale)
+        layers += [
+            along.mark_rule(opacity=0.5).encode(y=between, y2=f"{name}_q75:Q"),
+            along.mark_line().encode(y=y),
+            along.mark_point(filled=True, size=45, opacity=1).encode(y=y, tooltip=tooltip),
+        ]
     columns = ["model", "tolerance", "tau", "panel", *(f"{name}_{part}" for part in _QUARTILES)]
-    return layers.properties(width=PANEL, height=0.6 * PANEL).facet(
-        data=inline(cells[columns]),
-        column=alt.Column("panel:N", title=None, sort=list(dict.fromkeys(cells.panel))),
+    return (
+        alt.layer(*layers)
+        .properties(width=PANEL, height=0.6 * PANEL)
+        .facet(
+            data=inline(cells[columns]),
+            column=alt.Column("panel:N", title=None, sort=list(dict.fromkeys(cells.panel))),
+        )
     )

@@ -62,22 +62,25 @@ def _cost(clean: pd.DataFrame, models: Sequence[str]) -> Layers:
     nfe = clean.groupby(by, sort=False, as_index=False, dropna=False)[["nfe_mean", "nfe_sd"]].mean()
     nfe = nfe.assign(low=(nfe.nfe_mean - nfe.nfe_sd).clip(lower=0), high=nfe.nfe_mean + nfe.nfe_sd)
     title = "Function evaluations per image"
-    base = alt.Chart(inline(nfe)).encode(
-        x=tolerance_axis(nfe.tolerance), color=model_colour(models)
-    )
+    base = alt.Chart(inline(nfe)).encode(color=model_colour(models))
     tooltip = [
         alt.Tooltip("model:N", title="Model"),
         alt.Tooltip("tau:N", title="Tolerance τ"),
         alt.Tooltip("nfe_mean:Q", title="Mean evaluations", format=".1f"),
         alt.Tooltip("nfe_sd:Q", title="Standard deviation", format=".1f"),
     ]
-    along = base.transform_filter("isValid(datum.tolerance)")
-    level = alt.Chart(inline(nfe)).transform_filter("!isValid(datum.tolerance)")
-    return alt.layer(
-        level.mark_rule(size=2).encode(
-            y=alt.Y("nfe_mean:Q", title=title), color=model_colour(models), tooltip=tooltip
-        ),
-        along.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
-        along.mark_line().encode(y=alt.Y("nfe_mean:Q", title=title)),
-        along.mark_point(filled=True, size=45, opacity=1).encode(y="nfe_mean:Q", tooltip=tooltip),
-    )
+    y = alt.Y("nfe_mean:Q", title=title)
+    layers: list[alt.Chart] = []
+    # A layer without data has no scale.
+    if nfe.tolerance.isna().any():
+        level = base.transform_filter("!isValid(datum.tolerance)")
+        layers.append(level.mark_rule(size=2).encode(y=y, tooltip=tooltip))
+    if nfe.tolerance.notna().any():
+        along = base.transform_filter("isValid(datum.tolerance)")
+        along = along.encode(x=tolerance_axis(nfe.tolerance))
+        layers += [
+            along.mark_area(opacity=0.18).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
+            along.mark_line().encode(y=y),
+            along.mark_point(filled=True, size=45, opacity=1).encode(y=y, tooltip=tooltip),
+        ]
+    return alt.layer(*layers)

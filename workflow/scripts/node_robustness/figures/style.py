@@ -193,18 +193,21 @@ def against_tolerance(
     """Curves along the tolerance, and horizontal lines with bands where there is none."""
     x, colour = tolerance_axis(rates.tolerance), model_colour(models)
     y = rate_axis(title, whole=whole)
-    level = (
-        alt.Chart()
-        .transform_filter("!isValid(datum.tolerance) && !isValid(datum.seed)")
-        .encode(color=colour)
-    )
-    return alt.layer(
-        level.mark_rect(opacity=0.13).encode(
-            y=rate_axis(title, field="low", whole=whole), y2="high:Q"
-        ),
-        level.mark_rule(size=2).encode(y=y, tooltip=_tooltip(rates), **_dash(rates)),
-        *curves(rates[rates.tolerance.notna()], x, y, colour, series),
-    )
+    layers: list[alt.Chart] = []
+    # A layer without data has no scale.
+    if rates.tolerance.isna().any() or rates.empty:
+        level = (
+            alt.Chart()
+            .transform_filter("!isValid(datum.tolerance) && !isValid(datum.seed)")
+            .encode(color=colour)
+        )
+        layers = [
+            level.mark_rect(opacity=0.13).encode(
+                y=rate_axis(title, field="low", whole=whole), y2="high:Q"
+            ),
+            level.mark_rule(size=2).encode(y=y, tooltip=_tooltip(rates), **_dash(rates)),
+        ]
+    return alt.layer(*layers, *curves(rates[rates.tolerance.notna()], x, y, colour, series))
 
 
 def curves(

@@ -88,7 +88,7 @@ def figure(
             ignore_index=True,
         )
         rows.append(
-            alt.layer(*_layers(own))
+            alt.layer(*_layers(own, own=len(levels) > 0))
             .properties(width=max(PANEL, _TICK * own.tolerance.nunique()), height=0.9 * PANEL)
             .facet(
                 data=inline(data.assign(panel=data.epsilon.map(epsilon_label))),
@@ -162,7 +162,7 @@ def _own_settings(levels: pd.DataFrame, solved: pd.DataFrame) -> pd.DataFrame:
     return panels.merge(level, on=["model", "epsilon"])
 
 
-def _layers(cells: pd.DataFrame) -> list[alt.Chart]:
+def _layers(cells: pd.DataFrame, *, own: bool) -> list[alt.Chart]:
     x, title = tolerance_axis(cells.tolerance), "Robust accuracy"
     unused = "" if cells.corrected.isna().any() else "unknown"
     y = rate_axis(title, above=_ABOVE)
@@ -202,10 +202,16 @@ def _layers(cells: pd.DataFrame) -> list[alt.Chart]:
         .transform_filter("isValid(datum.reference)")
         .mark_rule(color=GREY, strokeDash=[4, 3])
         .encode(y=alt.Y("reference:Q", title=title)),
-        alt.Chart()
-        .transform_filter("isValid(datum.own)")
-        .mark_rule(color=GOOD, strokeDash=[4, 3])
-        .encode(y=alt.Y("own:Q", title=title)),
+        *(
+            [
+                alt.Chart()
+                .transform_filter("isValid(datum.own)")
+                .mark_rule(color=GOOD, strokeDash=[4, 3])
+                .encode(y=alt.Y("own:Q", title=title))
+            ]
+            if own
+            else []
+        ),
         network.mark_line(strokeWidth=0.8, opacity=0.6).encode(detail="seed:N"),
         mean.mark_rule(opacity=0.6).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
         mean.mark_line(),
