@@ -181,11 +181,11 @@ def evaluated(
     networks = protocols.protocol_table(groups, experiment.papers_attack)
     found = verdicts.verdict_table(networks, checked)
     trained = {
-        name: model.solver.tolerance
+        name: model.training_tolerance
         for name, model in config.models.items()
-        if grid_cells.adaptive(model)
+        if model.training_tolerance is not None
     }
-    compared = pairs.pair_table(groups, experiment.papers_attack, trained)
+    compared = pairs.pair_table(groups, experiment.papers_attack, pairs.References(trained))
     return Evaluated(
         groups,
         attack_tables.suite_table(groups),

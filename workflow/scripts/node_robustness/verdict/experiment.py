@@ -33,7 +33,7 @@ from node_robustness.verdict.checks import check_table
 def of_experiment(
     files: Mapping[str, Sequence[Path | str]],
     paper: str | None,
-    training_tolerances: Mapping[str, float],
+    training_tolerances: Mapping[str, float | None],
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of an experiment by name; `catalogue.TABLES` says what each holds.
 
@@ -44,7 +44,7 @@ def of_experiment(
             "adjoint_sweep" (``sweeps``) and "cost" (``costs``); the ``specs`` of models, and the
             outcomes of the checks of own models (``checked``).
         paper: Name of the paper's attack, None without one.
-        training_tolerances: Tolerance in training, by model.
+        training_tolerances: Tolerance in training, by model; None for the own settings.
 
     Raises:
         UserError: A file is missing, damaged or of another kind, or cells that belong together

@@ -45,12 +45,12 @@ class References:
     """The tolerances that the larger ones of a model are compared with.
 
     Attributes:
-        trained: Tolerance in training, by model.
+        trained: Tolerance in training, by model; None for the own settings.
         own: The tolerance to which the own settings of a model correspond, by model
             (`networks.own_tolerances`).
     """
 
-    trained: Mapping[str, float]
+    trained: Mapping[str, float | None]
     own: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, model: str, solved_at: Iterable[float | None]) -> "Reference | None":
