@@ -7,7 +7,7 @@ import torch
 
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.files import write_attack
-from node_robustness.attacks.gradients import gradient_settings, with_gradient
+from node_robustness.attacks.gradients import gradient_settings, possible, with_gradient
 from node_robustness.attacks.make import make
 from node_robustness.files.atomic import sha256
 from node_robustness.jobs import devices
@@ -24,6 +24,7 @@ with job(snakemake.log[0]), classifier.backward_solves():
     part = slice(*snakemake.params.get("part", [None]))
     index, images, labels = test.index[part], images[part], labels[part]
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
+    settings = possible(model, settings)
     provenance = {"weights_sha256": sha256(snakemake.input.weights)}
     source = None
     if snakemake.input.source:

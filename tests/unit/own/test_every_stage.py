@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.expectation import log_uniform
+from node_robustness.attacks.gradients import possible, with_gradient
 from node_robustness.attacks.make import make
 from node_robustness.audits import adjoint_sweep, cost
 from node_robustness.audits.detection import Search, detect
@@ -190,6 +191,24 @@ class PairBlock(nn.Module):
         return torchdiffeq.odeint(self.function, start, span, rtol=TAU, atol=TAU)[0][-1]
 
 
+class Setter(nn.Module):
+    """Euler's method with as many steps as the tolerance asks for."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.stem, self.layer = nn.Linear(SIDE**2, size), nn.Linear(size, size)
+        self.out, self.steps = nn.Linear(size, 4), 10
+
+    def set_tolerance(self, tau):
+        self.steps = round(tau**-0.5)
+
+    def forward(self, x):
+        h = self.stem(x.flatten(1))
+        for _ in range(self.steps):
+            h = h + torch.tanh(self.layer(h)) / self.steps
+        return self.out(h)
+
+
 def vector(block, channels=1, size=5, classes=4):
     return nn.Sequential(
         nn.Flatten(), nn.Linear(channels * SIDE**2, size), block, nn.Linear(size, classes)
@@ -252,6 +271,9 @@ KINDS = {
         lambda: vector(Block(Branch(5))), followed=False, lacks=("image by image",),
         audit_lacks=(HELD, "image by image"),
     ),
+    "setter": Kind(
+        lambda: Setter(5), followed=False, lacks=("not torchdiffeq",), audit_lacks=(HELD,)
+    ),
     "no_solve": Kind(lambda: vector(nn.Tanh()), followed=False, adaptive=False),
 }  # fmt: skip
 
@@ -302,6 +324,7 @@ def test_other_images_take_its_steps(case):
 ATTACKS = {
     "bim": BIM,
     "adjoint": BIM | {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": "full"},
+    "surrogate": BIM | {"gradient": "surrogate", "surrogate": {"method": "rk4", "steps": 3}},
     "apgd_t": {"method": "apgd", "loss": "dlr", "iterations": 3, "targets": 2},
 }  # fmt: skip
 
@@ -309,7 +332,10 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks(case, name):
     _, network, x = case
-    found = attack(network, x, predicted(network, x), make(ATTACKS[name], "linf", EPSILON))
+    settings = possible(network, ATTACKS[name])
+    assert settings == ATTACKS[name] or (network.solver is None and settings == BIM)
+    attacked = with_gradient(network, None, settings)
+    found = attack(attacked, x, predicted(network, x), make(settings, "linf", EPSILON))
     assert ((found.adversarials - x).abs() <= EPSILON * (1 + 1e-5)).all()
     again = predicted(network, found.adversarials)
     assert torch.equal(again, found.adversarial_predictions)
@@ -332,8 +358,11 @@ def test_the_audit(case, tmp_path):
         assert ("linf/held" in file) == held
         differences = file["finite_difference"][:]
         frozen, own = file["finite_difference_frozen"][:], file["derivative"][:, 0]
+    own_solver = network.adaptive and network.solver is None
     assert list(found.sources) == (
-        ["direct", "adjoint", "tight", "rk4"] if network.solver is not None else ["direct"]
+        ["direct", "adjoint", "tight", "rk4"]
+        if network.solver is not None
+        else ["direct", "tight"][: 1 + own_solver]
     )
     if "single" in " ".join(kind.audit_lacks):
         assert np.isnan(differences).all()
@@ -372,6 +401,9 @@ def test_tolerances(case):
         network, x, y, bim, Search(1, 1), tolerance=0.1, tolerances=tolerances, batch_size=6
     )
     assert torch.isfinite(detected.scores).all()
+    assert bool(adjoint_sweep.why_not(network)) == (network.solver is None)
+    if network.solver is None:
+        return
     swept = adjoint_sweep.sweep(
         network, x, y, bim, [1e-3],
         adjoint_norm="full", index=range(N), seed=0, batch_size=3,

@@ -72,6 +72,24 @@ def with_gradient(
     return model.at(tolerance=tolerance, **gradient_settings(settings))
 
 
+def possible(model: Network, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an attack, along the direct gradient where the model allows no other.
+
+    A solver of a user's own has no adjoint and no other method; it may have a surrogate at another
+    tolerance.
+
+    Args:
+        model: the classifier.
+        settings: as for `with_gradient`, with others.
+    """
+    asked, by_steps = settings.get("gradient"), "steps" in settings.get("surrogate", {})
+    if model.solver is not None or not (asked == "adjoint" or by_steps):
+        return {**settings}
+    of_gradient = ("adjoint_tolerance", "adjoint_norm", "surrogate")
+    kept = {key: value for key, value in settings.items() if key not in of_gradient}
+    return {**kept, "gradient": "direct"}
+
+
 def gradient_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `SolverSettings` for direct or adjoint gradients.
 
