@@ -267,6 +267,13 @@ def test_fixed_steps_are_the_authors(method, t, options):
     assert_gradients(double(network), images().double())
 
 
+def test_fixed_steps_need_no_tolerances():
+    settings = {"method": "euler", "options": {"step_size": 0.25}}
+    network = OwnNetwork.of(Vector(0.0, 0.0, **settings), images())
+    assert_as_torchdiffeq(network, [1e-3, None])
+    assert_gradients(double(network), images().double())
+
+
 @pytest.mark.parametrize("method", ["bosh3", "adaptive_heun", "fehlberg2"])
 def test_adaptive_methods_are_the_authors(method):
     assert_as_torchdiffeq(OwnNetwork.of(Vector(method=method), images()), [1e-2, None])

@@ -281,6 +281,8 @@ def _scaled(
         return {}
     values = [torch.as_tensor(arguments[name], dtype=torch.float64) for name in names]
     largest = max(value.max().item() for value in values)
+    if not largest > 0:
+        return {}
     scaled = [value * (tolerance / largest) for value in values]
     return {
         name: value.item() if value.ndim == 0 else value

@@ -45,6 +45,10 @@ def obstacle(call: Call) -> str | None:
         return "its right-hand side has callbacks"
     if any(size(arguments[name]) > 1 for name in ("rtol", "atol")):
         return "it has several tolerances"
+    if TABLEAUS[method_of(call)].error and not any(
+        _number(arguments[name]) > 0 for name in ("rtol", "atol")
+    ):
+        return "its tolerances are not positive"
     if any(len(part.shape) < 2 for part in parts_of(arguments["y0"])):
         return "its state has no dimension for images, or no other"
     if not all(part.is_floating_point() for part in parts_of(arguments["y0"])):
@@ -91,11 +95,9 @@ class Layout:
 
     def join_times(self, parts: Parts) -> Tensor:
         """Parts [T, n, ...] as one tensor [T, n, ...]."""
-        return (
-            parts[0]
-            if self.shapes is None
-            else torch.cat([part.flatten(2) for part in parts], dim=2)
-        )
+        if self.shapes is None:
+            return parts[0]
+        return torch.cat([part.flatten(2) for part in parts], dim=2)
 
     def split(self, joined: Tensor) -> Any:
         """A tensor [..., *shape] as the state of the user's code, with the same leading sizes."""
@@ -194,15 +196,10 @@ class Problem:
         return max(self.rtol, self.atol)
 
     def settings(self, max_steps: int, changes: dict[str, Any]) -> SolverSettings:
-        """The author's settings with changes; a `tolerance` or `method` of None is the author's."""
+        """The author's settings with changes."""
         steps = None if self.grid is None else len(self.nodes(self.times)) - 1
         author = SolverSettings(self.method, self.tolerance, max_steps, steps)
-        said = {
-            key: value
-            for key, value in changes.items()
-            if value is not None or key not in ("tolerance", "method")
-        }
-        return replace(author, **said)
+        return replace(author, **changes)
 
     def nodes(self, times: Sequence[float]) -> Tensor:
         """The times between which fixed steps go, from the first to the last of some times."""
@@ -243,8 +240,9 @@ class Problem:
 
 
 def ratio(rtol: float, atol: float) -> tuple[float, float]:
-    """Both tolerances over the larger one."""
-    return rtol / max(rtol, atol), atol / max(rtol, atol)
+    """Both tolerances over the larger one; fixed steps may have tolerances of zero."""
+    larger = max(rtol, atol)
+    return (rtol / larger, atol / larger) if larger else (1.0, 1.0)
 
 
 def _direction(t: Tensor) -> int:
@@ -382,9 +380,8 @@ class OwnBody(ODEBody):
             first = float(times[0, 0] if isinstance(times, Tensor) else times[0])
             nodes = problem.nodes(problem.times)
             # The solve may begin between two of the author's nodes.
-            kept["nodes"] = [torch.cat([nodes.new_tensor([first]), nodes[nodes > first]])] * len(
-                initial
-            )
+            nodes = torch.cat([nodes.new_tensor([first]), nodes[nodes > first]])
+            kept["nodes"] = [nodes] * len(initial)
         return solve(
             problem.dynamics,
             initial,
@@ -428,7 +425,9 @@ class OwnBody(ODEBody):
 
         tolerance = settings.adjoint_tolerance
         if tolerance is None:
-            tolerance = settings.tolerance * (max(problem.adjoint) / problem.tolerance)
+            tolerance = settings.tolerance
+            if problem.tolerance:
+                tolerance = tolerance * (max(problem.adjoint) / problem.tolerance)
         found = with_adjoint_gradient(
             parts_of(layout.split(initial)),
             parts_of(layout.split(states)),
