@@ -341,6 +341,25 @@ def test_attacks(case, name):
     assert torch.equal(again, found.adversarial_predictions)
 
 
+def test_a_backward_solve_that_fails_has_no_gradient():
+    """Where torchdiffeq solves image by image, it fails for this image alone."""
+    torch.manual_seed(1)
+    network = OwnNetwork.of(KINDS["branches"].build(), images(16))
+    x = images(N)
+
+    def gradient(tolerance):
+        at = x.clone().requires_grad_()
+        solved = network.at(gradient="adjoint", adjoint_tolerance=tolerance)
+        logits = solved(at)
+        torch.testing.assert_close(logits, network(x))
+        return torch.autograd.grad(logits.sum(), at)[0]
+
+    each = torch.tensor([1e-4, 1e-13, 1e-4, 1e-4], dtype=torch.float64)
+    found, expected = gradient(each), gradient(1e-4)
+    assert found[1].isnan().all()
+    torch.testing.assert_close(found[[0, 2, 3]], expected[[0, 2, 3]])
+
+
 def test_the_audit(case, tmp_path):
     kind, network, x = case
     settings = {

@@ -21,6 +21,7 @@ from node_robustness.models.own.passes import (
     TorchdiffeqPass,
     failure,
     reach,
+    with_guarded_gradient,
 )
 from node_robustness.models.own.problems import OwnBody
 from node_robustness.models.own.spec import OwnSolve, OwnSpec
@@ -300,11 +301,20 @@ class OwnNetwork(Network):
         if isinstance(tolerance, Tensor):
             together = 1
         index = torch.arange(len(images)).split(together or len(images))
-        solved = [self._one_equation(images[rows], rows) for rows in index]
+        solve = self._one_equation if self.training else self._guarded_equation
+        solved = [solve(images[rows], rows) for rows in index]
         logits, nfe, status = (torch.cat(parts) for parts in zip(*solved, strict=True))
         self._nfe_by_solve, self._status = nfe, status
         self._nfe = nfe.sum(1, dtype=torch.int32)
         return logits
+
+    def _guarded_equation(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_one_equation`, but a backward solve that fails is no error: its gradient is NaN."""
+        if not (torch.is_grad_enabled() and images.requires_grad):
+            return self._one_equation(images, rows)
+        leaf = images.detach().requires_grad_()
+        logits, nfe, status = self._one_equation(leaf, rows)
+        return with_guarded_gradient(images, leaf, logits), nfe, status
 
     def _one_equation(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         changes = {

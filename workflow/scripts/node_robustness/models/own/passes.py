@@ -1,6 +1,6 @@
 """Forward passes of a user's module in which calls of torchdiffeq are answered otherwise."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from node_robustness.errors import UserError
+from node_robustness.models.differentiation import gradients
 from node_robustness.models.ode_body import FAILURES, uniform_grid
 from node_robustness.models.own.interception import Call, intercepting
 from node_robustness.models.own.modules import copied
@@ -310,3 +311,32 @@ class _Watched(nn.Module):
 def failure(error: Exception) -> Status | None:
     """How torchdiffeq's solve failed, if that is what the error says."""
     return next((kind for words, kind in FAILURES.items() if words in str(error)), None)
+
+
+def with_guarded_gradient(images: Tensor, leaf: Tensor, logits: Tensor) -> Tensor:
+    """Logits whose gradient for the images is that for a leaf, NaN where a backward solve fails.
+
+    Args:
+        images: that the gradient is for.
+        leaf: equal to the images, without a graph.
+        logits: of the leaf.
+    """
+    attach: Callable[..., Tensor] = _Guarded.apply
+    return attach(images, (leaf, logits))
+
+
+class _Guarded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, inside: tuple[Tensor, Tensor]) -> Tensor:
+        ctx.inside = inside
+        return inside[1].detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
+        leaf, logits = ctx.inside
+        try:
+            return gradients(logits, [leaf], cotangents[0], keep=True)[0], None
+        except AssertionError as error:
+            if failure(error) is None:
+                raise
+            return torch.full_like(leaf, torch.nan), None
