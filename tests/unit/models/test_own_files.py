@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+import torchdiffeq
 from safetensors.torch import save_file
 from torch import nn
 
@@ -159,6 +161,19 @@ def test_a_file_leaves_the_process_as_it_was(file, end):
     else:
         build_module("net.py", "build", {}, GIVEN)
     assert process() == before
+
+
+def test_what_a_file_puts_in_the_place_of_functions_is_undone(file, caplog):
+    file.write_text(
+        "import torch, torchdiffeq, torch.nn.functional as F\n"
+        "torchdiffeq.odeint = F.relu = torch.Tensor.backward = None\n"
+        "torch.nn.ReLU = torch.nn.Tanh\n"
+        "def build():\n    F.gelu = F.elu\n    return torch.nn.ReLU()\n"
+    )
+    before = torchdiffeq.odeint, F.relu, F.gelu, torch.Tensor.backward, nn.ReLU
+    assert isinstance(build_module("net.py", "build", {}, GIVEN), nn.Tanh)
+    assert (torchdiffeq.odeint, F.relu, F.gelu, torch.Tensor.backward, nn.ReLU) == before
+    assert "torchdiffeq.odeint was replaced" in caplog.text
 
 
 def test_files_of_one_name_and_their_local_modules_stay_apart(tmp_path, monkeypatch):

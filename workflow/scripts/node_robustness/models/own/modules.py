@@ -6,6 +6,7 @@ The file is code and runs with the user's rights.
 import importlib
 import importlib.util
 import inspect
+import logging
 import os
 import random
 import sys
@@ -24,6 +25,8 @@ from torch import nn
 
 from node_robustness.code.model_file import find
 from node_robustness.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "own_model_"
 
@@ -134,7 +137,7 @@ def isolated(
     """Undo in the end what code in the block did to the process.
 
     Random states, defaults of PyTorch, the command line, the working directory, the environment,
-    import paths and filters of warnings are as before.
+    import paths, filters of warnings and functions of PyTorch, NumPy and torchdiffeq are as before.
 
     Args:
         file: in the block it is the only word of the command line.
@@ -148,11 +151,38 @@ def isolated(
     if root is not None:
         sys.path.insert(0, str(root))
     try:
-        with warnings.catch_warnings(), nullcontext() if root is None or named else _separate(root):
+        apart = nullcontext() if root is None or named else _separate(root)
+        with warnings.catch_warnings(), _unpatched(), apart:
             yield
     finally:
         for put, value in before:
             put(value)
+
+
+@contextmanager
+def _unpatched() -> Iterator[None]:
+    """Put back functions and classes of libraries in whose place the block puts others."""
+    import torchdiffeq
+
+    spaces = (torch, torch.Tensor, nn, nn.functional, torchdiffeq, np, np.random, random)
+    before = [(space, {**vars(space)}) for space in spaces]
+    try:
+        yield
+    finally:
+        for space, names in before:
+            for name, value in names.items():
+                if callable(value) and not _is_same(vars(space).get(name), value):
+                    logger.warning("%s.%s was replaced: it is put back", space.__name__, name)
+                    setattr(space, name, value)
+
+
+def _is_same(now: Any, before: Any) -> bool:
+    """Whether a function is still there, or in a wrapper of PyTorch itself (its compiler's)."""
+    if now is before:
+        return True
+    place = getattr(getattr(now, "__code__", None), "co_filename", "")
+    by_torch = Path(place).is_relative_to(Path(torch.__file__).parent)
+    return by_torch and inspect.unwrap(now) is inspect.unwrap(before)
 
 
 @contextmanager
