@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from node_robustness.attacks.logits import margin
-from node_robustness.models.network import Network, Steps
+from node_robustness.models.network import Network, StepsTaken
 from node_robustness.models.predictions import classes
 from node_robustness.perturbations.norms import column
 
@@ -34,7 +34,7 @@ class HeldSteps:
     """
 
     model: Network
-    steps: Steps
+    steps: StepsTaken
 
     @classmethod
     def of(cls, model: Network, images: Tensor) -> Self:

@@ -14,7 +14,7 @@ from node_robustness.ode.solve import Solution, Status
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepsTaken:
     """The steps that the solves of a network took for n images.
 
     Attributes:
@@ -29,7 +29,9 @@ class Steps:
     failed: Tensor
 
     @classmethod
-    def of(cls, solutions: Sequence[Solution], spans: Sequence[tuple[float, float]]) -> "Steps":
+    def of(
+        cls, solutions: Sequence[Solution], spans: Sequence[tuple[float, float]]
+    ) -> "StepsTaken":
         """The steps of solutions with nodes, from the first to the last time of each."""
         nodes = [
             [
@@ -42,23 +44,23 @@ class Steps:
         failed = torch.stack([solution.status != Status.SUCCESS for solution in solutions])
         return cls(nodes, torch.stack(taken, dim=1), failed.any(0))
 
-    def repeated(self, times: int) -> "Steps":
+    def repeated(self, times: int) -> "StepsTaken":
         """The steps of the images, so many times over."""
         nodes = [[*of_images] * times for of_images in self.nodes]
-        return Steps(nodes, self.taken.repeat(times, 1), self.failed.repeat(times))
+        return StepsTaken(nodes, self.taken.repeat(times, 1), self.failed.repeat(times))
 
-    def filled_up(self) -> "Steps":
+    def filled_up(self) -> "StepsTaken":
         """With those of the first image again, as `ode.small_batches.filled_up`."""
         rows = filled_up(torch.arange(len(self.failed))[:, None])[:, 0]
         if len(rows) == len(self.failed):
             return self
         nodes = [[of_images[row] for row in rows.tolist()] for of_images in self.nodes]
-        return Steps(nodes, self.taken[rows], self.failed[rows])
+        return StepsTaken(nodes, self.taken[rows], self.failed[rows])
 
-    def first(self, images: int) -> "Steps":
+    def first(self, images: int) -> "StepsTaken":
         """Those of the first images."""
         nodes = [of_images[:images] for of_images in self.nodes]
-        return Steps(nodes, self.taken[:images], self.failed[:images])
+        return StepsTaken(nodes, self.taken[:images], self.failed[:images])
 
 
 class Network(nn.Module, ABC):
@@ -148,13 +150,13 @@ class Network(nn.Module, ABC):
         return self.ode is not None
 
     @torch.no_grad()
-    def logits_and_steps(self, images: Tensor) -> tuple[Tensor, Steps]:
+    def logits_and_steps(self, images: Tensor) -> tuple[Tensor, StepsTaken]:
         """Logits [n, K] of images [n, channels, H, W], and the steps of their solves."""
         assert self.ode is not None
         solution = self.ode.solve(self.embed(images), (0.0, 1.0), keep_nodes=True)
-        return self.head(solution.states[-1]), Steps.of([solution], [(0.0, 1.0)])
+        return self.head(solution.states[-1]), StepsTaken.of([solution], [(0.0, 1.0)])
 
-    def by_steps(self, images: Tensor, steps: Steps) -> Tensor:
+    def by_steps(self, images: Tensor, steps: StepsTaken) -> Tensor:
         """Logits [n, K] of images that are solved with the steps of n other ones."""
         assert self.ode is not None
         (nodes,) = steps.nodes

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from node_robustness.models.network import Network, Steps
+from node_robustness.models.network import Network, StepsTaken
 from node_robustness.models.ode_body import SolverSettings
 from node_robustness.models.own.inspection import inspect_module, logits_of
 from node_robustness.models.own.interception import intercepting
@@ -149,15 +149,15 @@ class OwnNetwork(Network):
         return bool(self.spec.found.solves) and not self._solved_by_torchdiffeq
 
     @torch.no_grad()
-    def logits_and_steps(self, images: Tensor) -> tuple[Tensor, Steps]:
+    def logits_and_steps(self, images: Tensor) -> tuple[Tensor, StepsTaken]:
         """See `Network.logits_and_steps`."""
         handler = SteppingPass(None, *self._rest())
         with intercepting(handler):
             logits = self._logits(self.module(filled_up(images)))
-        steps = Steps.of(handler.solutions, handler.spans)
+        steps = StepsTaken.of(handler.solutions, handler.spans)
         return logits[: len(images)], steps.first(len(images))
 
-    def by_steps(self, images: Tensor, steps: Steps) -> Tensor:
+    def by_steps(self, images: Tensor, steps: StepsTaken) -> Tensor:
         """See `Network.by_steps`."""
         with intercepting(SteppingPass(steps.filled_up().nodes, *self._rest())):
             return self._logits(self.module(filled_up(images)))[: len(images)]
