@@ -156,26 +156,44 @@ def _measured(request: Request, kept: str | None) -> tuple[Config, Timing]:
 
 
 def _kept(request: Request) -> str | None:
-    """The configuration of an earlier command that the user has edited; None otherwise."""
+    """The configuration of an earlier command that the user has edited; None otherwise.
+
+    Raises:
+        UserError: the name is that of something else, whose results a run would replace.
+    """
     path, results = request.path, Path("results") / request.called
+    of_a_model = any(results.glob(f"*/{request.called}"))
     if not path.exists():
-        if results.exists():
-            raise UserError(f"{results} is there, of another configuration: choose another NAME")
+        if results.exists() and any(results.iterdir()) and not of_a_model:
+            raise UserError(f"{results} is there, of another experiment: choose another NAME")
         return None
-    model = _checked(path).models.get(request.called)
-    module = getattr(model, "module", None)
-    if module != request.module:
-        raise UserError(f"{path} is of {module}: choose another NAME, or delete it")
     written = path.read_text(encoding="utf-8")
-    if not own_configuration.is_edited(written):
-        return None
-    for key, value in request.keys.items():
-        if getattr(model, key) != value:
+    edited = own_configuration.is_edited(written)
+    if edited or of_a_model:
+        _check_same(request, path, all_keys=not edited)
+    return written if edited else None
+
+
+def _check_same(request: Request, path: Path, *, all_keys: bool) -> None:
+    """Refuse a request for another model, or another dataset, than a configuration has.
+
+    Args:
+        request: what was asked for.
+        path: the configuration.
+        all_keys: whether keys count, too, that were not given.
+    """
+    config, name = _checked(path), request.called
+    if name not in config.experiments or name not in config.models:
+        raise UserError(f"{path} has no experiment and model {name}: choose another NAME")
+    model = config.models[name].model_dump(exclude_unset=True, exclude={"ode"})
+    there = {"dataset": ", ".join(config.experiments[name].datasets), **model}
+    given = {"dataset": request.dataset, "module": request.module, **request.keys}
+    for key in [*given, *(there if all_keys else ())]:
+        if there.get(key) != given.get(key):
             raise UserError(
-                f"{path} was edited, and its {key} is {getattr(model, key)!r} and not {value!r}: "
-                "change it there, or delete the file to have it written again"
+                f"{path} has {key} {there.get(key, 'unset')}, and not {given.get(key, 'unset')}: "
+                "choose another NAME for another audit, or delete the file to replace this one"
             )
-    return written
 
 
 def _checked(path: Path) -> Config:

@@ -224,7 +224,7 @@ datasets:
 def _tolerances(request: Request, found: Found) -> str:
     own = found.own_tolerance
     if own is None:
-        values = list(request.tolerances) or ["1e-3"]
+        values = list(request.tolerances) or ["1e-2", "1e-1"]
         why = "takes fixed steps" if found.ode == "fixed" else "has no ODE that is found"
         said = (
             f"    # The model {why}: a tolerance has no effect, and its one column is called own.\n"

@@ -93,26 +93,52 @@ def test_an_edited_configuration_is_known(request_):
     assert own_configuration.is_edited("experiments: {}\n")
 
 
+def written_for(request: Request, change: str = "") -> str:
+    """The configuration that is written for a request, with an edit."""
+    text = own_configuration.text(request, ADAPTIVE).replace("test: 100", change or "test: 100")
+    request.path.parent.mkdir(parents=True, exist_ok=True)
+    request.path.write_text(text)
+    return text
+
+
+def results_of(request: Request) -> None:
+    """The folder of a run that has begun."""
+    Path(f"results/{request.called}/{request.dataset}/{request.called}").mkdir(parents=True)
+
+
 def test_an_edited_configuration_is_kept(request_):
-    path = request_.path
     assert audit_model._kept(request_) is None
-    path.parent.mkdir(parents=True)
-    written = own_configuration.text(request_, ADAPTIVE)
-    path.write_text(written)
+    written_for(request_)
     assert audit_model._kept(request_) is None  # it may be written again
-    edited = written.replace("test: 100", "test: 50")
-    path.write_text(edited)
+    edited = written_for(request_, "test: 50")
     assert audit_model._kept(request_) == edited
-    with pytest.raises(UserError, match=r"edited, and its weights is None and not 'a.pth'"):
+    with pytest.raises(UserError, match=r"has weights unset, and not a.pth: choose another NAME"):
         audit_model._kept(replace(request_, keys={"weights": "a.pth"}))
-    other = path.read_text().replace("their-net.py", "other.py")
-    path.write_text(other)
-    with pytest.raises(UserError, match=r"is of models/other.py: choose another NAME"):
-        audit_model._kept(request_)
+    with pytest.raises(UserError, match=r"has dataset mnist, and not digits"):
+        audit_model._kept(replace(request_, dataset="digits"))
 
 
-def test_results_of_another_configuration_stay(request_):
-    Path("results/their_net").mkdir(parents=True)
+def test_results_are_not_replaced_by_those_of_another_model(request_):
+    before = replace(request_, keys={"weights": "a.pth"})
+    written_for(before)
+    assert audit_model._kept(request_) is None  # nothing has run
+    results_of(before)
+    assert audit_model._kept(replace(before, images=7, epsilons=["0.1"])) is None
+    for other in (
+        request_,
+        replace(request_, keys={"weights": "b.pth"}),
+        replace(before, keys={"weights": "a.pth", "arguments": {"width": 3}}),
+        replace(before, dataset="digits"),
+        replace(before, module="other/their-net.py"),
+    ):
+        with pytest.raises(UserError, match="choose another NAME"):
+            audit_model._kept(other)
+    before.path.unlink()
+    assert audit_model._kept(request_) is None
+
+
+def test_results_of_another_experiment_stay(request_):
+    Path("results/their_net/mnist/RES").mkdir(parents=True)
     with pytest.raises(UserError, match="results/their_net is there"):
         audit_model._kept(request_)
 
