@@ -199,14 +199,14 @@ def test_a_sample_that_fails_does_not_take_down_the_others():
         return (torch.cat([rate * y[:, :1], torch.zeros_like(y[:, 1:])], 1),)
 
     solved = torch.tensor([[[1.0, 0]], [[1.0, 1]], [[1.0, 0]], [[1.0, 0]]], dtype=torch.float64)
-    solved = solved.transpose(0, 1).repeat(3, 1, 1)
+    solved = solved.transpose(0, 1).repeat(4, 1, 1)
     solved[1:, 2] = torch.nan
     noted = []
     initial = solved[0].clone().requires_grad_()
     (out,) = with_adjoint_gradient(
         (initial,),
         (solved,),
-        (0.0, 0.8, 1.0),
+        (0.0, 0.3, 0.8, 1.0),
         row_products(function, Way.BROADCAST),
         AdjointSettings(1e-3, "dopri5", None, 100, True),
         lambda *found: noted.append(found),
@@ -221,9 +221,11 @@ def test_a_sample_that_fails_does_not_take_down_the_others():
     assert not initial.grad[3].any()
 
 
-def test_a_bias_that_a_normalisation_removes_does_not_prevent_vectorisation():
+@pytest.mark.parametrize("last", [nn.ReLU(inplace=True), nn.Dropout(0.5)])
+def test_rounding_and_dropout_do_not_prevent_vectorisation(last):
+    """Of the product for a bias that a normalisation removes there is rounding alone."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.GroupNorm(4, 4), nn.ReLU(inplace=True))
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.GroupNorm(4, 4), last)
     calls = []
 
     def function(t: Tensor, parts: tuple[Tensor]):

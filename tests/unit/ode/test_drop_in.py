@@ -17,7 +17,7 @@ from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
 from node_robustness.errors import UserError
-from node_robustness.ode import drop_in, odeint, odeint_adjoint
+from node_robustness.ode import drop_in, odeint, odeint_adjoint, products
 from node_robustness.ode.drop_in import SolveError
 from node_robustness.ode.rows import Way
 from node_robustness.ode.tableaus import TABLEAUS
@@ -373,6 +373,74 @@ def test_a_sample_is_solved_as_if_it_were_alone(data, n, way, exponent):
                 func, y[row : row + 1], t, rtol=10**exponent, atol=10**exponent
             )
             torch.testing.assert_close(found[:, row : row + 1], alone, rtol=1e-8, atol=1e-8)
+
+
+def test_vectorised_products_are_compared_once(monkeypatch):
+    agree, compared = products._Checked._agree, []
+
+    def counted(*arguments):
+        compared.append(1)
+        return agree(*arguments)
+
+    monkeypatch.setattr(products._Checked, "_agree", counted)
+    func = Vectors()
+    for _ in range(3):
+        odeint_adjoint(func, start(Vectors), times(0, 1), rtol=1e-2, atol=1e-2)[-1].sum().backward()
+    assert len(compared) == 1
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_fixed_steps_that_leave_the_numbers_return_what_is_not_finite(kind):
+    y = torch.tensor([[1e200], [0.5]], dtype=torch.float64)
+    arguments = {"method": "euler", "options": {"step_size": 0.25}}
+    found = OURS[kind](Square(), y, times(0, 1), **arguments, way=Way.BROADCAST)[-1]
+    expected = torch.cat(
+        [THEIRS[kind](Square(), row, times(0, 1), **arguments)[-1] for row in y.split(1)]
+    )
+    assert torch.isfinite(found).tolist() == torch.isfinite(expected).tolist() == [[False], [True]]
+    torch.testing.assert_close(found[1], expected[1])
+
+
+def test_a_way_is_found_for_each_shape_of_the_state():
+    """Here the broadcast of times is right for vectors, and wrong for matrices."""
+
+    class Scaled(nn.Module):
+        def forward(self, t: Tensor, y: Tensor) -> Tensor:
+            return y * (1 + t).view(-1, 1)
+
+    func, generator = Scaled(), torch.Generator().manual_seed(1)
+    for shape in ((2, 2), (2, 2, 2)):
+        y = torch.randn(shape, generator=generator, dtype=torch.float64)
+        found = odeint(func, y, times(0, 1), rtol=1e-3, atol=1e-3)
+        rows = [
+            torchdiffeq.odeint(func, row, times(0, 1), rtol=1e-3, atol=1e-3) for row in y.split(1)
+        ]
+        torch.testing.assert_close(found, torch.cat(rows, 1), rtol=1e-8, atol=1e-8)
+
+
+def test_steps_are_counted_from_each_output_time():
+    t, tight = times(0, 1, 2, 3, 4), {"rtol": 1e-5, "atol": 1e-5}
+    y = start(Vectors)
+    with torch.no_grad():
+        for limit in range(2, 30):
+            options = {"max_num_steps": limit}
+            try:
+                for row in y.split(1):
+                    torchdiffeq.odeint(Vectors(), row, t, **tight, options=options)
+            except AssertionError:
+                continue
+            odeint(Vectors(), y, t, **tight, options=options)
+            break
+        with pytest.raises(SolveError):
+            odeint(Vectors(), y, times(0, 4), **tight, options=options)
+
+
+def test_a_step_of_no_length_is_left_out():
+    """Six steps of 0.2 end at 1.2 by rounding, and torchdiffeq takes a seventh."""
+    y, t = start(Vectors), times(0, 0.2 * 6)
+    arguments = {"method": "euler", "options": {"step_size": 0.2}}
+    found = gradients(odeint, Vectors, y, t, **arguments)
+    agree(found, one_by_one(torchdiffeq.odeint, Vectors, y, t, **arguments))
 
 
 def test_a_function_is_examined_once_and_forgotten_with_its_module(monkeypatch):
