@@ -22,6 +22,7 @@ from node_robustness.audits.network import audit_network
 from node_robustness.audits.randomisation import Ascent, attack_randomised
 from node_robustness.audits.tolerance_matrix import reevaluate
 from node_robustness.files.records import not_measured
+from node_robustness.models.ode_body import solve_finite
 from node_robustness.models.own.network import OwnNetwork
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
@@ -453,20 +454,8 @@ def test_the_attack_on_the_cost(case, tmp_path):
         assert (found.nfe_attacked >= found.nfe_clean).all()
 
 
-def test_trajectories(case, tmp_path):
-    kind, network, x = case
-    path = tmp_path / "t.h5"
-    if not kind.followed:
-        writer.write_not_followed(path, {}, grid(4), 3, network.limits, device="here")
-        with open_trajectory(path) as found:
-            assert len(found.images()) == 0
-            assert not_measured(found.file).startswith(
-                "The states of this network are not followed."
-            )
-            for words in kind.lacks:
-                assert words in not_measured(found.file)
-        return
-    y = predicted(network, x).numpy()
+def measured(network, x, y, path):
+    """Write a trajectory.h5 of images with an attack on them; what measured it."""
     attacked = attack(network, x, torch.from_numpy(y), make(BIM, "linf", EPSILON)).adversarials
     success = predicted(network, attacked).numpy() != y
     followed = FollowedImages(
@@ -482,6 +471,24 @@ def test_trajectories(case, tmp_path):
     sizes = tool.sizes(N, len(selection.kept), x.shape[1:], "float32")
     with writer.writing(path, {}, sizes, tool.axis, tool.grid, tool.ends, device="cpu") as written:
         tool.record(followed, selection, written)
+    return tool
+
+
+def test_trajectories(case, tmp_path):
+    kind, network, x = case
+    path = tmp_path / "t.h5"
+    if not kind.followed:
+        writer.write_not_followed(path, {}, grid(4), 3, network.limits, device="here")
+        with open_trajectory(path) as found:
+            assert len(found.images()) == 0
+            assert not_measured(found.file).startswith(
+                "The states of this network are not followed."
+            )
+            for words in kind.lacks:
+                assert words in not_measured(found.file)
+        return
+    y = predicted(network, x).numpy()
+    tool = measured(network, x, y, path)
     for words in kind.lacks:
         assert words in " ".join(tool.lacks)
     assert bool(tool.lacks) == bool(kind.lacks)
@@ -498,3 +505,34 @@ def test_trajectories(case, tmp_path):
         np.testing.assert_allclose(margin, own - logits.max(1), rtol=1e-3, atol=1e-4)
         known = np.isfinite(file["lyapunov_largest"][:2]).all()
         assert known == (not kind.lacks)
+
+
+def test_an_earlier_solve_that_fails(tmp_path):
+    """Of such an image nothing is known, and nothing else fails."""
+    torch.manual_seed(1)
+    network = OwnNetwork.of(Two(), images(16), solve="blocks.2")
+    x = images(N)
+    with torch.no_grad():
+        start = network.embed(x)
+    start[1] = torch.nan
+    found = solve_finite(
+        network.body, start, (0.0, 1.0), keep_nodes=True, keep_node_states=True, keep_work=True
+    )
+    assert found.status.tolist() == [0, 3, 0, 0]
+    assert found.nfe[1] == found.accepted[1] == found.work[1] == 0
+    assert found.states[:, 1].isnan().all()
+    assert (len(found.nodes[1]), len(found.node_states[1])) == (1, 1)
+    with torch.no_grad():
+        close(network.head(found.states[-1])[[0, 2, 3]], network(x)[[0, 2, 3]])
+    failing = network.at(tolerance=1e-6, max_steps=1)
+    y = predicted(network, x).numpy()
+    measured(failing, x, y, tmp_path / "t.h5")
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert np.isnan(file["attack/distance/l2"][:]).all()
+        assert np.isnan(file["shares/margin"][:]).all()
+        assert (file["clean/nfe"][:] == 0).all()
+    settings = cost.CostSearch(LINF, EPSILON, 0.03, 2, 1)
+    costs = cost.attack_cost(
+        failing, x, settings, lambda purpose: Streams.of(0, range(N), purpose), batch_size=3
+    )
+    assert (costs.clean_predictions == -1).all()
