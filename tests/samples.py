@@ -644,7 +644,7 @@ def _own_files(folder: Path, n: int, models: tuple[str, ...]) -> dict[str, list[
             continue
         where = {"model": model, "tolerance": tolerance}
         ode = model in ("theirs", "steps")
-        about = theirs if model == "theirs" and tolerance is None else {}
+        about = theirs if ode and tolerance is None else {}
         solves = 2 if model == "theirs" else 1
         files["clean"].append(
             write_evaluation(folder, n, ode=ode, solves=solves, attributes=about, **where)
@@ -678,8 +678,10 @@ def _write_own(place: Path, files: dict, model: str, solves: list, ode: str) -> 
     if ode == "fixed":
         spec["one_by_one"] = "it has events"
         spec["limits"] = ["torchdiffeq solves image by image, because it has events."]
-    failed = {**PASSED, "name": "gradients", "passed": False, "sentence": "A <b>gradient</b> is 0."}
-    for name_, content in (("model.json", spec), ("checked.json", [PASSED, failed])):
+    failed = {**PASSED, "name": "gradients", "passed": False, "sentence": "A <b>gradient</b> is 0"}
+    limited = [{**failed, "name": "solves", "sentence": sentence} for sentence in spec["limits"]]
+    checked = [PASSED, failed, *limited]
+    for name_, content in (("model.json", spec), ("checked.json", checked)):
         (place / name_).write_text(json.dumps(content))
     files["specs"].append(place / "model.json")
     files["checked"].append(place / "checked.json")

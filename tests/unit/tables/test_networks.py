@@ -30,6 +30,7 @@ def test_own_models_say_how_they_are_solved(networks):
     assert theirs.module == "models/theirs.py"
     assert (theirs.solves, theirs.ways) == ("net.1 (dopri5); net.5 (dopri5)", "broadcast; vmap")
     assert (theirs.own_rtol, theirs.own_atol) == (0.01, 0.001)
+    assert networks.loc["steps", ["own_rtol", "own_atol"]].isna().all()
     assert theirs.evaluations == "10; 20"
     assert networks.loc["steps"].ways == "image by image"
     assert (networks.loc["RES", ["module", "solves", "ways", "limits", "failed"]] == "").all()
@@ -43,8 +44,10 @@ def test_what_cannot_be_measured_is_said_once_a_network(networks):
 
 
 def test_failed_checks_are_quoted(networks):
-    assert networks.checks.to_dict() == {"RES": 0, "plain": 2, "steps": 2, "theirs": 2}
+    assert networks.checks.to_dict() == {"RES": 0, "plain": 2, "steps": 3, "theirs": 2}
     assert networks.loc["theirs"].failed == "A <b>gradient</b> is 0."
+    # What limits it is said once.
+    assert networks.loc["steps"].failed == "A <b>gradient</b> is 0."
 
 
 def test_own_settings_correspond_to_the_larger_tolerance(networks):
