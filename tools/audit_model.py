@@ -279,7 +279,10 @@ def _verdicts(table: Path) -> str:
     """The verdicts, one line each: robust accuracy under the three protocols, and what it means."""
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    lines = ["tolerance  epsilon   P      C      R    verdict"]
+    lines = [
+        "Robust accuracy under the paper's attack (P), with corrected gradients (C), under all (R):",
+        "tolerance  epsilon      P      C      R  verdict",
+    ]
     for row in rows:
         shares = [row[key] for key in ("paper", "corrected", "strongest")]
         shown = [f"{100 * float(share):4.0f} %" if share else "     –" for share in shares]
