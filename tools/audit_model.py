@@ -280,7 +280,7 @@ def _verdicts(table: Path) -> str:
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     lines = [
-        "Robust accuracy under the paper's attack (P), with corrected gradients (C), under all (R):",
+        "Robust accuracy under the paper's attack (P), by corrected gradients (C), under all (R):",
         "tolerance  epsilon      P      C      R  verdict",
     ]
     for row in rows:
