@@ -43,6 +43,7 @@ docs/reruns
 docs/library
 docs/results/mnist
 docs/results/digits
+docs/results/defences
 ```
 
 ```{toctree}
