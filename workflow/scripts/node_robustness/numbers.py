@@ -78,7 +78,7 @@ def from_token(text: str) -> float:
 
 
 def label(number: float) -> str:
-    """The canonical text of a positive number for people: `0.001`, `10`, `8/255`."""
+    """The canonical text of a number for people: `0`, `0.001`, `10`, `8/255`."""
     return _decimal(number) or _fraction(number, "/") or _full(number)
 
 
@@ -86,7 +86,7 @@ def _decimal(number: float) -> str | None:
     decimal = Decimal(repr(number)).normalize()
     if len(decimal.as_tuple().digits) > _SHORT_DIGITS:
         return None
-    if 1e-6 <= abs(number) < 1e6:
+    if number == 0 or 1e-6 <= abs(number) < 1e6:
         return format(decimal, "f")
     return format(decimal, "e").replace("e+", "e")
 
