@@ -115,18 +115,28 @@ def test_models_without_an_ode_are_those_that_others_are_compared_with():
 def test_limits_say_what_own_models_are_and_lack():
     said = own_models(own_tables()["networks"], str)
     assert said[:2] == [
-        "plain (models/plain.py) is an own model of level 0: from images to logits: no ODE in it "
-        "is known.",
-        "Of 2 checks of plain before the attacks some failed: A <b>gradient</b> is 0.",
+        "plain (models/plain.py) is measured at level 0: from images to logits: no ODE in it is "
+        "known.",
+        "Of 2 checks of plain before the attacks, some warn: A <b>gradient</b> is 0.",
     ]
     assert (
         "steps: torchdiffeq solves image by image, because it has events. Its solve cannot be "
         "followed." in said
     )
-    assert "own settings: rtol 0.01, atol 0.001." in said[-2]
+    assert said[-2].endswith(
+        "solves by module and method: net.1 (dopri5), net.5 (dopri5); times of one image: "
+        "broadcast and vmap; own settings: rtol 0.01, atol 0.001."
+    )
     assert "A \\<b\\>gradient\\</b\\> is 0." in own_models(own_tables()["networks"], escaped)[1]
     known = limits(own_tables(), MANIFEST, None)
     assert set(said) <= set(known)
+
+
+def test_what_all_solves_have_in_common_is_said_once():
+    networks = own_tables()["networks"]
+    ways = networks.ways.replace("broadcast; vmap", "vmap; vmap")
+    said = own_models(networks.assign(ways=ways, own_rtol=0.0), str)[-2]
+    assert "times of one image: vmap; own settings: rtol 0, atol 0.001." in said
 
 
 def board(**published):

@@ -8,7 +8,8 @@ import pandas as pd
 from node_robustness.numbers import label
 from node_robustness.report.phrases import counted
 from node_robustness.tables.frame import records
-from node_robustness.tables.networks import OWN_MODEL
+from node_robustness.tables.networks import BETWEEN, OWN_MODEL
+from node_robustness.words import listed
 
 _LEVELS = {
     0: "from images to logits: no ODE in it is known",
@@ -18,7 +19,7 @@ _LEVELS = {
 
 
 def own_models(networks: pd.DataFrame, quoted: Callable[[str], str]) -> list[str]:
-    """Say of every own model what it is, what cannot be measured of it, and which checks failed.
+    """Say of every own model what it is, what it lacks, and what its checks warn of.
 
     Args:
         networks: Result of `networks.network_table`.
@@ -37,9 +38,11 @@ def own_models(networks: pd.DataFrame, quoted: Callable[[str], str]) -> list[str
 def _described(row: Mapping[str, Any], quoted: Callable[[str], str]) -> list[str]:
     level = int(row["audit_level"])
     module = f" ({quoted(row['module'])})" if row["module"] else ""
-    parts = [f"{row['model']}{module} is an own model of level {level}: {_LEVELS[level]}"]
+    parts = [f"{row['model']}{module} is measured at level {level}: {_LEVELS[level]}"]
     if row["solves"]:
-        parts.append(f"solves: {quoted(row['solves'])}, times: {row['ways']}")
+        solves = ", ".join(row["solves"].split(BETWEEN))
+        ways = listed(list(dict.fromkeys(row["ways"].split(BETWEEN))))
+        parts.append(f"solves by module and method: {quoted(solves)}; times of one image: {ways}")
     if pd.notna(row["own_rtol"]):
         parts.append(f"own settings: rtol {label(row['own_rtol'])}, atol {label(row['own_atol'])}")
     return [f"{'; '.join(parts)}."]
@@ -53,6 +56,6 @@ def _failed(row: Mapping[str, Any], quoted: Callable[[str], str]) -> list[str]:
     if not row["failed"]:
         return []
     return [
-        f"Of {counted(row['checks'], 'check')} of {row['model']} before the attacks some failed: "
+        f"Of {counted(row['checks'], 'check')} of {row['model']} before the attacks, some warn: "
         f"{quoted(row['failed'])}"
     ]
