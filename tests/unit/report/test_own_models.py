@@ -27,7 +27,7 @@ def answers(*models: str) -> dict[str, summary.Claim]:
     [
         (
             ["theirs"],
-            "How robust are theirs (with an ODE), 1 network, on toy to perturbations of L∞ ε = "
+            "How robust is theirs (with an ODE), 1 network, on toy to perturbations of L∞ ε = "
             "0.1, at 2 solver tolerances τ = 0.001 to 0.1 and own settings, under",
             "No model of this run is without an ODE.",
             None,
@@ -40,7 +40,7 @@ def answers(*models: str) -> dict[str, summary.Claim]:
         ),
         (
             ["plain"],
-            "How robust are plain (without an ODE), 1 network, on toy to perturbations of L∞ ε = "
+            "How robust is plain (without an ODE), 1 network, on toy to perturbations of L∞ ε = "
             "0.1, under",
             "No model of this run is known to have an ODE.",
             "No model of this run is known to have an ODE.",

@@ -86,10 +86,11 @@ def asked(tables: Mapping[str, pd.DataFrame]) -> str:
         *(["own settings"] if OWN in set(clean.tau) else []),
     ]
     at = f", at {listed(places)}" if places else ""
+    are = "is" if clean.model.nunique() == 1 else "are"
     if attacks.empty:
-        return f"How accurate are {what}{at}, on {_images(clean.n)}?"
+        return f"How accurate {are} {what}{at}, on {_images(clean.n)}?"
     return (
-        f"How robust are {what} to perturbations of {_sizes(attacks)}{at}, under "
+        f"How robust {are} {what} to perturbations of {_sizes(attacks)}{at}, under "
         f"{counted(attacks.attack.nunique(), 'attack')} on {_images(clean.n)}?"
     )
 
