@@ -11,7 +11,7 @@ import pandas as pd
 
 from node_robustness.numbers import label
 from node_robustness.report.overviews import BECAUSE
-from node_robustness.report.phrases import counted
+from node_robustness.report.phrases import counted, sized
 from node_robustness.tables.frame import OWN
 from node_robustness.verdict.checks import SOLVER_SUCCEEDS
 from node_robustness.verdict.verdicts import UNDECIDED
@@ -124,10 +124,13 @@ def _nothing_attacked(name: str, attacks: pd.DataFrame) -> list[str]:
     empty = attacks[(attacks.attacked == 0) & (attacks.skipped > 0)]
     if empty.empty:
         return []
+    settings = empty[["seed", "tau", "norm", "epsilon"]].drop_duplicates()
+    pairs = zip(settings.norm, settings.epsilon, strict=True)
+    sizes = listed([sized(*pair) for pair in sorted(set(pairs))])
     return [
         f"{listed(list(dict.fromkeys(empty.attack)))} had no image of {name} left to attack"
-        f"{_where(empty, attacks)} in {counted(len(empty), 'setting')}: cheaper attacks had broken "
-        "all of them."
+        f"{_where(empty, attacks)} in {counted(len(settings), 'setting')} ({sizes}): cheaper "
+        "attacks had broken all of them."
     ]
 
 
