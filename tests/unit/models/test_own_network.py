@@ -11,6 +11,7 @@ from node_robustness.errors import UserError
 from node_robustness.models import differentiation
 from node_robustness.models.classifier import frozen
 from node_robustness.models.memory import bytes_per_image
+from node_robustness.models.own import checks
 from node_robustness.models.own.modules import build_module
 from node_robustness.models.own.network import OwnNetwork
 from node_robustness.models.own.spec import OwnSpec
@@ -352,6 +353,40 @@ def test_a_state_may_be_a_tuple():
     assert_the_body_is_followed(network.at(tolerance=1e-2))
 
 
+class Energy(nn.Module):
+    """A state of channels, a vector and a number for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.encode, self.decode = nn.Conv2d(1, 4, 3, stride=3), nn.Linear(4, 4)
+        self.norm, self.f, self.g = nn.GroupNorm(2, 4), nn.Conv2d(4, 4, 1), nn.Linear(4, 3)
+
+    def dynamics(self, t, state):
+        h, v, _ = state
+        # `view` needs a contiguous part.
+        mean = h.view(*h.shape[:2], -1).mean(2)
+        slope = 2 * torch.sin(self.f(self.norm(h)) + t)
+        return slope, torch.tanh(self.g(mean)) - v, slope.square().mean((1, 2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encode(x)
+        start = h, h.new_zeros(len(h), 3), h.new_zeros(len(h))
+        t = torch.tensor([0.0, 1.0]).to(h)
+        h, v, energy = torchdiffeq.odeint(self.dynamics, start, t, rtol=1e-3, atol=1e-4)
+        return self.decode(h[-1].mean((2, 3))) + v[-1].sum(1, keepdim=True) * energy[-1][:, None]
+
+
+@pytest.mark.parametrize("gradient", ["direct", "adjoint"])
+def test_parts_of_a_state_may_have_any_dimensions(gradient):
+    network = OwnNetwork.of(Energy(), images())
+    assert network.limits == ()
+    assert_as_torchdiffeq(network)
+    assert_the_body_is_followed(network.at(tolerance=1e-2, gradient=gradient))
+    if gradient == "adjoint":
+        assert_gradients(double(network), images().double())
+
+
 class Blocks(nn.Module):
     """Two solves in sequence, with tolerances of their own."""
 
@@ -506,6 +541,46 @@ class Patches(Vector):
         h = self.encode(x.flatten(1)).repeat_interleave(4, 0)
         h = torchdiffeq.odeint(self.dynamics, h, torch.tensor(self.t), **self.settings)[-1]
         return self.decode(h.unflatten(0, (-1, 4)).mean(1))
+
+
+class Columns(Vector):
+    """Six rows of the state, whatever the number of images."""
+
+    def dynamics(self, t: Tensor, h: Tensor) -> Tensor:
+        return 2 * torch.sin(h * (1 + t))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.encode(x.flatten(1)).T
+        h = torchdiffeq.odeint(self.dynamics, h, torch.tensor(self.t).to(h), **self.settings)[-1]
+        return self.decode(h.T)
+
+
+def test_as_many_rows_as_images_may_be_no_images():
+    network = OwnNetwork.of(Columns(), images(6))
+    assert "a state has 6 rows for 4 images" in network.limits[0]
+
+
+class Kinks(Vector):
+    """Of its steps at torchdiffeq's default tolerances rounding decides."""
+
+    def __init__(self) -> None:
+        super().__init__(1e-7, 1e-9, (0.0, 0.5))
+        self.norm = nn.GroupNorm(2, 6)
+        self.error = 0.0
+
+    def dynamics(self, t: Tensor, h: Tensor) -> Tensor:
+        size = 1 + self.error * (t.ndim > 0)  # with a time for each image
+        return size * (8 * self.layer((self.layer(self.norm(h)) + t).relu()) - h)
+
+
+def test_steps_that_rounding_decides_on_are_no_difference():
+    network = OwnNetwork.of(Kinks(), images())
+    assert network.limits == ()
+    assert checks.as_torchdiffeq(network, images(4)).passed
+    assert_as_torchdiffeq(network, tolerances=(1e-3, 0.1))
+    # Of other dynamics nothing is explained so.
+    network.module.error = 1e-3
+    assert checks.as_torchdiffeq(network, images(4)).fatal
 
 
 ALONE = {

@@ -49,7 +49,8 @@ def obstacle(call: Call) -> str | None:
         _number(arguments[name]) > 0 for name in ("rtol", "atol")
     ):
         return "its tolerances are not positive"
-    if any(len(part.shape) < 2 for part in parts_of(arguments["y0"])):
+    state = arguments["y0"]
+    if any(part.ndim < 1 + isinstance(state, Tensor) for part in parts_of(state)):
         return "its state has no dimension for images, or no other"
     if not all(part.is_floating_point() for part in parts_of(arguments["y0"])):
         return "its state is not made of real numbers"
@@ -91,21 +92,24 @@ class Layout:
         """A state as one tensor [n, ...]."""
         if isinstance(state, Tensor):
             return state
-        return torch.cat([part.flatten(1) for part in state], dim=1)
+        return torch.cat([part.reshape(len(part), -1) for part in state], dim=1)
 
     def join_times(self, parts: Parts) -> Tensor:
         """Parts [T, n, ...] as one tensor [T, n, ...]."""
         if self.shapes is None:
             return parts[0]
-        return torch.cat([part.flatten(2) for part in parts], dim=2)
+        return torch.cat([part.reshape(*part.shape[:2], -1) for part in parts], dim=2)
 
     def split(self, joined: Tensor) -> Any:
-        """A tensor [..., *shape] as the state of the user's code, with the same leading sizes."""
+        """A tensor [..., *shape] as the state of the user's code, with the same leading sizes.
+
+        Its parts are contiguous, as torchdiffeq's are for one image: code may call `view` on them.
+        """
         if self.shapes is None:
             return joined
         parts = joined.split([prod(shape) for shape in self.shapes], dim=-1)
         return tuple(
-            part.unflatten(-1, shape) if shape else part.squeeze(-1)
+            (part.unflatten(-1, shape) if shape else part.squeeze(-1)).contiguous()
             for part, shape in zip(parts, self.shapes, strict=True)
         )
 
