@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from node_robustness.report import findings, panels, summary
@@ -137,6 +138,20 @@ def test_what_all_solves_have_in_common_is_said_once():
     ways = networks.ways.replace("broadcast; vmap", "vmap; vmap")
     said = own_models(networks.assign(ways=ways, own_rtol=0.0), str)[-2]
     assert "times of one image: vmap; own settings: rtol 0, atol 0.001." in said
+
+
+def test_short_versions_of_standard_attacks_ran():
+    tables = own_tables()
+    attacks = tables["attacks"]
+    others = attacks[~attacks.attack.isin(["square", "fab_t"])]
+    short = pd.concat([others, others.iloc[:1].assign(attack="square_short")])
+    (said,) = [
+        sentence
+        for sentence in limits(tables | {"attacks": short}, MANIFEST, None)
+        if sentence.startswith("Of the standard attacks ")
+    ]
+    assert "fab_t" in said.split(" did not run, and ")[0]
+    assert " did not run, and square ran only in short versions: an attacker " in said
 
 
 def board(**published):

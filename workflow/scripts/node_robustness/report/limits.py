@@ -73,16 +73,23 @@ def _training(training: pd.DataFrame, paper: str | None) -> list[str]:
 
 
 def _missing_attacks(attacks: pd.DataFrame) -> list[str]:
+    ran = set(attacks.attack)
     missing = [
         attack
         for attack in PRESETS["standard"]
-        if attack not in set(attacks.attack) and set(attacks.norm) & set(_norms(attack))
+        if attack not in ran and set(attacks.norm) & set(_norms(attack))
     ]
-    if not missing:
+    short = [attack for attack in missing if f"{attack}_short" in ran]
+    absent = [attack for attack in missing if attack not in short]
+    parts = [
+        *([f"{listed(absent)} did not run"] if absent else []),
+        *([f"{listed(short)} ran only in short versions"] if short else []),
+    ]
+    if not parts:
         return []
     return [
-        f"Of the standard attacks {listed(missing)} did not run: an attacker with more time may "
-        "leave less."
+        f"Of the standard attacks {', and '.join(parts)}: an attacker with more time may leave "
+        "less."
     ]
 
 
