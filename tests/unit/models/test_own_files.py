@@ -217,6 +217,10 @@ def test_options_of_a_command_line_have_their_defaults(file, monkeypatch):
         ("import no_such_library\n", "cannot be imported: ModuleNotFoundError: No module named"),
         ("x = [][0]\n", r"IndexError: list index out of range \(line 1\)"),
         ("def build(): raise ValueError('two\\nlines')\n", r"ValueError: two lines \(line 1\)"),
+        (
+            "from torch import nn\nclass build(nn.Module):\n    def train(self): pass\n",
+            "what build returns has no usable `eval`: TypeError",
+        ),
         ("def build(): return 3\n", "an object of type int: it must return a torch.nn.Module"),
         ("build = 3\n", "has no function or class build"),
         ("def build(depth): pass\n", "build failed: TypeError: .*'depth'"),

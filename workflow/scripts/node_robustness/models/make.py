@@ -74,7 +74,7 @@ def _own(name: str, architecture: Mapping[str, Any], data: Path) -> OwnNetwork:
     arguments = architecture["arguments"]
     given = dict(zip(GIVEN, (images.shape[1], classes), strict=True))
     logger.info("%s is code and runs with your rights", module)
-    built = build_module(module, build, arguments, given).eval()
+    built = build_module(module, build, arguments, given)
     keys = {key: architecture[key] for key in ("output", "solve", "max_steps")}
     found = inspect_module(built, images, **keys)
     if found.classes != classes:

@@ -42,6 +42,9 @@ def build_module(
         arguments: passed to it.
         given: passed to it where its signature has them by name and `arguments` does not.
 
+    Returns:
+        The module on the CPU, in evaluation mode.
+
     Raises:
         UserError: the file cannot be imported, or what it builds is no module.
     """
@@ -61,7 +64,8 @@ def build_module(
             f"{module}: {build} returns an object of type {type(built).__name__}: it must return a "
             "torch.nn.Module"
         )
-    return built.cpu()
+    with one_line(f"{module}: what {build} returns has no usable `eval`", file.path):
+        return built.cpu().eval()
 
 
 def _by_path(path: Path) -> ModuleType:
