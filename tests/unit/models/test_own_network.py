@@ -722,6 +722,24 @@ class OnlySingle(Vector):
         return super().forward(x.float() if x.dtype == torch.float64 else x)
 
 
+class Normalising(Vector):
+    """It writes into the images that it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sub_(0.3).div_(0.4))
+
+
+@pytest.mark.parametrize("method", ["dopri5", "dopri8"])
+def test_a_module_that_writes_into_its_images_leaves_them_as_they_were(method):
+    x, module = images(), Normalising(method=method)
+    network = OwnNetwork.of(module, x)
+    assert (network.limits == ()) == (method == "dopri5")
+    expected = torch.cat([module(image.clone()) for image in x.split(1)])
+    torch.testing.assert_close(network(x), expected, rtol=1e-3, atol=1e-4)
+    assert torch.isfinite(gradient(network, x)).all()
+    torch.testing.assert_close(x, images(), rtol=0, atol=0)
+
+
 class Residual(nn.Module):
     """No ODE; several outputs."""
 

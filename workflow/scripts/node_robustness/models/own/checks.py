@@ -25,6 +25,7 @@ from node_robustness.models.network import Network
 from node_robustness.models.own.inspection import logits_of, rounded
 from node_robustness.models.own.modules import isolated
 from node_robustness.models.own.network import OwnNetwork
+from node_robustness.models.own.passes import applied
 from node_robustness.ode.solve import Status
 from node_robustness.statistics import paired, proportions
 from node_robustness.words import listed, percent
@@ -645,7 +646,8 @@ def _at(tolerance: float | None) -> Compare:
         unlike = _unlike(own, theirs, images, explained)
         if tolerance is None:
             alone = [
-                logits_of(network.module(image), network.spec.output) for image in images.split(1)
+                logits_of(applied(network.module, image), network.spec.output)
+                for image in images.split(1)
             ]
             expected = evaluate(theirs, images, batch_size=1).logits
             unlike |= _apart(torch.cat(alone), expected) > ROUNDING[images.dtype]

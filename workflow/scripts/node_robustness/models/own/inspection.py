@@ -16,6 +16,7 @@ from node_robustness.models.own.passes import (
     ReachingPass,
     ResumingPass,
     TorchdiffeqPass,
+    applied,
     failure,
     reach,
 )
@@ -111,7 +112,7 @@ class _Inspector:
         seen = _Observed(self.module, self.max_steps)
         try:
             with one_line("the network fails on images of the dataset"), intercepting(seen):
-                logits = logits_of(self.module(self.images), self.output)
+                logits = logits_of(applied(self.module, self.images), self.output)
         except UserError as error:
             status = failure(error)
             if status is None:
@@ -182,7 +183,7 @@ class _Inspector:
         again = _Observed(self.module, self.max_steps)
         others = self.images.flip(0)[: len(self.images) // 2 + 1]
         with intercepting(again):
-            self.module(others)
+            applied(self.module, others)
         if len(again.calls) != len(seen.calls):
             return "the number of solves depends on the images"
         if reason := _other_rows(again.calls, len(others)):
@@ -208,7 +209,7 @@ class _Inspector:
         handler = BatchedPass(ways, self.max_steps, {})
         try:
             with intercepting(handler):
-                logits = logits_of(module(filled_up(images)), self.output)
+                logits = logits_of(applied(module, filled_up(images)), self.output)
         except Exception as error:
             words = " ".join(str(error).split())
             return f"separate steps for each image fail ({type(error).__name__}: {words})"
@@ -233,7 +234,7 @@ class _Inspector:
         """Logits and the evaluations of each solve by torchdiffeq."""
         alone = TorchdiffeqPass({}, self.max_steps)
         with intercepting(alone):
-            return logits_of(module(image), self.output), alone.evaluations
+            return logits_of(applied(module, image), self.output), alone.evaluations
 
     @cached_property
     def _is_random(self) -> bool:
@@ -241,7 +242,7 @@ class _Inspector:
         passes = []
         for _ in range(2):
             with intercepting(TorchdiffeqPass({}, self.max_steps)):
-                passes.append(logits_of(self.module(self.images), self.output))
+                passes.append(logits_of(applied(self.module, self.images), self.output))
         return not _equal(passes[0], passes[1], _CLOSE)
 
     def _cannot_follow(self, number: int, ways: list[Way]) -> str:
@@ -253,7 +254,7 @@ class _Inspector:
         blank = torch.zeros_like(images)
         try:
             with intercepting(BatchedPass(*rest)):
-                expected = logits_of(self.module(images), self.output)
+                expected = logits_of(applied(self.module, images), self.output)
             body, start = reach(self.module, images, ReachingPass(number, *rest))
             elsewhere, _ = reach(self.module, blank, ReachingPass(number, *rest))
             t = torch.full((len(images),), 0.3, dtype=start.dtype, device=start.device)
@@ -261,7 +262,7 @@ class _Inspector:
                 return "its dynamics depend on more of the images than the state"
             final = body.solve(start, (0.0, 1.0)).states[-1]
             with intercepting(ResumingPass(number, final, *rest)):
-                logits = logits_of(self.module(blank), self.output)
+                logits = logits_of(applied(self.module, blank), self.output)
         except Exception as error:
             words = " ".join(str(error).split())
             return f"its parts do not run by themselves ({type(error).__name__}: {words})"

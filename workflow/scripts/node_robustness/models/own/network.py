@@ -19,6 +19,7 @@ from node_robustness.models.own.passes import (
     ResumingPass,
     SteppingPass,
     TorchdiffeqPass,
+    applied,
     failure,
     reach,
     with_guarded_gradient,
@@ -110,7 +111,7 @@ class OwnNetwork(Network):
             return self._by_torchdiffeq(images)
         handler = BatchedPass(*self._rest(), self.training)
         with intercepting(handler):
-            logits = self._logits(self.module(self._rows(images)))
+            logits = self._logits(applied(self.module, self._rows(images)))
         self._nfe_by_solve = torch.stack(handler.nfe, dim=1)[: len(images)]
         self._nfe = self._nfe_by_solve.sum(1, dtype=torch.int32)
         self._status = _first_failure(torch.stack(handler.status, dim=1))[: len(images)]
@@ -141,7 +142,7 @@ class OwnNetwork(Network):
         rows = filled_up(h)
         handler = ResumingPass(self.spec.found.followed, rows, *self._rest())
         with intercepting(handler):
-            return self._logits(self.module(self._blank(len(rows), rows)))[: len(h)]
+            return self._logits(applied(self.module, self._blank(len(rows), rows)))[: len(h)]
 
     @property
     def has_steps(self) -> bool:
@@ -153,14 +154,14 @@ class OwnNetwork(Network):
         """See `Network.logits_and_steps`."""
         handler = SteppingPass(None, *self._rest())
         with intercepting(handler):
-            logits = self._logits(self.module(filled_up(images)))
+            logits = self._logits(applied(self.module, filled_up(images)))
         steps = StepsTaken.of(handler.solutions, handler.spans)
         return logits[: len(images)], steps.first(len(images))
 
     def by_steps(self, images: Tensor, steps: StepsTaken) -> Tensor:
         """See `Network.by_steps`."""
         with intercepting(SteppingPass(steps.filled_up().nodes, *self._rest())):
-            return self._logits(self.module(filled_up(images)))[: len(images)]
+            return self._logits(applied(self.module, filled_up(images)))[: len(images)]
 
     def features(self, h: Tensor) -> Tensor:
         """The means of the channels, [n, C]."""
@@ -257,7 +258,7 @@ class OwnNetwork(Network):
 
     def _plain(self, images: Tensor) -> Tensor:
         with intercepting(BatchedPass(*self._rest())):  # a solve that no image had before
-            return self._logits(self.module(self._rows(images)))[: len(images)]
+            return self._logits(applied(self.module, self._rows(images)))[: len(images)]
 
     def _by_setter(self, images: Tensor) -> Tensor:
         """Logits of a module that sets its own tolerance."""
@@ -277,7 +278,7 @@ class OwnNetwork(Network):
     def _at_one_tolerance(self, images: Tensor, tolerance: float | None) -> Tensor:
         if tolerance is not None:
             self.module.set_tolerance(tolerance)  # type: ignore[operator]
-        logits = self._logits(self.module(self._rows(images)))[: len(images)]
+        logits = self._logits(applied(self.module, self._rows(images)))[: len(images)]
         evaluations = getattr(self.module, "nfe", None)
         nfe = None
         if evaluations is not None:
@@ -325,7 +326,7 @@ class OwnNetwork(Network):
         status = None
         try:
             with intercepting(handler):
-                logits = self._logits(self.module(images))
+                logits = self._logits(applied(self.module, images))
         except AssertionError as error:
             status = failure(error)
             if status is None or self.training:

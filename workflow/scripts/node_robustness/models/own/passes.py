@@ -167,11 +167,16 @@ class ResumingPass(BatchedPass):
         return layout.split(state.expand(len(call.arguments["t"]), *state.shape))
 
 
+def applied(module: nn.Module, images: Tensor) -> Any:
+    """What a module returns for a copy of images: its code may write into what it is given."""
+    return module(images.clone())
+
+
 def reach(module: nn.Module, images: Tensor, handler: ReachingPass) -> tuple[OwnBody, Tensor]:
     """The body at which a pass ends, and its initial states as they are shown, [n, C, H, W]."""
     try:
         with intercepting(handler):
-            module(images)
+            applied(module, images)
     except _ReachedError as reached:
         shape = reached.body.problem.layout.presented
         return reached.body, reached.initial.reshape(len(images), *shape)
