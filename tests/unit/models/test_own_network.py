@@ -472,6 +472,30 @@ class Noisy(Vector):
         return super().forward(x + 0.1 * torch.randn_like(x))
 
 
+class BackwardVector(Vector):
+    """A backward solve with a method and options of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torchdiffeq.odeint_adjoint(
+            self.dynamics,
+            self.encode(x.flatten(1)),
+            torch.tensor(self.t),
+            rtol=1e-3,
+            atol=1e-3,
+            adjoint_method="rk4",
+            adjoint_options={"step_size": 0.1},
+            adjoint_params=tuple(self.layer.parameters()),
+        )
+        return self.decode(h[-1])
+
+
+def test_settings_of_a_backward_solve_that_are_not_followed_are_said():
+    assert OwnNetwork.of(BackwardVector(), images()).limits == (
+        "Gradients by the adjoint have the method of the forward solve, not the author's "
+        "adjoint_method rk4 and adjoint_options step_size.",
+    )
+
+
 def test_a_random_network_has_steps_of_each_image_and_no_body():
     module = Noisy()
     state = torch.get_rng_state()

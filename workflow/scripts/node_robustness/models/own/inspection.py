@@ -1,5 +1,6 @@
 """What a user's module does, found by running it on real images."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from inspect import currentframe
 from typing import Any
@@ -352,7 +353,18 @@ def _described(call: Call, name: str, choice: Choice) -> OwnSolve:
         shape=layout.shapes or layout.shape,
         way=choice.way,
         error=choice.error,
+        backward=_backward(arguments, method),
     )
+
+
+def _backward(arguments: Mapping[str, Any], method: str) -> tuple[str, ...]:
+    """The settings of a backward solve that differ from what gradients by the adjoint have."""
+    said = []
+    if arguments.get("adjoint_method") not in (None, method):
+        said.append(f"adjoint_method {arguments['adjoint_method']}")
+    if arguments.get("adjoint_options"):
+        said.append(f"adjoint_options {', '.join(sorted(arguments['adjoint_options']))}")
+    return tuple(said)
 
 
 def _equal(values: Tensor, expected: Tensor, share: float) -> bool:

@@ -32,6 +32,8 @@ class OwnSolve:
         shape: of the state of one image; of a tuple, the shapes of its parts.
         way: how images at different times share an evaluation.
         error: the largest relative difference between that way and a loop over images.
+        backward: the author's settings of the backward solve that are not followed: its method
+            and its options.
     """
 
     name: str
@@ -46,6 +48,7 @@ class OwnSolve:
     shape: tuple[int, ...] | tuple[tuple[int, ...], ...]
     way: Way
     error: float
+    backward: tuple[str, ...] = ()
 
     @property
     def tolerance(self) -> float:
@@ -106,6 +109,12 @@ class Inspection:
         elif self.one_by_one is not None:
             said.append(
                 f"torchdiffeq solves image by image, because {self.one_by_one.rstrip('.')}."
+            )
+        backward = sorted({setting for solve in self.solves for setting in solve.backward})
+        if backward and self.one_by_one is None:
+            said.append(
+                "Gradients by the adjoint have the method of the forward solve, not the author's "
+                f"{' and '.join(backward)}."
             )
         if self.not_followed is not None:
             said.append(f"Its solve is not followed, because {self.not_followed.rstrip('.')}.")
