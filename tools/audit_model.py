@@ -7,6 +7,7 @@ runs it, and says where the report is.
 """
 
 import csv
+import math
 import shlex
 import subprocess
 import sys
@@ -26,6 +27,8 @@ import run_costs
 from node_robustness.config.config import Config
 from node_robustness.errors import UserError
 from node_robustness.numbers import label
+from node_robustness.report.overviews import undecided
+from node_robustness.verdict.verdicts import UNDECIDED
 from node_robustness.words import duration
 from own_configuration import Found, Request
 from own_inspection import Timing, inspect, timed
@@ -276,7 +279,7 @@ def _result(name: str, status: int) -> int:
 
 
 def _verdicts(table: Path) -> str:
-    """The verdicts, one line each: robust accuracy under the three protocols, and what it means."""
+    """The verdicts, one line each: robust accuracy by protocol, and why one is undecided."""
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     lines = [
@@ -287,7 +290,10 @@ def _verdicts(table: Path) -> str:
         shares = [row[key] for key in ("paper", "corrected", "strongest")]
         shown = [f"{100 * float(share):4.0f} %" if share else "     –" for share in shares]
         setting = f"{row['tolerance'] or 'own':>9}  {row['epsilon']:>7}"
-        lines.append(f"{setting}  {' '.join(shown)}  {row['verdict']}")
+        verdict = row["verdict"]
+        if verdict == UNDECIDED:
+            verdict = undecided(row["because"], float(row["needed"] or math.nan))
+        lines.append(f"{setting}  {' '.join(shown)}  {verdict}")
     return "\n".join(lines)
 
 

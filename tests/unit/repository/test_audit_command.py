@@ -1,5 +1,6 @@
 """`make audit`: what it takes, the configuration that it writes, and what it says of the cost."""
 
+import math
 import re
 import subprocess
 from collections import Counter
@@ -15,7 +16,9 @@ import run_costs
 from node_robustness.config.models import OwnModel
 from node_robustness.errors import UserError
 from node_robustness.grid import cells
+from node_robustness.tables.frame import write_table
 from own_configuration import EPSILONS, Found, Request
+from samples import own_tables
 
 ROOT = Path(__file__).parents[3]
 ADAPTIVE = Found("adaptive", 1e-3, 1e-4, True)
@@ -241,3 +244,18 @@ def test_attacks_that_break_images_soon_cost_less(request_):
     )
     assert soon["attack"] < late["attack"] / 10
     assert {rule for rule in soon if soon[rule] == late[rule]} == soon.keys() - {"attack"}
+
+
+def test_undecided_verdicts_say_why_and_what_it_takes(tmp_path):
+    verdicts = own_tables(models=("theirs",))["verdicts"].assign(
+        verdict=["undecided", "undecided", "masked"],
+        because=["images", "checks", "masked"],
+        needed=[1234.0, math.nan, math.nan],
+    )
+    write_table(verdicts, tmp_path / "verdicts.csv", tmp_path / "verdicts.parquet", {})
+    lines = audit_model._verdicts(tmp_path / "verdicts.csv").splitlines()[2:]
+    assert [line.split(" %  ")[-1] for line in lines] == [
+        "undecided: there are too few images; it takes 1,234 images",
+        "undecided: a check failed, was not measured or rests on too few images",
+        "masked",
+    ]

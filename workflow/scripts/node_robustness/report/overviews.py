@@ -3,12 +3,13 @@
 A sentence a model that differs from the next in its numbers alone is a row of a table.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from node_robustness.report.phrases import setting
+from node_robustness.report.phrases import counted, setting
 from node_robustness.verdict.contrasts import EQUIVALENT, LESS, MORE
 from node_robustness.verdict.tolerances import CLAIMS
 from node_robustness.verdict.verdicts import (
@@ -35,6 +36,13 @@ BECAUSE = {
     "margin": "the shares lie on a margin of the rules",
 }
 """Why a setting is undecided, by the rule."""
+
+
+def undecided(because: str, needed: float) -> str:
+    """Why a setting is undecided, and how many images it takes, where that is known (not NaN)."""
+    images = "" if math.isnan(needed) else f"; it takes {counted(int(needed), 'image')}"
+    return f"undecided: {BECAUSE[because]}{images}"
+
 
 _DIRECTIONS = (MORE, LESS, EQUIVALENT, UNDECIDED)
 _PARTS = ("", "_low", "_high")
