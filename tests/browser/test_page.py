@@ -4,12 +4,13 @@ import re
 import unicodedata
 import zlib
 
+import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from node_robustness.report.html import render_report
 from node_robustness.report.topics import TOPICS
-from samples import MANIFEST, measured_report
+from samples import MANIFEST, measured_report, own_tables
 
 PHONE = {"width": 390, "height": 844}
 TABLET = {"width": 768, "height": 1024}
@@ -36,6 +37,21 @@ class TestFirstScreen:
                 assert claim.locator(part).inner_text().strip()
         assert page.locator(".claim svg").count() >= 2
         assert inside(page, page.locator(".asked"))
+        assert inside(page, page.locator(".grid thead").first)
+
+    def test_a_model_with_none_to_compare_with_needs_none_either(self, opened, tmp_path):
+        tables = own_tables(models=("theirs",))
+        verdicts = tables["verdicts"].assign(verdict="undecided", because="images", needed=1234.0)
+        three = [verdicts.assign(epsilon=epsilon) for epsilon in (0.05, 0.1, 0.2)]
+        tables |= {"verdicts": pd.concat(three), "costs": tables["clean"].iloc[:0]}
+        path = tmp_path / "report.html"
+        render_report("theirs", tables, {}, MANIFEST, None, path)
+        page = opened(path=path).page
+        (first, *_) = claims = page.locator(".claim").all()
+        assert "real?" in first.locator("h2").inner_text()
+        assert first.locator(".answer").inner_text().count("it takes 1,234 images.") == 3
+        assert len(claims) == 3
+        assert all(inside(page, claim) for claim in claims)
         assert inside(page, page.locator(".grid thead").first)
 
     def test_the_evidence_of_a_claim_is_a_click_away(self, opened):

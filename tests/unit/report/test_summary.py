@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_robustness.report.summary import NOT_MEASURED, asked, claims
+from node_robustness.report.overviews import undecided
+from node_robustness.report.summary import NOT_MEASURED, answers, asked, claims
 from node_robustness.tables.frame import tau_of
 from node_robustness.verdict.models import model_table
 from node_robustness.verdict.tolerances import tolerance_table
 from node_robustness.verdict.verdicts import verdict_table
-from samples import masked_tables, named
+from samples import masked_tables, named, own_tables
 
 
 def said(tables):
@@ -281,3 +282,81 @@ def test_any_run_has_three_answers(chosen, networks):
     }.get(next(name for name, make in RUNS.items() if make is chosen), (False, False))
     assert (models.sure != "not measured", tolerances.sure != "not measured") == measured
     assert all(claim.how_sure.endswith(".") for claim in (models, tolerances))
+
+
+@pytest.mark.parametrize(
+    ("model", "question", "answer"),
+    [
+        (
+            "theirs",
+            "Is the robustness at own settings real?",
+            "At L∞ ε = 0.1 the paper's attack leaves 40.0 %, corrected gradients 40.0 % and the "
+            "strongest attack 21.3 %: ",
+        ),
+        (
+            "plain",
+            "Is the robustness real?",
+            "At L∞ ε = 0.1 the paper's attack leaves 60.0 %, corrected gradients 60.0 % and the "
+            "strongest attack 26.7 %: ",
+        ),
+    ],
+)
+def test_a_model_with_none_to_compare_with_is_asked_whether_it_is_robust(model, question, answer):
+    tables = own_tables(models=(model,))
+    first, *others = answers(tables, {})
+    assert (first.question, first.topic, first.paper) == (question, "verdicts", "")
+    (row,) = tables["verdicts"][tables["verdicts"].tau.isin(["own", "no ODE"])].itertuples()
+    why = undecided(row.because, row.needed) if row.verdict == "undecided" else row.verdict
+    assert first.answer == f"{answer}{why}."
+    assert first.how_sure.startswith("Exact tests on 150 test images of this network")
+    assert first.sure == ("not shown" if row.verdict == "undecided" else "shown")
+    assert others == claims(tables)[1:]
+
+
+def test_a_built_in_model_is_asked_at_its_training_tolerance():
+    tables = masked_tables()
+    verdicts = tables["verdicts"]
+    tables |= {"verdicts": verdicts[verdicts.model == "OON"], "models": tables["models"].iloc[:0]}
+    first, *_ = answers(tables, {"OON": {"solver": {"tolerance": 1.0}}})
+    assert first.question == "Is the robustness at τ = 1 real?"
+    assert first.answer.endswith("the strongest attack 34.7 %: masked.")
+
+
+def test_an_undecided_verdict_says_why_and_what_it_takes():
+    tables = own_tables(models=("theirs",))
+    found = {"verdict": "undecided", "because": "images", "needed": 1234.0, "corrected": math.nan}
+    first, *_ = answers(tables | {"verdicts": tables["verdicts"].assign(**found)}, {})
+    assert first.answer == (
+        "At L∞ ε = 0.1 the paper's attack leaves 40.0 % and the strongest attack 21.3 %: "
+        "undecided: there are too few images; it takes 1,234 images."
+    )
+    assert first.sure == "not shown"
+    assert first.how_sure.endswith("Images needed: if the shares stay so.")
+    found |= {"because": "attacks", "needed": math.nan}
+    first, *_ = answers(tables | {"verdicts": tables["verdicts"].assign(**found)}, {})
+    assert first.answer.endswith(
+        "undecided: the attacks are too weak to show that robustness survives."
+    )
+
+
+def test_many_settings_are_counted_by_their_verdict():
+    tables = own_tables(models=("theirs", "steps"))
+    verdicts = tables["verdicts"]
+    own = verdicts[verdicts.tau == "own"]
+    two, six = (
+        pd.concat([own.assign(epsilon=epsilon / 10) for epsilon in range(1, count + 1)])
+        for count in (1, 3)
+    )
+    first, *_ = answers(tables | {"verdicts": two}, {})
+    assert first.answer.count("the strongest attack") == 2
+    assert "theirs at L∞ ε = 0.1 the paper's" in first.answer
+    six = six.assign(verdict=["broken"] * 2 + ["masked"] * 4)
+    first, *_ = answers(tables | {"verdicts": six}, {})
+    assert first.answer == "Of 6 settings: broken in 2 and masked in 4."
+
+
+def test_where_models_are_compared_or_nothing_ran_the_three_claims_stay():
+    tables = masked_tables()
+    assert answers(tables, {}) == claims(tables)
+    empty = {name: tables[name].iloc[:0] for name in ("verdicts", "models", "tolerances")}
+    assert answers(empty, {}) == claims(empty)

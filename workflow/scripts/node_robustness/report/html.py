@@ -80,7 +80,10 @@ def render_report(
         asked=attempt("What was asked", lambda: summary.asked(tables), str),
         claims=_or_none(
             "The three answers",
-            lambda: [_answered(claim, charts) for claim in summary.claims(tables)],
+            lambda: [
+                _answered(claim, charts)
+                for claim in summary.answers(tables, manifest["config"].get("models", {}))
+            ],
             failed,
         ),
         grids=_or_none("The grid of verdicts", lambda: panels.grid(tables), failed),

@@ -46,7 +46,7 @@ def leaderboards(
     verdicts = tables["verdicts"]
     if not any(models.get(name, {}).get("published") for name in set(verdicts.model)):
         return []
-    own = verdicts[verdicts.tau == verdicts.model.map(_settings(verdicts, models))]
+    own = verdicts[verdicts.tau == verdicts.model.map(author_settings(verdicts, models))]
     evaluations = _evaluations(tables["clean"], tables["networks"])
     found = []
     for _, of in own.groupby(["dataset", "norm", "epsilon"], sort=False):
@@ -68,8 +68,15 @@ def leaderboards(
     return found
 
 
-def _settings(verdicts: pd.DataFrame, models: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """By model the tolerance at which its author solves it: its own, or that of its training."""
+def author_settings(
+    verdicts: pd.DataFrame, models: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """By model the tolerance at which its author solves it: its own, or that of its training.
+
+    Args:
+        verdicts: Of the experiment.
+        models: The models of the configuration, as JSON can hold it.
+    """
     found = {}
     for model, rows in verdicts.groupby("model", sort=False):
         known = dict(zip(rows.tau, rows.tolerance, strict=True))

@@ -83,7 +83,7 @@ def render(name: str, folder: Path) -> str:
     lines = [
         f"# {name}: results",
         *sentences("What was asked", lambda: [summary.asked(tables)]),
-        *sentences("The answers", lambda: [_claims(name, folder, tables)]),
+        *sentences("The answers", lambda: [_claims(name, folder, tables, manifest)]),
         "## Verdicts at a glance",
         *sentences("The grid of verdicts", lambda: _glance(tables)),
         "## Limits of this run",
@@ -99,13 +99,15 @@ def render(name: str, folder: Path) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def _claims(name: str, folder: Path, tables: Mapping[str, pd.DataFrame]) -> str:
-    """The three claims next to each other: a column each."""
-    found = summary.claims(tables)
+def _claims(
+    name: str, folder: Path, tables: Mapping[str, pd.DataFrame], manifest: Mapping[str, Any]
+) -> str:
+    """The three answers next to each other: a column each."""
+    found = summary.answers(tables, manifest["config"].get("models", {}))
     rows = [
-        [f"The paper says: {claim.paper}" for claim in found],
+        [claim.paper and f"The paper says: {claim.paper}" for claim in found],
         [_small_figure(name, folder, claim) for claim in found],
-        [f"**{claim.answer}**" for claim in found],
+        [f"**{claim.answer}**".replace("\n", "<br>") for claim in found],
         [how_sure(claim) for claim in found],
     ]
     return grid([claim.question for claim in found], [row for row in rows if any(row)])

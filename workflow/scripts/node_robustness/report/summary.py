@@ -1,25 +1,28 @@
 """The first screen: what was asked of a run, and an answer to each of the paper's three claims.
 
 An answer is one sentence over all settings of the run, computed from the tables of the claims. It
-says what is shown: what is not shown is not shown to be false.
+says what is shown: what is not shown is not shown to be false. A run that has no model to compare
+with is asked first whether the robustness of its models is real.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pandas as pd
 
 from node_robustness.figures.catalogue import FIGURES, has_rows
 from node_robustness.numbers import label
+from node_robustness.report.leaderboard import author_settings
+from node_robustness.report.overviews import undecided
 from node_robustness.report.paper import CLAIMS
-from node_robustness.report.phrases import NORMS, counted
-from node_robustness.tables.frame import NO_ODE, OWN
+from node_robustness.report.phrases import NORMS, counted, sized
+from node_robustness.tables.frame import NO_ODE, OWN, records, tau_words
 from node_robustness.verdict.contrasts import EQUIVALENT, LESS, MORE, UNDECIDED
 from node_robustness.verdict.dynamics import BOTH, NECESSARY
 from node_robustness.verdict.tolerances import NONE, REAL, REVERSED
-from node_robustness.verdict.verdicts import MASKED
-from node_robustness.words import listed
+from node_robustness.verdict.verdicts import MASKED, VERDICTS
+from node_robustness.words import listed, percent
 
 Sure = Literal["shown", "in part", "not shown", "not measured"]
 
@@ -32,17 +35,18 @@ _QUESTIONS = {
     "dynamics": "Is one part of the dynamics to blame?",
 }
 _NAMED = 2  # more models are counted
+_SPELLED_OUT = 4  # verdicts on more settings are counted
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the paper, and what a run says of it.
+    """One claim of the paper, or that a robustness is real, and what a run says of it.
 
     Attributes:
-        key: ``models``, ``tolerances`` or ``dynamics``.
+        key: ``models``, ``tolerances``, ``dynamics`` or ``verdicts``.
         question: the claim as a question.
-        paper: what the paper says.
-        answer: what the run shows, in one sentence.
+        paper: what the paper says; empty if it says nothing.
+        answer: what the run shows, in one sentence; of a robustness, a line a setting.
         sure: whether the answer is shown in all settings that have something to compare, in part of
             them or in none, or was not measured.
         how_sure: of which networks and images, by which tests; or why it was not measured.
@@ -95,6 +99,26 @@ def asked(tables: Mapping[str, pd.DataFrame]) -> str:
     )
 
 
+def answers(
+    tables: Mapping[str, pd.DataFrame], models: Mapping[str, Mapping[str, Any]]
+) -> list[Claim]:
+    """Answer the questions of the first screen.
+
+    Args:
+        tables: As for `claims`.
+        models: The models of the configuration, as JSON can hold it.
+
+    Returns:
+        The three claims. Where no model is compared with another, the first of them makes place for
+        the verdicts on every model at its own settings.
+    """
+    first, *others = claims(tables)
+    verdicts = tables["verdicts"]
+    if verdicts.empty or len(tables["models"]):
+        return [first, *others]
+    return [_whether_real(verdicts, author_settings(verdicts, models)), *others]
+
+
 def claims(tables: Mapping[str, pd.DataFrame]) -> list[Claim]:
     """Answer the three claims of the paper.
 
@@ -125,6 +149,48 @@ def claims(tables: Mapping[str, pd.DataFrame]) -> list[Claim]:
             )
         )
     return found
+
+
+def _whether_real(verdicts: pd.DataFrame, settings: Mapping[str, str]) -> Claim:
+    own = verdicts[verdicts.tau == verdicts.model.map(settings)]
+    solved_at = [tau_words(tau) for tau in dict.fromkeys(own.tau) if tau != NO_ODE]
+    where = f" at {listed(solved_at)}" if solved_at else ""
+    said = _said(_verdicts_on(own), [], own.verdict, _basis(own, own, {}))
+    if own.needed.notna().any():
+        said = replace(said, how_sure=f"{said.how_sure} Images needed: if the shares stay so.")
+    question = f"Is the robustness{where} real?"
+    return Claim(
+        "verdicts", question, "", said.answer, said.sure, said.how_sure, None, "", "verdicts"
+    )
+
+
+def _verdicts_on(own: pd.DataFrame) -> str:
+    """A line a setting; many settings are counted by their verdict."""
+    if len(own) > _SPELLED_OUT:
+        counts = own.verdict.value_counts()
+        found = [f"{name} in {counts[name]}" for name in VERDICTS if name in counts]
+        return f"Of {len(own)} settings: {listed(found)}"
+    several = own[["dataset", "model"]].drop_duplicates().shape[0] > 1
+    return ".\n".join(
+        (f"{_models(own.iloc[[place]])} at " if several else "At ") + _verdict_on(row)
+        for place, row in enumerate(records(own))
+    )
+
+
+_LEFT = {
+    "paper": "the paper's attack leaves",
+    "corrected": "corrected gradients",
+    "strongest": "the strongest attack",
+}
+
+
+def _verdict_on(row: Mapping[str, Any]) -> str:
+    shares = [f"{by} {percent(row[name])}" for name, by in _LEFT.items() if pd.notna(row[name])]
+    verdict = row["verdict"]
+    if verdict == UNDECIDED:
+        verdict = undecided(row["because"], row["needed"])
+    left = listed(shares) if shares else "nothing was measured"
+    return f"{sized(row['norm'], row['epsilon'])} {left}: {verdict}"
 
 
 def _of_models(models: pd.DataFrame, verdicts: pd.DataFrame) -> _Said:
