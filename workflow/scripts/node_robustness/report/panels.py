@@ -14,7 +14,7 @@ import pandas as pd
 
 from node_robustness.grid.paths import CELL, SOLVED, fill, result, spell
 from node_robustness.report.phrases import NORMS, sized
-from node_robustness.tables.frame import NO_ODE, records, tau_of, tau_words
+from node_robustness.tables.frame import NO_ODE, OWN, records, tau_of, tau_words
 from node_robustness.verdict.checks import PASSED
 from node_robustness.verdict.contrasts import setting_key
 from node_robustness.verdict.protocols import PROTOCOLS
@@ -98,7 +98,8 @@ def grid(tables: Mapping[str, pd.DataFrame]) -> list[Grid]:
         tables: ``verdicts`` of the experiment.
 
     Returns:
-        One grid a dataset, in the order of the table; norms and epsilons from left to right.
+        One grid a dataset, in the order of the table but own settings before the tolerances of a
+        model; norms and epsilons from left to right.
     """
     found = []
     for dataset, own in tables["verdicts"].groupby("dataset", sort=False):
@@ -107,7 +108,11 @@ def grid(tables: Mapping[str, pd.DataFrame]) -> list[Grid]:
         sizes = sizes.sort_values(["order", "epsilon"], kind="stable")
         columns = list(sizes[["norm", "epsilon"]].itertuples(index=False, name=None))
         rows = []
-        for (model, tau), line in own.groupby(["model", "tau"], sort=False):
+        models = list(dict.fromkeys(own.model))
+        solved = own.groupby(["model", "tau"], sort=False)
+        for (model, tau), line in sorted(
+            solved, key=lambda one: (models.index(one[0][0]), one[0][1] != OWN)
+        ):
             at = {(row["norm"], row["epsilon"]): _field(row) for row in records(line)}
             rows.append(
                 GridRow(
