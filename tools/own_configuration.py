@@ -47,9 +47,9 @@ _TRAINING: dict[str, dict[str, Any]] = {
 }
 _WITHOUT_TOLERANCE = {
     None: "The model has not been looked at yet.",
-    "adaptive": "The model sets its own tolerance; as it is, it is the column own.",
-    "fixed": "The model takes fixed steps: these have no effect, its one column is own.",
-    "none": "The model has no tolerance: these have no effect, its one column is own.",
+    "adaptive": "The model sets its own tolerance; as it is, it has its own settings.",
+    "fixed": "The model takes fixed steps: these have no effect, it has own settings alone.",
+    "none": "The model has no tolerance: these have no effect, it has own settings alone.",
 }
 _VALIDATION = 500
 _FOLLOWED = 20
@@ -227,14 +227,15 @@ def _tolerances(request: Request, found: Found) -> str:
         values = list(request.tolerances) or ["1e-2", "1e-1"]
         why = "takes fixed steps" if found.ode == "fixed" else "has no ODE that is found"
         said = (
-            f"    # The model {why}: a tolerance has no effect, and its one column is called own.\n"
+            f"    # The model {why}: a tolerance has no effect.\n"
+            "    # It is measured at its own settings alone.\n"
         )
     else:
         larger = [label(own * factor) for factor in LARGER if own * factor < LARGEST_TOLERANCE]
         values = list(request.tolerances) or larger or [label(own)]
         said = (
-            f"    # The author's settings, rtol {found.rtol:g} and atol {found.atol:g}, are one\n"
-            "    # more column, called own. A tolerance takes their place, in the same ratio.\n"
+            f"    # The author's settings, rtol {found.rtol:g} and atol {found.atol:g}, are\n"
+            "    # measured, too: own settings. A tolerance takes their place, in the same ratio.\n"
         )
     return f"{said}    tolerances: {_numbers('TOLERANCES', values)}"
 
