@@ -45,12 +45,6 @@ _TRAINING: dict[str, dict[str, Any]] = {
     "cifar10": {"epochs": 10, "batch_size": 128},
     "cifar100": {"epochs": 20, "batch_size": 128},
 }
-_WITHOUT_TOLERANCE = {
-    None: "The model has not been looked at yet.",
-    "adaptive": "The model sets its own tolerance; as it is, it has its own settings.",
-    "fixed": "The model takes fixed steps: these have no effect, it has own settings alone.",
-    "none": "The model has no tolerance: these have no effect, it has own settings alone.",
-}
 _VALIDATION = 500
 _FOLLOWED = 20
 _MARK = re.compile(r"^# Written by `make audit` \((?P<digest>[0-9a-f]{16})\)\.$", re.MULTILINE)
