@@ -101,8 +101,8 @@ class Inspection:
         said = []
         if not self.solves and not self.setter:
             said.append(
-                "No call of torchdiffeq was found: there is one column without a tolerance, "
-                "and no evaluations are counted."
+                "No call of torchdiffeq was found: it is measured at own settings alone, and no "
+                "evaluations are counted."
             )
         elif not self.solves:
             said.append("It has a solver that is not torchdiffeq, so that its steps are not known.")
