@@ -14,7 +14,14 @@ release = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 copyright = "the node-robustness developers"
 root_doc = "README"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-include_patterns = ["*.md", "config/*.md", "profiles/*.md", "docs/**.md", "docs/**.rst"]
+include_patterns = [
+    "*.md",
+    "config/*.md",
+    "examples/models/*.md",
+    "profiles/*.md",
+    "docs/**.md",
+    "docs/**.rst",
+]
 exclude_patterns = [".*", "results", "resources", "site"]
 templates_path = ["_templates"]
 
@@ -38,6 +45,7 @@ docs/workflow
 docs/environments
 config/README
 docs/own-models
+examples/models/README
 profiles/README
 docs/reruns
 docs/library

@@ -4,7 +4,7 @@ Times, step sizes and error ratios are float64 tensors on the CPU, one number fo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -118,7 +118,7 @@ class Adaptive:
     order: int
     tolerance: float | Tensor
     ratio: tuple[float, float] = (1.0, 1.0)
-    norm: Callable[[Sequence[Tensor]], Tensor] = norm
+    norm: Callable[[Sequence[Tensor]], Tensor] = field(default_factory=lambda: norm)
     sizes: StepSizes = StepSizes()
 
     @property
