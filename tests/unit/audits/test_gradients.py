@@ -57,7 +57,7 @@ class Plain(nn.Module):
     """A model without an ODE, from a function of its weight and the flat pixels."""
 
     ode = solver = None
-    adaptive = False
+    adaptive = has_steps = False
     device = torch.device("cpu")
 
     def __init__(self, function):
