@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from node_robustness.errors import UserError
 from node_robustness.ode.adjoint import AdjointSettings, with_adjoint_gradient
+from node_robustness.ode.options import ADAPTIVE, FIXED, fixed_grid, step_sizes
 from node_robustness.ode.parts import Parts
 from node_robustness.ode.products import Agreement, row_products
 from node_robustness.ode.rows import Function, State, Way, choose, parts_of, rowwise
@@ -150,11 +151,6 @@ def odeint_adjoint(
     return problem.returned(solved)
 
 
-_SIZES = {"first_step": "first", "safety": "safety", "ifactor": "growth", "dfactor": "shrinkage"}
-_ADAPTIVE_OPTIONS = ("max_num_steps", *_SIZES)
-_FIXED_OPTIONS = ("step_size", "grid_constructor")
-
-
 @dataclass(frozen=True)
 class _Solver:
     """A method with its tolerances and options."""
@@ -177,14 +173,14 @@ class _Solver:
         if method not in TABLEAUS:
             known = ", ".join(TABLEAUS)
             raise UserError(f"{name}: method {method!r} is not supported; use one of {known}")
-        supported = _ADAPTIVE_OPTIONS if TABLEAUS[method].error else _FIXED_OPTIONS
+        supported = ADAPTIVE if TABLEAUS[method].error else FIXED
         others = [key for key in options if key not in supported]
         if others:
             known = ", ".join(supported)
             raise UserError(
                 f"{name}: option {others[0]!r} of {method} is not supported; use {known}"
             )
-        if options.keys() >= set(_FIXED_OPTIONS):
+        if options.keys() >= set(FIXED):
             raise UserError(f"{name}: give step_size or grid_constructor, not both")
         return cls(method, _number(name, "rtol", rtol), _number(name, "atol", atol), options)
 
@@ -199,22 +195,11 @@ class _Solver:
     @property
     def sizes(self) -> StepSizes:
         """How adaptive steps are sized."""
-        given = {_SIZES[key]: float(self.options[key]) for key in _SIZES.keys() & self.options}
-        return StepSizes(**given)
+        return step_sizes(self.options)
 
     def nodes(self, func: Function, y0: State, t: Tensor) -> Tensor:
         """The times between which fixed steps lie, as in torchdiffeq, float64 on the CPU."""
-        constructor, step = self.options.get("grid_constructor"), self.options.get("step_size")
-        grid: Tensor = t
-        if constructor is not None:
-            grid = constructor(func, y0, t)
-        elif step is not None:
-            sign = 1 if t[-1] > t[0] else -1
-            first, last = sign * t[0], sign * t[-1]
-            count = int(torch.ceil((last - first) / step + 1).item())
-            grid = torch.arange(count, dtype=t.dtype, device=t.device) * step + first
-            grid[-1] = last
-            grid = sign * grid
+        grid = fixed_grid(func, y0, t, self.options)
         if grid[0] != t[0] or grid[-1] != t[-1]:
             raise UserError("the steps of grid_constructor must begin at t[0] and end at t[-1]")
         nodes: Tensor = grid.detach().to("cpu", torch.float64).unique_consecutive()

@@ -1,6 +1,6 @@
 """Initial value problems of a user's code, solved with separate steps for each image."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -15,6 +15,7 @@ from node_robustness.models.ode_body import ODEBody, SolverSettings
 from node_robustness.models.ode_function import RightHandSide
 from node_robustness.models.own.interception import Call
 from node_robustness.ode.adjoint import AdjointSettings, with_adjoint_gradient
+from node_robustness.ode.options import ADAPTIVE, FIXED, fixed_grid, step_sizes
 from node_robustness.ode.parts import Parts
 from node_robustness.ode.parts import norm as largest_rms
 from node_robustness.ode.products import Products, row_products
@@ -25,8 +26,7 @@ from node_robustness.ode.step_control import StepSizes
 from node_robustness.ode.tableaus import TABLEAUS
 
 _FORMER_NAMES = {"fixed_adams": "implicit_adams"}
-_SIZES = {"first_step": "first", "safety": "safety", "ifactor": "growth", "dfactor": "shrinkage"}
-_OPTIONS = {"max_num_steps", "step_size", "grid_constructor", *_SIZES}
+_OPTIONS = {*ADAPTIVE, *FIXED}
 
 
 def obstacle(call: Call) -> str | None:
@@ -191,7 +191,7 @@ class Problem:
             way=way,
             parameters=adjoint_parameters(call),
             adjoint=(next(backward), next(backward)),
-            sizes=_sizes(arguments["options"] or {}),
+            sizes=step_sizes(arguments["options"] or {}),
         )
 
     @property
@@ -257,10 +257,6 @@ def _number(tolerance: Any) -> float:
     return float(torch.as_tensor(tolerance, dtype=torch.float64))
 
 
-def _sizes(options: Mapping[str, Any]) -> StepSizes:
-    return StepSizes(**{_SIZES[key]: float(options[key]) for key in _SIZES.keys() & options})
-
-
 def adjoint_parameters(call: Call) -> tuple[Tensor, ...]:
     """The parameters in the adjoint equation of a call: those named, or those of its module.
 
@@ -281,19 +277,8 @@ def grid(call: Call, t: Tensor) -> Tensor:
         call: sets the steps.
         t: output times, [T].
     """
-    options = call.arguments["options"] or {}
-    constructor, step = options.get("grid_constructor"), options.get("step_size")
-    if constructor is not None:
-        nodes: Tensor = constructor(call.arguments["func"], call.arguments["y0"], t)
-        return nodes
-    if step is None:
-        return t
-    direction = _direction(t)
-    t = direction * t
-    count = int(torch.ceil((t[-1] - t[0]) / step + 1).item())
-    nodes = torch.arange(0, count, dtype=t.dtype, device=t.device) * step + t[0]
-    nodes[-1] = t[-1]
-    return direction * nodes
+    arguments = call.arguments
+    return fixed_grid(arguments["func"], arguments["y0"], t, arguments["options"] or {})
 
 
 class OwnFunction(RightHandSide):
