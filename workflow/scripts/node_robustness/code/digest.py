@@ -262,6 +262,7 @@ def _that_count(imports: Iterable[str]) -> Iterator[str]:
             yield above
 
 
+@cache
 def _file_of(name: str, root: Path) -> Path | None:
     """The file that a dotted name is imported from, if it is in this folder."""
     path = root.joinpath(*name.split("."))
