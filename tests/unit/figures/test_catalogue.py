@@ -11,7 +11,7 @@ from node_robustness.figures.catalogue import DRAWN, EXAMPLE_PICTURES, FIGURES, 
 from node_robustness.tables import catalogue as tables
 from node_robustness.tables.catalogue import Level
 
-SHARED = {"__init__", "catalogue", "drawing", "experiment", "menus", "style"}
+SHARED = {"__init__", "catalogue", "copies", "drawing", "experiment", "menus", "style"}
 FOLDER = Path(drawing.__file__).parent
 
 

@@ -14,6 +14,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
+from node_robustness.figures.copies import shared_parts
 from node_robustness.figures.style import PANEL, inline, styled
 from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.failures import attempt
@@ -50,14 +51,16 @@ def draw(what: str, make: Callable[[], alt.VConcatChart]) -> Drawing:
         what: The figure for people, as the subject of a sentence.
         make: Makes the chart.
     """
-    return attempt(what, lambda: render(make()), lambda why: render(_apology(why)))
+    with shared_parts():
+        return attempt(what, lambda: render(make()), lambda why: render(_apology(why)))
 
 
 def draw_still(what: str, make: Callable[[], alt.VConcatChart]) -> str:
     """Draw a figure as SVG alone or, if that fails, one that says why; see `draw`."""
-    return attempt(
-        what, lambda: still(make().to_dict()), lambda why: still(_apology(why).to_dict())
-    )
+    with shared_parts():
+        return attempt(
+            what, lambda: still(make().to_dict()), lambda why: still(_apology(why).to_dict())
+        )
 
 
 def render(chart: alt.VConcatChart) -> Drawing:

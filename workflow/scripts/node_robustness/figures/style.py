@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -276,13 +277,20 @@ def _tooltip(rates: pd.DataFrame, *, seed: bool = False) -> list[alt.Tooltip]:
     ]
 
 
+@cache
+def _look() -> alt.Config:
+    """The look as Altair has it; to make it takes as long as a simple chart."""
+    look: alt.Config = alt.Config.from_dict(_LOOK)
+    return look
+
+
 def styled(chart: alt.VConcatChart, title: str | alt.ExprRef, notes: list[str]) -> alt.VConcatChart:
     """Add the title, notes below it, and the common look."""
     chart = chart.copy(deep=False)
     chart.title = alt.TitleParams(text=title, subtitle=notes, fontSize=16, subtitleFontSize=12)
     chart.background = "white"
     chart.padding = 12
-    chart.config = alt.Config.from_dict(_LOOK)
+    chart.config = _look()
     return chart
 
 
@@ -308,7 +316,7 @@ def small(panels: Sequence[Layers], key: str = "") -> alt.VConcatChart:
     figure.background = "white"
     # Words at the right end are wider in some browsers than where stills are drawn.
     figure.padding = {"left": 2, "top": 2, "bottom": 2, "right": 14}
-    figure.config = alt.Config.from_dict(_LOOK)
+    figure.config = _look()
     return figure
 
 
