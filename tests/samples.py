@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.numbers import token
 from node_robustness.provenance.costs import job_costs
 from node_robustness.report.html import render_report
+from node_robustness.scheduling.job_costs import JobCost, Spent
+from node_robustness.scheduling.job_costs import read as read_costs
 from node_robustness.tables.examples import example_table
 from node_robustness.tables.image_pages import Pages, image_pages
 from node_robustness.tables.networks import with_tau
@@ -724,24 +727,33 @@ MANIFEST = {
             "jobs": 2,
             "started_utc": "2020-01-02T03:04:00+00:00",
             "seconds": 3725.4,
-            "cpu_seconds": None,
-            "max_rss_mb": None,
+            "start_seconds": 3.0,
+            "computing_seconds": 3600.0,
+            "cpu_seconds": 3700.0,
+            "max_rss_mb": 700.0,
         }
     ],
 }
 
 
-def write_benchmark(path: Path, *rows: str) -> Path:
-    """A benchmark file with rows of seconds, memory and CPU seconds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ["s\th:m:s\tmax_rss\tmax_vms\tcpu_time"]
-    lines += ["{}\t0:00:01\t{}\t1\t{}".format(*row.split()) for row in rows]
-    path.write_text("\n".join(lines) + "\n")
-    return path
+def spent(seconds: float, **others: Any) -> Spent:
+    """What a job cost that took this long, half of it model computation."""
+    values = {"started_utc": "2020-01-02T03:04:05+00:00", "host": "node01", "seconds": seconds}
+    values |= {"start_seconds": 0.25, "computing_seconds": seconds / 2}
+    return Spent(**(values | {"cpu_seconds": seconds, "max_rss_mb": 100.0} | others))
 
 
-def write_benchmarks(folder: Path) -> list[Path]:
-    """Those of a few jobs of the experiment of `collect`."""
+def write_logs(folder: Path, **logs: Spent) -> list[JobCost]:
+    """Write the logs of jobs, by rule and place, into the folder of an experiment; read them."""
+    for name, cost in logs.items():
+        path = folder / f"logs/{name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"words\n{cost}\n")
+    return read_costs(folder)
+
+
+def costs_of_some(folder: Path) -> list[JobCost]:
+    """The costs of a few jobs of the experiment of `collect`."""
     seconds = {
         "prepare/toy": 1,
         "train/toy/OON/seed-0": 60,
@@ -749,7 +761,7 @@ def write_benchmarks(folder: Path) -> list[Path]:
         "attack/toy/OON/seed-0/tau-0.01/bim/linf/eps-0.1": 8,
         "attack/toy/RES/seed-0/tau-none/bim/linf/eps-0.3": 2,
     }
-    return [write_benchmark(folder / f"{n}.tsv", f"{s} 100 {s}") for n, s in seconds.items()]
+    return write_logs(folder, **{name: spent(value) for name, value in seconds.items()})
 
 
 def shared_tables() -> dict:
@@ -783,7 +795,7 @@ def measured_report() -> tuple[dict, dict]:
         collected |= {key: masked[key] for key in masked if key not in _OF_CELLS}
         collected |= shared_tables()
         data = write_data(folder)
-        collected["costs"] = job_costs(write_benchmarks(folder / "benchmarks"), collected)
+        collected["costs"] = job_costs(costs_of_some(folder), collected)
         examples = example_table([(path, data) for path in shown])
         charts = draw(collected, examples, pages_in(folder))
     charts["costs"] = costs.figure(collected["costs"], MODELS)

@@ -16,6 +16,7 @@ import pytest
 from harness import IMAGES, OON, TABLES, files, numbers, plan, snakemake, tiny
 from node_robustness.files.atomic import sha256
 from node_robustness.report.markdown import render
+from node_robustness.scheduling import job_costs
 
 AUDITS = {"audit": 3, "reevaluate": 2, "randomise": 1, "detect": 2}
 JOBS = {
@@ -32,6 +33,7 @@ JOBS = {
     "claim": 2,
     "report": 1,
 }
+COMPUTING = {"train", "evaluate", "attack", "probe", "trajectory", *AUDITS}
 CELL = ["experiment", "dataset", "model", "seed", "tolerance", "attack", "norm", "epsilon"]
 SUMMARY = {"tables": 1, "figures": 1, "claim": 2, "report": 1}
 
@@ -74,18 +76,31 @@ class TestFiles:
         # At most: of the images that were attacked, and as if the solver took 32 steps.
         assert 0.02 * stated < values < stated + 1e5
 
-    def test_every_job_has_a_log_and_a_benchmark(self, finished):
-        found = {}
-        for kind, suffix in (("logs", ".log"), ("benchmarks", ".tsv")):
-            tops = [finished / "resources" / kind, finished / "results/tiny" / kind]
-            found[kind] = {
-                str(path.relative_to(top).with_suffix(""))
-                for top in tops
-                for path in top.rglob("*")
-                if path.suffix == suffix
-            }
-        assert found["logs"] == found["benchmarks"]
-        assert Counter(name.split("/")[0] for name in found["logs"]) == JOBS
+    def test_every_job_has_a_log_that_says_what_it_cost(self, finished):
+        folders = (finished / "resources", finished / "results/tiny")
+        costs = [job for folder in folders for job in job_costs.read(folder)]
+        assert Counter(job.rule for job in costs) == JOBS
+        for job in costs:
+            spent = job.spent
+            assert 0 < spent.start_seconds <= spent.start_seconds + spent.computing_seconds
+            assert spent.start_seconds + spent.computing_seconds <= spent.seconds, job
+            assert 10 < spent.max_rss_mb < 2000, job
+            assert (spent.computing_seconds > 0) == (job.rule in COMPUTING), job
+
+    def test_the_seconds_of_a_file_are_those_of_the_log(self, finished):
+        folder = finished / "results/tiny"
+        logged = {(job.rule, job.place): job.spent for job in job_costs.read(folder)}
+        for path in cells(finished, "attack"):
+            place = str(path.parent.relative_to(folder))
+            with h5py.File(path) as file:
+                seconds = logged["attack", place].computing_seconds
+                assert file.attrs["seconds"] == pytest.approx(seconds, abs=1e-3), path
+        for path in folder.rglob("history.csv"):
+            place = str(path.parent.relative_to(folder))
+            (row,) = csv.DictReader(path.open())
+            # The answers to a few images are compared after training.
+            rest = logged["train", place].computing_seconds - float(row["seconds"])
+            assert 0 < rest < logged["train", place].seconds / 2
 
     def test_the_files_of_a_run_and_no_others(self, finished):
         there = files(finished)

@@ -1,6 +1,5 @@
 """Attack the test images in one cell of the grid, or those of one of its shards."""
 
-import time
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from node_robustness.models.evaluation import test_images
 from node_robustness.models.memory import images_at_a_time
 from node_robustness.perturbations.sizes import broken_within
 
-with job(snakemake.log[0]), classifier.backward_solves():
+with job(snakemake.log[0]) as record, classifier.backward_solves():
     compute, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     test, images, labels = test_images(Path(snakemake.input.data), snakemake.params.images, device)
@@ -44,8 +43,7 @@ with job(snakemake.log[0]), classifier.backward_solves():
         within = settings["skips"]["within"]
         broken = broken_within(snakemake.input.cheaper, within, index, part)
         skip = torch.from_numpy(broken)
-    started = time.perf_counter()
-    with bar(len(images), "attacked") as progress:
+    with record.computing(), bar(len(images), "attacked") as progress:
         found = attack(
             attacked,
             images,
@@ -64,6 +62,6 @@ with job(snakemake.log[0]), classifier.backward_solves():
         test.labels[part],
         images,
         found,
-        seconds=time.perf_counter() - started,
+        seconds=record.computing_seconds,
         device=devices.describe(device),
     )

@@ -1,6 +1,5 @@
 """Look for images that make the solver of a model evaluate its function more often."""
 
-import time
 from pathlib import Path
 
 from node_robustness.audits.cost import CostSearch, attack_cost, why_not, write_cost
@@ -13,7 +12,7 @@ from node_robustness.models.memory import images_at_a_time
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     compute, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
@@ -30,8 +29,7 @@ with job(snakemake.log[0]):
         iterations=settings["iterations"],
     )
     batch_size = 1 if lacks else images_at_a_time(compute, model, images)
-    started = time.perf_counter()
-    with bar(len(images), "attacked") as progress:
+    with record.computing(), bar(len(images), "attacked") as progress:
         found = attack_cost(
             model,
             images,
@@ -48,6 +46,6 @@ with job(snakemake.log[0]):
         images,
         found,
         lacks,
-        seconds=time.perf_counter() - started,
+        seconds=record.computing_seconds,
         device=devices.describe(device),
     )

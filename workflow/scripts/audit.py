@@ -1,6 +1,5 @@
 """Audit a model at one tolerance: its gradients, and the attacks on it."""
 
-import time
 from pathlib import Path
 
 from node_robustness.audits.files import write_audit
@@ -13,7 +12,7 @@ from node_robustness.models import checkpoints
 from node_robustness.models.evaluation import measured_images
 from node_robustness.models.memory import images_at_a_time
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     compute, device = devices.set_up(snakemake.config)
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, audit = snakemake.params.coordinates, snakemake.params.settings
@@ -22,8 +21,7 @@ with job(snakemake.log[0]):
     tight = model.at(tolerance=audit["tight_tolerance"])
     batch_size = images_at_a_time(compute, tight, images)
     model = model.at(tolerance=coordinates["tolerance"])
-    started = time.perf_counter()
-    with bar(len(images), "audited") as progress:
+    with record.computing(), bar(len(images), "audited") as progress:
         found = audit_network(
             model,
             images,
@@ -46,6 +44,6 @@ with job(snakemake.log[0]):
         test.index,
         test.labels,
         found,
-        seconds=time.perf_counter() - started,
+        seconds=record.computing_seconds,
         device=devices.describe(device),
     )

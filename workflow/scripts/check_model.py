@@ -13,7 +13,7 @@ from node_robustness.models import checkpoints
 from node_robustness.models.evaluation import measured_images
 from node_robustness.models.own.checks import IMAGES, Expected, check_model, refuse
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     _, device = devices.set_up(snakemake.config)
     architecture, data = snakemake.params.architecture, Path(snakemake.input.data)
     logging.info("%s is code and runs with your rights", architecture["module"])
@@ -23,9 +23,10 @@ with job(snakemake.log[0]):
         settings, classes = read_settings(file), len(file["class_names"])
     expected = Expected(classes, settings["mean"], settings["std"], architecture["ode"])
     found = []
-    for check in check_model(network, images, labels, expected):
-        logging.info("%s", check)
-        found.append(check)
+    with record.computing():
+        for check in check_model(network, images, labels, expected):
+            logging.info("%s", check)
+            found.append(check)
     # Without a file Snakemake stops what needs it, and a rerun checks again.
     refuse(found, f"models.{snakemake.wildcards.model}")
     with atomic_path(snakemake.output.checked) as path:

@@ -1,6 +1,5 @@
 """Detect adversarial examples of a model, made by attacks that know more or less of it."""
 
-import time
 from pathlib import Path
 
 from node_robustness.attacks.bim import BasicIterativeMethod
@@ -13,7 +12,7 @@ from node_robustness.models.evaluation import measured_images
 from node_robustness.models.memory import images_at_a_time
 from node_robustness.perturbations.norms import Norm
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     compute, device = devices.set_up(snakemake.config)
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, detection = snakemake.params.coordinates, snakemake.params.settings
@@ -25,8 +24,7 @@ with job(snakemake.log[0]):
         iterations=detection["iterations"],
     )
     batch_size = images_at_a_time(compute, model.at(tolerance=min(detection["tolerances"])), images)
-    started = time.perf_counter()
-    with bar(len(images), "attacked") as progress:
+    with record.computing(), bar(len(images), "attacked") as progress:
         found = detect(
             model,
             images,
@@ -45,6 +43,6 @@ with job(snakemake.log[0]):
         test.index,
         test.labels,
         found,
-        seconds=time.perf_counter() - started,
+        seconds=record.computing_seconds,
         device=devices.describe(device),
     )

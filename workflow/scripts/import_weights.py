@@ -12,7 +12,7 @@ from node_robustness.models.evaluation import check_that_answers_differ
 from node_robustness.models.make import inspected, make_network
 from node_robustness.models.state_dicts import import_weights
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     data = Path(snakemake.input.data)
     devices.set_threads(snakemake.threads)
     checkpoint, architecture = Path(snakemake.input.checkpoint), snakemake.params.architecture
@@ -21,5 +21,6 @@ with job(snakemake.log[0]):
     model = inspected(model, data)
     images = torch.from_numpy(load_split(data, "validation").images)
     remedy = "use the weights of a trained network"
-    check_that_answers_differ(model, images, str(checkpoint), remedy)
+    with record.computing():
+        check_that_answers_differ(model, images, str(checkpoint), remedy)
     checkpoints.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))

@@ -1,7 +1,6 @@
 """Fit linear probes of h(t) on validation images, for one model at one tolerance."""
 
 import logging
-import time
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from node_robustness.trajectories import probes
 from node_robustness.trajectories.probe_fitting import TooFewError, fit
 from node_robustness.trajectories.runs import grid
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     compute, device = devices.set_up(snakemake.config)
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
@@ -25,10 +24,13 @@ with job(snakemake.log[0]):
     images = torch.from_numpy(split.images).to(device) / 255
     times = grid(settings["times"])
     model = model.at(tolerance=coordinates["tolerance"])
-    started = time.perf_counter()
     found, lacks = probes.Probes.none(0, 0), model.limits
     if model.body is not None:
-        with classifier.frozen(model), bar(len(images), "read") as progress:
+        with (
+            record.computing(),
+            classifier.frozen(model),
+            bar(len(images), "read") as progress,
+        ):
             # Each image has a state at each time. Fewer than ROWS images would be padded.
             batch_size = max(ROWS, images_at_a_time(compute, model, images) // len(times))
             at, features, head = probes.features_along(
@@ -36,7 +38,8 @@ with job(snakemake.log[0]):
             )
         lacks = ()
         try:
-            found = fit(at, features, head, split.labels)
+            with record.computing():
+                found = fit(at, features, head, split.labels)
         except TooFewError as error:
             # Probes are on by default, and nothing depends on them.
             logging.warning("there are no probes: %s", error)
@@ -46,6 +49,6 @@ with job(snakemake.log[0]):
         {**coordinates, **settings, "weights_sha256": sha256(snakemake.input.weights)},
         found,
         lacks,
-        seconds=time.perf_counter() - started,
+        seconds=record.computing_seconds,
         device=devices.describe(device),
     )

@@ -1,6 +1,5 @@
 """Attack a model whose tolerance is drawn at test time."""
 
-import time
 from pathlib import Path
 
 from node_robustness.attacks.expectation import log_uniform
@@ -14,7 +13,7 @@ from node_robustness.models.memory import images_at_a_time
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     compute, device = devices.set_up(snakemake.config)
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, drawn = snakemake.params.coordinates, snakemake.params.settings
@@ -26,8 +25,7 @@ with job(snakemake.log[0]):
         iterations=drawn["iterations"],
     )
     batch_size = images_at_a_time(compute, model.at(tolerance=drawn["low"]), images)
-    started = time.perf_counter()
-    with bar(len(images), "attacked") as progress:
+    with record.computing(), bar(len(images), "attacked") as progress:
         found = attack_randomised(
             model,
             images,
@@ -47,6 +45,6 @@ with job(snakemake.log[0]):
         test.index,
         test.labels,
         found,
-        seconds=time.perf_counter() - started,
+        seconds=record.computing_seconds,
         device=devices.describe(device),
     )

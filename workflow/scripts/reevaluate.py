@@ -1,6 +1,5 @@
 """Evaluate the adversarial examples of one cell at every tolerance."""
 
-import time
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from node_robustness.jobs.log import bar, job
 from node_robustness.models import checkpoints
 from node_robustness.models.memory import images_at_a_time
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     compute, device = devices.set_up(snakemake.config)
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     tolerances = snakemake.params.tolerances
@@ -22,8 +21,7 @@ with job(snakemake.log[0]):
         torch.from_numpy(load_rows(Path(snakemake.input.data), attacked.index)).to(device) / 255
     )
     batch_size = images_at_a_time(compute, model.at(tolerance=min(tolerances)), images)
-    started = time.perf_counter()
-    with bar(2 * len(tolerances) * len(images), "evaluated") as progress:
+    with record.computing(), bar(2 * len(tolerances) * len(images), "evaluated") as progress:
         clean, adversarial = (
             reevaluate(model, x, tolerances, batch_size=batch_size, progress=progress.update)
             for x in (images, torch.from_numpy(attacked.images).to(device))
@@ -35,6 +33,6 @@ with job(snakemake.log[0]):
         tolerances,
         clean,
         adversarial,
-        seconds=time.perf_counter() - started,
+        seconds=record.computing_seconds,
         device=devices.describe(device),
     )

@@ -13,21 +13,22 @@ from node_robustness.jobs.log import job
 from node_robustness.provenance import costs
 from node_robustness.provenance import manifest as provenance_manifest
 from node_robustness.report.html import render_report
+from node_robustness.scheduling import job_costs
 from node_robustness.tables.networks import own_models
 
 with job(snakemake.log[0]):
     experiment = snakemake.wildcards.experiment
-    benchmarks = [
-        path
+    jobs = [
+        one
         for folder in (snakemake.params.resources, Path(snakemake.output.costs).parent)
-        for path in Path(folder, "benchmarks").rglob("*.tsv")
+        for one in job_costs.read(Path(folder))
     ]
     tables = {Path(path).stem: pd.read_parquet(path) for path in snakemake.input.tables}
     charts = {
         Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8"))
         for path in snakemake.input.figures
     }
-    tables["costs"] = costs.job_costs(benchmarks, tables)
+    tables["costs"] = costs.job_costs(jobs, tables)
     charts["costs"] = draw(
         "The figure costs", lambda: costs_drawn.figure(tables["costs"], snakemake.params.models)
     ).spec

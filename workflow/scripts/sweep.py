@@ -1,6 +1,5 @@
 """Repeat the paper's attack with its adjoint solved at other tolerances than the forward solve."""
 
-import time
 from pathlib import Path
 
 from node_robustness.attacks.make import make
@@ -12,7 +11,7 @@ from node_robustness.models import checkpoints
 from node_robustness.models.evaluation import measured_images
 from node_robustness.models.memory import images_at_a_time
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     compute, device = devices.set_up(snakemake.config)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.settings
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
@@ -20,14 +19,13 @@ with job(snakemake.log[0]):
     test, images, labels = measured_images(Path(snakemake.input.data), settings["images"], device)
     backward, lacks = settings["backward_tolerances"], why_not(model)
     index, answers, found = test.index[:0], test.labels[:0], Sweep.of_nothing(backward)
-    started = time.perf_counter()
     if not lacks:
         index, answers = test.index, test.labels
         batch_size = min(
             images_at_a_time(compute, model.at(gradient=gradient), images)
             for gradient in ("direct", "adjoint")
         )
-        with bar(len(images) * (len(backward) + 1), "attacked") as progress:
+        with record.computing(), bar(len(images) * (len(backward) + 1), "attacked") as progress:
             found = sweep(
                 model,
                 images,
@@ -47,6 +45,6 @@ with job(snakemake.log[0]):
         answers,
         found,
         lacks,
-        seconds=time.perf_counter() - started,
+        seconds=record.computing_seconds,
         device=devices.describe(device),
     )

@@ -13,7 +13,7 @@ from node_robustness.models.evaluation import check_that_answers_differ
 from node_robustness.models.make import inspected, make_network
 from node_robustness.training import train
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     _, device = devices.set_up(snakemake.config, training=True)
     data, seed = Path(snakemake.input.data), int(snakemake.wildcards.seed)
     subset = snakemake.params.subset
@@ -33,13 +33,16 @@ with job(snakemake.log[0]):
         seed=seed,
         checkpoint=checkpoint,
         device=device,
+        record=record,
     )
-    check_that_answers_differ(
-        model,
-        images["validation"][0],
-        f"models.{snakemake.wildcards.model}, seed {seed}",
-        "it has learned nothing: change its training (such as learning_rate), or use another seed",
-    )
+    with record.computing():
+        check_that_answers_differ(
+            model,
+            images["validation"][0],
+            f"models.{snakemake.wildcards.model}, seed {seed}",
+            "it has learned nothing: change its training (such as learning_rate), or use another "
+            "seed",
+        )
     train.write_history(history, Path(snakemake.output.history))
     model = inspected(model, data)
     checkpoints.save(model, Path(snakemake.output.weights), Path(snakemake.output.spec))

@@ -1,7 +1,6 @@
 """Follow clean, attacked and noisy images of one cell through the body, and test causes."""
 
 import logging
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from node_robustness.trajectories import probes, writer
 from node_robustness.trajectories.measure import Array, FollowedImages, Measurement, Selection
 from node_robustness.trajectories.runs import grid
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0]) as record:
     compute, device = devices.set_up(snakemake.config)
     model = checkpoints.load(Path(snakemake.input.weights), Path(snakemake.input.spec)).to(device)
     coordinates, settings = snakemake.params.coordinates, snakemake.params.follow
@@ -47,7 +46,6 @@ with job(snakemake.log[0]):
         logging.warning("nothing is followed: %s", " ".join(model.limits))
         writer.write_not_followed(path, given, times, parts, model.limits, device=computed_by)
     else:
-        started = time.perf_counter()
         some = torch.from_numpy(load(np.arange(min(PROBES, len(found.index))))[0]).to(device)
         measurement = Measurement(
             model,
@@ -84,6 +82,7 @@ with job(snakemake.log[0]):
             ) as written,
             bar(len(found.index), "followed") as progress,
         ):
-            measurement.record(images, selection, written, progress=progress.update)
-            written.file.attrs["seconds"] = time.perf_counter() - started
+            with record.computing():
+                measurement.record(images, selection, written, progress=progress.update)
+            written.file.attrs["seconds"] = record.computing_seconds
             say_not_measured(written.file, measurement.lacks)

@@ -4,13 +4,13 @@ import platform
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import node_robustness
-from node_robustness.jobs.log import start_and_host
+from node_robustness.scheduling.job_costs import parse
 
 SCRIPTS = Path(node_robustness.__file__).parents[1]
 
@@ -22,17 +22,17 @@ def script(log, body):
         "import sys\n"
         "from node_robustness.errors import UserError\n"
         "from node_robustness.jobs.log import bar, job\n"
-        f"with job({str(log)!r}):\n{indented}\n"
+        f"with job({str(log)!r}) as record:\n{indented}\n"
         "print('after')\n"
     )
 
 
-def run(folder, body):
+def run(folder, body, before="", **environment):
     """Run a script with this body inside a job; return its process and its log."""
     log = folder / "logs" / "a" / "job.log"
     process = subprocess.run(
-        [sys.executable, "-c", script(log, body)],
-        env={"PYTHONPATH": str(SCRIPTS)},
+        [sys.executable, "-c", before + script(log, body)],
+        env={"PYTHONPATH": str(SCRIPTS)} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -162,13 +162,80 @@ def test_what_does_not_fit_into_the_log_is_told_all_the_same(body):
     assert expected[body] in process.stderr
 
 
-def test_a_job_that_went_well_says_when_it_started_and_where(tmp_path):
-    log = tmp_path / "logs" / "a" / "job.log"
-    assert start_and_host(log) is None
-    run(tmp_path, "raise UserError('correct it')")
-    assert start_and_host(log) is None
-    before = datetime.now(UTC).replace(microsecond=0)
-    run(tmp_path, "print('done: started long ago on Mars')")
-    started, host = start_and_host(log)
-    assert before <= datetime.fromisoformat(started) <= datetime.now(UTC)
-    assert host == platform.node()
+def cost_of(folder, body, before="", **environment):
+    """What a job that succeeds says it cost."""
+    process, log = run(folder, body, before, **environment)
+    assert process.returncode == 0, log
+    return parse(log)
+
+
+def test_only_a_job_that_succeeded_says_what_it_cost(tmp_path):
+    for body in ("raise UserError('correct it')", "1 / 0", "sys.exit(3)"):
+        assert parse(run(tmp_path, body)[1]) is None
+    assert cost_of(tmp_path, "print('done: started long ago on Mars')").host == platform.node()
+
+
+def test_when_a_job_started_is_when_its_process_did(tmp_path):
+    # Ticks of 10 ms and seconds are what is known of it.
+    before = datetime.now(UTC) - timedelta(seconds=1.1)
+    cost = cost_of(tmp_path, "pass", before="import time; time.sleep(2.5)\n")
+    assert before <= datetime.fromisoformat(cost.started_utc)
+    assert datetime.fromisoformat(cost.started_utc) <= datetime.now(UTC) - timedelta(seconds=2.5)
+    assert cost.seconds >= cost.start_seconds >= 2.5
+
+
+def test_a_job_that_another_process_was_asked_to_do_counts_from_the_asking(tmp_path):
+    asked = datetime.now(UTC).timestamp() - 1000
+    cost = cost_of(tmp_path, "pass", NODE_ROBUSTNESS_STARTED=str(asked))
+    assert 1000 <= cost.start_seconds <= cost.seconds < 1500
+
+
+def test_model_computation_is_what_is_counted_as_such(tmp_path):
+    body = (
+        "import time\n"
+        "assert record.computing_seconds == 0\n"
+        "with record.computing():\n    time.sleep(0.25)\n"
+        "first = record.computing_seconds\n"
+        "time.sleep(0.5)\n"
+        "assert record.computing_seconds == first >= 0.25\n"
+        "try:\n    with record.computing():\n        time.sleep(0.25); 1 / 0\n"
+        "except ZeroDivisionError:\n    pass\n"
+        "print('counted', record.computing_seconds)"
+    )
+    process, log = run(tmp_path, body)
+    assert process.returncode == 0, log
+    cost = parse(log)
+    assert cost.computing_seconds >= 0.5
+    assert cost.computing_seconds == pytest.approx(
+        float(re.search("counted (.*)", log)[1]), abs=1e-3
+    )
+    assert cost.seconds >= cost.start_seconds + cost.computing_seconds + 0.5
+
+
+WORK = "import time\nwhile time.process_time() < 1: pass"
+
+
+@pytest.mark.parametrize(
+    "body", [WORK, f"import subprocess\nsubprocess.run([sys.executable, '-c', {WORK!r}])"]
+)
+def test_cpu_time_is_that_of_the_job_and_of_what_it_ran(tmp_path, body):
+    cost = cost_of(tmp_path, body)
+    assert cost.cpu_seconds >= 1
+    # A sleep takes none.
+    assert cost_of(tmp_path, "import time; time.sleep(1)").cpu_seconds < cost.cpu_seconds
+
+
+FILLED = "filled = b'1' * 300_000_000"
+
+
+@pytest.mark.parametrize(
+    "body", [FILLED, f"import subprocess\nsubprocess.run([sys.executable, '-c', {FILLED!r}])"]
+)
+def test_memory_is_the_largest_of_the_job_or_of_what_it_ran(tmp_path, body):
+    assert 300e6 / 2**20 < cost_of(tmp_path, f"{body}\nfilled = None").max_rss_mb < 500
+
+
+def test_memory_is_not_that_of_who_started_the_job(tmp_path):
+    filled = b"1" * 300_000_000
+    assert cost_of(tmp_path, "pass").max_rss_mb < 100
+    assert len(filled) == 300_000_000

@@ -95,9 +95,10 @@ def test_the_page_tells_what_it_cost(page):
         "attack",
         "prepare",
     ]
-    attack = "attack|toy|OON|0|0.01|bim|L∞ norm|0.1|8.0|8.0|100|20.0|–"
+    attack = "attack|toy|OON|0|0.01|bim|L∞ norm|0.1|8.0|4.0|8.0|100|20.0|2020-01-02 03:04:05"
     assert cells[1] == attack.replace("|", "</td><td>")
     assert cells[4].startswith("prepare</td><td>–</td><td>–")
+    assert "50.0 % of the time of all jobs was no model computation" in page
 
 
 def test_the_answers_and_the_grid_come_before_the_evidence(page):

@@ -32,6 +32,7 @@ NEUTRAL = {
     "node_robustness.jobs.gpus": "it says which of several GPUs a job takes",
     "node_robustness.library": "no job imports it",
     "node_robustness.jobs.log": "the log, the progress bar and the messages of a job",
+    "node_robustness.jobs.record": "what a job cost",
     "node_robustness.data.downloads": "what it brings counts only with the right SHA-256",
     "requests": "downloads",
     "urllib3": "downloads",

@@ -23,7 +23,8 @@ def figure(costs: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
     """
     by_model = costs.assign(model=costs.model.fillna(_SHARED)).groupby(["rule", "model"])
     sums = by_model.agg(
-        jobs=("seconds", "size"), seconds=("seconds", "sum"), cpu_seconds=("cpu_seconds", "sum")
+        jobs=("seconds", "size"),
+        **{name: (name, "sum") for name in ("seconds", "computing_seconds", "cpu_seconds")},
     ).reset_index()
     names = [*models, _SHARED]
     sums["place"] = sums.model.map(names.index)
@@ -47,6 +48,7 @@ def figure(costs: pd.DataFrame, models: Sequence[str]) -> alt.VConcatChart:
                 alt.Tooltip("model:N", title="Model"),
                 alt.Tooltip("jobs:Q", title="Jobs"),
                 alt.Tooltip("seconds:Q", title="Seconds", format=",.0f"),
+                alt.Tooltip("computing_seconds:Q", title="Model computation, s", format=",.0f"),
                 alt.Tooltip("cpu_seconds:Q", title="CPU seconds", format=",.0f"),
             ],
         )

@@ -2,40 +2,40 @@
 
 import logging
 import os
-import platform
-import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Never
 
 from tqdm import tqdm
 
 from node_robustness.errors import UserError, is_full, no_space
+from node_robustness.jobs.record import JobRecord
 
 _SECONDS_BETWEEN_LINES = 5.0
-_DONE = re.compile(r"^done: started (\S+) on (.*)$", re.MULTILINE)
 
 
 @contextmanager
-def job(log: str) -> Iterator[None]:
+def job(log: str) -> Iterator[JobRecord]:
     """Send all output to the rule's log; end in failure with the reason in it.
 
     A mistake that the user can correct is one line, anything else a traceback. Snakemake points to
     the log and, with the default profile, prints it. Where there is no space left for the log, the
-    reason goes to where Snakemake's own output goes. The last line of a job that succeeded
-    says when it started, and on which machine; `start_and_host` reads it.
+    reason goes to where Snakemake's own output goes. The last line of a job that succeeded says
+    when and where it ran and what it cost; `scheduling.job_costs` reads it.
+
+    Yields:
+        The record of what the job costs, which counts model computation where it is asked to.
     """
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    record = JobRecord()
     _open_standard_streams()
     terminal = os.dup(2)
     try:
         _send_output_to(Path(log))
-        yield
-        print(f"done: started {started} on {platform.node()}", flush=True)
+        yield record
+        print(record.spent(), flush=True)
     except Exception as error:
         if is_full(error) and not isinstance(error, UserError):
             error = no_space(getattr(error, "filename", None) or log)
@@ -44,17 +44,6 @@ def job(log: str) -> Iterator[None]:
         sys.exit(1)
     finally:
         os.close(terminal)
-
-
-def start_and_host(log: Path) -> tuple[str, str] | None:
-    """When (UTC, ISO 8601) and on which machine the job with this log started.
-
-    None where the log is not there or does not say, as of a job that failed.
-    """
-    if not log.is_file():
-        return None
-    lines = _DONE.findall(log.read_text(encoding="utf-8", errors="replace"))
-    return lines[-1] if lines else None
 
 
 def _open_standard_streams() -> None:

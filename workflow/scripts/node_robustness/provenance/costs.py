@@ -1,19 +1,18 @@
-"""What a run cost: a row for each of its jobs, from Snakemake's benchmark files and the jobs' logs.
+"""What a run cost: a row for each of its jobs, from the records in the jobs' logs.
 
 Tables hold only what configuration and seeds determine, the same in every run. Costs differ from
 run to run, so they are no tables: they lie next to the manifest, and nothing depends on them.
 """
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from node_robustness.grid import paths
-from node_robustness.jobs.log import start_and_host
+from node_robustness.scheduling.job_costs import JobCost
 
 _KEYS = {
     **dict.fromkeys(["dataset", "model"], "str"),
@@ -26,46 +25,41 @@ COLUMNS = {
     "rule": "str",
     **_KEYS,
     **dict.fromkeys(["images", "started_utc", "host"], "str"),
-    **dict.fromkeys(["seconds", "cpu_seconds", "max_rss_mb", "nfe_mean"], "float64"),
+    **dict.fromkeys(["seconds", "start_seconds", "computing_seconds"], "float64"),
+    **dict.fromkeys(["cpu_seconds", "max_rss_mb", "nfe_mean"], "float64"),
 }
 """The columns of `job_costs` and their types."""
 
+_SUMMED = ("seconds", "start_seconds", "computing_seconds", "cpu_seconds")
 # The rules whose files the tables have evaluations of.
 _SOLVED = ("evaluate", "attack", "merge")
-_NOT_MEASURED = ("NA", "-")
 
 
-def job_costs(benchmarks: Iterable[Path], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def job_costs(jobs: Iterable[JobCost], tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Tabulate what each job of an experiment cost when it last ran.
 
     Args:
-        benchmarks: Snakemake's benchmark files, ``.../benchmarks/{rule}/....tsv``: tab-separated,
-            with a header that has ``s`` (wall seconds), ``cpu_time`` (CPU seconds of all threads)
-            and ``max_rss`` (MB), the last two ``NA`` for a job too short to be measured. The log
-            of a job lies at the same place under ``logs``.
+        jobs: Result of `scheduling.job_costs.read`, of the experiment and of the resources.
         tables: ``clean``, ``attacks``, ``randomisation``, ``detection``, ``adjoint_sweep`` and
             ``cost`` of the experiment. What is left of models and cells that are not in them,
             because the experiment had them once, is left out.
 
     Returns:
         One row a job, sorted by rule and coordinates, with the columns `COLUMNS`; what a job has
-        not is missing. ``started_utc`` (ISO 8601) and ``host`` are missing where the log is gone.
-        ``nfe_mean``: evaluations of the ODE function an image, of an evaluation the mean over the
-        images, of an attack the mean over the adversarial examples. ``images``: those of a shard of
-        an attack, such as ``0-50``.
+        not is missing. For the costs see `scheduling.job_costs.Spent`. ``nfe_mean``: evaluations of
+        the ODE function an image, of an evaluation the mean over the images, of an attack the mean
+        over the adversarial examples. ``images``: those of a shard of an attack, such as ``0-50``.
     """
     nfe = _nfe_by_place(tables)
     rows = []
-    for path in benchmarks:
-        rule, place = paths.rule_and_place(path)
-        # The places of other jobs say nothing that the rule does not.
-        found = paths.read_place(place) or {}
-        images = found.pop("shard", None)
-        place = place.removesuffix(f"/{images}")
-        if not found or place in nfe:
-            evaluations = nfe.get(place) if rule in _SOLVED else None
-            row = {"rule": rule, **found, "images": images, "nfe_mean": evaluations}
-            rows.append(row | _cost(path))
+    for job in jobs:
+        images = job.coordinates.get("shard")
+        place = job.place.removesuffix(f"/{images}")
+        # The places of jobs without coordinates say nothing that the rule does not.
+        if not job.coordinates or place in nfe:
+            evaluations = nfe.get(place) if job.rule in _SOLVED else None
+            row = {"rule": job.rule, **job.coordinates, "images": images, "nfe_mean": evaluations}
+            rows.append(row | asdict(job.spent))
     frame = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     return frame.sort_values(["rule", *_KEYS, "images"], ignore_index=True)
 
@@ -77,21 +71,31 @@ def stages(costs: pd.DataFrame) -> list[dict[str, Any]]:
         costs: Result of `job_costs`.
 
     Returns:
-        For every rule ``rule``, ``jobs``, ``started_utc`` of the first one, ``seconds`` and
-        ``cpu_seconds`` (sums over the jobs), and ``max_rss_mb`` (the largest of a job); None for
-        what is not known of any job.
+        For every rule ``rule``, ``jobs``, ``started_utc`` of the first one, ``seconds``,
+        ``start_seconds``, ``computing_seconds`` and ``cpu_seconds`` (sums over the jobs), and
+        ``max_rss_mb`` (the largest of a job).
     """
     return [
         {
             "rule": rule,
             "jobs": len(own),
-            "started_utc": min(own.started_utc.dropna(), default=None),
-            "seconds": float(own.seconds.sum()),
-            "cpu_seconds": _or_none(own.cpu_seconds.sum(min_count=1)),
-            "max_rss_mb": _or_none(own.max_rss_mb.max()),
+            "started_utc": min(own.started_utc),
+            **{name: float(own[name].sum()) for name in _SUMMED},
+            "max_rss_mb": float(own.max_rss_mb.max()),
         }
         for rule, own in costs.groupby("rule")
     ]
+
+
+def share_outside_computation(costs: pd.DataFrame) -> float | None:
+    """Which part of the time of all jobs was no model computation; None without jobs.
+
+    Args:
+        costs: Result of `job_costs`.
+    """
+    if costs.empty:
+        return None
+    return 1 - float(costs.computing_seconds.sum() / costs.seconds.sum())
 
 
 def _nfe_by_place(tables: Mapping[str, pd.DataFrame]) -> dict[str, float | None]:
@@ -112,25 +116,3 @@ def _nfe_by_place(tables: Mapping[str, pd.DataFrame]) -> dict[str, float | None]
         **{paths.fill(paths.SWEPT, row): math.nan for row in swept},
         **{paths.fill(paths.COST, row): math.nan for row in cost},
     }
-
-
-def _cost(path: Path) -> dict[str, Any]:
-    """What a benchmark file and the log of the job say."""
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    cpu, memory = (
-        [float(row[column]) for row in rows if row.get(column, "NA") not in _NOT_MEASURED]
-        for column in ("cpu_time", "max_rss")
-    )
-    started, host = start_and_host(paths.log_of(path)) or (None, None)
-    return {
-        "started_utc": started,
-        "host": host,
-        "seconds": math.fsum(float(row["s"]) for row in rows),
-        "cpu_seconds": math.fsum(cpu) if cpu else math.nan,
-        "max_rss_mb": max(memory, default=math.nan),
-    }
-
-
-def _or_none(value: float) -> float | None:
-    return None if pd.isna(value) else float(value)

@@ -18,6 +18,7 @@ from node_robustness.figures.catalogue import FIGURES, FigureEntry, has_rows
 from node_robustness.figures.drawing import still, why_not_drawn
 from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.failures import attempt, sentences
+from node_robustness.provenance.costs import share_outside_computation
 from node_robustness.report import evidence, panels, summary
 from node_robustness.report import tables as report_tables
 from node_robustness.report.leaderboard import leaderboards
@@ -172,7 +173,9 @@ def _part(
     if key == "ran":
         shown += attempt(
             "The tables of costs",
-            lambda: report_tables.of_costs(tables["costs"], manifest["stages"]),
+            lambda: report_tables.of_costs(
+                tables["costs"], manifest["stages"], share_outside_computation(tables["costs"])
+            ),
             lambda why: [_apology(why)],
         )
     return _Part(

@@ -602,10 +602,16 @@ VIEWS = {
 }
 """By name, in the order in which they are shown."""
 
+_BY_STAGE = "Time by stage, summed over its jobs, and the largest memory of a job."
 _STAGES: Columns = {
     "Rule": lambda stage: stage["rule"],
     "Jobs": lambda stage: f"{stage['jobs']:,}",
     "Time (h:mm:ss)": lambda stage: duration(stage["seconds"]),
+}
+_COMPUTATION: Columns = {
+    "Model computation": lambda stage: duration(stage["computing_seconds"]),
+}
+_OTHER_COSTS: Columns = {
     "CPU time": lambda stage: duration(stage["cpu_seconds"]),
     "Memory (MB)": lambda stage: _or_dash(stage["max_rss_mb"], ",.0f"),
     "First started (UTC)": lambda stage: _moment(stage["started_utc"]),
@@ -620,6 +626,7 @@ _JOBS: Columns = {
     "Norm": lambda job: "–" if pd.isna(job.norm) else NORMS[job.norm],
     "ε": lambda job: _label(job.epsilon),
     "Seconds": _mean("seconds"),
+    "Model computation": _mean("computing_seconds"),
     "CPU seconds": _mean("cpu_seconds"),
     "Memory (MB)": _count("max_rss_mb"),
     "Evaluations, mean": _mean("nfe_mean"),
@@ -648,16 +655,17 @@ def stages(found: Iterable[Any]) -> Table:
     Args:
         found: As in the manifest.
     """
-    caption = "Time by stage, summed over its jobs, and the largest memory of a job."
-    return table_of(caption, found, _STAGES)
+    # Without what the manifests of earlier versions do not have.
+    return table_of(_BY_STAGE, found, {**_STAGES, **_OTHER_COSTS})
 
 
-def of_costs(costs: pd.DataFrame, of_stages: Iterable[Any]) -> list[Table]:
+def of_costs(costs: pd.DataFrame, of_stages: Iterable[Any], outside: float | None) -> list[Table]:
     """Show what the run cost.
 
     Args:
         costs: Result of `costs.job_costs`.
         of_stages: As in the manifest.
+        outside: Result of `costs.share_outside_computation`.
     """
     shown = costs.nlargest(_LONGEST, "seconds")
     which = "The jobs" if len(shown) == len(costs) else f"The {len(shown)} longest jobs"
@@ -665,7 +673,16 @@ def of_costs(costs: pd.DataFrame, of_stages: Iterable[Any]) -> list[Table]:
         f"{which} of {len(costs):,}, the longest first; costs.csv has all of them. Evaluations of "
         "the ODE function are means over images, for attacks over the successes."
     )
-    return [stages(of_stages), table_of(caption, shown.itertuples(), _JOBS)]
+    by_stage = _BY_STAGE
+    if outside is not None:
+        by_stage += (
+            f" {percent(outside)} of the time of all jobs was no model computation: the start of "
+            "Python, files, tables and figures."
+        )
+    return [
+        table_of(by_stage, of_stages, {**_STAGES, **_COMPUTATION, **_OTHER_COSTS}),
+        table_of(caption, shown.itertuples(), _JOBS),
+    ]
 
 
 def table_of(caption: str, rows: Iterable[Any], columns: Columns) -> Table:

@@ -1,1 +1,1 @@
-"""What Snakemake needs to know of jobs: code, sizes, places, and the reasons for a rerun."""
+"""What Snakemake needs to know of jobs: code, sizes, costs, places, and the reasons for a rerun."""

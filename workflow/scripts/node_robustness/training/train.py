@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from tqdm import tqdm
 from node_robustness.config.models import Training
 from node_robustness.errors import UserError
 from node_robustness.files.atomic import SOFTWARE, atomic_path
+from node_robustness.jobs.record import JobRecord
 from node_robustness.models.network import Network
 from node_robustness.models.ode_body import FAILURES
 from node_robustness.models.own.network import OwnNetwork
@@ -100,6 +100,7 @@ def train(
     checkpoint: Path,
     device: torch.device,
     progress: bool = True,
+    record: JobRecord | None = None,
 ) -> list[Row]:
     """Train a model in place; at the end it has its best weights and is in evaluation mode.
 
@@ -120,6 +121,7 @@ def train(
             damaged file, or that of another training, is ignored with a warning.
         device: on which to train; images move there batch by batch.
         progress: whether to draw a progress bar on stderr.
+        record: of the job, which counts the epochs as model computation.
 
     Returns:
         One row for each epoch.
@@ -128,6 +130,7 @@ def train(
         UserError: the loss is not finite, or the augmentation does not fit the images. The
             checkpoint is then that of the last complete epoch.
     """
+    record = record or JobRecord()
     fingerprint = _fingerprint(model, training, validation, settings, seed)
     model.to(device)
     steps = math.ceil(len(training[0]) / settings.batch_size)
@@ -144,11 +147,12 @@ def train(
     with _deterministic(), bar:
         while not _finished(state.history, settings):
             epoch = len(state.history) + 1
-            started = time.perf_counter()
+            before = record.computing_seconds
             rate = optimiser.param_groups[0]["lr"]
             bar.set_description(f"epoch {epoch}/{settings.epochs}", refresh=False)
-            fitted = _fit(state, training, settings, seed, epoch, device, bar)
-            checked = _validate(model, validation, settings, epoch, device)
+            with record.computing():
+                fitted = _fit(state, training, settings, seed, epoch, device, bar)
+                checked = _validate(model, validation, settings, epoch, device)
             if isinstance(schedule, ReduceLROnPlateau):
                 schedule.step(checked.accuracy)
             state.add(
@@ -160,7 +164,7 @@ def train(
                     validation_loss=checked.loss,
                     validation_accuracy=checked.accuracy,
                     nfe_mean=fitted.nfe,
-                    seconds=time.perf_counter() - started,
+                    seconds=record.computing_seconds - before,
                 )
             )
             state.write(checkpoint, fingerprint)
