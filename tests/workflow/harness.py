@@ -169,10 +169,10 @@ def scripts(folder: Path, name: str) -> Iterator[psutil.Process]:
 
 
 def files(folder: Path) -> set[str]:
-    """The files below a folder but for Snakemake's own, logs and benchmarks."""
+    """The files below a folder but for Snakemake's own and logs."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     # The time stamp is Snakemake's mark in a folder that is an output.
-    own = {".snakemake", ".snakemake_timestamp", "logs", "benchmarks"}
+    own = {".snakemake", ".snakemake_timestamp", "logs"}
     kept = (p for p in paths if not own & set(p.parts))
     return {str(path) for path in kept}
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from snakemake import cli
-from snakemake.benchmark import benchmarked
 from snakemake.script import PythonScript
 
 import node_robustness
@@ -98,8 +97,7 @@ def _status(fork: int) -> int:
 
 def _execute_script(self: Any, fname: str, edit: bool = False) -> None:
     fork = _fork(lambda: runpy.run_path(fname, run_name="__main__"))
-    with benchmarked(fork, self.bench_record):
-        status = _status(fork)
+    status = _status(fork)
     if status != 0:
         raise subprocess.CalledProcessError(status, fname)
 

@@ -16,8 +16,6 @@ rule attack:
         attack=ATTACK,
     log:
         paths.log("attack", CELL),
-    benchmark:
-        paths.benchmark("attack", CELL)
     wildcard_constraints:
         dataset=one_of(CONFIG.datasets.keys() - SPLIT),
     threads: CONFIG.compute.threads
@@ -49,8 +47,6 @@ rule attack_shard:
         attack=SHARD_FILE if CONFIG.compute.keep_shards else temp(SHARD_FILE),
     log:
         paths.log("attack_shard", SHARD),
-    benchmark:
-        paths.benchmark("attack_shard", SHARD)
     wildcard_constraints:
         dataset=one_of(SPLIT),
     threads: CONFIG.compute.threads
@@ -79,8 +75,6 @@ rule merge:
         attack=ATTACK,
     log:
         paths.log("merge", CELL),
-    benchmark:
-        paths.benchmark("merge", CELL)
     wildcard_constraints:
         dataset=one_of(SPLIT),
     localrule: True

@@ -15,8 +15,6 @@ rule audit:
         audit=result(SOLVED, "audit.h5"),
     log:
         paths.log("audit", SOLVED),
-    benchmark:
-        paths.benchmark("audit", SOLVED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -43,8 +41,6 @@ rule reevaluate:
         reevaluated=result(CELL, "reevaluated.h5"),
     log:
         paths.log("reevaluate", CELL),
-    benchmark:
-        paths.benchmark("reevaluate", CELL)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -72,8 +68,6 @@ rule randomise:
         randomised=result(RANDOMISED, "randomised.h5"),
     log:
         paths.log("randomise", RANDOMISED),
-    benchmark:
-        paths.benchmark("randomise", RANDOMISED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -100,8 +94,6 @@ rule detect:
         detection=result(DETECTED, "detection.h5"),
     log:
         paths.log("detect", DETECTED),
-    benchmark:
-        paths.benchmark("detect", DETECTED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -128,8 +120,6 @@ rule sweep:
         sweep=result(SWEPT, "adjoint_sweep.h5"),
     log:
         paths.log("sweep", SWEPT),
-    benchmark:
-        paths.benchmark("sweep", SWEPT)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -156,8 +146,6 @@ rule attack_cost:
         cost=result(COST, "cost.h5"),
     log:
         paths.log("attack_cost", COST),
-    benchmark:
-        paths.benchmark("attack_cost", COST)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,

@@ -13,8 +13,6 @@ rule fetch:
         record=paths.RECORD,
     log:
         "resources/logs/fetch/{folder}.log",
-    benchmark:
-        "resources/benchmarks/fetch/{folder}.tsv"
     priority: BEFORE_TRAINING
     localrule: True
     params:
@@ -33,8 +31,6 @@ rule prepare:
         data=DATA,
     log:
         paths.log("prepare", PREPARED),
-    benchmark:
-        paths.benchmark("prepare", PREPARED)
     priority: BEFORE_TRAINING
     params:
         code=code_of("prepare"),

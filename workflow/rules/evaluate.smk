@@ -12,8 +12,6 @@ rule evaluate:
         clean=result(SOLVED, "clean.h5"),
     log:
         paths.log("evaluate", SOLVED),
-    benchmark:
-        paths.benchmark("evaluate", SOLVED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,

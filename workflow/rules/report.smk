@@ -32,8 +32,6 @@ rule tables:
         table_files("parquet"),
     log:
         paths.log("tables", "tables"),
-    benchmark:
-        paths.benchmark("tables", "tables")
     params:
         code=code_of("tables"),
         inputs=set_of(*COLLECTED.values()),
@@ -65,8 +63,6 @@ rule figures:
         images=directory("results/{experiment}/figures/images"),
     log:
         paths.log("figures", "figures"),
-    benchmark:
-        paths.benchmark("figures", "figures")
     params:
         code=code_of("figures"),
         inputs=set_of(SHOWN, COLLECTED["trajectories"]),
@@ -84,8 +80,6 @@ rule claim:
         claim="results/{experiment}/claims/{dataset}-{model}.json",
     log:
         paths.log("claim", "{dataset}-{model}"),
-    benchmark:
-        paths.benchmark("claim", "{dataset}-{model}")
     params:
         code=code_of("claim"),
         paper=of_job(params.papers_attack),
@@ -111,8 +105,6 @@ rule report:
         costs="results/{experiment}/costs.csv",
     log:
         paths.log("report", "report"),
-    benchmark:
-        paths.benchmark("report", "report")
     params:
         code=code_of("report"),
         resources=str(RESOURCES),
@@ -136,8 +128,6 @@ rule page:
         folder=directory("docs/results/{experiment}"),
     log:
         paths.log("page", "page"),
-    benchmark:
-        paths.benchmark("page", "page")
     params:
         code=code_of("page"),
     message:

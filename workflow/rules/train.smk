@@ -11,8 +11,6 @@ rule train:
         history=result(TRAINED, "history.csv"),
     log:
         paths.log("train", TRAINED),
-    benchmark:
-        paths.benchmark("train", TRAINED)
     wildcard_constraints:
         model=one_of(name for name, m in CONFIG.models.items() if m.weights is None),
     threads: CONFIG.compute.training_threads
@@ -43,8 +41,6 @@ rule import_weights:
         spec=SPEC,
     log:
         paths.log("import_weights", TRAINED),
-    benchmark:
-        paths.benchmark("import_weights", TRAINED)
     wildcard_constraints:
         model=one_of(name for name, m in CONFIG.models.items() if m.weights is not None),
     # A mistake in a file is reported before others are trained.
@@ -68,8 +64,6 @@ rule check_model:
         checked=result(TRAINED, "checked.json"),
     log:
         paths.log("check_model", TRAINED),
-    benchmark:
-        paths.benchmark("check_model", TRAINED)
     wildcard_constraints:
         model=one_of(name for name, m in CONFIG.models.items() if m.is_own),
     priority: BEFORE_TRAINING

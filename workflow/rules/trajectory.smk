@@ -12,8 +12,6 @@ rule probe:
         probe=result(SOLVED, "probe.h5"),
     log:
         paths.log("probe", SOLVED),
-    benchmark:
-        paths.benchmark("probe", SOLVED)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,
@@ -42,8 +40,6 @@ rule trajectory:
         trajectory=result(CELL, "trajectory.h5"),
     log:
         paths.log("trajectory", CELL),
-    benchmark:
-        paths.benchmark("trajectory", CELL)
     threads: CONFIG.compute.threads
     resources:
         gpu=GPUS,

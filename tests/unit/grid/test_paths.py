@@ -66,8 +66,8 @@ def test_paths_as_they_have_always_been():
         ),
         (paths.log("attack_shard", paths.SHARD), f"results/e/logs/attack_shard/{cell}/0-50.log"),
         (
-            paths.benchmark("randomise", paths.RANDOMISED),
-            "results/e/benchmarks/randomise/d/M/seed-3/linf/eps-8over255.tsv",
+            paths.log("randomise", paths.RANDOMISED),
+            "results/e/logs/randomise/d/M/seed-3/linf/eps-8over255.log",
         ),
     ]:
         assert paths.fill(pattern, values) == expected
@@ -93,18 +93,6 @@ def test_other_texts_are_no_places(text):
 def test_a_path_of_another_pattern_is_named():
     with pytest.raises(ValueError, match=r"results/e/d/seed-0/a.h5 is not results/"):
         paths.read(paths.result(paths.TRAINED, "a.h5"), Path("results/e/d/seed-0/a.h5"))
-
-
-@given(values=COORDINATES)
-def test_a_benchmark_file_says_its_job_and_where_the_log_is(values):
-    # An experiment, or a folder above it, may be called like the folder of all benchmarks.
-    values["experiment"] = "benchmarks"
-    path, log = (
-        Path("/benchmarks/x", paths.fill(pattern("attack", paths.CELL), values))
-        for pattern in (paths.benchmark, paths.log)
-    )
-    assert paths.rule_and_place(path) == ("attack", paths.fill(paths.CELL, values))
-    assert paths.log_of(path) == log
 
 
 def test_coordinates_of_wildcards():

@@ -1,7 +1,7 @@
 """The grammar of paths: where each file of a run lies, and what a path says of the grid.
 
 A pattern is a path with coordinates in braces, which are Snakemake's wildcards. A place is the part
-of a pattern that says where in the grid a job is: results, logs and benchmarks share it.
+of a pattern that says where in the grid a job is: results and logs share it.
 
 Every job parses the workflow and with it this module, so it must import quickly (no torch).
 """
@@ -70,11 +70,6 @@ def log(rule: str, place: str) -> str:
     return f"results/{{experiment}}/logs/{rule}/{place}.log"
 
 
-def benchmark(rule: str, place: str) -> str:
-    """The pattern of the file that says what a rule's job cost."""
-    return f"results/{{experiment}}/benchmarks/{rule}/{place}.tsv"
-
-
 def fill(pattern: str, coordinates: Mapping[Any, Any]) -> str:
     """The path at some coordinates.
 
@@ -117,18 +112,6 @@ def read_place(text: str) -> dict[str, Any] | None:
     return next((coordinates for coordinates in found if coordinates is not None), None)
 
 
-def rule_and_place(path: Path) -> tuple[str, str]:
-    """The rule and the place of the job with a benchmark file."""
-    rule, *place = path.with_suffix("").parts[_kind(path) + 1 :]
-    return rule, "/".join(place)
-
-
-def log_of(path: Path) -> Path:
-    """The log of the job with a benchmark file."""
-    kind = _kind(path)
-    return Path(*path.parts[:kind], "logs", *path.with_suffix(".log").parts[kind + 1 :])
-
-
 def _match(pattern: str, text: str) -> dict[str, Any] | None:
     found = _expression(pattern).fullmatch(text)
     try:
@@ -143,8 +126,3 @@ def _expression(pattern: str) -> re.Pattern[str]:
         return f"(?P<{found[1]}>{_GROUPS.get(found[1], '[^/]+')})"
 
     return re.compile(re.sub(r"\\{(\w+)\\}", group, re.escape(pattern)))
-
-
-def _kind(path: Path) -> int:
-    """Where a path says `benchmarks`: the last time, as an experiment may be called so."""
-    return len(path.parts) - 1 - path.parts[::-1].index("benchmarks")
