@@ -29,6 +29,7 @@ ROOMS = (
     "config",
     "grid",
     "scheduling",
+    "warm",
     "jobs",
     "data",
     "perturbations",

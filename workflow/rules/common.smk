@@ -12,6 +12,7 @@ from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.script import PythonScript
 
 SCRIPTS = Path(str(workflow.current_basedir)).parent / "scripts"
 # At the end, so that a workflow that uses this one as a module finds its own modules first.
@@ -41,6 +42,7 @@ from node_robustness.grid.shards import Shard, is_split
 from node_robustness.provenance import command_line
 from node_robustness.scheduling import places, snakemake_fixes, unrecorded
 from node_robustness.tables import catalogue as tables_made
+from node_robustness.warm import start as warm_start
 
 command_line.remember()
 places.quote_python()
@@ -67,6 +69,9 @@ try:
     grid.check_images(CONFIG)
 except UserError as error:
     raise WorkflowError(str(error))
+
+if workflow.is_main_process and CONFIG.compute.warm_start:
+    warm_start.use_server(workflow, PythonScript, SCRIPTS, logger.debug)
 
 # A workflow that uses this one as a module has other rules, too.
 OUR_RULES = workflow.modifier.rules

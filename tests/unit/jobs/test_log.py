@@ -239,3 +239,8 @@ def test_memory_is_not_that_of_who_started_the_job(tmp_path):
     filled = b"1" * 300_000_000
     assert cost_of(tmp_path, "pass").max_rss_mb < 100
     assert len(filled) == 300_000_000
+
+
+def test_says_why_it_was_not_forked_from_the_server(tmp_path):
+    _, log = run(tmp_path, "print('work')", NODE_ROBUSTNESS_COLD="no server runs")
+    assert log.splitlines()[:2] == ["started in a new Python: no server runs", "work"]

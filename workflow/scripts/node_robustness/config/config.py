@@ -61,6 +61,11 @@ class Compute(Section):
     )
     threads: Count = Field(1, description="CPU threads of an evaluation, attack or trajectory job")
     training_threads: Count = Field(1, description="CPU threads of a training job")
+    warm_start: bool = Field(
+        True,
+        description="on Linux, where jobs run on this machine: run their scripts in forks of a "
+        "process that has imported the libraries, so that they start at once",
+    )
 
     @model_validator(mode="after")
     def _there_are_shards_to_keep(self) -> Self:

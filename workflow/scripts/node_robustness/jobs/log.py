@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from node_robustness.errors import UserError, is_full, no_space
 from node_robustness.jobs.record import JobRecord
+from node_robustness.warm.client import COLD
 
 _SECONDS_BETWEEN_LINES = 5.0
 
@@ -34,6 +35,8 @@ def job(log: str) -> Iterator[JobRecord]:
     terminal = os.dup(2)
     try:
         _send_output_to(Path(log))
+        if COLD in os.environ:
+            print(f"started in a new Python: {os.environ[COLD]}", flush=True)
         yield record
         print(record.spent(), flush=True)
     except Exception as error:

@@ -15,7 +15,7 @@ change it: a line at debug level (`--verbose`) says so, and not a warning in eve
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -41,12 +41,8 @@ def work_around(
     """
     if "_worked_around" in vars(scheduler):
         return
-    version = version or metadata.version("snakemake")
-    other = [
-        name for name, parameters in _METHODS.items() if _parameters(scheduler, name) != parameters
-    ]
-    if other or not version.startswith(_VERSION):
-        why = f"{other[0]} is not the method of {_VERSION}x" if other else f"this is {version}"
+    why = unlike(scheduler, _METHODS, version)
+    if why is not None:
         debug(f"Bugs of Snakemake {_VERSION}x's scheduler are not worked around: {why}")
         return
 
@@ -73,9 +69,27 @@ def work_around(
     scheduler._worked_around = True
 
 
-def _parameters(scheduler: type[Any], name: str) -> list[str]:
+def unlike(
+    changed: type[Any], methods: Mapping[str, list[str]], version: str | None = None
+) -> str | None:
+    """Why methods of a class of Snakemake may not be replaced; None if they may.
+
+    Args:
+        changed: the class.
+        methods: what is replaced or called, and its parameters without their types, as they are
+            in the version that the replacement is written for.
+        version: of Snakemake; the installed one if None.
+    """
+    for name, parameters in methods.items():
+        if _parameters(changed, name) != parameters:
+            return f"{name} is not the method of {_VERSION}x"
+    version = version or metadata.version("snakemake")
+    return None if version.startswith(_VERSION) else f"this is {version}"
+
+
+def _parameters(changed: type[Any], name: str) -> list[str]:
     """The parameters of a method without their types; none where it is not there."""
-    if not hasattr(scheduler, name):
+    if not hasattr(changed, name):
         return []
-    found = inspect.signature(getattr(scheduler, name)).parameters.values()
+    found = inspect.signature(getattr(changed, name)).parameters.values()
     return [str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in found]

@@ -1,0 +1,53 @@
+"""A script in a fork ends, sees and says what it does in a new Python."""
+
+import pytest
+
+SEES = """
+import json, os, signal, sys
+print(json.dumps({
+    "argv": sys.argv, "path": sys.path, "folder": os.getcwd(), "file": __file__, "name": __name__,
+    "environment": {k: v for k, v in os.environ.items() if not k.startswith("NODE_ROBUSTNESS")},
+    "streams": [str(sys.stdin), str(sys.stdout), str(sys.stderr)],
+    "buffered": [sys.stdout.line_buffering, sys.stderr.line_buffering],
+    "limits": open("/proc/self/limits").read(),
+    "signals": {str(s): str(signal.getsignal(s)).split(" at ")[0] for s in signal.valid_signals()},
+    "umask": os.umask(0), "nice": os.nice(0), "processors": sorted(os.sched_getaffinity(0)),
+    "main": sys.modules["__main__"].__file__, "command": sys.orig_argv[1:], "flags": str(sys.flags),
+}))
+"""
+
+
+def test_sees_what_a_new_python_sees(warm):
+    settings = {"environment": {"SOME": "value", "PWD": "/elsewhere"}}
+    cold = warm.run(SEES, may_start=False, **settings)
+    forked = warm.run(SEES, **settings)
+    assert (forked.returncode, forked.stderr) == (0, "")
+    assert len(warm.servers()) == 1
+    assert forked.stdout == cold.stdout
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        "pass",
+        "raise SystemExit(3)",
+        "raise SystemExit('why')",
+        "raise SystemExit",
+        "raise ValueError('why')",
+        "raise KeyboardInterrupt",
+        "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "import os; os.abort()",
+        "import os; os._exit(7)",
+        "import atexit; atexit.register(print, 'at the end')",
+        "import threading; threading.Timer(0.1, lambda: print('later')).start()",
+        "print('no line', end='')",
+        "syntax error",
+    ],
+)
+def test_ends_as_in_a_new_python(warm, ends):
+    cold = warm.run(ends, may_start=False)
+    forked = warm.run(ends)
+    assert len(warm.servers()) == 1
+    assert (forked.returncode, forked.stdout) == (cold.returncode, cold.stdout)
+    assert forked.stderr.splitlines()[-1:] == cold.stderr.splitlines()[-1:]
