@@ -126,7 +126,9 @@ def start(
 def variables_at(home: Path) -> dict[str, str]:
     """The environment of a run, with another folder for caches and profiles."""
     # Neither the user's profiles nor caches of earlier runs, and no proxy before our own servers.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SNAKEMAKE")}
+    # pytest's variables differ between tests, whose runs would not share a server of jobs.
+    others = ("SNAKEMAKE", "PYTEST")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(others)}
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         environment[name] = str(home)
     return environment | dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
