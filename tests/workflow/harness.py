@@ -1,4 +1,4 @@
-"""Run the workflow as a user does: in another process, in another folder."""
+"""Run the workflow in another process and another folder, as a user does or in less time."""
 
 import copy
 import os
@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import MappingProxyType
 from typing import Any
 
@@ -21,8 +23,9 @@ import yaml
 
 from node_robustness.files.atomic import sha256
 from node_robustness.tables.catalogue import TABLES as TABLES
+from quick_runs import POSSIBLE, QuickRuns
+from quick_runs import ROOT as ROOT
 
-ROOT = Path(__file__).parents[2]
 TINY: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read_text())
 OON = "results/tiny/digits/OON/seed-0"
 IMAGES: int = TINY["datasets"]["digits"]["subset"]["test"]
@@ -68,21 +71,17 @@ class Run:
         return {rule: int(count) for rule, count in rows if rule not in ("all", "total")}
 
 
-def start(
+def command(
     folder: Path,
     *targets: str,
     config: dict[str, Any] | None = TINY,
     options: tuple[str, ...] = (),
     cores: int | None = 2,
-    file_kilobytes: int | None = None,
     project: Path = ROOT,
-    variables: Mapping[str, str] = MappingProxyType({}),
     program: str = "snakemake",
-    python: Path | str = sys.executable,
     snakefile: Path | None = None,
-    output: Path | None = None,
-) -> "subprocess.Popen[str]":
-    """Start Snakemake in a folder.
+) -> list[str]:
+    """What stands behind `python -m` to run Snakemake in a folder.
 
     Args:
         folder: its working directory.
@@ -90,31 +89,51 @@ def start(
         config: the configuration; None: no file of one is named.
         options: further options.
         cores: how many; None: as the profile says.
-        file_kilobytes: the largest file that the run may write.
         project: the folder with the Snakefile.
         snakefile: another one to run.
-        variables: further environment variables.
         program: what to run with Snakemake's arguments: a module.
-        python: what runs it.
-        output: a file for what it says, at its end, instead of a pipe, which whoever kills it would
-            have to read until the last of its jobs has ended.
     """
-    command = [str(python), "-m", program, *targets, *options]
+    words = [program, *targets, *options]
     if cores is not None:
-        command += ["--cores", str(cores)]
-    command += ["--snakefile", str(snakefile or project / "Snakefile"), "--directory", str(folder)]
+        words += ["--cores", str(cores)]
+    words += ["--snakefile", str(snakefile or project / "Snakefile"), "--directory", str(folder)]
     if config is not None:
         written = folder.with_name(f"{folder.name}.yaml")
         written.write_text(yaml.safe_dump(config, sort_keys=False))
-        command += ["--configfile", str(written)]
+        words += ["--configfile", str(written)]
+    return words
+
+
+def start(
+    folder: Path,
+    *targets: str,
+    file_kilobytes: int | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    python: Path | str = sys.executable,
+    output: Path | None = None,
+    **settings: Any,
+) -> "subprocess.Popen[str]":
+    """Start Snakemake in a folder, as a user does.
+
+    Args:
+        folder: its working directory.
+        *targets: files or rules; the whole run if there are none.
+        file_kilobytes: the largest file that the run may write.
+        variables: further environment variables.
+        python: what runs it.
+        output: a file for what it says, at its end, instead of a pipe, which whoever kills it would
+            have to read until the last of its jobs has ended.
+        **settings: see `command`.
+    """
+    words = [str(python), "-m", *command(folder, *targets, **settings)]
     if file_kilobytes is not None:
         # The unit of bash, not of every sh, is 1024 bytes.
         limit = f'ulimit -f {file_kilobytes} && exec "$@"'
-        command = ["bash", "-c", limit, "bash", *command]
+        words = ["bash", "-c", limit, "bash", *words]
     environment = variables_at(folder.with_name(f"{folder.name}.home")) | variables
     with nullcontext(subprocess.PIPE) if output is None else output.open("a") as stream:
         return subprocess.Popen(
-            command,
+            words,
             env=environment,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -151,10 +170,30 @@ def snakemake(folder: Path, *targets: str, **settings: Any) -> Run:
     return run
 
 
-def attempt(folder: Path, *targets: str, **settings: Any) -> Run:
-    """Run Snakemake in a folder to whatever end."""
+def attempt(folder: Path, *targets: str, as_a_user: bool = False, **settings: Any) -> Run:
+    """Run Snakemake in a folder to whatever end.
+
+    Args:
+        folder: its working directory.
+        *targets: files or rules; the whole run if there are none.
+        as_a_user: start it as a user does, which takes seconds, and have jobs side by side.
+        **settings: see `start` and `command`.
+    """
     folder.mkdir(exist_ok=True)
-    return finish(start(folder, *targets, **settings))
+    if as_a_user or not POSSIBLE:
+        return finish(start(folder, *targets, **settings))
+    variables = variables_at(folder.with_name(f"{folder.name}.home")) | settings.pop(
+        "variables", {}
+    )
+    words = command(folder, *targets, **{"cores": 1} | settings)
+    with NamedTemporaryFile(prefix="said-") as said:
+        status = _quick().run(words, variables, settings.get("project", ROOT), Path(said.name))
+        return Run(status, said.read().decode(errors="replace"))
+
+
+@cache
+def _quick() -> QuickRuns:
+    return QuickRuns()
 
 
 def plan(folder: Path, *targets: str, **settings: Any) -> Run:

@@ -1,9 +1,8 @@
-"""Whole runs in seconds: Snakemake and its jobs in forks of one process that has imported all.
+"""Runs that start at once: Snakemake and its jobs in forks of one process that has imported all.
 
-A run is Snakemake's own, with its parsing, planning, checks of outputs and messages; only that a
-script is not started in a new Python, which would take two seconds to import PyTorch. As a
-program, this module runs Snakemake once for each line of its input, a list of arguments behind the
-path of a file for what Snakemake says, in JSON; it answers with the exit status.
+A run is Snakemake's own, with its parsing, planning, checks of outputs and messages; only that
+neither Snakemake nor a script is started in a new Python, which would take seconds to import what
+it needs. As a program, this module does what `python -m` does, once for each line of its input.
 """
 
 import gc
@@ -16,56 +15,55 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from snakemake import cli
 from snakemake.script import PythonScript
 
-import node_robustness
-from harness import ROOT, Run, variables_at
+ROOT = Path(__file__).parents[2]
+# On macOS a fork of a process that has imported PyTorch may crash.
+POSSIBLE = sys.platform != "darwin"
 
 # Many times what a run takes, or a job of it.
 _SECONDS = 900
 
 
-class QuickSnakemake:
-    """The process that runs are forked from; it ends with the context.
+class QuickRuns:
+    """The process that runs are forked from. It ends with the one that started it."""
 
-    Args:
-        home: a folder for Snakemake's caches.
-    """
-
-    def __init__(self, home: Path) -> None:
-        """Start nothing yet."""
-        self._home = home
-
-    def __enter__(self) -> Self:
+    def __init__(self) -> None:
         """Start it."""
+        variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-P", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=variables_at(self._home) | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=variables,
         )
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """End it."""
-        self._process.communicate()
+    def run(
+        self, command: Sequence[str], variables: Mapping[str, str], project: Path, output: Path
+    ) -> int:
+        """Do what `python -m` does.
 
-    def run(self, folder: Path, configfile: Path, *options: str) -> Run:
-        """Run Snakemake in a folder to whatever end."""
-        said = folder.with_name(f"{folder.name}.log")
-        arguments = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-        arguments += ["--configfile", str(configfile), "--cores", "1", *options]
+        Args:
+            command: the name of a module, and its arguments.
+            variables: the environment.
+            project: the folder whose scripts are used.
+            output: a file that what it says is added to.
+
+        Returns:
+            The exit status.
+        """
+        asked = [command, dict(variables), str(project), str(output)]
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(said), *arguments]) + "\n")
+        self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
-        return Run(int(self._process.stdout.readline()), said.read_text(errors="replace"))
+        return int(self._process.stdout.readline())
 
 
 def _fork(work: Callable[[], object]) -> int:
@@ -76,12 +74,14 @@ def _fork(work: Callable[[], object]) -> int:
     if fork:
         return fork
     signal.alarm(_SECONDS)
+    # Other threads may have held the locks of the old ones.
+    sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
     status = 1
     try:
         work()
         status = 0
     except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -95,31 +95,62 @@ def _status(fork: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
 
 
-def _execute_script(self: Any, fname: str, edit: bool = False) -> None:
-    fork = _fork(lambda: runpy.run_path(fname, run_name="__main__"))
-    status = _status(fork)
+def _execute_script(self: Any, fname: str, **_: object) -> None:
+    """Run the script of a job in a fork of Snakemake's process: see `PythonScript`.
+
+    The workflow leaves a method with other parameters than Snakemake's as it is.
+    """
+    status = _status(_fork(lambda: runpy.run_path(fname, run_name="__main__")))
     if status != 0:
         raise subprocess.CalledProcessError(status, fname)
 
 
-def _serve() -> None:
+def _do(command: list[str], variables: dict[str, str], project: str, output: str) -> None:
+    """What `run` asks for, in a fork."""
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for stream in (1, 2):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
+    if Path(project) != ROOT:
+        for name in [name for name in sys.modules if name.split(".")[0] == "node_robustness"]:
+            del sys.modules[name]
+    module, *sys.argv[1:] = command
+    if module != "snakemake":  # whose package it is, not the module that runs
+        sys.modules.pop(module, None)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _import_all() -> None:
+    """Import what Snakemake and the jobs import, and read the code that they compare."""
     import torch._dynamo
+
+    scripts = ROOT / "workflow/scripts"
+    sys.path.append(str(scripts))
+    import node_robustness
+    from node_robustness.code import digest
 
     for module in pkgutil.walk_packages(node_robustness.__path__, "node_robustness."):
         importlib.import_module(module.name)
+    sys.path.remove(str(scripts))
+    for script in scripts.glob("*.py"):
+        digest.of_script(script)
+    # Versions of libraries are looked up again: a run may pretend others.
+    digest._of_files.cache_clear()
+    digest._versions.cache_clear()
+    cli.parse_args(["--dry-run"])  # imports Snakemake's plugins
     torch.set_num_threads(1)
-    gc.freeze()
     PythonScript.execute_script = _execute_script
+
+
+def _serve() -> None:
+    _import_all()
+    gc.freeze()
     for line in sys.stdin:
-        said, *arguments = json.loads(line)
-
-        def snakemake(said: str = said, arguments: list[str] = arguments) -> None:
-            for stream in (1, 2):
-                os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
-            sys.argv[1:] = arguments
-            cli.main(arguments)
-
-        print(_status(_fork(snakemake)), flush=True)
+        asked = json.loads(line)
+        print(_status(_fork(lambda asked=asked: _do(*asked))), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,16 @@ is missing.
 
 import json
 import re
-import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from configurations import ANY_NET, EXPERIMENT, Example, Pictures, examples
-from harness import TABLES, Run
-from quick_runs import QuickSnakemake
-
-pytestmark = pytest.mark.skipif(
-    sys.platform == "darwin", reason="there a fork of a process that has imported PyTorch may crash"
-)
+from harness import TABLES, Run, attempt
 
 _ten = settings(
     # Of more, most would be variations of those drawn before.
@@ -35,20 +27,11 @@ _ten = settings(
 )
 
 
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuickSnakemake]:
-    """Runs that start at once."""
-    with QuickSnakemake(tmp_path_factory.mktemp("home")) as running:
-        yield running
-
-
-def check(quick: QuickSnakemake, folder: Path, example: Example) -> str | None:
+def check(folder: Path, example: Example) -> str | None:
     """Run an example: why it is refused, in one line, or None if its report is complete."""
-    images, configfile, run_in = folder / "images", folder / "config.yaml", folder / "run"
+    images, run_in = folder / "images", folder / "run"
     images.mkdir()
-    run_in.mkdir()
-    configfile.write_text(yaml.safe_dump(example.write(images), sort_keys=False))
-    run = quick.run(run_in, configfile)
+    run = attempt(run_in, config=example.write(images))
     assert "Traceback" not in run.output, run.output
     if run.returncode != 0:
         return refusal(run)
@@ -186,8 +169,8 @@ _DEFAULTS: dict[str, Any] = {
         ),
     ],
 )
-def test_a_complete_report(example, quick, tmp_path):
-    assert check(quick, tmp_path, example) is None
+def test_a_complete_report(example, tmp_path):
+    assert check(tmp_path, example) is None
 
 
 @pytest.mark.parametrize(
@@ -213,17 +196,17 @@ def test_a_complete_report(example, quick, tmp_path):
         ),
     ],
 )
-def test_a_refusal(example, words, quick, tmp_path):
-    line = check(quick, tmp_path, example)
+def test_a_refusal(example, words, tmp_path):
+    line = check(tmp_path, example)
     assert line is not None
     assert words in line
 
 
-def test_the_images_of_all_datasets_are_looked_at_before_any_training(quick, tmp_path):
+def test_the_images_of_all_datasets_are_looked_at_before_any_training(tmp_path):
     example = case(datasets=["own", "small"])
     example.config["datasets"]["small"] = {}
     example.pictures["small"] = Pictures((1, 1, 1), ("a", "b"), 40, 4)
-    line = check(quick, tmp_path, example)
+    line = check(tmp_path, example)
     assert line is not None
     assert "cannot learn from the images of small" in line
 
@@ -231,17 +214,17 @@ def test_the_images_of_all_datasets_are_looked_at_before_any_training(quick, tmp
 @_ten
 @seed(0)
 @given(example=examples())
-def test_what_is_drawn(quick, tmp_path_factory, example):
-    check(quick, tmp_path_factory.mktemp("drawn"), example)
+def test_what_is_drawn(tmp_path_factory, example):
+    check(tmp_path_factory.mktemp("drawn"), example)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(1, 7))
-def test_more_that_is_drawn(quick, tmp_path_factory, number):
+def test_more_that_is_drawn(tmp_path_factory, number):
     @_ten
     @seed(number)
     @given(examples())
     def ten(example: Example) -> None:
-        check(quick, tmp_path_factory.mktemp("drawn"), example)
+        check(tmp_path_factory.mktemp("drawn"), example)
 
     ten()

@@ -216,7 +216,7 @@ def served(folder: Path, missing: int) -> Iterator[str]:
 
 def test_full_disk(fresh):
     """A limit on the size of files stands in for it."""
-    run = attempt(fresh, DATA, file_kilobytes=40)
+    run = attempt(fresh, DATA, file_kilobytes=40, as_a_user=True)
     assert complaint(run) == (
         f"error: {DATA}: no space left to write it; free space on that disk (or raise the quota "
         "or file-size limit) and run snakemake again"

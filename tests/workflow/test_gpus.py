@@ -13,7 +13,15 @@ def test_each_job_has_a_device_of_its_own(copied, tmp_path):
     locks.mkdir()
     variables = {"CUDA_VISIBLE_DEVICES": "3,5", "TMPDIR": str(locks)}
     options = ("--resources", "gpu=2")
-    run = snakemake(copied, *targets, config=config, cores=4, options=options, variables=variables)
+    run = snakemake(
+        copied,
+        *targets,
+        config=config,
+        cores=4,
+        options=options,
+        variables=variables,
+        as_a_user=True,
+    )
     assert run.jobs["attack"] == len(targets) > 2
     logs = [path.read_text() for path in copied.glob("results/tiny/logs/attack/**/*.log")]
     assert {re.findall(r"VISIBLE_DEVICES=(\S+)\)", text)[0] for text in logs} == {"3", "5"}

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 def test_a_run_on_a_gpu(fresh):
-    run = snakemake(fresh, config=tiny(compute__device="cuda"), cores=8)
+    run = snakemake(fresh, config=tiny(compute__device="cuda"), cores=8, as_a_user=True)
     assert "Traceback" not in run.output
     found = {}
     for path in sorted(fresh.glob("results/**/*.h5")):

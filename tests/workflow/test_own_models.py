@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from harness import ROOT, Run, attempt, complaint, snakemake, tiny
 from node_robustness.models.own.modules import build_module
-from quick_runs import QuickSnakemake
 from test_reruns import SUMMARY, planned, up_to_date
 
 NET = """
@@ -223,44 +219,25 @@ def few(*models: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuickSnakemake]:
-    """Runs that start at once."""
-    with QuickSnakemake(tmp_path_factory.mktemp("home")) as running:
-        yield running
-
-
-def run(quick: QuickSnakemake, folder: Path, asked: dict[str, Any]) -> Run:
-    """Run a configuration in a folder."""
-    path = folder.with_name("config.yaml")
-    path.write_text(yaml.safe_dump(asked, sort_keys=False))
-    folder.with_name(f"{folder.name}.log").unlink(missing_ok=True)
-    return quick.run(folder, path)
-
-
-@pytest.fixture(scope="module")
-def refused(quick: QuickSnakemake, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+def refused(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """The folder and the run of four models, of which a check refuses one."""
     folder = write_models(tmp_path_factory.mktemp("own") / "run")
     torch.manual_seed(0)
     plain = torch.nn.Linear(64, 10)
     state = {f"module.1.{name}": value for name, value in plain.state_dict().items()}
     torch.save({"epoch": 3, "net": state}, folder / "models/plain.pt")
-    return folder, run(quick, folder, few("FIXED", "OON", "NARROW", "PLAIN"))
+    return folder, attempt(folder, config=few("FIXED", "OON", "NARROW", "PLAIN"))
 
 
 @pytest.fixture(scope="module")
-def done(quick: QuickSnakemake, refused: tuple[Path, Run]) -> Path:
+def done(refused: tuple[Path, Run]) -> Path:
     """The folder, once it was run without that model."""
     folder, _ = refused
-    last = run(quick, folder, few("OON", "NARROW", "PLAIN"))
-    assert last.returncode == 0, last.output
+    last = snakemake(folder, config=few("OON", "NARROW", "PLAIN"))
     assert set(last.jobs) == {"tables", "claim", "figures", "report"}, last.output
     return folder
 
 
-@pytest.mark.skipif(
-    sys.platform == "darwin", reason="there a fork of a process that has imported PyTorch may crash"
-)
 class TestRun:
     """A built-in model, a trained one, an imported one, and one that a check refuses."""
 

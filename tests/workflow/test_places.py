@@ -55,6 +55,7 @@ def test_any_path_of_the_project_of_a_run_and_of_temporary_files(odd):
         project=project,
         python=project / ".venv/bin/python",
         variables={"TMPDIR": str(temporary)},
+        as_a_user=True,
     )
     assert run.jobs == {"fetch": 1}
     assert files(odd / "run") == {FETCHED}
@@ -314,7 +315,9 @@ class TestModule:
 
 
 def test_python_without_docstrings(tmp_path):
-    run = attempt(tmp_path / "run", options=("--dry-run",), variables={"PYTHONOPTIMIZE": "2"})
+    run = attempt(
+        tmp_path / "run", options=("--dry-run",), variables={"PYTHONOPTIMIZE": "2"}, as_a_user=True
+    )
     assert run.returncode != 0
     assert "\npython leaves docstrings out (PYTHONOPTIMIZE=2 or -OO)" in run.output
     assert "Traceback" not in run.output

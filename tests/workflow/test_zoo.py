@@ -1,6 +1,5 @@
 """The nets of examples/models: trained on digits, audited to the end, compared with torchdiffeq."""
 
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,17 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from harness import Run
-from quick_runs import QuickSnakemake
+from harness import snakemake
 from torchdiffeq_alone import ZOO, Alone
-
-pytestmark = pytest.mark.skipif(
-    sys.platform == "darwin", reason="there a fork of a process that has imported PyTorch may crash"
-)
 
 NETS = {
     "torchdiffeq": ("torchdiffeq_mnist.py", {"width": 16, "halvings": 1}),
@@ -82,19 +75,14 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def zoo(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> tuple[Path, Run]:
-    """A finished run, and what Snakemake printed."""
-    folder, log = shared / "zoo", shared / "zoo.log"
+def zoo(shared: Path) -> Path:
+    """The folder of a finished run."""
+    folder, done = shared / "zoo", shared / "zoo.done"
     with FileLock(shared / "zoo.lock"):
-        if not log.exists():
-            folder.mkdir()
-            config = shared / "zoo.yaml"
-            config.write_text(yaml.safe_dump(CONFIG, sort_keys=False))
-            with QuickSnakemake(tmp_path_factory.mktemp("home")) as quick:
-                run = quick.run(folder, config)
-            assert run.returncode == 0, run.output
-            log.write_text(run.output)
-    return folder, Run(0, log.read_text())
+        if not done.exists():
+            snakemake(folder, config=CONFIG)
+            done.touch()
+    return folder
 
 
 def folder_of(run: Path, net: str, tolerance: float | None) -> Path:
@@ -103,12 +91,12 @@ def folder_of(run: Path, net: str, tolerance: float | None) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(zoo: tuple[Path, Run]) -> Callable[[str], Alone]:
+def alone(zoo: Path) -> Callable[[str], Alone]:
     """A trained net by its name."""
 
     @cache
     def load(net: str) -> Alone:
-        saved = load_file(zoo[0] / f"results/zoo/digits/{net}/seed-0/model.safetensors")
+        saved = load_file(zoo / f"results/zoo/digits/{net}/seed-0/model.safetensors")
         weights = {key.removeprefix("module."): tensor for key, tensor in saved.items()}
         return Alone(*NETS[net], weights)
 
@@ -117,7 +105,7 @@ def alone(zoo: tuple[Path, Run]) -> Callable[[str], Alone]:
 
 @pytest.mark.parametrize("net", NETS)
 def test_a_net_learns(zoo, net):
-    with h5py.File(folder_of(zoo[0], net, None) / "clean.h5") as clean:
+    with h5py.File(folder_of(zoo, net, None) / "clean.h5") as clean:
         assert (clean["predictions"][:] == clean["labels"][:]).mean() > 0.8
 
 
@@ -125,8 +113,8 @@ def test_a_net_learns(zoo, net):
 def test_logits_and_evaluations_are_those_of_torchdiffeq(zoo, alone, net, tolerance):
     """Image by image, at the net's own tolerance and at another."""
     with (
-        h5py.File(zoo[0] / "results/zoo/digits/data.h5") as data,
-        h5py.File(folder_of(zoo[0], net, tolerance) / "clean.h5") as clean,
+        h5py.File(zoo / "results/zoo/digits/data.h5") as data,
+        h5py.File(folder_of(zoo, net, tolerance) / "clean.h5") as clean,
     ):
         images = torch.from_numpy(data["test/images"][:][clean["index"][:]]).float() / 255
         logits, evaluations = alone(net).solve(images, tolerance)
@@ -141,7 +129,7 @@ def test_logits_and_evaluations_are_those_of_torchdiffeq(zoo, alone, net, tolera
 def test_adversarial_examples_mislead_torchdiffeq_too(zoo, alone, net, tolerance):
     found, labels = [], []
     for attack in CONFIG["attacks"]:
-        path = folder_of(zoo[0], net, tolerance) / f"{attack}/linf/eps-0.1/attack.h5"
+        path = folder_of(zoo, net, tolerance) / f"{attack}/linf/eps-0.1/attack.h5"
         with h5py.File(path) as file:
             success = file["success"][:]
             found.append(file["adversarials"][:][success])
@@ -152,15 +140,15 @@ def test_adversarial_examples_mislead_torchdiffeq_too(zoo, alone, net, tolerance
 
 
 def test_every_net_has_verdicts(zoo):
-    verdicts = pd.read_csv(zoo[0] / "results/zoo/tables/verdicts.csv")
+    verdicts = pd.read_csv(zoo / "results/zoo/tables/verdicts.csv")
     columns = verdicts[["model", "tolerance"]].itertuples(index=False, name=None)
     assert {(net, None if np.isnan(tau) else tau) for net, tau in columns} == {*COLUMNS}
-    assert (zoo[0] / "results/zoo/report.html").exists()
+    assert (zoo / "results/zoo/report.html").exists()
 
 
 @pytest.mark.parametrize("net", [net for net in NETS if net != "residual"])
 def test_states_are_followed_where_every_image_has_steps(zoo, net):
-    cell = folder_of(zoo[0], net, None) / "bim_direct/linf/eps-0.1"
+    cell = folder_of(zoo, net, None) / "bim_direct/linf/eps-0.1"
     with h5py.File(cell / "trajectory.h5") as trajectory:
         lacks = trajectory.attrs.get("not_measured", "")
         assert ("torchdiffeq solves image by image" in lacks) == (net == "LyaNet"), lacks
