@@ -4,12 +4,19 @@ import pytest
 import torch
 import torchattacks
 
+from node_robustness.attacks import square
 from node_robustness.attacks.square import Square, scheduled_share
+from node_robustness.models.predictions import NO_CLASS
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from victims import Constant, Linear, Watched, digits, distances, grey_images, predicted
 
 pytestmark = pytest.mark.numerical
+
+
+@pytest.fixture
+def one_query_a_pass(monkeypatch):
+    monkeypatch.setattr(square, "_PIXELS", 0)
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.11), ("l2", 0.7)])
@@ -35,6 +42,7 @@ def test_breaks_a_linear_model_near_the_closed_form_distance(norm, share):
         assert how.search(model, x[one], y[one], Streams.of(0, [image])).success.tolist() == [True]
 
 
+@pytest.mark.usefixtures("one_query_a_pass")
 @pytest.mark.parametrize("channels", [1, 3])
 def test_starts_from_stripes_and_changes_squares_that_are_each_images_own(channels):
     model, x = Watched(Constant()), grey_images(5, side=10, channels=channels)
@@ -70,6 +78,7 @@ def test_squares_shrink_after_the_same_share_of_any_number_of_queries():
         assert len(shares) == 1
 
 
+@pytest.mark.usefixtures("one_query_a_pass")
 @pytest.mark.parametrize("norm", ["l2", "l2_rms"])
 @pytest.mark.parametrize(("side", "channels"), [(3, 1), (8, 1), (9, 3), (14, 1)])
 def test_candidates_in_l2_are_as_far_away_as_allowed(norm, side, channels):
@@ -83,6 +92,7 @@ def test_candidates_in_l2_are_as_far_away_as_allowed(norm, side, channels):
     assert all(bool((seen != model.seen[0]).flatten(1).any(1).all()) for seen in model.seen[1:])
 
 
+@pytest.mark.usefixtures("one_query_a_pass")
 def test_no_gradient_is_ever_asked_for_and_no_query_is_wasted():
     model, x = Watched(Constant()), grey_images(4)
     y = torch.zeros(4, dtype=torch.int64)
@@ -90,3 +100,38 @@ def test_no_gradient_is_ever_asked_for_and_no_query_is_wasted():
     assert model.with_gradient == [False] * 300
     assert found.iterations.tolist() == [300] * 4
     assert all(bool((seen != model.seen[0]).flatten(1).any(1).all()) for seen in model.seen[1:])
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.08), ("l2", 0.5), ("l2_rms", 0.06)])
+def test_several_queries_in_a_pass_find_the_same_bits(norm, epsilon, monkeypatch):
+    model, x, y = digits()
+    how = Square(Norm(norm), epsilon, queries=150)
+    streams = [Streams.of(0, range(len(x))) for _ in range(2)]
+    many = Watched(model)
+    together = how.search(many, x, y, streams[0])
+    monkeypatch.setattr(square, "_PIXELS", 0)
+    one = Watched(model)
+    apart = how.search(one, x, y, streams[1])
+    assert len(one.seen) == 150
+    assert len(many.seen) < 100
+    assert 0 < together.success.sum() < len(x)
+    for name in ("adversarials", "success", "iterations", "predictions"):
+        assert torch.equal(getattr(together, name), getattr(apart, name)), name
+
+
+def test_a_failed_solve_ends_the_search_of_its_image_alone():
+    x = grey_images(6)
+    y = torch.zeros(6, dtype=torch.int64)
+    # No change of 0.1 takes an image brighter than the third below this mean.
+    fails = x.mean((1, 2, 3)).sort().values[2] - 0.1
+
+    class Fails(torch.nn.Module):
+        def forward(self, images):
+            bright = images.mean((1, 2, 3))
+            logits = torch.stack([bright + 1, 0 * bright], dim=1)
+            return torch.where(bright[:, None] < fails, torch.nan, logits)
+
+    found = Square(Norm("linf"), 0.1, queries=60).search(Fails(), x, y, Streams.of(0, range(6)))
+    assert 0 < found.success.sum() < 6
+    assert (found.predictions[found.success] == NO_CLASS).all()
+    assert (found.iterations[~found.success] == 60).all()

@@ -43,13 +43,14 @@ class Best:
         self._steps_to_best = torch.zeros_like(labels)
         self._nfe: Tensor | None = None
 
-    def consider(self, rows: Tensor, passed: Pass, steps: int) -> Tensor:
+    def consider(self, rows: Tensor, passed: Pass, steps: int | Tensor) -> Tensor:
         """Whether candidates are misclassified, within epsilon or not, bool [k].
 
         Args:
             rows: which images the candidates belong to, int64 [k].
             passed: a pass over the k candidates, which are in [0, 1].
-            steps: gradient steps (or queries) made since these images were last evaluated.
+            steps: gradient steps (or queries) made since these images were last evaluated, of all
+                or of each, [k].
         """
         logits, candidates = passed.logits.detach(), passed.images
         predictions = classes(logits)

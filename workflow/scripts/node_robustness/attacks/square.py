@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from node_robustness.attacks.best import Best
 from node_robustness.attacks.logits import margin
 from node_robustness.attacks.method import Found, Pass
+from node_robustness.models.memory import images_in_an_equation
 from node_robustness.perturbations.ball import into_ball
 from node_robustness.perturbations.norms import Norm, column
 from node_robustness.perturbations.streams import Streams
@@ -23,6 +24,13 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 _SCHEDULED = 10_000
 _TILES = 5  # across the image, of the pattern that the search in L2 starts from
 _SMALLEST_PATTERN = 3
+_PIXELS = 2**15
+"""Pixels of the candidates in a pass over several queries of each image, at most.
+
+For small images a pass costs hardly less with fewer of them, and proposals that are forgotten cost
+little. For large ones they would cost more than they save.
+"""
+_DRAWS = 2**22  # proposals whose random numbers are kept, at most
 _TINY = 1e-12  # guards the division by the norm of a window without change
 
 
@@ -51,26 +59,62 @@ class Square:
         """See `Method.passes`."""
         return self.queries
 
+    @property
+    def largest_batch(self) -> int:
+        """See `BoundsBatches`: all that is drawn for the images of a batch is kept."""
+        return max(_DRAWS // self.queries, 1)
+
     def search(self, model: nn.Module, images: Tensor, labels: Tensor, streams: Streams) -> Found:
-        """See `Method`."""
+        """See `Method`.
+
+        A proposal depends on its image, the number of the query and the point that it changes
+        alone. Most are worse than that point: several in a row are evaluated in one pass, the
+        first better one is taken, and those after it are forgotten. What is found is the same as
+        with one at a time.
+        """
         best = Best(images, labels, self.norm, self.epsilon)
         rows = best.going()
-        candidates = current = self._start(images, streams)
-        highest = images.new_full(labels.shape, -torch.inf)
-        for query in range(self.queries):
-            if query > 0:
-                candidates = self._propose(images[rows], current, query, streams[rows])
-            passed = Pass.over(model, candidates, differentiable=False)
-            best.consider(rows, passed, steps=1)
-            margins = margin(passed.logits, labels[rows])
-            better = margins > highest
-            current = torch.where(column(better), candidates, current)
-            highest = torch.where(better, margins, highest)
-            stay = ~best.success[rows]
-            rows, current, highest = rows[stay], current[stay], highest[stay]
+        current = self._start(images, streams)
+        passed = Pass.over(model, current, differentiable=False)
+        best.consider(rows, passed, steps=1)
+        highest = margin(passed.logits, labels)
+        draws = streams.uniform((self.queries - 1, self._draws(images)), images)
+        sides = self._sides(images)
+        asked = torch.ones_like(rows)
+        most = 1 if images_in_an_equation(model) else _PIXELS // images[0, 0].numel()
+        ahead = 1
+        while True:
+            stay = ~best.success[rows] & (asked < self.queries)
+            rows, current = rows[stay], current[stay]
+            highest, asked = highest[stay], asked[stay]
             if len(rows) == 0:
-                break
-        return best.found()
+                return best.found()
+            ahead = max(min(ahead, most // len(rows), self.queries - int(asked.min())), 1)
+            # The last query may be in a row several times; only the first of them counts.
+            queries = asked[:, None] + torch.arange(ahead, device=asked.device)
+            queries = queries.clamp(max=self.queries - 1)
+            candidates = self._propose(
+                images[rows].repeat_interleave(ahead, 0),
+                current.repeat_interleave(ahead, 0),
+                sides[queries.flatten().cpu()],
+                draws[rows[:, None], queries - 1].flatten(0, 1),
+            )
+            passed = Pass.over(model, candidates, differentiable=False)
+            margins = margin(passed.logits, labels[rows].repeat_interleave(ahead))
+            margins = margins.view(len(rows), ahead)
+            # A margin that is not a number is that of a failed solve, and at zero a tie decides.
+            ends = ~(margins <= highest[:, None]) | (margins >= 0) | (queries == self.queries - 1)
+            ends[:, -1] = True
+            last = ends.int().argmax(1)
+            taken = torch.arange(len(rows), device=rows.device) * ahead + last
+            best.consider(rows, passed[taken], steps=last + 1)
+            margins = margins.gather(1, last[:, None]).squeeze(1)
+            better = margins > highest
+            current = torch.where(column(better), candidates[taken], current)
+            highest = torch.where(better, margins, highest)
+            asked = asked + last + 1
+            # About half as many as are expected up to the next better one.
+            ahead = int((last + 1).sum()) // (2 * int(better.sum()) + 1)
 
     def _start(self, images: Tensor, streams: Streams) -> Tensor:
         """Stripes for linf, a pattern of tiles for L2, [m, C, H, W] at the distance epsilon."""
@@ -79,21 +123,35 @@ class Square:
             return self._at_epsilon(images, _signs(streams.uniform(shape, images)))
         return self._at_epsilon(images, _tiles(images, streams))
 
-    def _propose(self, images: Tensor, current: Tensor, query: int, streams: Streams) -> Tensor:
-        """The next candidates, [k, C, H, W]."""
-        height, width = images.shape[2:]
-        share = self.p_init * scheduled_share(query, self.queries)
-        side = max(round(math.sqrt(share * height * width)), 1)
-        if self.norm.name == "linf":
-            return self._propose_square(images, current, min(side, height, width), streams)
-        odd = max(side + 1 - side % 2, _SMALLEST_PATTERN)
-        return self._propose_pattern(images, current, min(odd, height, width), streams)
+    def _draws(self, images: Tensor) -> int:
+        """How many random numbers a proposal takes."""
+        return (2 if self.norm.name == "linf" else 5) + images.shape[1]
 
-    def _propose_square(
-        self, images: Tensor, current: Tensor, side: int, streams: Streams
-    ) -> Tensor:
+    def _propose(self, images: Tensor, current: Tensor, sides: Tensor, draws: Tensor) -> Tensor:
+        """Candidates by squares of these sides, int64 [k] on the CPU, [k, C, H, W]."""
+        propose = self._propose_square if self.norm.name == "linf" else self._propose_pattern
+        if bool((sides == sides[0]).all()):
+            return propose(images, current, int(sides[0]), draws)
+        candidates = torch.empty_like(images)
+        for side in sides.unique().tolist():
+            own = (sides == side).to(images.device)
+            candidates[own] = propose(images[own], current[own], side, draws[own])
+        return candidates
+
+    def _sides(self, images: Tensor) -> Tensor:
+        """The side of the square of every query, int64 [queries]; the first has none."""
+        height, width = images.shape[2:]
+        sides = [0]
+        for query in range(1, self.queries):
+            share = self.p_init * scheduled_share(query, self.queries)
+            side = max(round(math.sqrt(share * height * width)), 1)
+            if self.norm.name != "linf":
+                side = max(side + 1 - side % 2, _SMALLEST_PATTERN)
+            sides.append(min(side, height, width))
+        return torch.tensor(sides)
+
+    def _propose_square(self, images: Tensor, current: Tensor, side: int, draws: Tensor) -> Tensor:
         """Algorithm 2: a square in which every channel goes to one end of its range."""
-        draws = streams.uniform((2 + images.shape[1],), images)
         window = _window(images, draws[:, :2], side)
         signs = _signs(draws[:, 2:])[:, :, None, None]
         candidates = self._painted(images, current, window, signs)
@@ -106,12 +164,9 @@ class Square:
         painted = torch.where(window, images + self.epsilon * signs, current)
         return into_ball(images, painted, self.norm, self.epsilon)
 
-    def _propose_pattern(
-        self, images: Tensor, current: Tensor, side: int, streams: Streams
-    ) -> Tensor:
+    def _propose_pattern(self, images: Tensor, current: Tensor, side: int, draws: Tensor) -> Tensor:
         """Algorithm 3: move the change of one window into another, as a pattern."""
         channels = images.shape[1]
-        draws = streams.uniform((5 + channels,), images)
         signs = _signs(draws[:, 5:])[:, :, None, None]
         change = current - images
         to, source = _window(images, draws[:, :2], side), _window(images, draws[:, 2:4], side)

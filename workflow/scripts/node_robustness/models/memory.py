@@ -80,7 +80,7 @@ def bytes_per_image(model: nn.Module, images: Tensor) -> int:
     return -(-peak // len(images))
 
 
-def _one_equation(model: nn.Module) -> int | None:
+def images_in_an_equation(model: nn.Module) -> int | None:
     """How many images a model solves as one equation; None if it solves each separately."""
     for module in model.modules():
         if isinstance(module, Network) and module.solver is not None:
@@ -106,7 +106,7 @@ def images_at_a_time(
     Returns:
         The batch size, 1 to `LARGEST_BATCH` unless `compute` or a model sets it.
     """
-    joint = _one_equation(model) or (source and _one_equation(source))
+    joint = images_in_an_equation(model) or (source and images_in_an_equation(source))
     if joint:
         return joint
     if compute.batch_size is not None:
