@@ -12,11 +12,17 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
+from snakemake.api import SnakemakeApi
+from snakemake.cli import parse_args
+from snakemake.settings.enums import Quietness
+from snakemake.settings.types import OutputSettings
 
-from harness import IMAGES, OON, TABLES, files, numbers, plan, snakemake, tiny
+from harness import IMAGES, OON, ROOT, TABLES, files, numbers, plan, snakemake, tiny
 from node_robustness.files.atomic import sha256
 from node_robustness.report.markdown import render
 from node_robustness.scheduling import job_costs
+from node_robustness.scheduling import plan as scheduling_plan
 
 AUDITS = {"audit": 3, "reevaluate": 2, "randomise": 1, "detect": 2}
 JOBS = {
@@ -86,6 +92,23 @@ class TestFiles:
             assert spent.start_seconds + spent.computing_seconds <= spent.seconds, job
             assert 10 < spent.max_rss_mb < 2000, job
             assert (spent.computing_seconds > 0) == (job.rule in COMPUTING), job
+
+    def test_no_job_took_more_memory_than_it_asks_for(self, finished, monkeypatch):
+        # A plan remembers its command line for the jobs that it has not.
+        monkeypatch.setenv("NODE_ROBUSTNESS_COMMAND_LINE", "")
+        monkeypatch.chdir(finished)
+        arguments = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(finished)]
+        arguments += ["--configfile", str(finished.with_name("finished.yaml"))]
+        _, options = parse_args([*arguments, "--dry-run", "--forceall"])
+        with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
+            jobs = [job for job in scheduling_plan._planned(api, options).dag.jobs if job.log]
+        assert Counter(job.rule.name for job in jobs) == JOBS
+        slurm = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+        by_default = int(slurm["default-resources"]["mem_mb"].split(" * ")[0])
+        for job in jobs:
+            asked = job.resources.get("mem_mb", by_default)
+            spent = job_costs.parse((finished / job.log[0]).read_text())
+            assert spent.max_rss_mb < asked, job
 
     def test_the_seconds_of_a_file_are_those_of_the_log(self, finished):
         folder = finished / "results/tiny"
