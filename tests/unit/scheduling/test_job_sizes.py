@@ -1,5 +1,6 @@
 """What jobs ask for: more for more work, and never too little to start."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -80,6 +81,32 @@ def test_what_is_measured_fits_in_what_is_asked_for():
     assert 10_000 * 11 * 0.062 / 60 < minutes < 5 * 10_000 * 11 * 0.062 / 60
 
 
+MEASURED = {
+    "attack_shard": work.shard,
+    "audit": work.audit,
+    "detect": work.detection,
+    "evaluate": work.evaluation,
+    "probe": work.evaluation,
+    "randomise": work.randomisation,
+    "train": work.training,
+    "trajectory": work.trajectory,
+}
+
+
+@pytest.mark.parametrize("rule", MEASURED)
+def test_memory_that_was_measured_fits_in_what_is_asked_for(rule):
+    """On a CPU, by the jobs of the published MNIST run, with shards of 300 images."""
+    manifest = json.loads((ROOT / "docs/results/mnist/manifest.json").read_text())
+    peaks = {stage["rule"]: stage["max_rss_mb"] for stage in manifest["stages"]}
+    on_cpu = configured(
+        compute={"device": "cpu"},
+        datasets={"mnist": {"source": "mnist", "subset": {"test": 300}}},
+    )
+    size = MEASURED[rule](on_cpu, AT | {"shard": Shard(0, 300).name})
+    asked = job_sizes.megabytes(on_cpu, "mnist", "OON", size, attempt=1)
+    assert peaks[rule] < asked < 8 * peaks[rule]
+
+
 @pytest.mark.parametrize(("device", "gpus"), [("auto", 1), ("cuda", 1), ("cpu", 0), ("mps", 0)])
 def test_a_gpu_is_asked_for_where_one_is_wanted(device, gpus):
     assert job_sizes.gpus(configured(compute={"device": device})) == gpus
@@ -133,7 +160,8 @@ def test_what_the_sections_measure(section, stage, steps):
     mnist = of_section(section, images=17)
     chosen = mnist.experiments["mnist_paper"]
     expected = steps(getattr(chosen, section), len(chosen.tolerances))
-    assert stage(mnist, AT) == work.Work(17, expected, mnist.compute.batch_size)
+    batches = 3 if section == "audit" else 1
+    assert stage(mnist, AT) == work.Work(17, expected, mnist.compute.batch_size, batches)
 
 
 def test_a_sweep_attacks_once_with_each_gradient():

@@ -22,6 +22,9 @@ _RUNS = 5  # clean, attacked and noisy, and the rates along them
 _SHARES = 3 * 16  # of the loss of margin: gradients of three perturbations at sixteen nodes
 _PATCHES = 4  # of an interval: repair and insertion, and their controls
 _ADJOINT = 6  # an adjoint gradient, in direct ones
+# Gradients in double precision, at a tolerance as tight as that for which the batch was chosen, of
+# images that may need more steps than those on which the memory was measured.
+_IN_DOUBLE = 3
 _CHECKS, _CHECKED_IMAGES = 20, 500  # passes over at most so many images
 _GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps
 
@@ -34,11 +37,13 @@ class Work:
         images: how many it goes through, at least 0.
         steps: gradient steps, epochs or plain passes over them.
         batch_size: images at a time; None: as many as fit into `compute.memory_mb`.
+        batches: the memory that it takes, in times that of a gradient of so many images.
     """
 
     images: int
     steps: int
     batch_size: int | None
+    batches: int = 1
 
 
 def training(config: Config, at: Coordinates) -> Work:
@@ -87,7 +92,7 @@ def audit(config: Config, at: Coordinates) -> Work:
     assert section is not None
     by_norm = _ADJOINT * section.iterations + section.iterations + section.apgd_iterations
     steps = len(experiment.norms) * by_norm + 8 * section.iterations + 10 * (section.directions + 4)
-    return passes(config, at, steps, section.images)
+    return replace(passes(config, at, steps, section.images), batches=_IN_DOUBLE)
 
 
 def reevaluation(config: Config, at: Coordinates) -> Work:
