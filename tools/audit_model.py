@@ -28,6 +28,7 @@ from node_robustness.config.config import Config
 from node_robustness.errors import UserError
 from node_robustness.numbers import label
 from node_robustness.report.overviews import undecided
+from node_robustness.scheduling import steps
 from node_robustness.verdict.verdicts import UNDECIDED
 from node_robustness.words import duration
 from own_configuration import Found, Request
@@ -152,8 +153,8 @@ def _measured(request: Request, kept: str | None) -> tuple[Config, Timing]:
             print(_written(path, kept), flush=True)
             if seen.fatal is not None:
                 raise UserError(f"models.{name}: {seen.fatal}")
-            steps = run_costs.steps(config, name)
-            return config, process.submit(timed, config, model, data, steps).result()
+            kinds = steps.kinds(config, name)
+            return config, process.submit(timed, config, model, data, kinds).result()
         except BrokenProcessPool:
             raise UserError(f"{request.module} ended the process that looked at it") from None
 

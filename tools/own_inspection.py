@@ -26,9 +26,9 @@ from node_robustness.models.own.checks import BATCH, IMAGES, Expected, check_mod
 from node_robustness.models.own.network import OwnNetwork
 from node_robustness.models.own.spec import Inspection
 from node_robustness.models.state_dicts import import_weights
+from node_robustness.scheduling.steps import Settings, Step
 from node_robustness.words import percent
 from own_configuration import Found
-from run_costs import Settings, Step
 
 _LEVELS = (
     "Level 0: no solve of torchdiffeq is found, so that there is no tolerance to change.",
@@ -149,7 +149,7 @@ def timed(config: Config, folder: Path, data: Path, steps: Mapping[Step, Setting
         config: the configuration of the run.
         folder: with the model's model.safetensors and model.json.
         data: its images, a data.h5.
-        steps: what to time (`run_costs.steps`).
+        steps: what to time (`steps.kinds`).
     """
     device = devices.choose_device(config.compute.device)
     devices.set_threads(config.compute.threads)

@@ -417,7 +417,11 @@ class TestPlan:
             folder, program="node_robustness.scheduling.plan", variables=variables, **settings
         )
         assert run.returncode == 0, run.output
-        return [line for line in run.output.splitlines() if not line.startswith("Using workflow")]
+        said = [line for line in run.output.splitlines() if not line.startswith("Using workflow")]
+        *lines, last = said
+        if lines:
+            assert re.match(r"Time needed: .+ on 2 cores for \d+ jobs?, by ", last)
+        return lines or said
 
     def test_nothing(self, grid):
         (line,) = self.lines(grid, config=wide())

@@ -40,7 +40,7 @@ from node_robustness.grid.paths import (
 )
 from node_robustness.grid.shards import Shard, is_split
 from node_robustness.provenance import command_line
-from node_robustness.scheduling import places, snakemake_fixes, unrecorded
+from node_robustness.scheduling import places, snakemake_fixes, time_left, unrecorded
 from node_robustness.tables import catalogue as tables_made
 from node_robustness.warm import start as warm_start
 

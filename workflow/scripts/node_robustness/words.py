@@ -27,3 +27,21 @@ def listed(words: Sequence[str], last: str = "and") -> str:
 def duration(seconds: float | None) -> str:
     """Hours, minutes and seconds, such as `1:02:03`; a dash if unknown."""
     return "–" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def about(seconds: float) -> str:
+    """How long something may take, for people: `about 4 minutes`, `about 2 h 30 min`."""
+    if seconds < 45:
+        return "less than a minute"
+    if seconds < 90:
+        return "about a minute"
+    minutes = seconds / 60
+    if minutes < 90:
+        step = 1 if minutes < 20 else 5
+        return f"about {step * round(minutes / step)} minutes"
+    if minutes < 10 * 60:
+        hours, rest = divmod(10 * round(minutes / 10), 60)
+        return f"about {hours} h {rest} min" if rest else f"about {hours} hours"
+    if minutes < 48 * 60:
+        return f"about {round(minutes / 60)} hours"
+    return f"about {round(minutes / 60 / 24)} days"

@@ -28,6 +28,9 @@ from snakemake.settings.types import (
     ResourceSettings,
     WorkflowSettings,
 )
+from snakemake.utils import available_cpu_count
+
+from node_robustness.scheduling import time_left
 
 FOLLOWS = "inputs are rebuilt"
 _SHOWN = 4
@@ -42,7 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings.log_level_override = "WARNING"
     with SnakemakeApi(settings) as api:
         try:
-            print(summary(reasons(_planned(api, options), options)))
+            workflow = _planned(api, options)
+            jobs = [*reasons(workflow, options)]
+            print(summary(jobs))
+            if jobs:
+                print(_time_needed(workflow, options))
         except Exception as error:
             api.print_exception(error)
             return 1
@@ -139,7 +146,7 @@ def newest_part(path: str, template: str, wildcards: Mapping[str, str]) -> str |
 def _planned(api: SnakemakeApi, options: argparse.Namespace) -> Any:
     """Snakemake's workflow after a dry run with the options that decide what runs."""
     workflow = api.workflow(
-        resource_settings=ResourceSettings(cores=1),
+        resource_settings=ResourceSettings(cores=_cores(options)),
         config_settings=ConfigSettings(
             config=parse_config(options.config),
             configfiles=options.configfile,
@@ -174,6 +181,22 @@ def _planned(api: SnakemakeApi, options: argparse.Namespace) -> Any:
     )
     dag.execute_workflow(executor="dryrun")
     return workflow._workflow
+
+
+def _cores(options: argparse.Namespace) -> int:
+    """As many as the run would have; all where its arguments do not say."""
+    return int(options.cores or options.jobs or available_cpu_count())
+
+
+def _time_needed(workflow: Any, options: argparse.Namespace) -> str:
+    """How long the planned run takes, in one line."""
+    ours = workflow.globals
+    local = options.executor in (None, "local")
+    try:
+        run = time_left.of_workflow(workflow, ours["CONFIG"], ours["OUR_RULES"], local=local)
+    except Exception as error:  # the plan is none the worse
+        return f"Time needed: not known ({error!r})"
+    return run.needed()
 
 
 def _reason(job: Any, dag: Any, records: Any, forced: bool) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from node_robustness.config.config import Config
 from node_robustness.grid.shards import Shard
-from node_robustness.shapes.datasets import Size
+from node_robustness.shapes.datasets import Size, validation_images
 
 Coordinates = Mapping[str, Any]
 """Of a job: the values of its wildcards (`grid.paths.values`)."""
@@ -61,6 +61,13 @@ def check(config: Config, at: Coordinates) -> Work:
 def evaluation(config: Config, at: Coordinates) -> Work:
     """The work of one pass over the test images, for an evaluation or a set of probes."""
     return passes(config, at, 1)
+
+
+def probing(config: Config, at: Coordinates) -> Work:
+    """The work of one pass over the validation images, to which probes are fitted."""
+    dataset = config.datasets[at["dataset"]]
+    held_out = validation_images(dataset.validation, size_of(config, at["dataset"]).train)
+    return Work(dataset.subset.validation or held_out, 1, config.compute.batch_size)
 
 
 def attack(config: Config, at: Coordinates) -> Work:
