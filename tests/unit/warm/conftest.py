@@ -1,13 +1,12 @@
-"""Scripts that run by the client, with a server that imports nothing and waits for seconds."""
+"""Scripts that run by the client, in forks of a server that imports no library."""
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -17,91 +16,120 @@ import node_robustness
 
 PACKAGE = Path(node_robustness.__file__).parent
 # Many times what any of them takes.
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Warm:
-    """A checkout of the client and the server alone, and a folder of sockets.
+    """A checkout that has the client and the server alone, a run, and a folder of sockets.
 
     Attributes:
-        folder: of the sockets.
-        checkout: the copy of the package.
+        sockets: the folder of the sockets.
+        folder: of the run.
     """
 
     def __init__(self, tmp_path: Path) -> None:
-        self.folder = tmp_path / "sockets"
-        self.folder.mkdir(mode=0o700)
-        self.checkout = tmp_path / "checkout/node_robustness"
-        shutil.copytree(PACKAGE / "warm", self.checkout / "warm")
-        (self.checkout / "__init__.py").touch()
-        self.edit("server.py", "IMPORTED = (", 'IMPORTED = ("numpy",) if True else (')
-        self.scripts = tmp_path / "run/.snakemake/scripts"
+        self.sockets = tmp_path / "sockets"
+        self.sockets.mkdir(mode=0o700)
+        self.package = tmp_path / "checkout/node_robustness"
+        shutil.copytree(PACKAGE / "warm", self.package / "warm")
+        (self.package / "__init__.py").touch()
+        self.edit("server.py", "IMPORTED = (", "IMPORTED, _ALL = (), (")
+        self.folder = tmp_path / "run"
+        self.scripts = self.folder / ".snakemake/scripts"
         self.scripts.mkdir(parents=True)
 
     def edit(self, module: str, old: str, new: str) -> None:
-        """Change a line of the client or of the server."""
-        path = self.checkout / "warm" / module
+        """Change the client or the server."""
+        path = self.package / "warm" / module
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new))
 
     def command(
-        self, body: str, *, state: str = "0", may_start: bool = True, snakemake: int | None = None
+        self,
+        body: str,
+        *,
+        state: str = "0",
+        may_start: bool = True,
+        snakemake: int | None = None,
+        python: Path | str = sys.executable,
     ) -> list[str]:
         """The command that runs a script with this body."""
         script = self.scripts / f"tmp{abs(hash(body)):x}.job.py"
         script.write_text(body)
-        words = [self.folder, state, snakemake or os.getpid(), int(may_start), script]
-        client = self.checkout / "warm/client.py"
-        return [sys.executable, "-I", "-S", str(client), *map(str, words)]
+        words = [self.sockets, state, snakemake or os.getpid(), int(may_start), script]
+        client = self.package / "warm/client.py"
+        return [str(python), "-I", "-S", str(client), *map(str, words)]
 
-    def run(
+    def start(
         self, body: str, *, environment: dict[str, str] | None = None, **settings: object
-    ) -> "subprocess.CompletedProcess[str]":
-        """Run a script with this body to its end."""
-        return subprocess.run(
+    ) -> "subprocess.Popen[str]":
+        """Start a script with this body."""
+        return subprocess.Popen(
             self.command(body, **settings),
             env=os.environ | (environment or {}),
-            cwd=self.scripts.parents[1],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
-
-    def start(self, body: str, **settings: object) -> "subprocess.Popen[str]":
-        """Start a script with this body, and wait until it prints a line, its number."""
-        process = subprocess.Popen(
-            self.command(f"import os\nprint(os.getpid(), flush=True)\n{body}", **settings),
+            cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-        return process
+
+    def run(self, body: str, **settings: object) -> "subprocess.CompletedProcess[str]":
+        """Run a script with this body to its end."""
+        return self.finish(self.start(body, **settings))
+
+    @staticmethod
+    def finish(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+        """Wait for a script to end; it is killed if it takes too long."""
+        with process:
+            try:
+                said, errors = process.communicate(timeout=PATIENCE)
+            finally:
+                process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
 
     def servers(self) -> list[psutil.Process]:
         """The servers of this checkout, without their forks."""
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            if str(self.checkout / "warm/server.py") in (process.info["cmdline"] or []):
-                found.append(process)
+        program = str(self.package / "warm/server.py")
+        found = [
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if program in (process.info["cmdline"] or [])
+        ]
         pids = {process.pid for process in found}
-        return [process for process in found if process.ppid() not in pids]
+        with suppress(psutil.NoSuchProcess):
+            return [process for process in found if process.ppid() not in pids]
+        return self.servers()
+
+    @staticmethod
+    def wait_until(condition: Callable[[], object]) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < end, "it does not come true"
+            time.sleep(0.01)
 
 
-def wait_until(condition, seconds=PATIENCE):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it does not come true"
-        time.sleep(0.01)
+@contextmanager
+def _warm(folder: Path) -> Iterator[Warm]:
+    found = Warm(folder)
+    try:
+        yield found
+    finally:
+        for server in found.servers():
+            with suppress(psutil.NoSuchProcess):
+                server.kill()
 
 
 @pytest.fixture
 def warm(tmp_path: Path) -> Iterator[Warm]:
     """The client and the server; no server is left at the end."""
-    found = Warm(tmp_path)
-    yield found
-    for server in found.servers():
-        with suppress(psutil.NoSuchProcess):
-            server.send_signal(signal.SIGKILL)
+    with _warm(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def warm_in() -> Callable[[Path], AbstractContextManager[Warm]]:
+    """The same in any folder."""
+    return _warm

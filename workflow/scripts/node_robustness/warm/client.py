@@ -221,6 +221,7 @@ def _answer(connection: socket.socket, snakemake: int) -> int:
 
     Raises:
         ColdError: there is none.
+        TimeoutError: the server does not answer.
     """
     poll = select.poll()
     poll.register(connection, select.POLLIN)
@@ -229,11 +230,15 @@ def _answer(connection: socket.socket, snakemake: int) -> int:
     if snakemake in ready:
         os._exit(1)
     if not ready:
-        raise ColdError(f"the server does not answer within {_PATIENCE:.0f} s")
-    word, _, rest = connection.recv(PACKET).partition(b" ")
+        raise TimeoutError(f"the server does not answer within {_PATIENCE:.0f} s")
+    answer = b""
+    with suppress(ConnectionError):
+        answer = connection.recv(PACKET)
+    word, _, rest = answer.partition(b" ")
     if word == b"ready":
         return int(rest)
-    raise ColdError(rest.decode(errors="replace") if word == b"refused" else "the server ended")
+    refused = word == b"refused"
+    raise ColdError(rest.decode(errors="replace") if refused else "the server ended, or its fork")
 
 
 def _follow(connection: socket.socket, pid: int, snakemake: int) -> None:
@@ -305,7 +310,11 @@ def _warm(folder: str, state: str, snakemake: int, may_start: bool, script: str)
     if connection is None:
         raise ColdError("no server runs")
     _ask(connection, script, closed, own)
-    pid = _answer(connection, parent)
+    try:
+        pid = _answer(connection, parent)
+    except TimeoutError:
+        os.unlink(name, dir_fd=sockets)  # so that no other waits as long
+        raise
     _follow(connection, pid, parent)
     raise ColdError("the server ended before the script did")
 

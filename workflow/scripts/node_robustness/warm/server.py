@@ -99,6 +99,10 @@ class _Request:
     folder: int
     streams: list[int]
 
+    def close(self) -> None:
+        self.connection.close()
+        _close([self.folder, *self.streams])
+
 
 class Server:
     """The listening socket, the clients that have not asked yet, and the jobs that run.
@@ -157,31 +161,39 @@ class Server:
         """What a client asks for; None if it has gone, or is refused."""
         self._poll.unregister(descriptor)
         connection = self._new.pop(descriptor)
+        descriptors: list[int] = []
         try:
             packet, descriptors, _, _ = socket.recv_fds(connection, client.PACKET, 4)
-        except ConnectionError:
-            packet, descriptors = b"", []
-        if not packet:
+            script, closed, environment, traits = marshal.loads(packet)
+            here, *streams = descriptors
+            other = _differences(self._traits, traits)
+            other |= _differences(self._kept, client.kept(environment))
+        except (OSError, EOFError, ValueError, TypeError, AttributeError):
+            # It has gone without asking, or it is no client.
+            _close(descriptors)
             connection.close()
             return None
-        script, closed, environment, traits = marshal.loads(packet)
-        here, *streams = descriptors
-        other = _differences(self._traits, traits) | _differences(
-            self._kept, client.kept(environment)
-        )
-        if not other:
-            return _Request(connection, script, closed, environment, here, streams)
-        _close(descriptors)
-        why = b"the server has other values of %s" % b", ".join(sorted(other))
+        request = _Request(connection, script, closed, environment, here, streams)
+        if other:
+            names = b", ".join(sorted(other)).decode(errors="replace")
+            self._refuse(request, f"the server has other values of {names}")
+            return None
+        return request
+
+    @staticmethod
+    def _refuse(request: _Request, why: str) -> None:
         with contextlib.suppress(OSError):
-            connection.send(b"refused " + why)
-        connection.close()
-        return None
+            request.connection.send(f"refused {why}".encode())
+        request.close()
 
     def _fork(self, request: _Request) -> bool:
         """Fork; whether this is the fork."""
         server = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._refuse(request, f"the server cannot fork: {error}")
+            return False
         if pid == 0:
             # Before anything else: without it, a fork may outlive the server.
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -271,15 +283,21 @@ def _take_place(request: _Request) -> None:
         sys.path.insert(0, str(Path(request.script).parent))
 
 
+def _is_to_go(connection: socket.socket) -> bool:
+    """Whether the client is still there, and lets this process run the script."""
+    with connection, contextlib.suppress(ConnectionError):
+        connection.send(b"ready %d" % os.getpid())
+        return connection.recv(client.PACKET) == b"go"
+    return False
+
+
 def _run(request: _Request) -> NoReturn:
     """Run the script as Python runs it, and end."""
     status = 1
     try:
         _take_place(request)
-        request.connection.send(b"ready %d" % os.getpid())
-        if request.connection.recv(client.PACKET) != b"go":
+        if not _is_to_go(request.connection):
             os._exit(1)
-        request.connection.close()
         runpy.run_path(request.script, run_name="__main__")
         status = 0
     except SystemExit as end:

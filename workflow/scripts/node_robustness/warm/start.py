@@ -87,6 +87,7 @@ def _is_on_this_machine(workflow: Any) -> bool:
     """Whether jobs run here and in this environment; a cluster counts what its jobs use."""
     return (
         sys.platform == "linux"
+        and hasattr(os, "pidfd_open")
         and workflow.local_exec
         and not workflow.deployment_settings.deployment_method
         and "SLURM_JOB_ID" not in os.environ
