@@ -18,7 +18,7 @@ def test_labels_end_with_own_settings_and_no_ode():
     assert tau_labels(own_tables()["verdicts"]) == ["0.001", "0.1", "own", "no ODE"]
 
 
-@pytest.mark.parametrize("models", [MODELS, ["theirs"], ["steps"], ["plain"]], ids=str)
+@pytest.mark.parametrize("models", [MODELS, ["steps"], ["plain"]], ids=str)
 def test_every_figure_is_drawn(models):
     charts = draw(own_tables(models=tuple(models)), example_table([]), None, models)
     for name, chart in charts.items():

@@ -9,6 +9,7 @@ import pytest
 
 from node_robustness.figures import growth, images, margins, patches, shares, trajectories
 from node_robustness.figures.drawing import still
+from node_robustness.figures.experiment import of_experiment
 from node_robustness.figures.images import single_pages
 from node_robustness.tables.examples import example_table
 from node_robustness.tables.image_pages import image_pages
@@ -22,7 +23,6 @@ from samples import (
     MODELS,
     cell,
     collect,
-    draw,
     named,
     pages_in,
     shares_of,
@@ -48,7 +48,10 @@ def menus(chart) -> dict:
 
 def texts(chart) -> list[str]:
     """All lines of text in a still image."""
-    drawing = ET.fromstring(still(chart.to_dict()))
+    return texts_in(ET.fromstring(still(chart.to_dict())))
+
+
+def texts_in(drawing) -> list[str]:
     return [text for element in drawing.iter(f"{SVG}text") for text in element.itertext()]
 
 
@@ -98,10 +101,10 @@ def test_shares_are_bars_with_their_intervals(tmp_path):
     changes = {name.replace("/", "__"): v for name, v in shares_of([True] * 20).items()}
     path = write_trajectory(tmp_path, cell(), [True] * 20, **changes)
     chart = shares.figure(named(share_table([path])), ["OON"])
-    found = texts(chart)
+    drawing = ET.fromstring(still(chart.to_dict()))
+    found = texts_in(drawing)
     assert {"OON, τ = 0.1", "h(0)", "0", "0.25", "0.5", "0.75"} <= set(found)
     assert {"adversarial example", "random noise", "difference of another image"} <= set(found)
-    drawing = ET.fromstring(still(chart.to_dict()))
     marks = [e.get("class", "") for e in drawing.iter(f"{SVG}g")]
     for kind in ("mark-rect role-mark", "mark-rule role-mark"):
         groups = [e for e in drawing.iter(f"{SVG}g") if kind in e.get("class", "")]
@@ -119,7 +122,7 @@ def test_patches_are_a_line_a_length(tmp_path):
     assert sum(len(group) for group in points) == len(INTERVALS)
     lines = [e for e in drawing.iter(f"{SVG}g") if "mark-line role-mark" in e.get("class", "")]
     assert len(lines) == 4
-    assert {"OON, τ = 0.1", "Start of the interval, t"} <= set(texts(chart))
+    assert {"OON, τ = 0.1", "Start of the interval, t"} <= set(texts_in(drawing))
     assert set(menus(chart)) == {"patch", "condition"}
 
 
@@ -199,8 +202,9 @@ def test_a_page_has_the_shares_and_patches_of_its_image(tmp_path, tolerance):
     found = texts(first())
     assert {"adversarial", "noise", "another image", "yes", "no", "undetermined"} <= set(found)
     assert "no interval was patched" not in found
-    assert texts(second()).count("no interval was patched") == 2
-    assert "not defined: another image" in texts(second())
+    found = texts(second())
+    assert found.count("no interval was patched") == 2
+    assert "not defined: another image" in found
 
 
 def test_menus_choose_a_page_by_model_tolerance_condition_and_image(cells):
@@ -229,14 +233,13 @@ def test_the_report_has_no_more_pages_than_it_can_hold(cells, monkeypatch):
 
 def test_every_page_is_a_picture_of_its_own(cells):
     name, make = next(iter(single_pages(cells[1])))
-    chart = make()
+    drawing = ET.fromstring(still(make().to_dict()))
     assert name.endswith("image-0")
-    found = texts(chart)
+    found = texts_in(drawing)
     assert any(text.startswith("Test image 0: zero taken for one") for text in found)
     assert any(text.startswith("toy, OON, seed 0, τ = 0.01, bim, L∞ norm") for text in found)
     assert {"clean", "perturbation", "adversarial", "places"} <= set(found)
-    images = ET.fromstring(still(chart.to_dict())).iter(f"{SVG}image")
-    assert len(list(images)) == 5
+    assert len(list(drawing.iter(f"{SVG}image"))) == 5
 
 
 def test_names_are_escaped_in_pages(cells):
@@ -253,21 +256,16 @@ def test_no_pages_are_drawn_too(tmp_path):
     assert "Nothing was kept of this image here" in texts(chart)
 
 
+FOLLOWED = ["trajectories", "growth", "margins", "shares", "patches", "adaptive_cost", "images"]
+
+
 @pytest.mark.parametrize("success", [[], [False, False]], ids=["no images", "no adversarials"])
 def test_cells_without_adversarials_are_drawn(success, tmp_path):
     for settings in (cell(), cell(model="RES", tolerance=None)):
         write_trajectory(tmp_path, settings, success)
         write_attack(tmp_path, settings, [True, True], [False, False])
     paths = sorted(tmp_path.glob("trajectory-*.h5"))
-    collected = tables_of(trajectories=paths)
-    charts = draw(collected, example_table([]), pages_in(tmp_path))
-    for name in (
-        "trajectories",
-        "growth",
-        "margins",
-        "shares",
-        "patches",
-        "adaptive_cost",
-        "images",
-    ):
-        assert still(charts[name].to_dict()).startswith("<svg")
+    collected, pages = tables_of(trajectories=paths), pages_in(tmp_path)
+    charts = of_experiment(collected, lambda: example_table([]), lambda: pages, MODELS)
+    for name in FOLLOWED:
+        assert still(charts[name]().to_dict()).startswith("<svg")
