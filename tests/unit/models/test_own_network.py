@@ -600,11 +600,11 @@ class Kinks(Vector):
 def test_steps_that_rounding_decides_on_are_no_difference():
     network = OwnNetwork.of(Kinks(), images())
     assert network.limits == ()
-    assert checks.as_torchdiffeq(network, images(4)).passed
+    assert checks.as_torchdiffeq(network, images(2)).passed
     assert_as_torchdiffeq(network, tolerances=(1e-3, 0.1))
     # Of other dynamics nothing is explained so.
     network.module.error = 1e-3
-    assert checks.as_torchdiffeq(network, images(4)).fatal
+    assert checks.as_torchdiffeq(network, images(2)).fatal
 
 
 ALONE = {
@@ -639,8 +639,8 @@ def test_what_has_no_steps_of_each_image_is_solved_one_by_one(kind):
 
 def test_a_failed_solve_loses_that_image_alone():
     for network in (
-        OwnNetwork.of(Vector(t=(0.0, 20.0)), images(), max_steps=1000),
-        OwnNetwork.of(Branch(t=(0.0, 20.0)), images(), max_steps=1000),
+        OwnNetwork.of(Vector(t=(0.0, 4.0)), images(), max_steps=1000),
+        OwnNetwork.of(Branch(t=(0.0, 4.0)), images(), max_steps=1000),
     ):
         network(images())
         most = int(network.nfe.max())
