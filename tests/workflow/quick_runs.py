@@ -132,8 +132,10 @@ def _import_all() -> None:
     import node_robustness
     from node_robustness.code import digest
 
-    for module in pkgutil.walk_packages(node_robustness.__path__, "node_robustness."):
-        importlib.import_module(module.name)
+    ours = pkgutil.walk_packages(node_robustness.__path__, "node_robustness.")
+    # Snakemake imports the last three when it reads rules and sources.
+    for name in [*(module.name for module in ours), "nbformat", "smart_open", "snakemake.storage"]:
+        importlib.import_module(name)
     sys.path.remove(str(scripts))
     for script in scripts.glob("*.py"):
         digest.of_script(script)
