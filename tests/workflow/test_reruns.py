@@ -420,7 +420,7 @@ class TestPlan:
         said = [line for line in run.output.splitlines() if not line.startswith("Using workflow")]
         *lines, last = said
         if lines:
-            assert re.match(r"Time needed: .+ on 2 cores for \d+ jobs?, by ", last)
+            assert re.match(r"Time needed: .+ on \d cores? for \d+ jobs?, by ", last)
         return lines or said
 
     def test_nothing(self, grid):

@@ -239,47 +239,58 @@ def of_workflow(workflow: Any, config: Config, rules: Collection[Any], *, local:
     earlier = _earlier(ours, platform.node() if local else None)
     planned = []
     for job in ours:
-        stage, at = _stage(job), paths.values(dict(job.wildcards))
-        groups, own = _groups(config, stage, at)
-        seconds, log = expected.seconds(stage, at), str(job.log[0])
+        stage, at, log = _stage(job), paths.values(dict(job.wildcards)), str(job.log[0])
+        alone = expected.of(stage, at)
+        groups, own = _groups(config, stage, at, computes=alone.computes)
         if log in earlier and _same_settings(job, dag, workflow.persistence):
-            expectation.learn(groups, seconds, earlier[log])
+            expectation.learn(groups, alone.seconds, earlier[log])
         if dag.needrun(job) and not dag.finished(job):
             needs = [dag.jobid(need) for need in dag.dependencies[job]]
-            held = job.scheduler_resources
+            # Snakemake computes the resources of a job at each question, which takes long.
+            held = {_CORES: alone.threads} if limits.keys() == {_CORES} else job.scheduler_resources
             takes = {name: held[name] for name in limits if isinstance(held.get(name), int)}
-            task = Task(dag.jobid(job), seconds, takes, needs, dag.priority(job))
-            rated = "model" not in at or not on_a_gpu
+            task = Task(dag.jobid(job), alone.seconds, takes, needs, dag.priority(job))
+            rated = not (alone.computes and on_a_gpu)
             planned.append(PlannedJob(task, groups, Path(log), rated, own))
     return TimedRun(planned, expectation, limits, local=local)
 
 
+@dataclass(frozen=True)
+class _Rated:
+    """A job by rates alone: its seconds, its threads, and whether it computes with a model."""
+
+    seconds: float
+    threads: int
+    computes: bool
+
+
 class _Rates:
-    """The seconds of jobs by rates alone; those that differ in nothing that counts are one."""
+    """Jobs by rates alone; those that differ in nothing that counts are one."""
 
     def __init__(self, config: Config, *, warm: bool) -> None:
         self._config = config
         self._speed = of_this_machine()
         self._start = rates.start(self._speed, warm=warm and sys.platform == "linux")
-        self._known: dict[Any, float] = {}
+        self._known: dict[Any, _Rated] = {}
         self._cells: dict[str, int] = {}
 
-    def seconds(self, stage: str, at: Mapping[str, Any]) -> float:
-        """Of a job of a stage at some coordinates."""
-        same = {k: v for k, v in at.items() if k not in ("seed", "norm", "epsilon")}
-        key = stage, *same.items()
+    def of(self, stage: str, at: Mapping[str, Any]) -> _Rated:
+        """The job of a stage at some coordinates."""
+        same = (value for name, value in at.items() if name not in ("seed", "norm", "epsilon"))
+        key = stage, *same
         if key not in self._known:
-            self._known[key] = self._start + self._of(stage, at)
+            self._known[key] = self._of(stage, at)
         return self._known[key]
 
-    def _of(self, stage: str, at: Mapping[str, Any]) -> float:
-        """After its start."""
-        compute = self._config.compute
+    def _of(self, stage: str, at: Mapping[str, Any]) -> _Rated:
         job = job_with_steps(self._config, stage, at)
-        if job is not None:
-            threads = compute.training_threads if stage == "train" else compute.threads
-            return rates.computing(self._config, job, self._speed, threads)
-        return rates.collecting(stage, self._count(at.get("experiment")), self._speed)
+        if job is None:
+            seconds = rates.collecting(stage, self._count(at.get("experiment")), self._speed)
+            return _Rated(self._start + seconds, 1, computes=False)
+        compute = self._config.compute
+        threads = compute.training_threads if stage == "train" else compute.threads
+        seconds = rates.computing(self._config, job, self._speed, threads)
+        return _Rated(self._start + seconds, threads, computes=True)
 
     def _count(self, experiment: str | None) -> int:
         """The cells of an experiment."""
@@ -290,14 +301,16 @@ class _Rates:
         return self._cells[experiment]
 
 
-def _groups(config: Config, stage: str, at: Mapping[str, Any]) -> tuple[Groups, str | None]:
+def _groups(
+    config: Config, stage: str, at: Mapping[str, Any], *, computes: bool
+) -> tuple[Groups, str | None]:
     """The groups of a job, from the largest to its own, and that of the user's own model.
 
     What an own model costs is not known before it has run, so that it is the largest group of its
     jobs, whatever their stage.
     """
     alone = stage, *at.items()
-    if "model" not in at:
+    if not computes:
         return ((stage,), alone), None
     own = at["model"] if config.models[at["model"]].is_own else None
     every = own or ("computing",)
