@@ -1007,15 +1007,14 @@ def test_the_full_base_is_right():
 @pytest.mark.parametrize(
     ("section", "name"),
     [
-        *(("datasets", name) for name in ("tables", "figures", "claims", "logs", "benchmarks")),
+        *(("datasets", name) for name in ("tables", "figures", "claims", "logs")),
         ("datasets", "Tables"),
         ("datasets", "LOGS"),
-        ("models", "benchmarks"),
         ("attacks", "detection"),
         ("attacks", "Detection"),
         ("attacks", "adjoint_sweep"),
         ("attacks", "cost"),
-        ("attacks", "Benchmarks"),
+        ("attacks", "Cost"),
     ],
 )
 def test_no_name_is_that_of_a_folder_of_ours_in_any_case(section, name):

@@ -61,11 +61,10 @@ class DataFile(Section):
     sha256: str = Field(pattern=SHA256, description="SHA-256 of the file")
 
 
-# Folders that lie next to those of the user's names, or by which paths are read.
+# Folders that lie next to those of the user's names.
 FOLDERS = {
-    "datasets": ("tables", "figures", "claims", "logs", "benchmarks"),
-    "models": ("benchmarks",),
-    "attacks": ("benchmarks", "detection", "adjoint_sweep", "cost"),
+    "datasets": ("tables", "figures", "claims", "logs"),
+    "attacks": ("detection", "adjoint_sweep", "cost"),
 }
 # Properties that every object of JavaScript has: a figure cannot have a panel of such a name.
 NO_PANELS = (
