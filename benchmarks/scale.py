@@ -7,7 +7,7 @@ Compares a dry run of the workflow with three others of as many jobs, measured i
 the best of the repetitions each: wall time, CPU time and the largest memory of the process.
 
 bare      trivial jobs: no inputs, no parameters, one `touch`
-shaped    jobs with a script, three inputs, log, benchmark and message, summarised in one table
+shaped    jobs with a script, three inputs, log and message, summarised in one table
 constant  the same with a cell's eight coordinates, its parameters and what it asks a scheduler for,
           all of them constants: no function of this project is called
 
@@ -73,7 +73,6 @@ _SHAPED = """
         input: data="data.txt", weights="weights.txt", spec="spec.txt"
         output: "cell-{i}.txt"
         log: "cell-{i}.log"
-        benchmark: "cell-{i}.tsv"
         message: "Cell {wildcards.i}"
         script: "job.py"
     """
@@ -111,7 +110,6 @@ _CONSTANT = """
             spec=TRAINED + "/model.json"
         output: CELL + "/attack.h5"
         log: CELL + "/attack.log"
-        benchmark: CELL + "/attack.tsv"
         threads: 1
         resources: gpu=1, mem_mb=2000, runtime=10
         params: code={"a": 1}, coordinates={"a": 1}, settings={"a": 1}, images=200
