@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from node_robustness.scheduling.job_costs import Spent
+from node_robustness.warm.client import STARTED
 
-_STARTED = "NODE_ROBUSTNESS_STARTED"
 _MEMORY = re.compile(r"^VmHWM:\s*(\d+) kB$", re.MULTILINE)
 _SELF_AND_CHILDREN = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
@@ -57,7 +57,7 @@ class JobRecord:
 
 def _age() -> float:
     """Seconds since this process started, or since the one that it works for says it started."""
-    started = os.environ.get(_STARTED)
+    started = os.environ.get(STARTED)
     if started:
         return max(0.0, time.time() - float(started))
     try:
