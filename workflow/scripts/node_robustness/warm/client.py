@@ -43,8 +43,8 @@ _PATIENCE = 60.0
 # A server that could not start is not started again for this long, unless its traits are others.
 _FAILED_FOR = 600.0
 
-# They differ between shells, runs and logins, and no library that the server imports reads them
-# before a script runs.
+# They differ between shells, runs and logins. The server's imports read none of them for anything
+# that a script uses, and a fork has its own.
 _IGNORED = {b"_", b"COLUMNS", b"LINES", b"OLDPWD", b"PWD", b"SHLVL"}
 _IGNORED_PREFIXES = (b"NODE_ROBUSTNESS_", b"XDG_")
 # What a process inherits and cannot or need not be given later.
