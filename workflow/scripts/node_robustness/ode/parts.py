@@ -62,12 +62,18 @@ def spread(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _combination(base: Tensor | None, weights: Tensor, *terms: Tensor) -> Tensor:
-    first, *others = zip(terms, weights.unbind(0), strict=True)
-    scale = spread(first[1], first[0])
-    total = first[0] * scale if base is None else torch.addcmul(base, first[0], scale)
-    for term, weight in others:
-        total.addcmul_(term, spread(weight, term))
+    scales = _spread_rows(weights, terms[0])
+    first = terms[0]
+    total = first * scales[0] if base is None else torch.addcmul(base, first, scales[0])
+    for term, scale in zip(terms[1:], scales[1:], strict=True):
+        total.addcmul_(term, scale)
     return total
+
+
+def _spread_rows(weights: Tensor, like: Tensor) -> tuple[Tensor, ...]:
+    """Each row of weights [number of terms, N] as `spread`, in one view."""
+    ones = [1] * (like.ndim - 1)
+    return weights.view(weights.shape[0], weights.shape[1], *ones).unbind(0)
 
 
 class _Combination(torch.autograd.Function):
@@ -81,6 +87,6 @@ class _Combination(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weights,) = ctx.saved_tensors
-        needed = zip(ctx.needs_input_grad[2:], weights.unbind(0), strict=True)
-        products = (gradient * spread(w, gradient) if need else None for need, w in needed)
+        needed = zip(ctx.needs_input_grad[2:], _spread_rows(weights, gradient), strict=True)
+        products = (gradient * scale if need else None for need, scale in needed)
         return gradient if ctx.needs_input_grad[0] else None, None, *products
