@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from node_robustness.config.config import Compute
+from node_robustness.config.compute import Compute
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.models.memory import LARGEST_BATCH, bytes_per_image, images_at_a_time
 

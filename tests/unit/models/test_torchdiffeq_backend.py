@@ -10,7 +10,7 @@ from torchdiffeq import odeint
 from node_robustness.attacks.bim import BasicIterativeMethod
 from node_robustness.attacks.engine import attack
 from node_robustness.attacks.gradients import with_gradient
-from node_robustness.config.config import Compute
+from node_robustness.config.compute import Compute
 from node_robustness.config.models import TORCHDIFFEQ_ONLY, Solver
 from node_robustness.config.values import FIXED
 from node_robustness.models.classifier import Classifier, Spec

@@ -28,7 +28,8 @@ from node_robustness.attacks.make import make
 from node_robustness.audits.files import write_audit
 from node_robustness.audits.gradients import STEP
 from node_robustness.audits.network import audit_network
-from node_robustness.config.config import Compute, Config
+from node_robustness.config.compute import Compute
+from node_robustness.config.config import Config
 from node_robustness.config.loading import load
 from node_robustness.errors import UserError
 from node_robustness.grid import params

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-_SETTINGS = ("config", "datasets", "experiment", "loading", "models")
+_SETTINGS = ("compute", "config", "datasets", "experiment", "loading", "models")
 NEUTRAL = {
     **{
         f"node_robustness.config.{name}": "what it reads reaches a job in params"

@@ -6,7 +6,7 @@ parses the workflow, also inside every job, so it must import quickly: no torch.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BeforeValidator,
@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from node_robustness.config.attack import AnyAttack, SteppedAttack
+from node_robustness.config.compute import Compute
 from node_robustness.config.datasets import (
     FOLDERS,
     NO_PANELS,
@@ -28,50 +29,11 @@ from node_robustness.config.experiment import Experiment
 from node_robustness.config.methods import BUILT_IN, METHODS, Attack
 from node_robustness.config.models import AnyModel, Training
 from node_robustness.config.presets import PRESETS, from_preset
-from node_robustness.config.values import Count, Name, Section, check_distance
+from node_robustness.config.values import Name, Section, check_distance
 from node_robustness.numbers import label
 from node_robustness.words import listed
 
 _IN_STEPS = listed([name for name, method in METHODS.items() if method.IN_STEPS], "or")
-
-
-class Compute(Section):
-    """The device, threads and memory of jobs; none changes a result beyond rounding."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="auto: cuda, else mps, else cpu"
-    )
-    batch_size: Count | None = Field(
-        None, description="images at a time; as many as memory_mb allows if unset"
-    )
-    memory_mb: Count | None = Field(
-        None,
-        description="memory for the images that are attacked at a time, in MB; if unset 1,000, or "
-        "four fifths of what is free on a CUDA device",
-    )
-    shard_size: Count | None = Field(
-        None,
-        description="an attack on more test images is split into shards of this many, each one "
-        "job; if unset an attack is one job",
-    )
-    keep_shards: bool = Field(
-        False,
-        description="make every attack in shards and keep them, so that of more test images later "
-        "only the new ones are attacked",
-    )
-    threads: Count = Field(1, description="CPU threads of an evaluation, attack or trajectory job")
-    training_threads: Count = Field(1, description="CPU threads of a training job")
-    warm_start: bool = Field(
-        True,
-        description="on Linux, where jobs run on this machine: run their scripts in forks of a "
-        "process that has imported the libraries, so that they start at once",
-    )
-
-    @model_validator(mode="after")
-    def _there_are_shards_to_keep(self) -> Self:
-        if self.keep_shards and self.shard_size is None:
-            raise ValueError("keep_shards needs shard_size: say how many images a shard holds")
-        return self
 
 
 def _with_built_in(own: object) -> object:

@@ -17,6 +17,7 @@ from node_robustness.config.values import (
     MAP,
     ONE,
     PATTERNS,
+    with_nulls,
 )
 from node_robustness.errors import UserError
 from node_robustness.words import listed
@@ -29,17 +30,10 @@ def load(raw: Mapping[str, Any]) -> Config:
         UserError: with one line for every mistake, each naming its key and the remedy.
     """
     try:
-        return Config.model_validate(_with_nulls(raw))
+        return Config.model_validate(with_nulls(raw))
     except ValidationError as error:
         lines = dict.fromkeys(_line(detail) for detail in error.errors())
         raise UserError("\n".join(lines)) from None
-
-
-def _with_nulls(value: object) -> object:
-    """The configuration with `null` for "null": in `snakemake --config` every value is text."""
-    if isinstance(value, Mapping):
-        return {key: _with_nulls(item) for key, item in value.items()}
-    return None if value == "null" else value
 
 
 def _line(detail: ErrorDetails) -> str:

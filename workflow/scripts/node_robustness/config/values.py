@@ -1,6 +1,7 @@
 """The values that configuration keys take: numbers, names, norms, and lists of them."""
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -194,6 +195,13 @@ def plain_values(value: object) -> object:
         case str() | bool() | int() | float() | None:
             return value
     raise ValueError(f"{value!r} is no number, text, list or map: put it in quotes")
+
+
+def with_nulls(value: object) -> object:
+    """Values with `null` for "null": in `snakemake --config` every value is text."""
+    if isinstance(value, Mapping):
+        return {key: with_nulls(item) for key, item in value.items()}
+    return None if value == "null" else value
 
 
 def _number_or_name(value: object) -> object:

@@ -8,27 +8,29 @@ from typing import Any
 
 import torch
 
-from node_robustness.config import config, loading
+from node_robustness.config.compute import Compute
+from node_robustness.config.values import with_nulls
 from node_robustness.errors import UserError
 from node_robustness.jobs import gpus
 
 
 def set_up(
     configuration: Mapping[str, Any], *, training: bool = False
-) -> tuple[config.Compute, torch.device]:
+) -> tuple[Compute, torch.device]:
     """Make a job ready to compute: its threads are set and its device is chosen.
 
     Args:
-        configuration: the whole one, as Snakemake read it.
+        configuration: the whole one, as Snakemake read it and checked it before any job; only its
+            section `compute` is read here.
         training: whether the job trains, with `compute.training_threads`.
 
     Returns:
         The section `compute`, and the device.
 
     Raises:
-        UserError: the configuration is wrong, or its device is missing.
+        UserError: the device is missing.
     """
-    compute = loading.load(configuration).compute
+    compute = Compute.model_validate(with_nulls(configuration.get("compute", {})))
     set_threads(compute.training_threads if training else compute.threads)
     return compute, choose_device(compute.device)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from node_robustness.config.config import Compute
+from node_robustness.config.compute import Compute
 from node_robustness.models.classifier import frozen
 from node_robustness.models.differentiation import gradient
 from node_robustness.models.network import Network
