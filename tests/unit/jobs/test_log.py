@@ -178,10 +178,10 @@ def test_only_a_job_that_succeeded_says_what_it_cost(tmp_path):
 def test_when_a_job_started_is_when_its_process_did(tmp_path):
     # Ticks of 10 ms and seconds are what is known of it.
     before = datetime.now(UTC) - timedelta(seconds=1.1)
-    cost = cost_of(tmp_path, "pass", before="import time; time.sleep(2.5)\n")
+    cost = cost_of(tmp_path, "pass", before="import time; time.sleep(1.2)\n")
     assert before <= datetime.fromisoformat(cost.started_utc)
-    assert datetime.fromisoformat(cost.started_utc) <= datetime.now(UTC) - timedelta(seconds=2.5)
-    assert cost.seconds >= cost.start_seconds >= 2.5
+    assert datetime.fromisoformat(cost.started_utc) <= datetime.now(UTC) - timedelta(seconds=1.2)
+    assert cost.seconds >= cost.start_seconds >= 1.2
 
 
 def test_a_job_that_another_process_was_asked_to_do_counts_from_the_asking(tmp_path):
@@ -212,7 +212,7 @@ def test_model_computation_is_what_is_counted_as_such(tmp_path):
     assert cost.seconds >= cost.start_seconds + cost.computing_seconds + 0.5
 
 
-WORK = "import time\nwhile time.process_time() < 1: pass"
+WORK = "import time\nwhile time.process_time() < 0.5: pass"
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,9 @@ WORK = "import time\nwhile time.process_time() < 1: pass"
 )
 def test_cpu_time_is_that_of_the_job_and_of_what_it_ran(tmp_path, body):
     cost = cost_of(tmp_path, body)
-    assert cost.cpu_seconds >= 1
+    assert cost.cpu_seconds >= 0.5
     # A sleep takes none.
-    assert cost_of(tmp_path, "import time; time.sleep(1)").cpu_seconds < cost.cpu_seconds
+    assert cost_of(tmp_path, "import time; time.sleep(0.5)").cpu_seconds < cost.cpu_seconds
 
 
 FILLED = "filled = b'1' * 300_000_000"

@@ -14,7 +14,7 @@ from node_robustness.config.config import Config
 from node_robustness.scheduling.work import Work, size_of
 
 _START_MINUTES = 10
-# Without a GPU a process takes 210 to 430 MB before its first batch, and jobs on MNIST took up to
+# Without a GPU a process takes 200 to 500 MB before its first batch, and jobs on MNIST took up to
 # 400 MB more than what is counted. With a GPU CUDA's libraries come on top.
 _START_MEGABYTES = {False: 1000, True: 2000}
 # Of a function evaluation and its adjoint, for each pair of filters and each pixel of the image.
