@@ -20,8 +20,8 @@ from node_robustness.shapes.networks import STEM, state_size
 
 # Operations of a second, in convolutions. What there is besides them, such as normalisation and the
 # sums of the solver, costs as much as so many more channels.
-_OPERATIONS = 130e9
-_BESIDES = 36
+_OPERATIONS = 170e9
+_BESIDES = 58
 _CALL = 2.5e-4  # seconds of an evaluation of the ODE function, of however few images
 _OUTSIDE = 3  # as many calls has a pass outside the ODE
 _AT_A_TIME = 256  # images in a batch, about, where memory decides
@@ -33,9 +33,14 @@ _OWN_TOLERANCE = 1e-3  # of the authors' own settings, as a guess
 _OWN_LAYERS = 12  # of an own model without an ODE, as a guess
 _FIXED_STAGES = 4  # of a step of fixed length, at most
 
-# A step in forward passes.
-_FORWARDS = {"forward": 1.0, "direct": 2.2, "adjoint": 10.0, "training": 3.0}
-_TRAINING_BY_TORCHDIFFEQ = {"direct": 5.0, "adjoint": 10.0}
+# A step in forward passes: what of it is calls, and what is operations.
+_FORWARDS = {
+    "forward": (1.0, 1.0),
+    "direct": (2.2, 2.2),
+    "adjoint": (20.0, 8.0),
+    "training": (3.0, 3.0),
+}
+_TRAINING_BY_TORCHDIFFEQ = {"direct": (5.0, 5.0), "adjoint": (20.0, 10.0)}
 
 # The share of a job's steps that it takes, where `work` has a bound: an attack is done with images
 # that it broke, and leaves out those that others broke.
@@ -56,8 +61,8 @@ _PROBE, _PROBED_IMAGE = 0.025, 3e-5  # seconds of the fit at one time, and of ea
 # Seconds of the jobs that collect, and how many more with each cell. The other jobs that compute
 # with no model take little more than their start.
 _COLLECTING = {
-    "tables": (0.0, 0.016),
-    "figures": (5.0, 0.035),
+    "tables": (1.0, 0.016),
+    "figures": (3.5, 0.035),
     "report": (2.5, 0.01),
     "page": (1.0, 0.002),
 }
@@ -111,11 +116,12 @@ def _one_step(
     outside, each = _operations(config, job)
     calls = math.ceil(images / at_a_time) * (evaluations + _OUTSIDE) * _CALL / speed.calls
     numbers = images * (outside + evaluations * each) / _OPERATIONS / speed.arithmetic
-    return _forwards(config, job, kind) * (calls + numbers / math.pow(threads, _PARALLEL))
+    called, operated = _forwards(config, job, kind)
+    return called * calls + operated * numbers / math.pow(threads, _PARALLEL)
 
 
-def _forwards(config: Config, job: Job, kind: str) -> float:
-    """How many forward passes take as long as a step."""
+def _forwards(config: Config, job: Job, kind: str) -> tuple[float, float]:
+    """How many forward passes take as long as the calls, and the operations, of a step."""
     if kind == "training":
         training = config.training_of(job.at["model"])
         if training.solver == "torchdiffeq":
