@@ -33,7 +33,7 @@ class Warm:
         self.package = tmp_path / "checkout/node_robustness"
         shutil.copytree(PACKAGE / "warm", self.package / "warm")
         (self.package / "__init__.py").touch()
-        self.edit("server.py", "IMPORTED = (", "IMPORTED, _ALL = (), (")
+        self.edit("server.py", "in (*IMPORTED, *USED):", "in ():")
         self.folder = tmp_path / "run"
         self.scripts = self.folder / ".snakemake/scripts"
         self.scripts.mkdir(parents=True)

@@ -113,7 +113,7 @@ def test_a_server_that_cannot_start_is_not_started_again_and_again(warm):
 
 
 def test_a_library_that_is_missing_is_no_hindrance(warm):
-    warm.edit("server.py", "IMPORTED, _ALL = (), (", 'IMPORTED, _ALL = ("no_such_library",), (')
+    warm.edit("server.py", "in ():", 'in ("no_such_library",):')
     assert why(warm) == "warm"
 
 

@@ -71,6 +71,20 @@ IMPORTED = (
 )
 """All that scripts import at the top of their modules."""
 
+USED = (
+    "pandas.core.methods.to_dict",
+    "pandas.io.formats.csvs",
+    "pyarrow.dataset",
+    "pyarrow.pandas_compat",
+    "pydantic.main",
+    "pydantic.type_adapter",
+    "scipy.optimize.elementwise",
+    "snakemake.io",
+    "torch._dynamo",  # by optimizers and transforms of functions; it takes a second
+    "xml.etree.ElementTree",
+)
+"""What these libraries import themselves when scripts use them; one that is gone is left out."""
+
 _IDLE = 60.0
 _PR_SET_PDEATHSIG = 1
 
@@ -328,7 +342,7 @@ def main() -> None:
     for module in [name for name in sys.modules if name.startswith("node_robustness")]:
         del sys.modules[module]
     gc.disable()
-    for library in IMPORTED:
+    for library in (*IMPORTED, *USED):
         # A job that needs one that is missing says so.
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(library)
