@@ -54,15 +54,18 @@ def test_products_for_each_sample_are_autograds():
     t = torch.rand(3, dtype=torch.float64)
     h = torch.randn(3, 8, 4, 4, dtype=torch.float64)
     cotangent = torch.randn(3, 8, 4, 4, dtype=torch.float64)
-    value, products = function.vjp_with_parameters(t, h, cotangent)
+    products = function.products(h, with_parameters=True)
+    (value,), (to_h, to_t, *terms) = products.evaluate(t, (h,), (cotangent,))
+    (totals,) = products.total([([0], torch.ones_like(t)[None])], [tuple(terms)])
+    found = (to_h, to_t, *totals)
     assert torch.allclose(value, plain(function, t, h))
+    assert [each[0].numel() for each in found[2:]] == list(products.sizes)
     for i in range(3):
         ti, hi = t[i : i + 1].clone().requires_grad_(), h[i : i + 1].clone().requires_grad_()
         expected = torch.autograd.grad(
             plain(function, ti, hi), [hi, ti, *function.parameters()], cotangent[i : i + 1]
         )
-        for ours, theirs in zip(products, expected, strict=True):
+        for ours, theirs in zip(found, expected, strict=True):
             if theirs.ndim == 4 and theirs.shape[-1] == 3:
-                shifts = theirs.permute(2, 0, 3, 1)
-                theirs = torch.cat([shifts[..., 0].flatten(), shifts[..., 1:].flatten()])
+                theirs = torch.cat([theirs[:, 0].flatten(), theirs[:, 1:].flatten()])
             assert torch.allclose(ours[i].flatten(), theirs.flatten(), rtol=1e-9, atol=1e-11)

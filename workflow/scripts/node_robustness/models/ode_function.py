@@ -1,15 +1,17 @@
 """The dynamics f(t, h) of an ODE block (paper, section 4), and its vector-Jacobian products."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.backends import mkldnn
+from torch.nn.grad import conv2d_weight
 
-from node_robustness.ode.parts import Parts
+from node_robustness.ode.parts import Parts, Sum, combinations
 from node_robustness.ode.products import Products, products_without_parameters
-from node_robustness.ode.small_batches import at_least_some_rows, filled_up
+from node_robustness.ode.small_batches import ROWS, at_least_some_rows, filled_up
 from node_robustness.shapes.networks import groups
 
 
@@ -165,64 +167,143 @@ class ODEFunction(RightHandSide):
         return _affine(unit3.value, self.norm3)[:n], push, pull
 
     def products(self, like: Tensor, with_parameters: bool) -> Products:
-        """See `RightHandSide.products`."""
+        """See `RightHandSide.products`.
+
+        The elements of a convolution's weight [C, 1 + C, 3, 3] are permuted: those of the time come
+        first. That changes no norm.
+        """
         if not with_parameters:
             return super().products(like, with_parameters)
+        (state1, time1), (state2, time2) = (
+            (weight.detach(), response.detach())
+            for weight, response in (_split_time(conv, like) for conv in (self.conv1, self.conv2))
+        )
+        of_time1, of_time2 = (
+            conv.weight[:, 0].detach().flatten(1) for conv in (self.conv1, self.conv2)
+        )
+        # Where each element of a kernel lies inside the image; and ones, for the bias.
+        ones = like.new_ones(1, 1, *like.shape[-2:])
+        inside = torch.cat([F.unfold(ones, 3, padding=1)[0], ones.view(1, -1)]).mT
 
         def evaluate(t: Tensor, parts: Parts, cotangents: Parts) -> tuple[Parts, Parts]:
-            value, products = self.vjp_with_parameters(t, parts[0], cotangents[0])
-            return (value,), products
-
-        return Products(evaluate, tuple(each.numel() for each in self.parameters()))
-
-    def vjp_with_parameters(
-        self, t: Tensor, h: Tensor, cotangent: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The value, and the vector-Jacobian products of a cotangent, sample by sample.
-
-        Args:
-            t: times, [n].
-            h: states, [n, C, H, W].
-            cotangent: [n, C, H, W].
-
-        Returns:
-            f(t, h), and the products for h [n, C, H, W], for t [n], and for every parameter in the
-            order of `parameters()`, [n, number of elements]. The elements of a convolution's
-            weight [C, 1 + C, 3, 3] are permuted, which changes no norm.
-        """
-        n = len(h)
-        t, h, cotangent = filled_up(t), filled_up(h), filled_up(cotangent)
-        groups = self.norm1.num_groups
-        state1, time1 = _split_time(self.conv1, h)
-        state2, time2 = _split_time(self.conv2, h)
-        time = t.view(-1, 1, 1, 1)
-        with torch.enable_grad():
-            h = h.detach().requires_grad_()
-            unit1 = F.group_norm(h, groups)
-            pre1 = _affine(unit1, self.norm1)
-            in1 = F.relu(pre1)
-            out1 = F.conv2d(in1, state1, self.conv1.bias, padding=1).addcmul_(time, time1)
-            unit2 = F.group_norm(out1, groups)
-            pre2 = _affine(unit2, self.norm2)
-            in2 = F.relu(pre2)
-            out2 = F.conv2d(in2, state2, self.conv2.bias, padding=1).addcmul_(time, time2)
-            unit3 = F.group_norm(out2, groups)
-            value = _affine(unit3, self.norm3)
-            to_h, to_pre1, to_out1, to_pre2, to_out2 = torch.autograd.grad(
-                value, (h, pre1, out1, pre2, out2), cotangent
+            n = len(t)
+            t, h, cotangent = map(filled_up, (t, parts[0], cotangents[0]))
+            time = t.view(-1, 1, 1, 1)
+            with torch.enable_grad():
+                h = h.detach().requires_grad_()
+                pre1, affine1 = _normalised_apart(h, self.norm1)
+                in1 = F.relu_(pre1).view_as(h)
+                out1 = F.conv2d(in1, state1, self.conv1.bias, padding=1).addcmul_(time, time1)
+                pre2, affine2 = _normalised_apart(out1, self.norm2)
+                in2 = F.relu_(pre2).view_as(h)
+                out2 = F.conv2d(in2, state2, self.conv2.bias, padding=1).addcmul_(time, time2)
+                pre3, affine3 = _normalised_apart(out2, self.norm3)
+                value = pre3.view_as(h)
+                to_h, to_out1, to_out2, *to_affine = torch.autograd.grad(
+                    value, (h, out1, out2, *affine1, *affine2, *affine3), cotangent
+                )
+            shifted1, shifted2 = (each.flatten(2) @ inside for each in (to_out1, to_out2))
+            to_time1, to_time2 = shifted1[..., :9], shifted2[..., :9]
+            to_t = (to_time1 * of_time1 + to_time2 * of_time2).sum((1, 2))
+            small = (
+                *(each.view(len(t), -1) for each in to_affine),
+                *((t.view(-1, 1, 1) * each).flatten(1) for each in (to_time1, to_time2)),
+                *(each[..., 9] for each in (shifted1, shifted2)),
             )
-        with torch.no_grad():
-            to_t = (to_out1 * time1).sum((1, 2, 3)) + (to_out2 * time2).sum((1, 2, 3))
-            products = (
-                to_h,
-                to_t,
-                *_norm_products(unit1, to_pre1),
-                *_convolution_products(t, in1, to_out1),
-                *_norm_products(unit2, to_pre2),
-                *_convolution_products(t, in2, to_out2),
-                *_norm_products(unit3, cotangent),
+            terms = torch.cat(small, dim=1), in1.detach(), to_out1, in2.detach(), to_out2
+            return (value.detach()[:n],), tuple(each[:n] for each in (to_h, to_t, *terms))
+
+        return Products(evaluate, tuple(each.numel() for each in self.parameters()), _total)
+
+
+def _normalised_apart(h: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """States [n, C, H, W], normalised, as [1, n * C, H, W], and a weight and a bias [n * C].
+
+    As channels of one sample, the samples have a weight and a bias each, and so own products.
+    """
+    n = len(h)
+    weight, bias = (each.detach().repeat(n).requires_grad_() for each in (norm.weight, norm.bias))
+    one = h.reshape(1, -1, *h.shape[2:])
+    return F.group_norm(one, n * norm.num_groups, weight, bias, norm.eps), (weight, bias)
+
+
+def _total(sums: Sequence[Sum], terms: Sequence[Parts]) -> list[Parts]:
+    """See `Products.total`; the terms are those of `ODEFunction.products`."""
+    small, in1, to_out1, in2, to_out2 = zip(*terms, strict=True)
+    channels = in1[0].shape[1]
+    sizes = [*[channels] * 6, *[9 * channels] * 2, *[channels] * 2]
+    found = []
+    for (packed,), states1, states2 in zip(
+        combinations(sums, [(each,) for each in small]),
+        _weight_products(sums, in1, to_out1),
+        _weight_products(sums, in2, to_out2),
+        strict=True,
+    ):
+        *affine, time1, time2, bias1, bias2 = packed.split(sizes, dim=1)
+        weight1, weight2 = torch.cat([time1, states1], 1), torch.cat([time2, states2], 1)
+        found.append((*affine[:2], weight1, bias1, *affine[2:4], weight2, bias2, *affine[4:]))
+    return found
+
+
+_MANY_PIXELS = 80
+"""From so many on, a product of each stage, added to every sum, is faster than one for each sum."""
+
+
+def _weight_products(
+    sums: Sequence[Sum], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> list[Tensor]:
+    """Sums over stages of the products for a 3x3 convolution's weight, each [n, 9 * C * C].
+
+    No more than one product of a stage is in memory.
+
+    Args:
+        sums: over stages.
+        inputs: of the convolution at all stages, [n, C, H, W].
+        cotangents: for its results at all stages, [n, C, H, W].
+    """
+    height, width = inputs[0].shape[2:]
+    if height * width < _MANY_PIXELS:
+        return [
+            _grouped_products(
+                torch.stack([inputs[stage] for stage in used]),
+                torch.stack([cotangents[stage] for stage in used]) * weights[..., None, None, None],
             )
-        return value.detach()[:n], tuple(product[:n] for product in products)
+            for used, weights in sums
+        ]
+    totals: dict[int, Tensor] = {}
+    for stage in sorted({stage for used, _ in sums for stage in used}):
+        product = _grouped_products(inputs[stage][None], cotangents[stage][None])
+        for number, (used, weights) in enumerate(sums):
+            if stage in used:
+                weight = weights[used.index(stage)][:, None]
+                if number in totals:
+                    totals[number].addcmul_(product, weight)
+                else:
+                    totals[number] = product * weight
+    return [totals[number] for number in range(len(sums))]
+
+
+def _grouped_products(h: Tensor, cotangent: Tensor) -> Tensor:
+    """Sums of products for a 3x3 convolution's weight, from [k, n, C, H, W] to [n, 9 * C * C].
+
+    They are those of a convolution of k samples in which n groups of channels are the samples here.
+    oneDNN has fast kernels for it. Threads share a group where there are fewer groups than threads,
+    which rounds differently, so that small batches are padded.
+    """
+    n, channels = h.shape[1:3]
+    if not (h.device.type == "cpu" and h.dtype == torch.float32 and mkldnn.is_available()):
+        unfolded = F.unfold(h.flatten(0, 1), 3, padding=1).unflatten(0, h.shape[:2])
+        return torch.einsum("knop,knip->noi", cotangent.flatten(3), unfolded).flatten(1)
+    missing = max(0, max(ROWS, torch.get_num_threads()) - n)
+    h, cotangent = (
+        torch.cat([each, each[:, :1].expand(-1, missing, -1, -1, -1)], 1) if missing else each
+        for each in (h, cotangent)
+    )
+    shape = ((n + missing) * channels, channels, 3, 3)
+    products: Tensor = conv2d_weight(
+        h.flatten(1, 2), shape, cotangent.flatten(1, 2), padding=1, groups=n + missing
+    )
+    return products.view(n + missing, -1)[:n]
 
 
 def _split_time(convolution: nn.Conv2d, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,38 +315,3 @@ def _split_time(convolution: nn.Conv2d, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def _affine(unit: Tensor, norm: nn.GroupNorm) -> Tensor:
     return unit * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
-
-
-def _norm_products(unit: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-    return (cotangent * unit).sum((2, 3)), cotangent.sum((2, 3))
-
-
-def _convolution_products(t: Tensor, h: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor]:
-    """The products for weight and bias of a 3x3 convolution of [t, h], for each sample.
-
-    Args:
-        t: times, [n].
-        h: [n, C, H, W].
-        cotangent: for the convolution's result, [n, C, H, W].
-
-    Returns:
-        [n, 9 * C * (C + 1)] and [n, C]. With h and cotangent both in rows of width W + 2, a shift
-        of the kernel is a slice of the same memory, so that nothing is unfolded. The three shifts
-        along a row are one product, which is faster.
-    """
-    height, width = h.shape[-2:]
-    rows, span = height * (width + 2), (height + 2) * (width + 2)
-    inside = F.pad(h.new_ones(height, width), (1, 1, 1, 2)).flatten()
-    flat = F.pad(h, (1, 1, 1, 2)).flatten(2)
-    shifted = torch.cat([flat[:, :, right : right + span] for right in range(3)], dim=1)
-    shifted_time = torch.stack([inside[right : right + span] for right in range(3)], dim=1)
-    spread = F.pad(cotangent, (0, 2)).flatten(2)
-    channels = h.shape[1]
-    weight = h.new_empty(len(h), 9 * channels * (channels + 1))
-    times = weight[:, : 9 * channels].unflatten(1, (3, channels, 3))
-    states = weight[:, 9 * channels :].unflatten(1, (3, channels, 3 * channels))
-    for down in range(3):
-        row = slice(down * (width + 2), down * (width + 2) + rows)
-        torch.bmm(spread, shifted[:, :, row].transpose(1, 2), out=states[:, down])
-        times[:, down] = t.view(-1, 1, 1) * (spread @ shifted_time[row])
-    return weight, cotangent.sum((2, 3))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from node_robustness.ode.parts import Parts, rows
+from node_robustness.ode.parts import Parts, Sum, combinations, rows
 from node_robustness.ode.parts import norm as largest_rms
 from node_robustness.ode.products import Products
 from node_robustness.ode.solve import DEFAULT_SIZES, Solution, Status, solve_parts
@@ -81,7 +81,9 @@ def with_adjoint_gradient(
         The parts at all times, each [T, n, ...].
     """
     attach: Callable[..., Parts] = _Adjoint.apply
-    problem = _Backward(tuple(times), products, settings, note)
+    # Integrals that no one reads serve as a part of the error norm only.
+    read = bool(parameters) or len(times) > 2
+    problem = _Backward(tuple(times), products, settings, note, read)
     return attach(problem, len(initial), *initial, *solved, *parameters)
 
 
@@ -110,6 +112,7 @@ class _Backward:
     products: Products
     settings: AdjointSettings
     note: Note
+    keep_integrals: bool
 
     def __call__(self, solved: Parts, gradients: Parts) -> tuple[Parts, Parts]:
         """The gradients for the initial state and, sample by sample, for the parameters."""
@@ -120,7 +123,10 @@ class _Backward:
         going = finite & (incoming != 0).any(1)
         count, samples = len(solved), len(finite)
         adjoint = tuple(part[-1].clone() for part in gradients)
-        integrals = tuple(incoming.new_zeros(samples, size) for size in self.products.sizes)
+        integrals = tuple(
+            incoming.new_zeros(samples if self.keep_integrals else 1, size).expand(samples, size)
+            for size in self.products.sizes
+        )
         carried = (*adjoint, incoming.new_zeros(samples), *integrals)
         status = torch.zeros(samples, dtype=torch.int64, device=finite.device)
         evaluations = torch.zeros_like(status, dtype=torch.int32)
@@ -131,14 +137,14 @@ class _Backward:
             states = tuple(part[end] for part in solved)
             span = self.times[end], self.times[start]
             found = self._solve(rows((*states, *carried), index), count, span, index)
-            for whole, part in zip(carried, found.parts[count:], strict=True):
+            for whole, part in zip(carried, found.parts[count:], strict=self.keep_integrals):
                 whole[index] = part[-1]
             for part, gradient in zip(adjoint, gradients, strict=True):
                 part += gradient[start]
             evaluations[index] += found.nfe.int()
             status[index] = found.status
             going[index] = found.status == Status.SUCCESS
-        for part in (*adjoint, *integrals):
+        for part in (*adjoint, *(integrals if self.keep_integrals else ())):
             part[~finite | (status != Status.SUCCESS)] = torch.nan
         self.note(evaluations, status)
         return adjoint, integrals
@@ -160,6 +166,11 @@ class _Backward:
             state, adjoint = coupled[:count], coupled[count:]
             values, products = self.products.evaluate(t, state, tuple(-part for part in adjoint))
             return *values, *products
+
+        def total(sums: Sequence[Sum], terms: Sequence[Parts]) -> list[Parts]:
+            of_time = combinations(sums, [term[:1] for term in terms])
+            others = self.products.total(sums, [term[1:] for term in terms])
+            return [(*time, *other) for time, other in zip(of_time, others, strict=True)]
 
         def norm(errors: Sequence[Tensor]) -> Tensor:
             state, adjoint, others = errors[:count], errors[count : 2 * count], errors[2 * count :]
@@ -190,6 +201,8 @@ class _Backward:
                 sizes=settings.sizes,
                 max_steps=settings.max_steps,
                 coupled=2 * count,
+                total=total,
+                keep_integrals=self.keep_integrals,
             )
 
 

@@ -56,6 +56,15 @@ def combine(base: Parts | None, weights: Tensor, terms: Sequence[Parts]) -> Part
     )
 
 
+Sum = tuple[Sequence[int], Tensor]
+"""Which terms are summed, and with what weights, [number of them, N]."""
+
+
+def combinations(sums: Sequence[Sum], terms: Sequence[Parts]) -> list[Parts]:
+    """Weighted sums of terms, each as in `combine`."""
+    return [combine(None, weights, [terms[term] for term in used]) for used, weights in sums]
+
+
 def spread(values: Tensor, like: Tensor) -> Tensor:
     """Values [N] as [N, 1, ...], with as many dimensions as `like`."""
     return values.view(-1, *[1] * (like.ndim - 1))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from node_robustness.ode.parts import Parts, rows
+from node_robustness.ode.parts import Parts, Sum, combinations, rows
 from node_robustness.ode.rows import (
     Function,
     Way,
@@ -21,8 +21,8 @@ from node_robustness.ode.small_batches import ROWS, filled_up
 
 Evaluation = Callable[[Tensor, Parts, Parts], tuple[Parts, Parts]]
 """Times [n], the parts of the state and a cotangent for each, [n, ...], to the derivatives of the
-parts and the products: one for each part [n, ...], for the time [n] and for each parameter [n,
-number of elements]."""
+parts and the products: one for each part [n, ...], for the time [n] and what `Products.total` sums
+for the parameters."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,13 @@ class Products:
     Attributes:
         evaluate: see `Evaluation`.
         sizes: numbers of elements of the parameters.
+        total: from sums and what `evaluate` returned for the parameters, at several stages, to the
+            sums of the products for each parameter, [n, number of elements].
     """
 
     evaluate: Evaluation
     sizes: tuple[int, ...] = ()
+    total: Callable[[Sequence[Sum], Sequence[Parts]], list[Parts]] = combinations
 
 
 def products_without_parameters(function: Callable[[Tensor, Parts], Parts]) -> Products:

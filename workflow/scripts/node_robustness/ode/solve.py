@@ -25,7 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint as recompute_in_backward
 
 from node_robustness.ode.dense_output import linear, quartic
-from node_robustness.ode.parts import Parts, choose, combine, rows
+from node_robustness.ode.parts import Parts, Sum, choose, combinations, combine, rows, spread
 from node_robustness.ode.parts import norm as parts_norm
 from node_robustness.ode.step_control import Adaptive, Given, StepAttempt, StepControl, StepSizes
 from node_robustness.ode.tableaus import TABLEAUS, Tableau
@@ -34,7 +34,15 @@ Dynamics = Callable[[Tensor, Parts], Parts]
 """The right-hand side: times [n] and the coupled parts of the state to the derivatives of all."""
 
 
+Total = Callable[[Sequence[Sum], Sequence[Parts]], list[Parts]]
+"""Sums over stages, and what the dynamics return at the stages for the parts that are not coupled,
+to the sums of the derivatives of these parts."""
+
+
 DEFAULT_SIZES = StepSizes()
+
+_NUMBERS = 600_000
+"""Values of integrals that are computed at a time on a CPU, so that they stay in its cache."""
 
 
 class Status(IntEnum):
@@ -176,13 +184,19 @@ def solve_parts(
     keep_work: bool = False,
     checkpoint: bool = False,
     coupled: int | None = None,
+    total: Total | None = None,
+    keep_integrals: bool = True,
 ) -> Solution:
     """Solve for a state in several parts; see `solve`.
 
     Args:
         coupled: number of leading parts that the dynamics read; None for all. The others are
             integrals along the solution: they count in the error norm, but are not evaluated at
-            the stages.
+            the stages. They have no gradient.
+        total: sums the derivatives of the integrals; None if the dynamics return the derivatives
+            themselves.
+        keep_integrals: whether the solution has the integrals. If not, their initial values are
+            overwritten.
         dynamics: see `Dynamics`.
         initial: the parts at `times[0]`, each [N, ...].
         times: see `solve`.
@@ -216,6 +230,8 @@ def solve_parts(
         max_steps=max_steps if given is None else given.nodes.shape[1],
         grid=grid,
         coupled=len(initial) if coupled is None else coupled,
+        total=total,
+        keep_integrals=keep_integrals,
         checkpoint=checkpoint and torch.is_grad_enabled(),
     )
     return integration.run(initial, keep_nodes, keep_node_states, keep_work)
@@ -325,8 +341,9 @@ class _Active:
     time: Tensor  # float64 [m]
     step: Tensor  # float64 [m], size of the next step
     pending: Tensor  # int64 [m], index of the next output time
-    state: Parts  # each [m, ...]
-    slope: Parts  # derivative at `time`; empty if the next step must evaluate it
+    state: Parts  # the coupled parts, each [m, ...]
+    integrals: Parts  # the other parts, each [m, ...]
+    slope: Parts  # what the dynamics return at `time`; empty if the next step must evaluate it
 
     def keep(self, going: Tensor) -> "_Active":
         """Keep only the samples in `going`, bool [m]."""
@@ -340,6 +357,7 @@ class _Active:
             self.step[index],
             self.pending[index],
             rows(self.state, device_index),
+            rows(self.integrals, device_index),
             rows(self.slope, device_index),
         )
 
@@ -394,6 +412,8 @@ class _Integration:
     max_steps: int
     grid: Tensor  # output times, increasing, [1, T] for all samples or [N, T]
     coupled: int
+    total: Total | None
+    keep_integrals: bool
     checkpoint: bool
 
     def __post_init__(self) -> None:
@@ -407,14 +427,14 @@ class _Integration:
         status = torch.zeros(samples, dtype=torch.int64)
         active = self._start(initial)
         outputs = _Outputs()
-        outputs.add(active.index, initial)
+        outputs.add(active.index, initial if self.keep_integrals else active.state)
         visited, times, at_nodes = [active.index], [active.time], [initial[0]]
         work = torch.zeros(samples, dtype=initial[0].dtype, device=device)
         while active.index.numel():
             end, active.step = self.control.advance(active.index, active.time, active.step)
-            attempt, stages = self._attempt(active, end)
+            after, stages, weights = self._attempt(active, end)
             with torch.set_grad_enabled(keep_work and torch.is_grad_enabled()):
-                error = self.control.error_ratio(attempt)
+                error = self._error_ratio(active, after, stages, weights)
             ratio = error.detach().cpu().double()
             accept = ratio <= 1
             if keep_work:
@@ -425,15 +445,16 @@ class _Integration:
             visited.append(active.index[accept])
             times.append(end[accept])
             if keep_node_states:
-                at_nodes.append(attempt.after[0][accept.to(device, non_blocking=True)])
-            pending = self._emit(active, end, accept, attempt.after, stages, outputs, samples)
+                at_nodes.append(after[0][accept.to(device, non_blocking=True)])
+            pending = self._emit(active, end, accept, after, stages, outputs, samples)
             slope = stages[-1] if self.tableau.last_stage_starts_next_step else ()
             active = _Active(
                 active.index,
                 torch.where(accept, end, active.time),
                 active.step * self.control.growth(ratio),
                 pending,
-                choose(accept, attempt.after, active.state),
+                choose(accept, after, active.state),
+                active.integrals,
                 choose(accept, slope, active.slope),
             )
             failed = failure != Status.SUCCESS
@@ -457,7 +478,7 @@ class _Integration:
     def _evaluations(self, attempts: Tensor) -> Tensor:
         stages = len(self.tableau.alpha)
         if self.tableau.last_stage_starts_next_step:
-            return 1 + self.control.evaluations + stages * attempts
+            return 1 + (self.control.first is None) + stages * attempts
         return (1 + stages) * attempts
 
     def _start(self, initial: Parts) -> _Active:
@@ -466,14 +487,97 @@ class _Integration:
         slope: Parts = ()
         if self.tableau.last_stage_starts_next_step:
             slope = self._slope(self._on_device(time, initial), initial)
+        step = self._first_step(everyone, time, initial, slope)
+        state, integrals = initial[: self.coupled], initial[self.coupled :]
+        if self.keep_integrals:
+            integrals = tuple(part.clone() for part in integrals)
+        return _Active(everyone, time, step, torch.ones_like(everyone), state, integrals, slope)
 
-        def after(step: Tensor) -> Parts:
-            later = self._on_device(time + step.cpu().double(), initial)
-            head, signed = initial[: self.coupled], self.direction * step[None]
-            return self._slope(later, combine(head, signed, [slope[: self.coupled]]))
+    @torch.no_grad()
+    def _first_step(self, everyone: Tensor, time: Tensor, initial: Parts, slope: Parts) -> Tensor:
+        control = self.control
+        if control.first is not None:
+            return torch.full_like(time, control.first)
+        assert isinstance(control, Adaptive)
+        now = initial[0].new_ones(1, len(time))
 
-        step = self.control.first_step(time, initial, slope, after)
-        return _Active(everyone, time, step, torch.ones_like(everyone), initial, slope)
+        def trial(group: slice | None) -> Parts:
+            derivative = self._sum(now, [slope], group)
+            return control.trial_step(_of(everyone, group), _each(initial, group), derivative)
+
+        step, size = self._by_group(trial, initial)
+        head = combine(
+            initial[: self.coupled], self.direction * step[None], [slope[: self.coupled]]
+        )
+        later = self._slope(self._on_device(time + step.cpu().double(), initial), head)
+
+        def first(group: slice | None) -> Parts:
+            change = self._sum(torch.cat([-now, now]), [slope, later], group)
+            given = _of(everyone, group), _each(initial, group)
+            return (control.first_step(*given, change, (_of(step, group), _of(size, group))),)
+
+        return self._by_group(first, initial)[0]
+
+    def _by_group(self, function: Callable[[slice | None], Parts], state: Parts) -> Parts:
+        """The results of a function of groups of samples, [m] each, put together.
+
+        A group has as many samples as there is room for their integrals in the cache of a CPU.
+        None is a group of all samples.
+        """
+        samples, numbers = len(state[0]), sum(part[0].numel() for part in state[self.coupled :])
+        size = max(1, _NUMBERS // max(1, numbers))
+        if size >= samples or state[0].device.type != "cpu":
+            return function(None)
+        found = [function(slice(start, start + size)) for start in range(0, samples, size)]
+        return tuple(torch.cat(column) for column in zip(*found, strict=True))
+
+    def _sum(self, weights: Tensor, stages: Sequence[Parts], group: slice | None) -> Parts:
+        """The weighted sums of the derivatives of all parts, for the samples of a group."""
+        heads = [_each(stage[: self.coupled], group) for stage in stages]
+        head = combine(None, _of(weights.mT, group).mT, heads)
+        (tail,) = self._totals([(range(len(stages)), weights)], stages, group)
+        return (*head, *tail)
+
+    def _totals(
+        self, sums: Sequence[Sum], stages: Sequence[Parts], group: slice | None
+    ) -> list[Parts]:
+        """Sums of the derivatives of the integrals, for the samples of a group."""
+        tails = [_each(stage[self.coupled :], group) for stage in stages]
+        of_group = [(used, _of(weights.mT, group).mT) for used, weights in sums]
+        return (self.total or combinations)(of_group, tails)
+
+    def _error_ratio(
+        self, active: _Active, after: Parts, stages: list[Parts], weights: Sequence[Tensor]
+    ) -> Tensor:
+        """The estimated error over the tolerated one, [m]; accepted steps advance the integrals."""
+        # Without an error estimate there is one sum.
+        sums = list(zip(self.rows.used, weights, strict=True))[-2:]
+        sums = sums if sums[-1][0] else sums[:1]
+
+        def of_group(group: slice | None) -> Parts:
+            integrals = _each(active.integrals, group)
+            added, *estimates = self._totals(sums, stages, group) if integrals else [(), ()]
+            advanced = tuple(map(torch.add, integrals, added))
+            heads = [
+                combine(
+                    None,
+                    _of(each.mT, group).mT,
+                    [_each(stages[stage][: self.coupled], group) for stage in used],
+                )
+                for used, each in sums[1:]
+            ]
+            attempt = StepAttempt(
+                _of(active.index, group),
+                (*_each(active.state, group), *integrals),
+                (*_each(after, group), *advanced),
+                sum((*heads, *estimates), ()),
+            )
+            ratio = self.control.error_ratio(attempt)
+            for old, new in zip(integrals, advanced, strict=True):
+                torch.where(spread(ratio <= 1, old), new, old, out=old)
+            return (ratio,)
+
+        return self._by_group(of_group, (*active.state, *active.integrals))[0]
 
     def _on_device(self, time: Tensor, state: Parts) -> Tensor:
         return time.to(state[0].dtype).to(state[0].device, non_blocking=True)
@@ -481,7 +585,8 @@ class _Integration:
     def _slope(self, time: Tensor, state: Parts) -> Parts:
         """The derivative with respect to the user's time, at increasing time [m]."""
         slope = self.dynamics(self.direction * time, state[: self.coupled])
-        for derivative, part in zip(slope, state, strict=False):
+        known = state if self.total is None else state[: self.coupled]
+        for derivative, part in zip(slope, known, strict=False):
             if derivative.shape != part.shape:
                 raise ValueError(
                     f"the dynamics return a derivative of shape {tuple(derivative.shape)} for a "
@@ -489,8 +594,15 @@ class _Integration:
                 )
         return slope
 
-    def _attempt(self, active: _Active, end: Tensor) -> tuple[StepAttempt, list[Parts]]:
-        """Attempt one step for each sample; also returns the slopes at its stages."""
+    def _attempt(
+        self, active: _Active, end: Tensor
+    ) -> tuple[Parts, list[Parts], tuple[Tensor, ...]]:
+        """One step of each sample, before it is accepted or rejected.
+
+        Returns:
+            The coupled parts at its end, what the dynamics return at its stages, and the rows of
+            the tableau times the step sizes.
+        """
         dtype, device = active.state[0].dtype, active.state[0].device
         time, step = active.time.to(dtype), active.step.to(dtype)
         last = end.to(dtype)
@@ -507,26 +619,25 @@ class _Integration:
             take = partial(
                 recompute_in_backward, take, use_reentrant=False, preserve_rng_state=False
             )
-        stages, new = take(active, numbers[len(products) :], weights)
-        errors = [stages[stage] for stage in self.rows.used[-1]]
-        return StepAttempt(active.index, active.state, new, weights[-1], errors), stages
+        stages, after = take(active, numbers[len(products) :], weights)
+        return after, stages, weights
 
     def _stages(
         self, active: _Active, times: Tensor, weights: Sequence[Tensor]
     ) -> tuple[list[Parts], Parts]:
-        """The slopes at the stages, and the new state; `weights` are rows times step sizes."""
+        """See `_attempt`: what the dynamics return at the stages, and the state at the end."""
         start, *others = times.unbind(0)
         *betas, solution, _ = weights
-        head, tail = active.state[: self.coupled], active.state[self.coupled :]
         stages = [active.slope or self._slope(start, active.state)]
-        value = head
+        value = active.state
         for used, beta, time in zip(self.rows.used, betas, others, strict=False):
-            value = combine(head, beta, [stages[stage][: self.coupled] for stage in used])
+            heads = [stages[stage][: self.coupled] for stage in used]
+            value = combine(active.state, beta, heads)
             stages.append(self._slope(time, value))
-        summed = [stages[stage] for stage in self.rows.used[-2]]
         if not self.tableau.last_stage_is_solution:
-            return stages, combine(active.state, solution, summed)
-        return stages, value + combine(tail, solution, [stage[self.coupled :] for stage in summed])
+            heads = [stages[stage][: self.coupled] for stage in self.rows.used[-2]]
+            value = combine(active.state, solution, heads)
+        return stages, value
 
     def _failures(self, active: _Active, end: Tensor, ratio: Tensor, count: Tensor) -> Tensor:
         attempts = count[:, active.index].sum(0)
@@ -570,7 +681,8 @@ class _Integration:
             weights, sources = linear(share), [active.state, new]
             if self.tableau.middle:
                 weights = quartic(self.tableau, share, self.direction * active.step[index])
-                sources += stages
+                sources += [stage[: self.coupled] for stage in stages]
+            weights_of_all = weights
             # At the start of a step only the state there has a weight.
             used = [True, *weights[1:].any(1).tolist()]
             sources = [source for source, is_used in zip(sources, used, strict=True) if is_used]
@@ -581,9 +693,38 @@ class _Integration:
                 base = rows(base, device_index)
                 sources = [rows(source, device_index) for source in sources]
             values = combine(base, weights, sources)
+            if self.keep_integrals and active.integrals:
+                values += self._integrals_inside(active, index, weights_of_all, stages)
             outputs.add(pending[index] * samples + active.index[index], values)
             pending = pending + due
         return pending
+
+    def _integrals_inside(
+        self, active: _Active, index: Tensor, weights: Tensor, stages: list[Parts]
+    ) -> Parts:
+        """The integrals inside the accepted steps of some samples.
+
+        Args:
+            active: their integrals are those at the end of the step.
+            index: positions of the samples among the active ones.
+            weights: of the dense output, for the state at the start and at the end, and stages.
+            stages: of the step.
+        """
+        slopes = -torch.outer(
+            torch.tensor(self.tableau.solution, dtype=weights.dtype),
+            self.direction * active.step[index] * (1 + weights[0]),
+        )
+        slopes[: len(weights) - 2] += weights[2:]
+        used = slopes.any(1).nonzero().flatten().tolist()
+        like = active.integrals[0]
+        device_index = index.to(like.device, non_blocking=True)
+        integrals = rows(active.integrals, device_index)
+        if not used:
+            return integrals
+        numbers = slopes[used].to(like.dtype).to(like.device, non_blocking=True)
+        inside = [rows(stages[stage], device_index) for stage in used]
+        (change,) = self._totals([(range(len(used)), numbers)], inside, None)
+        return tuple(map(torch.add, integrals, change))
 
     def _reached(self, samples: Tensor, time: Tensor) -> Tensor:
         """The number of output times that each sample has reached at its time [m]."""
@@ -598,11 +739,21 @@ class _Integration:
         for row in failed.nonzero().flatten().tolist():
             missing = torch.arange(int(active.pending[row]), self.grid.shape[1])
             if missing.numel():
+                kept = active.integrals if self.keep_integrals else ()
                 values = tuple(
                     torch.full_like(part[row], torch.nan).expand(len(missing), *part.shape[1:])
-                    for part in active.state
+                    for part in (*active.state, *kept)
                 )
                 outputs.add(missing * samples + active.index[row], values)
+
+
+def _of(values: Tensor, group: slice | None) -> Tensor:
+    """The rows of a group; None is a group of all."""
+    return values if group is None else values[group]
+
+
+def _each(parts: Parts, group: slice | None) -> Parts:
+    return tuple(_of(part, group) for part in parts)
 
 
 def _by_sample(visited: list[Tensor], values: Tensor, samples: int) -> list[Tensor]:

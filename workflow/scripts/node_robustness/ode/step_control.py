@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from node_robustness.ode.parts import Parts, combine, norm, spread
+from node_robustness.ode.parts import Parts, norm, spread
 
 
 @dataclass(frozen=True)
@@ -38,36 +38,21 @@ class StepAttempt:
         samples: positions in the batch of N, int64 [m] on the CPU.
         before: the state at the start of the step.
         after: the state at the end of the step.
-        error_weights: weights of the stages in the error estimate, times the step size, [k, m].
-        error_stages: the k stages.
+        error: the estimated error; empty if the method has no estimate.
     """
 
     samples: Tensor
     before: Parts
     after: Parts
-    error_weights: Tensor
-    error_stages: list[Parts]
+    error: Parts
 
 
 class StepControl(Protocol):
     """Chooses the steps of each sample; time increases."""
 
     @property
-    def evaluations(self) -> int:
-        """Evaluations of the dynamics for the first step size, without the initial slope."""
-        ...
-
-    def first_step(
-        self, time: Tensor, state: Parts, slope: Parts, after: Callable[[Tensor], Parts]
-    ) -> Tensor:
-        """The size of the first step, [m].
-
-        Args:
-            time: at the start, [m].
-            state: the initial state.
-            slope: its derivative; empty if the method has not evaluated it.
-            after: from step sizes [m] to the derivative after one step of Euler's method.
-        """
+    def first(self) -> float | None:
+        """The size of the first step; None to find it, see `Adaptive.trial_step`."""
         ...
 
     def advance(self, samples: Tensor, time: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +61,7 @@ class StepControl(Protocol):
         Args:
             samples: positions in the batch of N, int64 [m].
             time: at the start of the step, [m].
-            step: the size from `first_step` and `growth`, [m].
+            step: the size from `first` and `growth`, [m].
         """
         ...
 
@@ -122,28 +107,46 @@ class Adaptive:
     sizes: StepSizes = StepSizes()
 
     @property
-    def evaluations(self) -> int:
-        """See `StepControl.evaluations`."""
-        return 1 if self.sizes.first is None else 0
+    def first(self) -> float | None:
+        """See `StepControl.first`."""
+        return self.sizes.first
+
+    @torch.no_grad()
+    def trial_step(self, samples: Tensor, state: Parts, slope: Parts) -> tuple[Tensor, Tensor]:
+        """A step of Euler's method, before the size of the first step is known.
+
+        By Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
+
+        Args:
+            samples: positions in the batch of N, int64 [m].
+            state: the initial state.
+            slope: its derivative.
+
+        Returns:
+            The size of the step, and the norm of the slope, both [m].
+        """
+        scale = self._scale(samples, state)
+        d0, d1 = (
+            self.norm([part / s for part, s in zip(parts, scale, strict=True)])
+            for parts in (state, slope)
+        )
+        small = (d0 < 1e-5) | (d1 < 1e-5)
+        return torch.where(small, torch.full_like(d0, 1e-6), 0.01 * d0 / d1), d1
 
     @torch.no_grad()
     def first_step(
-        self, time: Tensor, state: Parts, slope: Parts, after: Callable[[Tensor], Parts]
+        self, samples: Tensor, state: Parts, change: Parts, trial: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """By Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4."""
-        if self.sizes.first is not None:
-            return torch.full_like(time, self.sizes.first)
-        everyone = torch.arange(len(time))
-        scale = []
-        for part in state:
-            relative, absolute = self._tolerances(everyone, part)
-            scale.append(absolute + part.abs() * relative)
-        d0 = self.norm([part / s for part, s in zip(state, scale, strict=True)])
-        d1 = self.norm([part / s for part, s in zip(slope, scale, strict=True)])
-        small = (d0 < 1e-5) | (d1 < 1e-5)
-        h0 = torch.where(small, torch.full_like(d0, 1e-6), 0.01 * d0 / d1)
-        change = [(later - now) / s for now, later, s in zip(slope, after(h0), scale, strict=True)]
-        d2 = self.norm(change) / h0
+        """The size of the first step, [m].
+
+        Args:
+            samples: positions in the batch of N, int64 [m].
+            state: the initial state.
+            change: of the slope in the trial step.
+            trial: what `trial_step` returned.
+        """
+        (h0, d1), scale = trial, self._scale(samples, state)
+        d2 = self.norm([part / s for part, s in zip(change, scale, strict=True)]) / h0
         flat = (d1 <= 1e-15) & (d2 <= 1e-15)
         h1 = torch.where(
             flat,
@@ -158,9 +161,10 @@ class Adaptive:
 
     def error_ratio(self, attempt: StepAttempt) -> Tensor:
         """Norm of the estimated error over rtol times the larger of both states plus atol."""
-        error = combine(None, attempt.error_weights, attempt.error_stages)
         ratios = []
-        for estimate, before, after in zip(error, attempt.before, attempt.after, strict=True):
+        for estimate, before, after in zip(
+            attempt.error, attempt.before, attempt.after, strict=True
+        ):
             tolerated = torch.maximum(before.abs(), after.abs())
             relative, absolute = self._tolerances(attempt.samples, before)
             ratios.append(estimate.div_(tolerated.mul_(relative).add_(absolute)))
@@ -172,6 +176,14 @@ class Adaptive:
         lower = torch.where(ratio < 1, 1.0, sizes.shrinkage)
         factor = torch.maximum(sizes.safety / _root(ratio, self.order), lower)
         return torch.where(ratio == 0, sizes.growth, factor.clamp(max=sizes.growth))
+
+    def _scale(self, samples: Tensor, state: Parts) -> list[Tensor]:
+        """What is tolerated at a state."""
+        scale = []
+        for part in state:
+            relative, absolute = self._tolerances(samples, part)
+            scale.append(absolute + part.abs() * relative)
+        return scale
 
     def _tolerances(
         self, samples: Tensor, like: Tensor
@@ -195,17 +207,11 @@ class Given:
     Attributes:
         nodes: increasing times with the start, float64 [1, T] for all samples or [N, T], padded
             with infinity.
-        evaluations: see `StepControl.evaluations`.
+        first: zero, as `advance` takes the size from the nodes.
     """
 
     nodes: Tensor
-    evaluations: int = 0
-
-    def first_step(
-        self, time: Tensor, state: Parts, slope: Parts, after: Callable[[Tensor], Parts]
-    ) -> Tensor:
-        """Zero; `advance` takes the size from the nodes."""
-        return torch.zeros_like(time)
+    first: float | None = 0.0
 
     def advance(self, samples: Tensor, time: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         """To the next node; a sum of step sizes would miss the last node by rounding."""
