@@ -1,11 +1,14 @@
 """The dynamics against their plain form with a concatenated time channel."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from node_robustness.models.ode_function import ODEFunction
+from node_robustness.ode.parts import Parts
 
 pytestmark = pytest.mark.numerical
 
@@ -69,3 +72,30 @@ def test_products_for_each_sample_are_autograds():
             if theirs.ndim == 4 and theirs.shape[-1] == 3:
                 theirs = torch.cat([theirs[:, 0].flatten(), theirs[:, 1:].flatten()])
             assert torch.allclose(ours[i].flatten(), theirs.flatten(), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6])
+def test_sums_of_products_in_single_precision(rows):
+    """They are those in double precision, and have the same bits in any batch."""
+    double = random_function(12)
+    single = deepcopy(double).float()
+    drawn = torch.randn(3, 2, 6, 12, 7, 7, dtype=torch.float64)
+    weights = torch.rand(2, 6, dtype=torch.float64)
+
+    def sums(function: ODEFunction, samples: slice) -> list[Parts]:
+        dtype = function.conv1.weight.dtype
+        products = function.products(drawn[0, 0].to(dtype), with_parameters=True)
+        terms = [
+            products.evaluate(drawn[1, 0, samples, 0, 0, 0].to(dtype), (h,), (cotangent,))[1][2:]
+            for h, cotangent in drawn[:, :, samples].to(dtype)
+        ]
+        own = weights[:, samples].to(dtype)
+        return products.total([([0, 2], own), ([1], own[:1])], terms)
+
+    some = slice(0, rows)
+    for found, whole, expected in zip(
+        sums(single, some), sums(single, slice(None)), sums(double, some), strict=True
+    ):
+        for one, all_rows, exact in zip(found, whole, expected, strict=True):
+            torch.testing.assert_close(one.double(), exact, rtol=1e-4, atol=1e-3)
+            assert torch.equal(one, all_rows[some])

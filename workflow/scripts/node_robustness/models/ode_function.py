@@ -245,10 +245,6 @@ def _total(sums: Sequence[Sum], terms: Sequence[Parts]) -> list[Parts]:
     return found
 
 
-_MANY_PIXELS = 80
-"""From so many on, a product of each stage, added to every sum, is faster than one for each sum."""
-
-
 def _weight_products(
     sums: Sequence[Sum], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
 ) -> list[Tensor]:
@@ -261,18 +257,9 @@ def _weight_products(
         inputs: of the convolution at all stages, [n, C, H, W].
         cotangents: for its results at all stages, [n, C, H, W].
     """
-    height, width = inputs[0].shape[2:]
-    if height * width < _MANY_PIXELS:
-        return [
-            _grouped_products(
-                torch.stack([inputs[stage] for stage in used]),
-                torch.stack([cotangents[stage] for stage in used]) * weights[..., None, None, None],
-            )
-            for used, weights in sums
-        ]
     totals: dict[int, Tensor] = {}
     for stage in sorted({stage for used, _ in sums for stage in used}):
-        product = _grouped_products(inputs[stage][None], cotangents[stage][None])
+        product = _products(inputs[stage], cotangents[stage])
         for number, (used, weights) in enumerate(sums):
             if stage in used:
                 weight = weights[used.index(stage)][:, None]
@@ -283,27 +270,23 @@ def _weight_products(
     return [totals[number] for number in range(len(sums))]
 
 
-def _grouped_products(h: Tensor, cotangent: Tensor) -> Tensor:
-    """Sums of products for a 3x3 convolution's weight, from [k, n, C, H, W] to [n, 9 * C * C].
+def _products(h: Tensor, cotangent: Tensor) -> Tensor:
+    """The products for a 3x3 convolution's weight, from [n, C, H, W] to [n, 9 * C * C].
 
-    They are those of a convolution of k samples in which n groups of channels are the samples here.
-    oneDNN has fast kernels for it. Threads share a group where there are fewer groups than threads,
+    As groups of channels of one image, the samples have a weight each, and so own products. oneDNN
+    has fast kernels for that. Threads share a group where there are fewer groups than threads,
     which rounds differently, so that small batches are padded.
     """
-    n, channels = h.shape[1:3]
+    n, channels = h.shape[:2]
     if not (h.device.type == "cpu" and h.dtype == torch.float32 and mkldnn.is_available()):
-        unfolded = F.unfold(h.flatten(0, 1), 3, padding=1).unflatten(0, h.shape[:2])
-        return torch.einsum("knop,knip->noi", cotangent.flatten(3), unfolded).flatten(1)
-    missing = max(0, max(ROWS, torch.get_num_threads()) - n)
-    h, cotangent = (
-        torch.cat([each, each[:, :1].expand(-1, missing, -1, -1, -1)], 1) if missing else each
-        for each in (h, cotangent)
-    )
-    shape = ((n + missing) * channels, channels, 3, 3)
+        return torch.bmm(cotangent.flatten(2), F.unfold(h, 3, padding=1).mT).flatten(1)
+    rows = max(ROWS, torch.get_num_threads())
+    h, cotangent = filled_up(h, rows), filled_up(cotangent, rows)
+    one = (1, len(h) * channels, *h.shape[2:])
     products: Tensor = conv2d_weight(
-        h.flatten(1, 2), shape, cotangent.flatten(1, 2), padding=1, groups=n + missing
+        h.reshape(one), (one[1], channels, 3, 3), cotangent.reshape(one), padding=1, groups=len(h)
     )
-    return products.view(n + missing, -1)[:n]
+    return products.view(len(h), -1)[:n]
 
 
 def _split_time(convolution: nn.Conv2d, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,9 +18,9 @@ large batch shrinks to so few rows only at its end.
 """
 
 
-def filled_up(tensor: Tensor) -> Tensor:
-    """A tensor [n, ...], n >= 1, padded with copies of its first row to `ROWS` rows or more."""
-    missing = ROWS - len(tensor)
+def filled_up(tensor: Tensor, rows: int = ROWS) -> Tensor:
+    """A tensor [n, ...], n >= 1, padded with copies of its first row to `rows` rows or more."""
+    missing = rows - len(tensor)
     if missing <= 0:
         return tensor
     copies = tensor[:1].detach().expand(missing, *tensor.shape[1:])
