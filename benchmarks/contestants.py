@@ -132,6 +132,37 @@ def _one_image(model: nn.Module, image: Tensor, label: Tensor, epsilon: float) -
     return True, False
 
 
+def gradients(
+    model: classifier.Classifier, images: Tensor, labels: Tensor, **solver: object
+) -> Callable[[], None]:
+    """The gradient of each image's loss, as an attack needs it; parameters are frozen."""
+    solved = model.at(**solver)
+
+    def work() -> None:
+        with classifier.frozen(solved):
+            inputs = images.clone().requires_grad_()
+            torch.autograd.grad(F.cross_entropy(solved(inputs), labels, reduction="sum"), inputs)
+
+    return work
+
+
+def gradients_by_the_paper(
+    model: classifier.Classifier, images: Tensor, labels: Tensor, tolerance: float
+) -> Callable[[], None]:
+    """The same one image at a time, by torchdiffeq's adjoint with the parameters in its norm."""
+    paper = {"backend": "torchdiffeq", "gradient": "adjoint", "tolerance": tolerance}
+    each = [
+        gradients(model, image, label, **paper)
+        for image, label in zip(images.split(1), labels.split(1), strict=True)
+    ]
+
+    def work() -> None:
+        for one in each:
+            one()
+
+    return work
+
+
 def training_step(
     model: classifier.Classifier, images: Tensor, labels: Tensor, **solver: object
 ) -> Callable[[], None]:

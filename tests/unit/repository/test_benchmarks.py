@@ -62,6 +62,40 @@ def test_the_papers_procedure_and_ours_do_the_same_work(speed, monkeypatch):
     assert row["successes_paper"] == row["successes_adjoint"] == 5
 
 
+def test_the_work_of_a_gradient_is_the_papers(speed, monkeypatch):
+    """The contestants have the same gradient, and each ratio is of the times that it names."""
+    torch.manual_seed(7)
+    model = Classifier(Spec(1, 4, (0.4,), (0.3,), "convolution", "ode", filters=8)).eval()
+    images, labels = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2])
+    found, grad = [], torch.autograd.grad
+
+    def noted(outputs, inputs, *others, **options):
+        gradients = grad(outputs, inputs, *others, **options)
+        if isinstance(inputs, torch.Tensor):
+            found.extend(gradients)
+        return gradients
+
+    monkeypatch.setattr(torch.autograd, "grad", noted)
+    from contestants import gradients, gradients_by_the_paper
+
+    gradients(model, images, labels, gradient="adjoint", tolerance=1e-3)()
+    gradients_by_the_paper(model, images, labels, 1e-3)()
+    ours, *one_by_one = found
+    torch.testing.assert_close(ours, torch.cat(one_by_one), rtol=1e-3, atol=1e-6)
+
+
+def test_ratios_of_gradients_are_named_by_their_contestants(speed, monkeypatch):
+    torch.manual_seed(7)
+    model = Classifier(Spec(1, 4, (0.4,), (0.3,), "convolution", "ode", filters=8)).eval()
+    images, labels = torch.rand(3, 1, 8, 8), torch.tensor([0, 1, 2])
+    nets = speed.nets.Nets("random", {"OON": model}, {"OON": 0.5}, images, labels)
+    monkeypatch.setattr(speed, "PAPER_TOLERANCES", [1.0])
+    (row,) = speed.gradient_table(nets, 1, 2)
+    assert row["same_work"] == pytest.approx(row["paper"] / row["full_norm"])
+    assert row["same_goal"] == pytest.approx(row["paper"] / row["direct"])
+    assert row["full_to_seminorm"] == pytest.approx(row["full_norm"] / row["seminorm"])
+
+
 def test_own_models_are_compared_with_built_in_ones(speed, tmp_path, monkeypatch):
     import own_models
 
