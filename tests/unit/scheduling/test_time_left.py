@@ -366,11 +366,36 @@ def test_nothing_is_said_after_the_last_job(logger, here):
     assert len(logger.lines()) == 1
 
 
-@pytest.mark.parametrize("settings", [{"touch": True}, {"main": False}])
-def test_nothing_is_said_where_nothing_runs(logger, settings):
-    announced(logger, config_of(), **settings)
+@pytest.mark.parametrize(
+    ("settings", "done"), [({"touch": True}, []), ({"main": False}, []), ({}, RULES)]
+)
+def test_nothing_is_said_where_nothing_runs(logger, settings, done):
+    config = config_of()
+    dag = FakeDag(config, done=done)
+    time_left.announce(workflow_of(dag, **settings), config, dag.rules, logger)
     assert logger.records == []
     assert len(logger.handlers) == 1
+
+
+def test_a_job_of_another_workflow_has_no_time(logger, here):
+    config = config_of()
+    dag = FakeDag(config, done=RULES.keys() - {"report"})
+    time_left.announce(workflow_of(dag), config, dag.rules, logger)
+    (report,) = (job for job in dag.jobs if job.rule.name == "report")
+    logger.info(None, extra={"event": LogEvent.JOB_FINISHED, "job_id": report.number})
+    here.now += 100
+    logger.info(None, extra={"event": LogEvent.PROGRESS, "done": 1, "total": 9})
+    assert len(logger.lines()) == 1
+
+
+def test_what_else_is_limited_is_asked_of_each_job():
+    config = config_of()
+    dag = FakeDag(config, done=["fetch", "prepare", "train", "evaluate"])
+    write_logs(dag, 60)
+    workflow = workflow_of(dag)
+    workflow.scheduler.global_resources["mem_mb"] = 2000  # of one job
+    line = time_left.of_workflow(workflow, config, dag.rules, local=True).needed()
+    assert line.startswith("Time needed: about 2 hours on 2 cores for 125 jobs")
 
 
 def test_what_goes_wrong_at_the_start_is_no_failure_of_the_run(logger, monkeypatch):

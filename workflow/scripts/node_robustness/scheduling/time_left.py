@@ -86,6 +86,10 @@ class TimedRun:
         self._limits = limits
         self._local = local
 
+    def __len__(self) -> int:
+        """How many jobs have not ended."""
+        return len(self._left)
+
     def needed(self) -> str:
         """The line before the run starts."""
         jobs = f"{len(self._left):,} {'job' if len(self._left) == 1 else 'jobs'}"
@@ -176,8 +180,9 @@ def announce(workflow: Any, config: Config, rules: Collection[Any], logger: logg
     try:
         run = of_workflow(workflow, config, rules, local=workflow.local_exec)
         say = partial(logger.info, extra={"quietness": Quietness.PROGRESS})
-        say(run.needed())
-        logger.addHandler(_Lines(run, say, logger.debug))
+        if run:  # there may be jobs of another workflow alone
+            say(run.needed())
+            logger.addHandler(_Lines(run, say, logger.debug))
     except Exception as error:  # whatever it is: see above
         logger.debug(f"The time of this run is not estimated: {error!r}")
 
@@ -210,7 +215,7 @@ class _Lines(logging.Handler):
                 self._run.end(record.job_id)
             case LogEvent.JOB_ERROR:
                 self._run.fail(record.jobid)
-            case LogEvent.PROGRESS if record.done < record.total:
+            case LogEvent.PROGRESS if self._run and record.done < record.total:
                 started = time.monotonic()
                 if started >= self._next:
                     self._say(self._run.left())
@@ -231,7 +236,7 @@ def of_workflow(workflow: Any, config: Config, rules: Collection[Any], *, local:
     limits = {
         name: amount
         for name, amount in workflow.scheduler.global_resources.items()
-        if amount < sys.maxsize
+        if local and amount < sys.maxsize
     }
     expected = _Rates(config, warm=local and config.compute.warm_start)
     expectation, on_a_gpu = Expectation(), _on_a_gpu(config, local)
@@ -247,7 +252,7 @@ def of_workflow(workflow: Any, config: Config, rules: Collection[Any], *, local:
         if dag.needrun(job) and not dag.finished(job):
             needs = [dag.jobid(need) for need in dag.dependencies[job]]
             # Snakemake computes the resources of a job at each question, which takes long.
-            held = {_CORES: alone.threads} if limits.keys() == {_CORES} else job.scheduler_resources
+            held = {_CORES: alone.threads} if limits.keys() <= {_CORES} else job.scheduler_resources
             takes = {name: held[name] for name in limits if isinstance(held.get(name), int)}
             task = Task(dag.jobid(job), alone.seconds, takes, needs, dag.priority(job))
             rated = not (alone.computes and on_a_gpu)
