@@ -1,6 +1,7 @@
 """A folder that a page of results is made from."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -36,9 +37,10 @@ COLUMNS = "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,n
 HISTORY = f"{COLUMNS}\n1,2,0.5,1,0.75,26\n"
 
 
-@pytest.fixture(params=[masked_tables, tiny_tables], ids=["masked", "tiny"])
-def folder(request, tmp_path) -> Path:
-    collected = request.param()
+@pytest.fixture(scope="session", params=[masked_tables, tiny_tables], ids=["masked", "tiny"])
+def gathered(request, tmp_path_factory) -> Path:
+    """A folder that `folder` is a copy of: no test changes it."""
+    collected, tmp_path = request.param(), tmp_path_factory.mktemp("gathered")
     history = tmp_path / "results/tiny/toy/OON/seed-0/history.csv"
     history.parent.mkdir(parents=True)
     history.write_text(HISTORY)
@@ -57,4 +59,15 @@ def folder(request, tmp_path) -> Path:
         tmp_path / "manifest.json",
         target,
     )
-    return target
+    return tmp_path
+
+
+@pytest.fixture
+def folder(gathered, tmp_path) -> Path:
+    return shutil.copytree(gathered, tmp_path, dirs_exist_ok=True) / "docs/tiny"
+
+
+@pytest.fixture(scope="session")
+def page(gathered) -> str:
+    """The page of the folder as it is."""
+    return markdown.render("tiny", gathered / "docs/tiny")

@@ -131,12 +131,6 @@ def test_the_report_goes_on(tmp_path, monkeypatch):
     assert page.count("<caption>") > 8
 
 
-def test_nothing_fails_where_nothing_is_broken(tmp_path):
-    path = tmp_path / "report.html"
-    report_page.render_report("tiny", *measured_report(), MANIFEST, "mnist", path)
-    assert "could not be made" not in path.read_text()
-
-
 def test_the_page_of_results_goes_on(folder, monkeypatch):
     whole = markdown.render("tiny", folder)
     assert "could not be made" not in whole
@@ -160,5 +154,8 @@ def test_every_figure_is_made_alone():
         with pytest.raises(KeyError):
             make()
     charts = of_experiment(tiny_tables(), unknown, unknown, ["RES", "OON"])
-    failed = [name for name, make in charts.items() if why_not_drawn(draw("It", make).spec)]
-    assert failed == ["images", "examples"]
+    for name in ("images", "examples"):
+        with pytest.raises(KeyError):
+            charts.pop(name)()
+    for make in charts.values():
+        make()

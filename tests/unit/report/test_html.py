@@ -6,6 +6,7 @@ import pytest
 
 from node_robustness.errors import UserError
 from node_robustness.figures.catalogue import FIGURES
+from node_robustness.figures.experiment import of_experiment
 from node_robustness.provenance.costs import job_costs
 from node_robustness.report import html as report_page
 from node_robustness.report.html import render_report
@@ -13,11 +14,12 @@ from node_robustness.report.paper import ACCURACY
 from node_robustness.report.tables import VIEWS
 from node_robustness.report.topics import TOPICS
 from node_robustness.tables.examples import example_table
+from node_robustness.tables.image_pages import image_pages
 from node_robustness.verdict.claims import claim, read_claim
 from samples import (
     MANIFEST,
+    MODELS,
     SUITE,
-    draw,
     masked_tables,
     measured_report,
     shared_tables,
@@ -32,6 +34,10 @@ def page(tmp_path_factory):
     return write_report(folder, "<script>alert(1)</script>").read_text()
 
 
+def test_nothing_fails_where_nothing_is_broken(page):
+    assert "could not be made" not in page
+
+
 def test_names_and_configuration_are_escaped(page):
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
@@ -42,8 +48,9 @@ def test_names_of_classes_are_escaped(tmp_path):
     """They are the user's own, any text, and stand in the figures of images."""
     measured, charts = measured_report()
     name = "</script><img src=x onerror=alert(1)>"
-    renamed = json.loads(json.dumps(charts).replace("zero", name))
-    assert renamed["examples"] != charts["examples"]
+    known = {key: charts[key] for key in ("examples", "images")}
+    renamed = json.loads(json.dumps(known).replace("zero", name))
+    assert all(renamed[key] != known[key] for key in known)
     path = tmp_path / "report.html"
     render_report("toy", measured, renamed, MANIFEST, None, path)
     text = path.read_text()
@@ -138,11 +145,12 @@ def test_stills_are_left_out_first_and_that_is_said(tmp_path, monkeypatch, page)
 
 def test_what_was_not_measured_is_said(tmp_path):
     collected = tiny_tables()
-    charts = draw(collected, example_table([]))
-    specs = {key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()}
+    charts = of_experiment(collected, lambda: example_table([]), lambda: image_pages([]), MODELS)
+    specs = {name: charts[name]().to_dict() for name in ("clean", "audit")}
     collected["costs"] = job_costs([], collected)
     render_report("tiny", collected, specs, MANIFEST, None, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
+    assert 'id="figure-clean"' in page
     line = re.search("Not measured in this run: ([^<]*)", page)[1]
     assert [part.split("(")[1] for part in line.split("; ")] == [
         "audit)",
@@ -229,7 +237,10 @@ def test_digits_are_not_in_the_paper(page):
 
 
 def test_the_papers_values_next_to_ours(tmp_path):
-    page = write_report(tmp_path, "tiny", "mnist").read_text()
+    path = tmp_path / "report.html"
+    render_report("tiny", measured_report()[0], {}, MANIFEST, "mnist", path)
+    page = path.read_text()
+    assert "could not be made" not in page
     # RES: 3 of 4 images are right, the paper reports 99.6 %.
     row = "<td>toy</td><td>RES</td><td>–</td><td>99.6 %</td><td>4</td><td>1</td><td>75.0 % ("
     assert row in page

@@ -15,8 +15,7 @@ from node_robustness.tables import catalogue as tables
 from samples import masked_tables
 
 
-def test_the_page_needs_its_folder_alone(folder, tmp_path):
-    page = markdown.render("tiny", folder)
+def test_the_page_needs_its_folder_alone(folder, page, tmp_path):
     moved = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
     shutil.rmtree(folder)
     assert markdown.render("tiny", moved) == page
@@ -44,11 +43,10 @@ def test_figures_travel_as_they_are(folder, tmp_path):
         assert not copy.exists() or copy.read_bytes() == own.read_bytes()
 
 
-def test_every_figure_of_the_page_is_shown_once_and_no_other(folder):
+def test_every_figure_of_the_page_is_shown_once_and_no_other(folder, page):
     collected = {name: pd.read_csv(folder / f"{name}.csv") for name in tables.ON_PAGE}
     known = [name for name in figures.ON_PAGE if figures.has_rows(name, collected)]
     assert len(known) > 3
-    page = markdown.render("tiny", folder)
     assert sorted(re.findall(r"!\[[^]]*\]\(tiny/(\w+)\.svg\)", page)) == sorted(known)
 
 
@@ -57,16 +55,14 @@ def test_names_of_machines_stay_at_home(folder):
         assert "desk of somebody" not in path.read_text()
 
 
-def test_every_link_leads_somewhere(folder):
-    page = markdown.render("tiny", folder)
+def test_every_link_leads_somewhere(folder, page):
     links = set(re.findall(r"\]\((tiny/[^)]+\.\w+)\)", page))
     assert {f"tiny/{name}.csv" for name in tables.ON_PAGE} | {"tiny/manifest.json"} <= links
     for link in links:
         assert (folder.parent / link).is_file()
 
 
-def test_rows_are_whole(folder):
-    page = markdown.render("tiny", folder)
+def test_rows_are_whole(page):
     assert "nan" not in page.lower().replace("nanoseconds", "")
     for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
@@ -83,8 +79,7 @@ def test_what_it_says_of_masked_robustness():
     assert strongest.startswith("65.3 % (")
 
 
-def test_limits_are_told(folder):
-    page = markdown.render("tiny", folder)
+def test_limits_are_named(folder, page):
     assert "1 epoch of training (the paper: 25). Accuracy on validation images: OON 75.0 %." in (
         page
     )
@@ -113,8 +108,7 @@ def _missing(page: str) -> str:
     return re.search("Of the standard attacks (.*) did not run", page)[1]
 
 
-def test_the_first_screen_answers_the_three_claims(folder):
-    page = markdown.render("tiny", folder)
+def test_the_first_screen_answers_the_three_claims(folder, page):
     first = page.split("## Verdicts at a glance")[0]
     found = summary.claims(markdown.read_tables(folder))
     assert len(found) == 3
@@ -128,13 +122,13 @@ def test_the_first_screen_answers_the_three_claims(folder):
     assert first.count("\n") < 20
 
 
-def test_the_small_figures_stand_above_the_answers(folder):
-    first = markdown.render("tiny", folder).split("## Verdicts at a glance")[0]
+def test_the_small_figures_stand_above_the_answers(folder, page):
+    first = page.split("## Verdicts at a glance")[0]
     drawn = [claim.figure for claim in summary.claims(markdown.read_tables(folder)) if claim.figure]
     assert re.findall(r"!\[[^]]+\]\(tiny/(\w+)\.svg\)", first) == drawn
 
 
-def test_the_grid_has_the_settings_that_say_something(folder):
+def test_the_grid_has_the_settings_that_say_something(folder, page):
     """And only these; the others are counted in one line."""
     verdicts = pd.read_csv(folder / "verdicts.csv")
     known = [
@@ -144,7 +138,7 @@ def test_the_grid_has_the_settings_that_say_something(folder):
         for field in row.fields
         if field is not None
     ]
-    glance = _part(markdown.render("tiny", folder), "Verdicts at a glance")
+    glance = _part(page, "Verdicts at a glance")
     signs = "".join(panels.SIGNS.values())
     shown = re.findall(rf"\| ([{re.escape(signs)}] \d+ %)", glance)
     expected = [f"{field.sign} {field.strongest}" for field in known if field.says_something]
@@ -163,9 +157,9 @@ def test_a_grid_without_anything_to_say_is_one_line(folder):
     assert "|" not in glance
 
 
-def test_evidence_follows_by_topic(folder):
+def test_evidence_follows_by_topic(page):
     """Limits first; each topic once, in the order of the report."""
-    titles = re.findall("^## (.*)$", markdown.render("tiny", folder), re.MULTILINE)
+    titles = re.findall("^## (.*)$", page, re.MULTILINE)
     assert titles[:2] == ["Verdicts at a glance", "Limits of this run"]
     topics = [topic.title for topic in TOPICS.values()]
     assert titles[2:] == [title for title in topics if title in titles]
