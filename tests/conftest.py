@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 from collections.abc import Iterator
 
 import hypothesis
@@ -19,6 +20,11 @@ hypothesis.settings.load_profile("timeless")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes first: the short ones then keep all processes busy to the end."""
     items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: no search for garbage needs to look at them."""
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
