@@ -75,12 +75,14 @@ plan: $(VENV)/run
 
 slurm: $(VENV)/slurm
 
+# Bytecode is kept whatever the machine's setting: each of many processes would compile the same modules.
+TESTED = PYTHONDONTWRITEBYTECODE= PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest
 test: $(VENV)/dev
-	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(TESTED) -m "not slow" --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The kernels of older x86 processors (PyTorch's own, oneDNN's and MKL's), and rounding unlike that of any
 # processor (tests/rounding.py). Other processors ignore these variables.
-NUMERICAL = PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m "numerical and not slow" --numprocesses auto --dist worksteal $(ARGS)
+NUMERICAL = $(TESTED) -m "numerical and not slow" --numprocesses auto --dist worksteal $(or $(ARGS),tests/unit)
 test-kernels: $(VENV)/dev
 	@echo "Kernels for AVX2:"
 	@ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(NUMERICAL)
@@ -95,7 +97,7 @@ test-rounding: $(VENV)/dev
 
 # One at a time: they kill processes and fill disks.
 test-slow: $(VENV)/dev
-	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m pytest -m slow
+	@$(TESTED) -m slow
 
 test-slurm: $(VENV)/dev $(VENV)/slurm
 	@tests/slurm/cluster.sh install
