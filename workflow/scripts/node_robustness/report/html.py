@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,7 +95,7 @@ def render_report(
         parts=[part for part in parts if part.has_something],
         manifest=manifest,
         config=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
-        vega=Markup(vl_convert.javascript_bundle("Object.assign(window, { vegaEmbed });")),
+        vega=_vega(),
     )
     without = render(**_stills(figures.values(), 0))
     page = render(**_stills(figures.values(), _MOST_BYTES - len(without.encode())))
@@ -144,6 +144,12 @@ class _Part:
         """Whether there is anything to unfold."""
         filled = (table for table in self.tables if table.rows or not table.header)
         return self.key == "ran" or any([self.sentences, self.figures, *filled])
+
+
+@cache
+def _vega() -> Markup:
+    """Return what draws the charts in a browser, the same in every report."""
+    return Markup(vl_convert.javascript_bundle("Object.assign(window, { vegaEmbed });"))
 
 
 def _part(
