@@ -2,17 +2,24 @@
 
 import ast
 from collections import Counter
+from functools import cache
 
 import pytest
 
 import architecture
 import rules_picture
 
-MODULES = {
-    path.relative_to(architecture.PACKAGE).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
-    for path in architecture.PACKAGE.rglob("*.py")
-}
 FLOORS = (*architecture.BASE, *architecture.ROOMS, *architecture.TOP)
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """The modules of the package by their paths."""
+    package = architecture.PACKAGE
+    return {
+        path.relative_to(package).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in package.rglob("*.py")
+    }
 
 
 @pytest.mark.parametrize("path", architecture.sources(), ids=lambda path: path.stem)
@@ -23,28 +30,28 @@ def test_imports_point_downward(path):
 
 
 def test_the_package_has_its_rooms_and_the_modules_of_its_root():
-    names = {name.partition("/")[0] for name in MODULES}
+    names = {name.partition("/")[0] for name in modules()}
     root = {f"{name}.py" for name in ("__init__", *architecture.BASE, *architecture.TOP)}
     assert names == {*architecture.ROOMS, *root}
 
 
 def test_an_init_is_a_docstring():
     """Except that of the solver, which is a library by itself."""
-    for name, tree in MODULES.items():
+    for name, tree in modules().items():
         if name.endswith("/__init__.py") and name != "ode/__init__.py":
             (docstring,) = tree.body
             assert isinstance(docstring, ast.Expr), name
 
 
 def test_names_of_classes_are_unique():
-    nodes = [node for tree in MODULES.values() for node in tree.body]
+    nodes = [node for tree in modules().values() for node in tree.body]
     names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
     assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_private_function_exists_twice():
     functions = (
-        n for tree in MODULES.values() for n in tree.body if isinstance(n, ast.FunctionDef)
+        n for tree in modules().values() for n in tree.body if isinstance(n, ast.FunctionDef)
     )
     bodies = Counter(
         (node.name, ast.dump(ast.Module(node.body, [])))

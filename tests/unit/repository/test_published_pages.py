@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ET
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -44,6 +45,7 @@ def test_every_figure_is_published():
     }
 
 
+@cache
 def filled(page):
     """The tables of a page; a stage that a run leaves out has a table without rows."""
     return {path.stem: pd.read_csv(path) for path in page.with_suffix("").glob("*.csv")}
