@@ -31,6 +31,10 @@ EARLIER = ["bim_adjoint", "bim_direct", "bim_surrogate", "pgd_direct", "transfer
 PGD = {"method": "pgd", "iterations": 100, "relative_step": 0.05, "loss": "margin"}
 
 
+def recorded():
+    return yaml.safe_load(Path(__file__).with_name("recorded.yaml").read_text())
+
+
 def config_of(name):
     return yaml.safe_load((ROOT / f"config/{name}.yaml").read_text())
 
@@ -52,7 +56,7 @@ def assert_within(factor, found, recorded):
 
 
 def test_of_the_default_run():
-    found = expected(load(config_of("config")), "digits")
+    found = expected(load(recorded()), "digits")
     assert_within(1.5, found, DIGITS)
     assert_within(1.25, {"all": sum(found.values())}, {"all": sum(DIGITS.values())})
 
@@ -77,7 +81,7 @@ def test_of_jobs_that_collect():
 
 
 def test_another_machine_takes_another_time():
-    config = load(config_of("config"))
+    config = load(recorded())
     once = sum(expected(config, "digits").values())
     assert sum(expected(config, "digits", Speed(2, 2)).values()) == pytest.approx(once / 2)
     assert once / 2 < sum(expected(config, "digits", Speed(1, 2)).values()) < once
@@ -92,7 +96,7 @@ def seconds_of(config, stage="attack", threads=1, **at):
 
 
 def changed(**models):
-    raw = config_of("config")
+    raw = recorded()
     for name, change in models.items():
         raw["models"].setdefault(name, {}).update(change)
     raw["experiments"]["digits"]["models"] = [*raw["models"]]
@@ -118,7 +122,7 @@ def test_what_makes_a_job_long():
 
 
 def test_training_by_torchdiffeq_takes_longer(tmp_path):
-    raw = config_of("config")
+    raw = recorded()
     times = []
     for solver, gradient in [
         ("batched", "direct"),
@@ -134,7 +138,7 @@ def test_training_by_torchdiffeq_takes_longer(tmp_path):
 def test_an_own_model_counts_like_a_built_in_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text("import torchdiffeq\n\ndef build():\n    pass\n")
-    raw = config_of("config")
+    raw = recorded()
     raw["models"]["theirs"] = {"module": "net.py"}
     raw["models"]["plain"] = {"module": "net.py", "ode": "none"}
     raw["experiments"]["digits"]["models"] += ["theirs", "plain"]

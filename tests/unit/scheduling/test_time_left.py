@@ -20,8 +20,6 @@ from node_robustness.scheduling.simulation import Task
 from node_robustness.scheduling.speed import Speed
 from node_robustness.scheduling.time_left import PlannedJob, TimedRun
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
@@ -141,10 +139,12 @@ def test_jobs_of_others_are_no_concern():
 # Of a workflow.
 
 
-def config_of(**changes):
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    raw["experiments"]["digits"] |= changes
-    return load(raw)
+def recorded():
+    return yaml.safe_load(Path(__file__).with_name("recorded.yaml").read_text())
+
+
+def config_of():
+    return load(recorded())
 
 
 RULES: dict[str, str] = {
@@ -286,7 +286,7 @@ def test_jobs_with_other_settings_are_no_evidence():
 
 def test_an_own_model_is_a_guess_until_it_has_run():
     Path("net.py").write_text("def build():\n    pass\n")
-    raw = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    raw = recorded()
     raw["models"]["theirs"] = {"module": "net.py"}
     raw["experiments"]["digits"]["models"] += ["theirs"]
     config = load(raw)
