@@ -12,9 +12,18 @@ import drawn
 from node_robustness.verdict import checks, dynamics, models, pairs, protocols, tolerances, verdicts
 from node_robustness.verdict.verdicts import LEVEL, MARGIN, SMALL
 
-EXPERIMENTS = 40
-MOST = stats.binom.ppf(0.999, EXPERIMENTS, LEVEL)
-"""More wrong claims than this come from a right test once in a thousand simulations."""
+
+@pytest.fixture(params=[8, pytest.param(40, marks=pytest.mark.slow)], ids="{} experiments".format)
+def experiments(request):
+    """A few see a bound that is none, and many a level that is shared by too few settings."""
+    return range(request.param)
+
+
+def most(experiments, level=LEVEL):
+    """More wrong claims than this come from a right test once in a thousand simulations."""
+    return stats.binom.ppf(0.999, len(experiments), level)
+
+
 IMAGES = 150
 TAUS = (0.01, 0.1, 1.0, 10.0)
 NORMS = ("linf", "l2", "l2_rms")
@@ -52,11 +61,11 @@ ELSEWHERE |= {"masked": (0.8, 0.4, 0.4), "broken": (0.0, 0.0, 0.0)}
 
 
 @pytest.mark.parametrize(("shares", "wrong"), ON_THE_MARGIN.values(), ids=ON_THE_MARGIN)
-def test_verdicts(shares, wrong):
+def test_verdicts(shares, wrong, experiments):
     """Twelve settings of one network on the margin."""
     random = np.random.default_rng(0)
     found = []
-    for _ in range(EXPERIMENTS):
+    for _ in experiments:
         networks = [
             drawn.network({0.1: kept(random, *shares)}, tolerance=tau, norm=norm)
             for tau in TAUS
@@ -64,7 +73,7 @@ def test_verdicts(shares, wrong):
         ]
         found.append(verdict_of(networks))
     for verdict in wrong:
-        assert count(found, "verdict", [verdict]) <= MOST, verdict
+        assert count(found, "verdict", [verdict]) <= most(experiments), verdict
 
 
 def verdict_of(networks):
@@ -73,19 +82,19 @@ def verdict_of(networks):
 
 
 @pytest.mark.parametrize(("shares", "wrong"), ON_THE_MARGIN.values(), ids=ON_THE_MARGIN)
-def test_verdicts_on_several_networks(shares, wrong):
+def test_verdicts_on_several_networks(shares, wrong, experiments):
     """One network on the margin and two that have the verdict: it is not true of these three."""
     random = np.random.default_rng(1)
     for verdict in wrong:
         found = []
-        for _ in range(EXPERIMENTS):
+        for _ in experiments:
             networks = [
                 drawn.network({0.1: kept(random, *own)}, tolerance=tau, seed=seed)
                 for tau in TAUS
                 for seed, own in enumerate([shares, *[ELSEWHERE[verdict]] * 2])
             ]
             found.append(verdict_of(networks))
-        assert count(found, "verdict", [verdict]) <= MOST, verdict
+        assert count(found, "verdict", [verdict]) <= most(experiments), verdict
 
 
 EPSILONS = (0.1, 0.2, 0.3)
@@ -119,11 +128,11 @@ def network_on(random, difficulty, change=0.0, masked=0.0, **where):
     [(0.0, ["more", "less"]), (SMALL, ["equivalent"]), (-SMALL, ["equivalent"])],
     ids=["no difference", "five points more", "five points less"],
 )
-def test_models(change, wrong):
+def test_models(change, wrong, experiments):
     """Two models whose robust accuracies differ by no more and no less."""
     random = np.random.default_rng(2)
     found = []
-    for _ in range(EXPERIMENTS):
+    for _ in experiments:
         networks = []
         for norm in NORMS:
             difficulty = random.random(IMAGES)
@@ -134,7 +143,10 @@ def test_models(change, wrong):
         found.append(models.model_table(paired_table(networks)))
     for claim in wrong:
         for procedure in models.PROCEDURES:
-            assert count(found, f"{procedure}_claim", [claim]) <= MOST, (procedure, claim)
+            assert count(found, f"{procedure}_claim", [claim]) <= most(experiments), (
+                procedure,
+                claim,
+            )
 
 
 @pytest.mark.parametrize(
@@ -147,11 +159,11 @@ def test_models(change, wrong):
     ],
     ids=["no effect", "five points gained", "five points lost", "five points masked"],
 )
-def test_tolerances(change, masked, wrong):
+def test_tolerances(change, masked, wrong, experiments):
     """A network at four tolerances, of which the larger ones differ from the first by this."""
     random = np.random.default_rng(3)
     found = []
-    for _ in range(EXPERIMENTS):
+    for _ in experiments:
         networks = []
         for norm in NORMS:
             difficulty, (first, *others) = random.random(IMAGES), TAUS
@@ -162,7 +174,7 @@ def test_tolerances(change, masked, wrong):
             ]
         found.append(tolerances.tolerance_table(paired_table(networks), NO_VERDICTS))
     for claim in wrong:
-        assert count(found, "claim", [claim]) <= MOST, claim
+        assert count(found, "claim", [claim]) <= most(experiments), claim
 
 
 MARGINS = {
@@ -180,45 +192,45 @@ MARGINS = {
     ids=["few", "skewed to the left", "skewed to the right"],
 )
 @pytest.mark.parametrize(("where", "wrong"), MARGINS.values(), ids=MARGINS)
-def test_dynamics(where, wrong, images, skewed):
+def test_dynamics(where, wrong, images, skewed, experiments):
     """Four settings of a network of which a part has more than half on half of the images."""
     random = np.random.default_rng(4)
     found = []
-    for _ in range(EXPERIMENTS):
+    for _ in experiments:
         networks = [drawn.followed(random, *where, images, skewed, tolerance=tau) for tau in TAUS]
         found.append(dynamics.dynamics_table(networks))
-    assert count(found, "claim", [wrong]) <= MOST
+    assert count(found, "claim", [wrong]) <= most(experiments)
 
 
-def test_dynamics_on_several_networks():
+def test_dynamics_on_several_networks(experiments):
     """One network on the margin of each claim, and two of which it is true."""
     random = np.random.default_rng(5)
     sure = {"before": (0.9, None), "pinpointed": (0.05, 0.9), "spread": (0.2, None)}
     for where, wrong in MARGINS.values():
         found = []
-        for _ in range(EXPERIMENTS):
+        for _ in experiments:
             networks = [
                 drawn.followed(random, *own, 40, 0, tolerance=tau, seed=seed)
                 for tau in TAUS
                 for seed, own in enumerate([where, sure[wrong], sure[wrong]])
             ]
             found.append(dynamics.dynamics_table(networks))
-        assert count(found, "claim", [wrong]) <= MOST, wrong
+        assert count(found, "claim", [wrong]) <= most(experiments), wrong
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.7])
-def test_patches(rate):
+def test_patches(rate, experiments):
     """Repair and insertion work on half of the images; or every repair works as often."""
     random = np.random.default_rng(6)
     wrong, special = 0, 0
-    for _ in range(EXPERIMENTS):
+    for _ in experiments:
         networks = [
             drawn.followed(random, 0.2, None, 60, 0, patched=rate, tolerance=tau) for tau in TAUS
         ]
         table = dynamics.dynamics_table(networks)
         wrong += (table.patch != dynamics.UNDECIDED).any()
         special += (table.special == 1).any()
-    assert special <= MOST
+    assert special <= most(experiments)
     if rate == 0.5:
         # Three claims, each with its level.
-        assert wrong <= stats.binom.ppf(0.999, EXPERIMENTS, 3 * LEVEL)
+        assert wrong <= most(experiments, 3 * LEVEL)
