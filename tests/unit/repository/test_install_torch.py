@@ -138,6 +138,7 @@ def wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
         file.writestr(f"{about}/RECORD", "")
 
 
+@pytest.mark.slow
 def test_the_environment_keeps_the_build_that_it_was_made_with(tmp_path: Path):
     """By the Makefile itself, in a folder with a space, with pip and indexes of a few packages."""
     project = tmp_path / "my project"
