@@ -32,7 +32,7 @@ def test_modules_of_the_configuration_and_the_grid():
     package = SCRIPTS / "node_robustness"
     names = ["provenance.command_line", "errors", "numbers"]
     names += ["tables.catalogue", "figures.catalogue", "data.enough_images"]
-    for room in ("code", "config", "grid", "scheduling", "shapes"):
+    for room in ("code", "config", "grid", "scheduling", "shapes", "warm"):
         names += [f"{room}.{path.stem}" for path in package.joinpath(room).glob("[a-z]*.py")]
     names.remove("scheduling.plan")  # it starts Snakemake, which imports more
     found = imported("".join(f"import node_robustness.{name}\n" for name in names))

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-# The folder of this file is there unless PYTHONSAFEPATH is set.
-if not sys.flags.safe_path:
-    del sys.path[0]
-sys.path.insert(0, str(Path(__file__).parents[2]))
+if __name__ == "__main__":
+    # In place of the folder of this file, which is there unless PYTHONSAFEPATH is set.
+    del sys.path[: not sys.flags.safe_path]
+    sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from node_robustness.warm import client
 
