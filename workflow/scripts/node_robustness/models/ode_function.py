@@ -229,45 +229,45 @@ def _normalised_apart(h: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, tuple[Tens
 
 def _total(sums: Sequence[Sum], terms: Sequence[Parts]) -> list[Parts]:
     """See `Products.total`; the terms are those of `ODEFunction.products`."""
-    small, in1, to_out1, in2, to_out2 = zip(*terms, strict=True)
+    _, in1, to_out1, in2, to_out2 = zip(*terms, strict=True)
     channels = in1[0].shape[1]
     sizes = [*[channels] * 6, *[9 * channels] * 2, *[channels] * 2]
-    found = []
-    for (packed,), states1, states2 in zip(
-        combinations(sums, [(each,) for each in small]),
-        _weight_products(sums, in1, to_out1),
-        _weight_products(sums, in2, to_out2),
-        strict=True,
-    ):
-        *affine, time1, time2, bias1, bias2 = packed.split(sizes, dim=1)
-        weight1, weight2 = torch.cat([time1, states1], 1), torch.cat([time2, states2], 1)
-        found.append((*affine[:2], weight1, bias1, *affine[2:4], weight2, bias2, *affine[4:]))
-    return found
+    packed = [
+        total.split(sizes, dim=1) for (total,) in combinations(sums, [term[:1] for term in terms])
+    ]
+    weights1 = _weight_products(sums, [each[6] for each in packed], in1, to_out1)
+    weights2 = _weight_products(sums, [each[7] for each in packed], in2, to_out2)
+    return [
+        (*each[:2], weight1, each[8], *each[2:4], weight2, each[9], *each[4:6])
+        for each, weight1, weight2 in zip(packed, weights1, weights2, strict=True)
+    ]
 
 
 def _weight_products(
-    sums: Sequence[Sum], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+    sums: Sequence[Sum],
+    of_time: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
 ) -> list[Tensor]:
-    """Sums over stages of the products for a 3x3 convolution's weight, each [n, 9 * C * C].
+    """Sums over stages of the products for a convolution's weight, each [n, 9 * C * (1 + C)].
 
     No more than one product of a stage is in memory.
 
     Args:
         sums: over stages.
+        of_time: the sums for the elements of the time, each [n, 9 * C].
         inputs: of the convolution at all stages, [n, C, H, W].
         cotangents: for its results at all stages, [n, C, H, W].
     """
-    totals: dict[int, Tensor] = {}
+    channels = inputs[0].shape[1]
+    totals = [F.pad(time, (0, 9 * channels**2)) for time in of_time]
     for stage in sorted({stage for used, _ in sums for stage in used}):
         product = _products(inputs[stage], cotangents[stage])
-        for number, (used, weights) in enumerate(sums):
+        for total, (used, weights) in zip(totals, sums, strict=True):
             if stage in used:
                 weight = weights[used.index(stage)][:, None]
-                if number in totals:
-                    totals[number].addcmul_(product, weight)
-                else:
-                    totals[number] = product * weight
-    return [totals[number] for number in range(len(sums))]
+                total[:, 9 * channels :].addcmul_(product, weight)
+    return totals
 
 
 def _products(h: Tensor, cotangent: Tensor) -> Tensor:
