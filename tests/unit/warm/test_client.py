@@ -51,3 +51,22 @@ def test_ends_as_in_a_new_python(warm, ends):
     assert len(warm.servers()) == 1
     assert (forked.returncode, forked.stdout) == (cold.returncode, cold.stdout)
     assert forked.stderr.splitlines()[-1:] == cold.stderr.splitlines()[-1:]
+
+
+def test_threads_of_libraries_are_those_of_a_new_python(warm):
+    """OpenBLAS has started its threads when the server forks."""
+    warm.edit("server.py", "in ():", 'in ("numpy", "scipy.linalg"):')
+    body = """
+import hashlib, os
+import numpy, scipy.linalg
+matrix = numpy.random.default_rng(0).normal(size=(300, 300))
+solved = scipy.linalg.solve(matrix, matrix @ matrix @ matrix)
+print(hashlib.sha256(solved.tobytes()).hexdigest(), len(os.listdir("/proc/self/task")))
+"""
+    for threads in ("1", "2"):
+        variables = {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        cold = warm.run(body, environment=variables, may_start=False)
+        forked = warm.run(body, environment=variables)
+        assert (forked.returncode, forked.stderr) == (0, "")
+        assert forked.stdout == cold.stdout
+    assert len(warm.servers()) == 2

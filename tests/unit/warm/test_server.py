@@ -30,7 +30,7 @@ SAYS = """
 import json, sys, os, threading
 print(json.dumps({
     "modules": list(sys.modules), "read": sorted(os.read_variables),
-    "cuda": sys.modules["torch"].cuda.is_initialized(),
+    "cuda": os.asked_for_cuda,
     "threads": threading.active_count(), "folder": os.getcwd(),
     "drawn": sys.modules["numpy"].random.rand(), "path": sys.path,
 }))
@@ -44,6 +44,12 @@ NOTES = """
             os.read_variables.add(os.fsdecode(key))
         return get(self, key)
     variables.__getitem__ = noting
+    os.asked_for_cuda = []
+    def watch():
+        torch = sys.modules.get("torch")
+        if torch is not None:
+            for name in ("is_available", "device_count", "init", "_lazy_init"):
+                setattr(torch.cuda, name, lambda *_, name=name: os.asked_for_cuda.append(name))
     gc.disable()
 """
 
@@ -82,6 +88,7 @@ def said(warm):
     """What two forks of a server with all libraries say."""
     warm.edit("server.py", "in ():", "in (*IMPORTED, *USED):")
     warm.edit("server.py", "\n    gc.disable()\n", NOTES)
+    warm.edit("server.py", "import_module(library)", "import_module(library); watch()")
     warm.edit("server.py", "    gc.collect()", "    variables.__getitem__ = get")
     variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     runs = [warm.run(SAYS, environment=variables) for _ in range(2)]
@@ -102,6 +109,7 @@ def test_what_it_has_imported(said):
     ours = [*SCRIPTS.glob("*"), *SCRIPTS.glob("node_robustness/warm/*.py")]
     assert not {name.partition(".")[0] for name in modules} & {path.stem for path in ours}
     assert not any(folder.startswith(first["package"]) for folder in first["path"])
+    # After that, a fork could not use CUDA.
     assert not first["cuda"]
     assert first["threads"] == 1
     # Arrow's allocator has one, which is made for forks.

@@ -11,10 +11,10 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,11 @@ def use_server(
         return
 
     @cache
-    def jobs_with(threads: int) -> int:
-        return Counter(job.threads for job in workflow.dag.needrun_jobs(False))[threads]
+    def has_several_with(threads: int) -> bool:
+        jobs = [*workflow.dag.needrun_jobs(exclude_finished=False)]
+        # No more than two: Snakemake computes the threads of a job, and there may be thousands.
+        found = (job for job in jobs if job.threads == threads)
+        return len([*islice(found, 2)]) == 2
 
     def execute_script(self: Any, fname: str, edit: bool = False) -> None:
         if not (_is_on_this_machine(workflow) and _is_of(scripts, self)):
@@ -74,7 +77,7 @@ def use_server(
             state=_state(scripts),
             snakemake=os.getpid(),
             # One that serves a single job takes longer than the job alone.
-            may_start=int(jobs_with(self.threads) > 1),
+            may_start=int(has_several_with(self.threads)),
             fname=fname,
             is_python_script=True,
         )
