@@ -128,6 +128,7 @@ def _import_all() -> None:
     import torch._dynamo
 
     scripts = ROOT / "workflow/scripts"
+    before = [*sys.path]
     sys.path.append(str(scripts))
     import node_robustness
     from node_robustness.code import digest
@@ -136,7 +137,7 @@ def _import_all() -> None:
     # Snakemake imports the last three when it reads rules and sources.
     for name in [*(module.name for module in ours), "nbformat", "smart_open", "snakemake.storage"]:
         importlib.import_module(name)
-    sys.path.remove(str(scripts))
+    sys.path[:] = before
     for script in scripts.glob("*.py"):
         digest.of_script(script)
     # Versions of libraries are looked up again: a run may pretend others.

@@ -414,7 +414,11 @@ class TestPlan:
         path = ":".join(map(str, [*search, ROOT / "workflow/scripts"]))
         variables = {"PYTHONPATH": path}
         run = attempt(
-            folder, program="node_robustness.scheduling.plan", variables=variables, **settings
+            folder,
+            program="node_robustness.scheduling.plan",
+            variables=variables,
+            cores=2,
+            **settings,
         )
         assert run.returncode == 0, run.output
         said = [line for line in run.output.splitlines() if not line.startswith("Using workflow")]
