@@ -45,7 +45,7 @@ ATTACKS = {
     "square": {"method": "square", "queries": 20},
 }
 EPSILONS = [0.3]
-IMAGES = 12
+IMAGES = 8
 
 
 @pytest.mark.filterwarnings("ignore:accuracy")

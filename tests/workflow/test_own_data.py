@@ -120,13 +120,15 @@ def test_two_datasets_of_your_own_with_files_of_the_same_names(fresh, tmp_path):
 def test_defaults_ask_for_no_more_images_than_there_are(fresh, tmp_path):
     """Of 8 images 7 are trained on and one is for validation, and 20 to test."""
     few = {"iterations": 2}
+    followed = {"norms": ["linf"], "times": 3, "growth": 1, "causal": 1, "strengthen": 1}
     config = tiny(
         datasets={"few": own_dataset(tmp_path / "few", *noise(28, 8, 4))},
         experiments__tiny__datasets=["few"],
         experiments__tiny__models=["OON"],
-        experiments__tiny__audit=few,
+        experiments__tiny__audit={**few, "apgd_iterations": 2},
         experiments__tiny__randomisation={**few, "draws": 1, "evaluation_draws": 2},
-        experiments__tiny__detection=few,
+        experiments__tiny__detection={**few, "searches": 1, "search_iterations": 1},
+        experiments__tiny__trajectories=followed,
         training__batch_size=128,
     )
     model = "results/tiny/few/OON/seed-0"

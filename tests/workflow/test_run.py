@@ -18,7 +18,7 @@ from snakemake.cli import parse_args
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import OutputSettings
 
-from harness import IMAGES, OON, ROOT, TABLES, files, numbers, plan, snakemake, tiny
+from harness import IMAGES, OON, ROOT, TABLES, TINY, files, numbers, plan, snakemake, tiny
 from node_robustness.files.atomic import sha256
 from node_robustness.report.markdown import render
 from node_robustness.scheduling import job_costs
@@ -41,6 +41,7 @@ JOBS = {
 }
 COMPUTING = {"train", "evaluate", "attack", "probe", "trajectory", *AUDITS}
 CELL = ["experiment", "dataset", "model", "seed", "tolerance", "attack", "norm", "epsilon"]
+FOLLOWED = TINY["experiments"]["tiny"]["trajectories"]
 SUMMARY = {"tables": 1, "figures": 1, "claim": 2, "report": 1}
 
 
@@ -487,11 +488,11 @@ class TestAgain:
             ({"experiments__tiny__tolerances": [1]}, {"reevaluate": 1}),
             ({"experiments__tiny__paper": "mnist"}, {"report": 1}),
             (
-                {"experiments__tiny__trajectories": {"norms": ["linf"], "times": 7}},
+                {"experiments__tiny__trajectories": FOLLOWED | {"times": 7}},
                 {"probe": 3, "trajectory": 3},
             ),
             (
-                {"experiments__tiny__trajectories": {"norms": ["linf"], "times": 5, "states": 3}},
+                {"experiments__tiny__trajectories": FOLLOWED | {"states": 3}},
                 {"trajectory": 3},
             ),
             ({"attacks__bim__iterations": 5}, {"attack": 6, "trajectory": 3, "reevaluate": 2}),
