@@ -139,6 +139,19 @@ def test_fixed_steps_between_output_times(method):
     agree(ours(Flow(), times, Way.BROADCAST, given, nodes), expected)
 
 
+@pytest.mark.parametrize("numbers", [1, 300])
+def test_integrals_of_a_few_samples_at_a_time_are_the_same(numbers, monkeypatch):
+    """Of one and of two samples; the five samples step differently."""
+    settings = AdjointSettings(1e-3, "dopri5", None, 1000, True)
+    expected = ours(Flow(), [0.0, 0.2, 1.5], Way.BROADCAST, settings)
+    monkeypatch.setattr("node_robustness.ode.solve._NUMBERS", numbers)
+    found = ours(Flow(), [0.0, 0.2, 1.5], Way.BROADCAST, settings)
+    for one, other in zip((*found[0], *found[1]), (*expected[0], *expected[1]), strict=True):
+        assert torch.equal(one, other)
+    assert found[2] == expected[2]
+    assert len(set(found[2])) > 1
+
+
 def test_frozen_parameters_are_left_out():
     flow, frozen = Flow(), Flow()
     for each in (flow, frozen):
