@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from node_robustness.figures import costs, experiment
+from node_robustness.figures.copies import shared_parts
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.numbers import token
 from node_robustness.provenance.costs import job_costs
@@ -701,7 +702,8 @@ def pages_in(folder: Path) -> Pages:
 def draw(collected: dict, examples, pages: Pages | None = None, models=MODELS) -> dict:
     known = image_pages([]) if pages is None else pages
     charts = experiment.of_experiment(collected, lambda: examples, lambda: known, models)
-    return {name: make() for name, make in charts.items()}
+    with shared_parts():
+        return {name: make() for name, make in charts.items()}
 
 
 MANIFEST = {

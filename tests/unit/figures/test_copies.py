@@ -6,14 +6,14 @@ import altair as alt
 import pytest
 
 from node_robustness.figures.copies import shared_parts
+from node_robustness.figures.experiment import of_experiment
 from node_robustness.tables.examples import example_table
-from samples import collect, draw, pages_in, write_data
+from samples import MODELS, collect, pages_in, write_data
 
 
 def specs(tables, examples, pages):
-    return {
-        name: json.dumps(chart.to_dict()) for name, chart in draw(tables, examples, pages).items()
-    }
+    charts = of_experiment(tables, lambda: examples, lambda: pages, MODELS)
+    return {name: json.dumps(make().to_dict()) for name, make in charts.items()}
 
 
 def test_every_figure_is_the_same(tmp_path):
