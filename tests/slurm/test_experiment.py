@@ -26,7 +26,7 @@ from pretend import (
 
 CONFIG = tiny(experiments__tiny__models=["OON"])
 ATTACKS = 4
-ON_CPUS = {"prepare", "tables", "figures", "claim", "report"}
+ON_CPUS = {"prepare", "tables", "figures", "stills", "claim", "report"}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_rest_in_groups_gives_what_one_machine_gives(
     folder = interrupted[0]
     before = list(folder.glob("results/**/attack.h5"))
     groups = ["--groups", "attack=cells"]
-    groups += [f"{rule}=summary" for rule in ("tables", "figures", "claim", "report")]
+    groups += [f"{rule}=summary" for rule in ("tables", "figures", "stills", "claim", "report")]
     options = (*groups, "--group-components", "cells=2")
     run = attempt(folder, profile, config=CONFIG, options=options)
     assert run.returncode == 0, run.output

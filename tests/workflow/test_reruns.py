@@ -28,7 +28,10 @@ WIDE = {
     "experiments__tiny__epsilons": [0.1, 0.3],
     "attacks__bim_adjoint": BIM | {"gradient": "adjoint"},
 }
-DRAWN = {"figures results/tiny/figures", "report results/tiny"}
+DRAWN = {
+    *("figures results/tiny/figures", "stills results/tiny/figures"),
+    "report results/tiny",
+}
 SUMMARY = DRAWN | {"tables results/tiny/tables", "claim results/tiny/claims"}
 DATA = {"fetch resources/digits", "prepare results/tiny/digits"}
 TRAINED = "results/tiny/digits/{model}/seed-{seed}"
@@ -442,20 +445,20 @@ class TestPlan:
             "6 evaluate, 12 attack jobs: images 40 -> None",
             "12 attack jobs: settings.iterations 4 -> 5; images 40 -> None",
             "12 attack, 12 trajectory jobs: epsilon 90over255 is new",
-            "24 trajectory, 8 reevaluate, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "24 trajectory, 8 reevaluate, 1 tables, 1 figures, 2 claim, 1 stills, 1 report jobs: "
             "inputs are rebuilt",
         }
         assert lines[-2].endswith("inputs are rebuilt")
-        assert lines[-1] == "91 jobs in all."
+        assert lines[-1] == "92 jobs in all."
 
     def test_shards(self, grid):
         config = wide(compute__shard_size=16, attacks__bim__iterations=5)
         assert self.lines(grid, config=config) == [
             "36 attack_shard jobs: temporary files are needed again",
             "12 merge jobs: settings.iterations 4 -> 5",
-            "12 trajectory, 4 reevaluate, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "12 trajectory, 4 reevaluate, 1 tables, 1 figures, 2 claim, 1 stills, 1 report jobs: "
             "inputs are rebuilt",
-            "69 jobs in all.",
+            "70 jobs in all.",
         ]
 
     def test_fewer_inputs(self, grid):
@@ -477,9 +480,9 @@ class TestPlan:
             "2 evaluate, 8 attack, 2 probe, 2 audit, 1 randomise, 2 detect jobs: "
             "newer inputs: model.json",
             "1 attack job: interrupted in an earlier run",
-            "9 trajectory, 4 reevaluate, 1 tables, 1 figures, 2 claim, 1 report jobs: "
+            "9 trajectory, 4 reevaluate, 1 tables, 1 figures, 2 claim, 1 stills, 1 report jobs: "
             "inputs are rebuilt",
-            "36 jobs in all.",
+            "37 jobs in all.",
         ]
 
     def test_code_and_libraries(self, grid, project, tmp_path):

@@ -36,13 +36,14 @@ JOBS = {
     **AUDITS,
     "tables": 1,
     "figures": 1,
+    "stills": 1,
     "claim": 2,
     "report": 1,
 }
 COMPUTING = {"train", "evaluate", "attack", "probe", "trajectory", *AUDITS}
 CELL = ["experiment", "dataset", "model", "seed", "tolerance", "attack", "norm", "epsilon"]
 FOLLOWED = TINY["experiments"]["tiny"]["trajectories"]
-SUMMARY = {"tables": 1, "figures": 1, "claim": 2, "report": 1}
+SUMMARY = {"tables": 1, "figures": 1, "stills": 1, "claim": 2, "report": 1}
 
 
 def cells(folder: Path, kind: str) -> list[Path]:
@@ -183,7 +184,7 @@ class TestFiles:
 
     def test_every_job_but_the_report_has_a_cost(self, finished):
         costs = pd.read_csv(finished / "results/tiny/costs.csv")
-        assert Counter(costs.rule) == Counter(JOBS) - Counter(report=1)
+        assert Counter(costs.rule) == Counter(JOBS) - Counter(report=1, stills=1)
         assert (costs.seconds > 0).all()
         assert costs.started_utc.notna().all()
         assert set(costs.host) == {platform.node()}

@@ -16,7 +16,7 @@ CELLS = {
     name: f"{OON}/tau-1/{name}/{'l2_rms' if name == 'weighed' else 'linf'}/eps-0.3/attack.h5"
     for name in ATTACKS
 }
-SUMMARY = {"tables": 1, "figures": 1, "claim": 2, "report": 1}
+SUMMARY = {"tables": 1, "figures": 1, "stills": 1, "claim": 2, "report": 1}
 
 
 def sharded(size: int | None, **changes):

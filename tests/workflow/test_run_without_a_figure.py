@@ -44,7 +44,7 @@ def test_a_run_ends_well_without_a_figure_and_the_pages(copied, tmp_path):
         broken = f"\n\ndef {function}(*_):\n    raise ValueError('broken on purpose')\n"
         path.write_text(path.read_text() + broken)
     run = snakemake(copied, "all", "docs/results/tiny.md", project=project)
-    assert run.jobs == {"figures": 1, "report": 1, "page": 1}
+    assert run.jobs == {"figures": 1, "stills": 1, "report": 1, "page": 1}
     why = "could not be made (ValueError: broken on purpose)"
     after = drawings(copied / "results/tiny/figures", ".svg")
     assert after.keys() == before.keys()

@@ -17,6 +17,11 @@ COLLECTED = {
     "checked": of_experiment(stages.own, "checked.json"),
 }
 SHOWN = of_experiment(stages.shown, "attack.h5")
+FOLLOWED = {
+    "trajectories": COLLECTED["trajectories"],
+    "followed_attacks": of_experiment(stages.followed, "attack.h5"),
+    "followed_data": of_experiment(stages.followed, "data.h5", PREPARED),
+}
 
 
 rule tables:
@@ -45,12 +50,10 @@ rule tables:
 
 rule figures:
     input:
+        **FOLLOWED,
         tables=table_files("parquet"),
         attacks=SHOWN,
         data=of_experiment(stages.shown, "data.h5", PREPARED),
-        trajectories=COLLECTED["trajectories"],
-        followed_attacks=of_experiment(stages.followed, "attack.h5"),
-        followed_data=of_experiment(stages.followed, "data.h5", PREPARED),
     output:
         report(
             figure_files("svg"),
@@ -58,11 +61,11 @@ rule figures:
             category="{experiment}",
             subcategory="Figures",
         ),
-        figure_files("png"),
         figure_files("json"),
-        images=directory("results/{experiment}/figures/images"),
     log:
         paths.log("figures", "figures"),
+    priority: 1  # the report waits for it
+    threads: 4
     params:
         code=code_of("figures"),
         inputs=set_of(SHOWN, COLLECTED["trajectories"]),
@@ -71,6 +74,26 @@ rule figures:
         "Drawing the figures of {wildcards.experiment}"
     script:
         "../scripts/figures.py"
+
+
+# The report waits for none of these; on few cores they are drawn after it.
+rule stills:
+    input:
+        **FOLLOWED,
+        figures=figure_files("svg"),
+    output:
+        figure_files("png"),
+        images=directory("results/{experiment}/figures/images"),
+    log:
+        paths.log("stills", "stills"),
+    threads: 4
+    params:
+        code=code_of("stills"),
+        inputs=set_of(COLLECTED["trajectories"]),
+    message:
+        "Drawing the PNG files and the pages of images of {wildcards.experiment}"
+    script:
+        "../scripts/stills.py"
 
 
 rule claim:
@@ -94,6 +117,7 @@ rule report:
         clean=of_experiment(grid.solved, "clean.h5"),
         tables=table_files("parquet"),
         figures=figure_files("json"),
+        stills=figure_files("svg"),
     output:
         report=report(
             "results/{experiment}/report.html",
@@ -105,6 +129,7 @@ rule report:
         costs="results/{experiment}/costs.csv",
     log:
         paths.log("report", "report"),
+    priority: 1  # people wait for it
     params:
         code=code_of("report"),
         resources=str(RESOURCES),

@@ -28,10 +28,12 @@ with job(snakemake.log[0]):
         Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8"))
         for path in snakemake.input.figures
     }
+    stills = {Path(path).stem: Path(path).read_text("utf-8") for path in snakemake.input.stills}
     tables["costs"] = costs.job_costs(jobs, tables)
-    charts["costs"] = draw(
+    drawn = draw(
         "The figure costs", lambda: costs_drawn.figure(tables["costs"], snakemake.params.models)
-    ).spec
+    )
+    charts["costs"], stills["costs"] = drawn.spec, drawn.svg
     settings = loading.load(snakemake.config).model_dump(mode="json")
     device = provenance_manifest.devices(snakemake.input.clean)
     manifest = provenance_manifest.manifest(
@@ -44,6 +46,7 @@ with job(snakemake.log[0]):
         manifest,
         snakemake.params.paper,
         Path(snakemake.output.report),
+        stills,
     )
     with atomic_path(snakemake.output.manifest) as path:
         path.write_text(json.dumps(manifest, indent=2) + "\n")

@@ -15,7 +15,7 @@ from node_robustness.figures import models as drawn_models
 from node_robustness.figures import randomisation as drawn_randomisation
 from node_robustness.figures import tolerances as drawn_tolerances
 from node_robustness.figures import verdicts as drawn_verdicts
-from node_robustness.figures.drawing import draw_still, render, save_drawing
+from node_robustness.figures.drawing import draw_still, render, save_drawing, save_pixels
 from node_robustness.figures.images import single_pages
 from node_robustness.figures.style import by_papers_method
 from node_robustness.report import overviews
@@ -68,28 +68,25 @@ def verdict_charts():
 
 
 @pytest.mark.parametrize("name", VERDICT)
-def test_figures_of_the_verdict_are_drawn(verdict_charts, name, tmp_path):
-    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
-    save_drawing(render(verdict_charts[name]), *paths)
-    marks = ET.fromstring(paths[0].read_bytes()).findall(".//{http://www.w3.org/2000/svg}path")
+def test_figures_of_the_verdict_are_drawn(verdict_charts, name):
+    marks = ET.fromstring(render(verdict_charts[name]).svg).findall(
+        ".//{http://www.w3.org/2000/svg}path"
+    )
     assert len(marks) > 5
 
 
-def test_the_verdict_is_shown_by_symbols_and_colours(verdict_charts, tmp_path):
-    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
+def test_the_verdict_is_shown_by_symbols_and_colours(verdict_charts):
     for name, words in {
         "verdicts": ["◐", "90 → 35 %", "masked", "?", "no ODE"],
         "checks": ["✓", "✕", "?", "toy, seed 1"],
     }.items():
-        save_drawing(render(verdict_charts[name]), *paths)
-        texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
-        assert set(words) <= set(texts)
+        assert set(words) <= set(words_of(verdict_charts[name]))
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
-def test_every_verdict_is_drawn_with_its_symbol_and_its_word(verdict, tmp_path):
+def test_every_verdict_is_drawn_with_its_symbol_and_its_word(verdict):
     rows = masked_tables(40)["verdicts"].assign(verdict=verdict, because="margin")
-    texts = words_of(drawn_verdicts.figure(rows, MODELS), tmp_path)
+    texts = words_of(drawn_verdicts.figure(rows, MODELS))
     assert texts.count(drawn_verdicts._SYMBOLS[verdict]) == len(rows)
     word = drawn_verdicts._BECAUSE["margin"] if verdict == UNDECIDED else verdict
     assert texts.count(word) >= len(rows)
@@ -125,23 +122,19 @@ def test_checks_of_several_norms_have_a_line_each():
     assert '"The solver does not fail"' in text
 
 
-def test_an_undecided_field_says_why(verdict_charts, tmp_path):
-    paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
-    save_drawing(render(verdict_charts["verdicts"]), *paths)
-    texts = [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
+def test_an_undecided_field_says_why(verdict_charts):
+    texts = words_of(verdict_charts["verdicts"])
     reasons = drawn_verdicts._BECAUSE
     assert reasons.keys() == overviews.BECAUSE.keys()
     assert len([text for text in texts if text in reasons.values()]) == texts.count("?")
 
 
-def words_of(chart, folder):
-    paths = [folder / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
-    save_drawing(render(chart), *paths)
-    return [e.text for e in ET.fromstring(paths[0].read_bytes()).iter(f"{SVG}text")]
+def words_of(chart):
+    return [e.text for e in ET.fromstring(render(chart).svg).iter(f"{SVG}text")]
 
 
-def test_the_first_claim_is_written_in_its_panel(verdict_charts, tmp_path):
-    texts = words_of(verdict_charts["models"], tmp_path)
+def test_the_first_claim_is_written_in_its_panel(verdict_charts):
+    texts = words_of(verdict_charts["models"])
     claimed = masked_tables(seeds=(0, 1))["models"]
     for claim in claimed.to_dict("records"):
         change = f"{claim['paper_claim']} → {claim['strongest_claim']}"
@@ -149,34 +142,34 @@ def test_the_first_claim_is_written_in_its_panel(verdict_charts, tmp_path):
     assert {"τ = 0.01", "τ = 1", "paper's procedure", "strongest attack"} <= set(texts)
 
 
-def test_a_reversed_ranking_is_named(tmp_path):
+def test_a_reversed_ranking_is_named():
     tables = masked_tables(40)
     claimed = tables["models"].assign(paper_claim="more", strongest_claim="less", reversed=True)
-    texts = words_of(drawn_models.figure(tables["protocols"], claimed, MODELS), tmp_path)
+    texts = words_of(drawn_models.figure(tables["protocols"], claimed, MODELS))
     assert texts.count("OON against RES: more → less, reversed") == 2
 
 
-def test_the_second_claim_and_its_causes_are_written_in_the_panel(verdict_charts, tmp_path):
-    texts = words_of(verdict_charts["tolerances"], tmp_path)
+def test_the_second_claim_and_its_causes_are_written_in_the_panel(verdict_charts):
+    texts = words_of(verdict_charts["tolerances"])
     assert texts.count("masked gradient") == 2  # in the legend and in the area
     assert "weak search" in texts
     assert set(masked_tables(seeds=(0, 1))["tolerances"].claim) <= set(texts)
     assert "cause not known" not in texts
 
 
-def test_without_a_corrected_gradient_the_cause_is_not_known(tmp_path):
+def test_without_a_corrected_gradient_the_cause_is_not_known():
     tables = masked_tables(40)
     verdicts = tables["verdicts"].assign(corrected=np.nan, masked=np.nan, weak=np.nan)
     drawn = drawn_tolerances.figure(tables["protocols"], verdicts, tables["tolerances"], MODELS)
-    texts = words_of(drawn, tmp_path)
+    texts = words_of(drawn)
     assert texts.count("cause not known") == 2
 
 
-def test_claims_draw_a_thin_line_a_network(verdict_charts, tmp_path):
+def test_claims_draw_a_thin_line_a_network(verdict_charts):
     for name, panels in (("models", 2), ("tolerances", 1)):
-        paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
-        save_drawing(render(verdict_charts[name]), *paths)
-        lines = ET.fromstring(paths[0].read_bytes()).findall(f".//{SVG}path[@stroke-width]")
+        lines = ET.fromstring(render(verdict_charts[name]).svg).findall(
+            f".//{SVG}path[@stroke-width]"
+        )
         thin = [line for line in lines if line.get("stroke-width") in ("1.2", "0.8")]
         # Two networks of each of two models in every panel; of one model under three protocols.
         assert len(thin) == {"models": 2 * 2 * panels, "tolerances": 3 * 2 * panels}[name]
@@ -206,18 +199,23 @@ def test_only_the_papers_method_is_drawn_as_curves():
     assert len(nothing) == len(collected["attacks"])
 
 
+def save(figure, svg, png, spec):
+    save_drawing(figure, svg, spec)
+    save_pixels("The PNG", svg, png)
+
+
 DYNAMICS = ["trajectories", "growth", "margins", "shares", "patches", "adaptive_cost", "images"]
 
 
 @pytest.mark.parametrize("name", ["clean", "nfe", "success", *DYNAMICS, "examples"])
 def test_figures_are_drawn(charts, name, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
-    save_drawing(render(charts[name]), *paths)
+    save(render(charts[name]), *paths)
     svg, png, spec = (path.read_bytes() for path in paths)
     assert len(ET.fromstring(svg).findall(".//{http://www.w3.org/2000/svg}path")) > 5
     assert png.startswith(b"\x89PNG")
     assert json.loads(spec)["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
-    save_drawing(render(charts[name]), *paths)
+    save(render(charts[name]), *paths)
     assert [path.read_bytes() for path in paths] == [svg, png, spec]
 
 

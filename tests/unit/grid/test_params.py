@@ -228,6 +228,7 @@ def test_one_file_of_all_items_of_an_experiment():
 def test_the_targets_of_a_run():
     assert inputs.targets(config()) == [
         "results/e/report.html",
+        "results/e/figures/images",
         "results/e/claims/d-M.json",
         "results/e/claims/d-R.json",
     ]

@@ -18,6 +18,7 @@ from node_robustness.figures.drawing import (
     draw,
     draw_still,
     save_drawing,
+    save_pixels,
     save_still,
     why_not_drawn,
     why_not_drawn_still,
@@ -41,7 +42,8 @@ def test_a_figure_that_fails_is_replaced_by_one_that_says_why(tmp_path, caplog):
     assert f"The figure clean {WHY} in two lines)" in why_not_drawn(figure.spec)
     assert "Traceback" in caplog.text
     paths = [tmp_path / f"clean.{suffix}" for suffix in ("svg", "png", "json")]
-    save_drawing(figure, *paths)
+    save_drawing(figure, paths[0], paths[2])
+    save_pixels("The PNG", *paths[:2])
     assert why_not_drawn_still(paths[0]) == why_not_drawn(figure.spec)
     Image.open(paths[1]).verify()
     assert json.loads(paths[2].read_text()) == figure.spec
@@ -95,8 +97,17 @@ def test_drawings_are_xml_whatever_names_hold():
 
 def test_a_very_large_figure_has_fewer_pixels_a_point(monkeypatch):
     monkeypatch.setattr(drawn, "_MOST_PIXELS", 10_000)
-    image = Image.open(io.BytesIO(draw("The figure", lambda: titled("", 900)).png))
+    svg = draw("The figure", lambda: titled("", 900)).svg
+    image = Image.open(io.BytesIO(drawn.pixels(svg)))
     assert 9_000 < image.width * image.height <= 10_500
+
+
+def test_pixels_that_fail_are_replaced_by_a_picture_that_says_why(tmp_path, caplog):
+    svg, png = tmp_path / "x.svg", tmp_path / "x.png"
+    svg.write_text("no drawing")
+    save_pixels("The PNG of the figure x", svg, png)
+    assert "The PNG of the figure x could not be made" in caplog.text
+    Image.open(png).verify()
 
 
 def test_the_report_goes_on(tmp_path, monkeypatch):

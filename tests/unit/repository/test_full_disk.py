@@ -24,7 +24,7 @@ from node_robustness.attacks.merge import merge
 from node_robustness.config.models import Training
 from node_robustness.data.downloads import RemoteFile, fetch
 from node_robustness.errors import UserError
-from node_robustness.figures.drawing import render, save_drawing
+from node_robustness.figures.drawing import render, save_drawing, save_pixels
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.models import checkpoints, classifier
 from node_robustness.provenance.costs import job_costs
@@ -120,19 +120,14 @@ class Written:
         write_table(_frame(version), self.elsewhere / "table.csv", path, {})
 
     def svg(self, path: Path, version: int) -> None:
-        save_drawing(
-            render(_chart(version)), path, *(self.elsewhere / f"c.{s}" for s in ("png", "json"))
-        )
+        save_drawing(render(_chart(version)), path, self.elsewhere / "c.json")
 
     def png(self, path: Path, version: int) -> None:
-        save_drawing(
-            render(_chart(version)), self.elsewhere / "c.svg", path, self.elsewhere / "c.json"
-        )
+        self.svg(self.elsewhere / "c.svg", version)
+        save_pixels("The PNG", self.elsewhere / "c.svg", path)
 
     def vega(self, path: Path, version: int) -> None:
-        save_drawing(
-            render(_chart(version)), *(self.elsewhere / f"c.{s}" for s in ("svg", "png")), path
-        )
+        save_drawing(render(_chart(version)), self.elsewhere / "c.svg", path)
 
     def download(self, path: Path, version: int) -> None:
         there = self.elsewhere / "mirror.bin"

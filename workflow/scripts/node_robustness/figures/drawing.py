@@ -36,12 +36,10 @@ class Drawing:
     Attributes:
         spec: its Vega-Lite specification, with its data.
         svg: the still image, well-formed.
-        png: the same as pixels, two a point, or fewer where the image is very large.
     """
 
     spec: dict[str, Any]
     svg: str
-    png: bytes
 
 
 def draw(what: str, make: Callable[[], alt.VConcatChart]) -> Drawing:
@@ -66,8 +64,7 @@ def draw_still(what: str, make: Callable[[], alt.VConcatChart]) -> str:
 def render(chart: alt.VConcatChart) -> Drawing:
     """Draw a chart."""
     spec = chart.to_dict()
-    svg = still(spec)
-    return Drawing(spec, svg, _png(svg))
+    return Drawing(spec, still(spec))
 
 
 def _apology(why: str) -> alt.VConcatChart:
@@ -106,7 +103,8 @@ def still(spec: dict[str, Any]) -> str:
     return svg
 
 
-def _png(svg: str) -> bytes:
+def pixels(svg: str) -> bytes:
+    """Draw an SVG as PNG: two pixels a point, or fewer where the image is very large."""
     width, height = (float(ET.fromstring(svg).get(side, 1)) for side in ("width", "height"))
     scale = min(_PIXELS_A_POINT, math.sqrt(_MOST_PIXELS / (width * height)))
     png: bytes = vl_convert.svg_to_png(svg, scale=scale)
@@ -128,24 +126,38 @@ def _is_unseen(part: Any) -> bool:
     return isinstance(mark, dict) and mark.get("opacity") == 0
 
 
-def save_drawing(figure: Drawing, svg: Path | str, png: Path | str, json_path: Path | str) -> None:
-    """Write a drawing as SVG, as PNG and as Vega-Lite JSON.
+def save_drawing(figure: Drawing, svg: Path | str, json_path: Path | str) -> None:
+    """Write a drawing as SVG and as Vega-Lite JSON.
 
     Args:
         figure: What `draw` returns.
         svg: Where the SVG goes.
-        png: Where the PNG goes.
         json_path: Where the specification, with its data, goes.
     """
     text = json.dumps(figure.spec, ensure_ascii=False, sort_keys=True)
     with atomic_path(json_path) as path:
         path.write_text(text, encoding="utf-8")
     save_still(figure.svg, svg)
-    with atomic_path(png) as path:
-        path.write_bytes(figure.png)
 
 
 def save_still(drawn: str, svg: Path | str) -> None:
     """Write the SVG that `still` returns."""
     with atomic_path(svg) as path:
         path.write_text(drawn, encoding="utf-8")
+
+
+def save_pixels(what: str, svg: Path, png: Path | str) -> None:
+    """Write an SVG file as PNG or, if that fails, a picture that says why.
+
+    Args:
+        what: The figure for people, as the subject of a sentence.
+        svg: What `save_still` wrote.
+        png: Where the PNG goes.
+    """
+    drawn = attempt(
+        what,
+        lambda: pixels(svg.read_text(encoding="utf-8")),
+        lambda why: pixels(still(_apology(why).to_dict())),
+    )
+    with atomic_path(png) as path:
+        path.write_bytes(drawn)

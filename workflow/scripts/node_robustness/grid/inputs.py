@@ -93,4 +93,8 @@ def targets(config: Config) -> list[str]:
     claims = dict.fromkeys(
         f"results/{item.experiment}/claims/{item.dataset}-{item.model}.json" for item in trained
     )
-    return [*(f"results/{name}/report.html" for name in config.experiments), *claims]
+    return [
+        *(f"results/{name}/report.html" for name in config.experiments),
+        *(f"results/{name}/figures/images" for name in config.experiments),
+        *claims,
+    ]

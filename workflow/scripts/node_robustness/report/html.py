@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jinja2
@@ -44,6 +45,7 @@ def render_report(
     manifest: Mapping[str, Any],
     paper: str | None,
     path: Path | str,
+    stills: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the report.
 
@@ -56,6 +58,7 @@ def render_report(
         manifest: Result of `provenance.manifest`.
         paper: Dataset of the paper whose results are shown with ours; None leaves them out.
         path: Where the page goes.
+        stills: The charts as SVG, by name, as far as they are drawn already.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / _TEMPLATES),
@@ -66,7 +69,7 @@ def render_report(
     )
     environment.filters["unbroken"] = _unbroken
     figures = {
-        name: _figure(name, charts[name])
+        name: _figure(name, charts[name], stills.get(name))
         for name in FIGURES
         if name in charts and has_rows(name, tables)
     }
@@ -239,20 +242,24 @@ def _or_none(what: str, make: Callable[[], list[Made]], failed: list[str]) -> li
     return attempt(what, make, instead)
 
 
-def _figure(name: str, chart: dict[str, Any]) -> _Figure:
+def _figure(name: str, chart: dict[str, Any], drawn: str | None) -> _Figure:
     missing = why_not_drawn(chart)
     if missing:
         return _Figure(name, missing)
     return attempt(
         f"The figure {name}",
         # The page gives the background, so that dark pages are dark throughout.
-        lambda: _Figure(name, spec={**chart, "background": "transparent"}, still=_still(chart)),
+        lambda: _Figure(
+            name,
+            spec={**chart, "background": "transparent"},
+            still=_address(still(chart) if drawn is None else drawn),
+        ),
         lambda why: _Figure(name, why),
     )
 
 
-def _still(chart: dict[str, Any]) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(still(chart).encode()).decode()
+def _address(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _stills(figures: Iterable[_Figure], most_bytes: int) -> dict[str, dict[str, Any]]:
