@@ -20,7 +20,7 @@ _FIXED_BYTES = 20_000_000
 _FOLLOWED_BYTES = 30_000  # of an image that is followed, its states excepted
 _FLOAT = 4
 _CORES = "cores"
-_COLLECTED = ("tables", "figures", "report")  # each waits for the one before
+_COLLECTED = ("tables", "figures", "report", "stills")  # each waits for the one before
 
 
 @dataclass(frozen=True)

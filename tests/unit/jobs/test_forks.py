@@ -39,7 +39,7 @@ def test_what_the_user_can_correct_is_said(count):
     def fail(item: int) -> None:
         raise UserError(f"file {item % 1}: damaged; remove it")
 
-    with pytest.raises(UserError, match="^file 0: damaged; remove it$"):
+    with pytest.raises(UserError, match=r"^file 0: damaged; remove it$"):
         forks.for_each(range(4), fail, count)
 
 

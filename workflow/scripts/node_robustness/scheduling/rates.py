@@ -62,7 +62,8 @@ _PROBE, _PROBED_IMAGE = 0.025, 3e-5  # seconds of the fit at one time, and of ea
 # with no model take little more than their start.
 _COLLECTING = {
     "tables": (1.0, 0.016),
-    "figures": (3.5, 0.035),
+    "figures": (2.0, 0.012),
+    "stills": (3.0, 0.02),
     "report": (2.5, 0.01),
     "page": (1.0, 0.002),
 }
