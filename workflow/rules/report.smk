@@ -64,7 +64,6 @@ rule figures:
         figure_files("json"),
     log:
         paths.log("figures", "figures"),
-    priority: 1  # the report waits for it
     threads: 4
     params:
         code=code_of("figures"),
@@ -103,6 +102,7 @@ rule claim:
         claim="results/{experiment}/claims/{dataset}-{model}.json",
     log:
         paths.log("claim", "{dataset}-{model}"),
+    priority: 1  # short, and before the report, which has their costs
     params:
         code=code_of("claim"),
         paper=of_job(params.papers_attack),
@@ -129,7 +129,7 @@ rule report:
         costs="results/{experiment}/costs.csv",
     log:
         paths.log("report", "report"),
-    priority: 1  # people wait for it
+    priority: 1  # people wait for it, and not for the stills
     params:
         code=code_of("report"),
         resources=str(RESOURCES),
