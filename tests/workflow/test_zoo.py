@@ -32,7 +32,8 @@ ROUNDING = {"SODEF": 2e-2, "SONet": 2e-3}
 KEYS = {
     "TisODE": {"ode": "fixed"},
     "SODEF": {"training": {"learning_rate": 0.02}},
-    "LyaNet": {"training": {"solver": "torchdiffeq"}},
+    "augmented": {"training": {"epochs": 3}},
+    "LyaNet": {"training": {"solver": "torchdiffeq", "epochs": 4}},
 }
 
 CONFIG = {
@@ -47,14 +48,20 @@ CONFIG = {
             "trajectories": {
                 "attacks": ["bim_direct"],
                 "images": 6,
-                "times": 5,
+                "times": 3,
                 "states": 1,
                 "growth": 1,
-                "strengthen": 2,
-                "causal": 2,
+                "strengthen": 1,
+                "causal": 1,
                 "intervals": 2,
             },
-            "audit": {"images": 6, "directions": 1, "iterations": 3},
+            "audit": {
+                "images": 4,
+                "differences": 2,
+                "directions": 1,
+                "iterations": 2,
+                "apgd_iterations": 2,
+            },
             "randomisation": None,
             "detection": None,
             "cost": None,
