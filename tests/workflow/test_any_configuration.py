@@ -17,9 +17,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from configurations import ANY_NET, EXPERIMENT, Example, Pictures, examples
 from harness import TABLES, Run, attempt
 
-_ten = settings(
-    # Of more, most would be variations of those drawn before.
-    max_examples=10,
+_drawn = settings(
     # What fails is not made smaller, which would take hours: its folder shows what it was.
     phases=[Phase.generate],
     database=None,
@@ -211,7 +209,7 @@ def test_the_images_of_all_datasets_are_looked_at_before_any_training(tmp_path):
     assert "cannot learn from the images of small" in line
 
 
-@_ten
+@settings(_drawn, max_examples=3)  # each takes a whole run
 @seed(0)
 @given(example=examples())
 def test_what_is_drawn(tmp_path_factory, example):
@@ -219,9 +217,10 @@ def test_what_is_drawn(tmp_path_factory, example):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(1, 7))
+@pytest.mark.parametrize("number", range(7))
 def test_more_that_is_drawn(tmp_path_factory, number):
-    @_ten
+    # Of more, most would be variations of those drawn before.
+    @settings(_drawn, max_examples=10)
     @seed(number)
     @given(examples())
     def ten(example: Example) -> None:
