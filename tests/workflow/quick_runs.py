@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from snakemake import cli
 from snakemake.script import PythonScript
 
@@ -132,6 +133,7 @@ def _import_all() -> None:
     sys.path.append(str(scripts))
     import node_robustness
     from node_robustness.code import digest
+    from node_robustness.report import html
 
     ours = pkgutil.walk_packages(node_robustness.__path__, "node_robustness.")
     # Snakemake imports the last three when it reads rules and sources.
@@ -145,6 +147,15 @@ def _import_all() -> None:
     digest._versions.cache_clear()
     cli.parse_args(["--dry-run"])  # imports Snakemake's plugins
     torch.set_num_threads(1)
+    # In a process that ends: a fork of one that has run JavaScript cannot run more of it.
+    bundle = subprocess.run(
+        [sys.executable, "-c", "from node_robustness.report.html import _vega; print(_vega())"],
+        env=os.environ | {"PYTHONPATH": str(scripts)},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    ).stdout.removesuffix("\n")
+    html._vega = lambda: Markup(bundle)  # type: ignore[assignment]
     PythonScript.execute_script = _execute_script
 
 
