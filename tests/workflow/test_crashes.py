@@ -74,7 +74,9 @@ class Victim:
         return self.process
 
     def kill(self, what: str, draw: random.Random) -> bool:
-        """Kill a job, Snakemake alone (its jobs go on, and meet those of the next one), or both.
+        """Kill a job, Snakemake alone, or both.
+
+        Forks of a server end with Snakemake. Other jobs go on, and meet those of the next one.
 
         Returns:
             Whether there was something to be killed.

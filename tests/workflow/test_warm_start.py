@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 
 import psutil
@@ -9,6 +10,9 @@ import pytest
 
 from harness import OON, TINY, finish, numbers, plan, scripts, snakemake, start, tiny, untimed
 
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere scripts run in a new Python"
+)
 LONG = tiny(models__OON__training={"epochs": 200})
 COLD = tiny(compute__warm_start=False)
 MODEL = f"{OON}/model.safetensors"

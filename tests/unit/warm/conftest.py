@@ -122,6 +122,12 @@ def _warm(folder: Path) -> Iterator[Warm]:
                 server.kill()
 
 
+@pytest.fixture(autouse=True)
+def _on_linux() -> None:
+    if sys.platform != "linux":
+        pytest.skip("elsewhere scripts run in a new Python")
+
+
 @pytest.fixture
 def warm(tmp_path: Path) -> Iterator[Warm]:
     """The client and the server; no server is left at the end."""

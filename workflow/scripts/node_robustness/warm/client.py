@@ -313,7 +313,8 @@ def _warm(folder: str, state: str, snakemake: int, may_start: bool, script: str)
     try:
         pid = _answer(connection, parent)
     except TimeoutError:
-        os.unlink(name, dir_fd=sockets)  # so that no other waits as long
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=sockets)  # so that no other waits as long
         raise
     _follow(connection, pid, parent)
     raise ColdError("the server ended before the script did")
