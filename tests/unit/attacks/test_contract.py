@@ -32,8 +32,6 @@ from victims import (
     random_images,
 )
 
-pytestmark = pytest.mark.numerical
-
 # Without an ODE the kinds of gradient are one; and larger budgets say no more here than small ones.
 SAME = ("bim_adjoint", "bim_surrogate", "pgd_surrogate", "apgd_surrogate", "apgd_surrogate_short")
 SAME += ("apgd_t_short", "square")
@@ -103,6 +101,7 @@ def test_success_begins_at_the_distance_to_the_boundary(name, norm, classes):
         assert bool(found.success.any())
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("name", "norm"), CELLS)
 def test_what_an_attack_claims_is_what_the_model_says_of_the_image_that_it_returns(name, norm):
     model, x = Linear(4), grey_images(8)
@@ -151,6 +150,7 @@ def test_a_planted_weak_model_is_broken(name, norm):
     assert bool(attack(model, x, y, how).success.all())
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("name", "norm"), CELLS)
 def test_batches_order_and_shards_do_not_change_a_bit(name, norm):
     model, x = Linear(4), torch.cat([grey_images(4), edge_images(3)])
@@ -179,6 +179,7 @@ def test_batches_order_and_shards_do_not_change_a_bit(name, norm):
                 torch.testing.assert_close(given, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("name", "norm"), CELLS)
 def test_an_image_that_is_skipped_is_left_as_it_is_and_the_others_fare_the_same(name, norm):
     model, x = Linear(4), grey_images(6)
@@ -208,6 +209,7 @@ def network(dtype, seed=0, classes=4, side=6):
     return model.to(dtype)
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("name", "norm"), [cell for cell in CELLS if cell[1] != "l2_rms"])
 def test_a_network_is_attacked_alike_in_every_batch(name, norm):
     model, x = network(torch.float64), edge_images(4, side=6)
@@ -299,6 +301,7 @@ def test_an_image_with_its_adversarial_example_leaves_the_batch(name, norm):
     assert spent <= model.images <= spent + 8 * STARTS[name]
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("name", "norm"), CELLS)
 def test_the_record_agrees_with_a_fresh_look_at_the_images(name, norm):
     inner, x = Linear(3), grey_images(6)
@@ -319,6 +322,7 @@ def test_the_record_agrees_with_a_fresh_look_at_the_images(name, norm):
     assert bool((how.norm.size(found.adversarials - x) <= how.epsilon * (1 + 1e-6)).all())
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("name", "norm"), CELLS)
 def test_failed_solves_count_as_adversarial_and_disturb_no_other_image(name, norm):
     x, y = grey_images(5), torch.zeros(5, dtype=torch.int64)
@@ -336,6 +340,7 @@ def test_failed_solves_count_as_adversarial_and_disturb_no_other_image(name, nor
         assert bool(found.success[[0, 3]].all())
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize(("name", "norm"), CELLS)
 def test_a_gradient_that_is_not_finite_stops_no_other_image(name, norm):
     inner, x = Linear(3), grey_images(5)

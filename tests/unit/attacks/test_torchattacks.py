@@ -17,8 +17,6 @@ from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from victims import Watched
 
-pytestmark = pytest.mark.numerical
-
 EPSILON = {"linf": 0.05, "l2": 0.5, "l2_rms": 0.05}
 CELLS = [(name, norm) for name, known in CLASSES.items() for norm in known.norms]
 # What takes long, made short.

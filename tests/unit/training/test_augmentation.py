@@ -20,8 +20,6 @@ from node_robustness.training.augmentation import (
     turn_hue,
 )
 
-pytestmark = pytest.mark.numerical
-
 unit = st.floats(0, 1, width=32)
 # Eighths meet the ties between channels, greys and pure colours that the hexagon of hues has.
 level = st.one_of(unit, st.integers(0, 8).map(lambda eighth: eighth / 8))

@@ -20,8 +20,6 @@ from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.training import train as module
 from node_robustness.training.train import train, write_history
 
-pytestmark = pytest.mark.numerical
-
 CPU = torch.device("cpu")
 SCHEDULES = ["plateau", "one_cycle", "cosine", "constant"]
 EVERYTHING = Augmentation(crop_padding=1, horizontal_flip=True, hue=0.05, saturation=0.05)
