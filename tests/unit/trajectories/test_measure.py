@@ -224,12 +224,10 @@ def test_one_image_has_no_other_image_to_swap_with(tmp_path, body):
             assert np.isfinite(found[f"shares/{name}/{value}"]).all()
 
 
-@pytest.mark.parametrize("body", ["ode", "residual"])
-def test_batches_do_not_matter(tmp_path, monkeypatch, body):
-    measured(tmp_path / "whole.h5", body)
+def test_batches_do_not_matter(case, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "_STATES_BYTES", 1)
-    measured(tmp_path / "parts.h5", body)
-    whole, parts = everything(tmp_path / "whole.h5"), everything(tmp_path / "parts.h5")
+    measured(tmp_path / "parts.h5", case[1])
+    whole, parts = everything(case[0]), everything(tmp_path / "parts.h5")
     assert whole.keys() == parts.keys()
     for name, values in whole.items():
         if values.dtype.kind in "iub":
