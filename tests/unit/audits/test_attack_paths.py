@@ -27,8 +27,9 @@ def paths(model, x, y, method, iterates, batch_size=128):
     return attack_paths(model, x, y, method, streams, iterates=iterates, batch_size=batch_size)
 
 
-@pytest.mark.parametrize(("method", "iterates"), [(BIM, 7), (APGD, 13)])
-@pytest.mark.parametrize("gradient", ["direct", "adjoint"])
+@pytest.mark.parametrize(
+    ("method", "iterates", "gradient"), [(BIM, 7, "adjoint"), (APGD, 13, "direct")]
+)
 def test_recording_changes_nothing(method, iterates, gradient):
     model, x = small_ode().at(tolerance=0.1, gradient=gradient), random_images(10)
     y = predicted(model, x)

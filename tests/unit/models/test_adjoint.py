@@ -174,12 +174,11 @@ def trained() -> tuple[Classifier, Tensor, Tensor]:
     torch.manual_seed(0)
     model = Classifier(Spec(1, 10, (0.0,), (1.0,), "convolution", "ode", 8, dropout=0.0))
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(2):
-        for rows in torch.randperm(1600).split(32):
-            optimiser.zero_grad()
-            F.cross_entropy(model(x[rows]), y[rows]).backward()
-            optimiser.step()
-    return model.eval(), x[1600:1610], y[1600:1610]
+    for rows in torch.randperm(800).split(32):
+        optimiser.zero_grad()
+        F.cross_entropy(model(x[rows]), y[rows]).backward()
+        optimiser.step()
+    return model.eval(), x[800:804], y[800:804]
 
 
 def test_how_far_the_papers_gradients_and_successes_are_from_the_direct_ones(
@@ -188,14 +187,14 @@ def test_how_far_the_papers_gradients_and_successes_are_from_the_direct_ones(
     """At batch 1 by torchdiffeq, parameters in the norm, tau that of the attacked model."""
     model, x, y = trained
     agreement, successes = {}, {}
-    method = BasicIterativeMethod(Norm("linf"), 0.1, 0.04, 5)
-    for tau in (1e-5, 10.0):
+    method = BasicIterativeMethod(Norm("linf"), 0.1, 0.05, 2)
+    for tau in (1e-4, 10.0):
         paper = {"backend": "torchdiffeq", "gradient": "adjoint", "tolerance": tau}
         found, one = {}, {}
         for name, settings in (("paper", paper), ("direct", {"tolerance": tau})):
             found[name] = attack(model.at(**settings), x, y, method, batch_size=1)
             one[name] = torch.cat(
-                [gradient(model, image, **settings).flatten(1) for image in x[:8].split(1)]
+                [gradient(model, image, **settings).flatten(1) for image in x.split(1)]
             )
         agreement[tau] = F.cosine_similarity(one["paper"], one["direct"]).mean().item()
         # One at a time by torchdiffeq or in our batch: the same images are classified correctly.
@@ -203,10 +202,10 @@ def test_how_far_the_papers_gradients_and_successes_are_from_the_direct_ones(
         successes[tau] = {name: int(result.success.sum()) for name, result in found.items()}
     record_property("cosine of paper's and direct gradient", agreement)
     record_property("successes of BIM", successes)
-    assert agreement[1e-5] > 0.99
+    assert agreement[1e-4] > 0.99
     assert agreement[10.0] < 0.8
-    assert successes[1e-5]["paper"] == successes[1e-5]["direct"]
-    # Ten images, and weights that differ between processors: the difference is recorded only.
+    assert successes[1e-4]["paper"] == successes[1e-4]["direct"]
+    # Four images, and weights that differ between processors: the difference is recorded only.
     assert successes[10.0]["paper"] <= successes[10.0]["direct"]
 
 

@@ -286,7 +286,7 @@ def test_a_net_can_be_trained(kind, seminorm):
     if kind == "direct" and seminorm:
         pytest.skip("a norm of the adjoint")
     arguments = {"adjoint_options": {"norm": "seminorm"}} if seminorm else {}
-    x, labels = make_moons(48, noise=0.1, random_state=0)
+    x, labels = make_moons(24, noise=0.1, random_state=0)
     x, labels = torch.from_numpy(x), torch.from_numpy(labels)
     net = Moons(OURS[kind], **arguments)
     reference = Moons(THEIRS[kind], **arguments)
