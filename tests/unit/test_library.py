@@ -230,11 +230,14 @@ def test_the_package_imports_pytorch_only_for_an_audit():
 
 
 def test_the_page_about_the_library():
-    """Its example runs, and finds what the page says."""
+    """Its example runs, on fewer images, and finds what the page says."""
     page = (SCRIPTS.parents[1] / "docs/library.md").read_text()
+    short = page.replace("1500:1560", "1500:1520")
+    short = short.replace("epochs=8", "epochs=3").replace("epochs=4", "epochs=1")
+    assert sum(a != b for a, b in zip(page, short, strict=True)) == 4
     found = {}
     with warnings.catch_warnings(action="error"):
-        for block in re.findall(r"^```python\n(.*?)^```", page, re.M | re.S):
+        for block in re.findall(r"^```python\n(.*?)^```", short, re.M | re.S):
             exec(block, found)
     table = found["table"]
     assert table.epsilon.tolist() == [0.1, 0.2] * 2
