@@ -1,11 +1,16 @@
 """Choosing a device and the number of threads."""
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from node_robustness import errors
 from node_robustness.errors import UserError
 from node_robustness.jobs.devices import choose_device, set_threads, set_up
 
@@ -38,6 +43,29 @@ def test_a_named_device_that_is_not_there_is_the_users_mistake(monkeypatch, name
 
 def test_cpu_is_always_there():
     assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_freed_memory_is_not_returned():
+    program = """if True:
+        import resource, sys, torch
+        from node_robustness.jobs.devices import keep_freed_memory
+
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(10):
+                [torch.ones(1_000_000) for _ in range(8)]
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        faults()
+        returned = faults()
+        keep_freed_memory()
+        faults()
+        assert faults() < returned / 2
+        """
+    package = Path(errors.__file__).parents[1]
+    variables = os.environ | {"PYTHONPATH": str(package)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=variables)
 
 
 def test_threads_are_set():
