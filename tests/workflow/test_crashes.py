@@ -228,7 +228,7 @@ def kill_again_and_again(
     while kills < KILLS:
         process = run.process or run.start()
         comes_to(lambda: any(scripts(run.folder, r"\w+")), process)
-        pause = draw.uniform(0, seconds / 6)
+        pause = draw.uniform(0, seconds / 12)
         what = draw.choice(["job", "snakemake", "everything"])
         if ended(process, pause):
             print(f"{kills} kills: ended with {process.returncode}", flush=True)
