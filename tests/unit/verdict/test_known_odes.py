@@ -58,6 +58,7 @@ def test_a_neural_ode_without_a_defence_is_broken(tmp_path):
     assert row.strongest < 0.02
 
 
+@pytest.mark.slow
 def test_an_adversarially_trained_neural_ode_survives(tmp_path):
     attacks = [*PAPER, "apgd_ce"]
     found = decide(tmp_path, "hardened-ode-0", 0.05, attacks, STRONG, audit={"images": 100})
