@@ -58,19 +58,23 @@ def test_ends_as_in_a_new_python(warm, ends):
 
 
 def test_threads_of_libraries_are_those_of_a_new_python(warm):
-    """OpenBLAS has started its threads when the server forks."""
-    warm.edit("server.py", "in ():", 'in ("numpy", "scipy.linalg"):')
+    """OpenBLAS has started its threads when the server forks, and OpenMP those of the first job."""
+    warm.edit("server.py", "in ():", 'in ("numpy", "scipy.linalg", "threadpoolctl", "torch"):')
     body = """
 import hashlib, os
-import numpy, scipy.linalg
+import numpy, scipy.linalg, torch
 matrix = numpy.random.default_rng(0).normal(size=(300, 300))
 solved = scipy.linalg.solve(matrix, matrix @ matrix @ matrix)
-print(hashlib.sha256(solved.tobytes()).hexdigest(), len(os.listdir("/proc/self/task")))
+threads = len(os.listdir("/proc/self/task"))
+print(hashlib.sha256(solved.tobytes()).hexdigest(), threads, torch.get_num_threads())
 """
-    for threads in ("1", "2"):
-        variables = {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+    for threads in ("2", "1", "2"):
+        names = ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")
+        variables = {f"{name}_NUM_THREADS": threads for name in names}
         cold = warm.run(body, environment=variables, may_start=False)
         forked = warm.run(body, environment=variables)
         assert (forked.returncode, forked.stderr) == (0, "")
         assert forked.stdout == cold.stdout
+    assert len(warm.servers()) == 1
+    assert warm.run(body, environment=variables | {"OMP_NUM_THREADS": "1"}).returncode == 0
     assert len(warm.servers()) == 2

@@ -126,3 +126,16 @@ def test_each_name_is_of_a_module_that_a_script_imports():
     every |= {"PIL.Image"}  # by `from PIL import Image`
     assert set(server.IMPORTED) <= every
     assert len(set(server.IMPORTED)) == len(server.IMPORTED)
+
+
+def test_forks_compile_a_module_once_though_nothing_is_written_next_to_it(warm):
+    module = warm.folder / "theirs.py"
+    body = f"import sys; sys.path.append({str(warm.folder)!r}); import theirs; print(theirs.VALUE)"
+    for value in ("1", "22"):
+        module.write_text(f"VALUE = {value}")
+        for _ in range(2):
+            forked = warm.run(body, environment={"PYTHONDONTWRITEBYTECODE": "1"})
+            assert (forked.stdout, forked.stderr) == (f"{value}\n", "")
+    assert len(warm.servers()) == 1
+    assert not (warm.folder / "__pycache__").exists()
+    assert len([*(warm.sockets / "bytecode").rglob("theirs.*.pyc")]) == 1

@@ -14,23 +14,21 @@ from node_robustness.warm import start
 SCRIPTS = Path(node_robustness.__file__).parents[1]
 
 
-def workflow(threads=(1, 1, 2), local=True, deployment=()):
-    jobs = [SimpleNamespace(threads=number) for number in threads]
+def workflow(jobs=2, local=True, deployment=()):
     return SimpleNamespace(
         local_exec=local,
         deployment_settings=SimpleNamespace(deployment_method=set(deployment)),
-        dag=SimpleNamespace(needrun_jobs=lambda exclude_finished: iter(jobs)),
+        dag=SimpleNamespace(needrun_jobs=lambda exclude_finished: iter(range(jobs))),
     )
 
 
 class Script(PythonScript):
     """One that keeps its command instead of running it."""
 
-    def __init__(self, path=SCRIPTS / "train.py", threads=1, **others):
+    def __init__(self, path=SCRIPTS / "train.py", **others):
         for name in ("conda_env", "container_img", "env_modules"):
             setattr(self, name, others.get(name))
         self.path = SimpleNamespace(get_path_or_uri=lambda secret_free: str(path))
-        self.threads = threads
 
     def _execute_cmd(self, cmd, **kwargs):
         self.command = [
@@ -72,9 +70,9 @@ def test_scripts_of_the_workflow_run_by_the_client(tmp_path):
 
 
 def test_a_server_is_started_for_more_than_one_job():
-    script, _ = changed()
-    for threads, may_start in ((1, 1), (2, 0), (3, 0)):
-        one = script(threads=threads)
+    for jobs, may_start in ((1, 0), (2, 1), (3, 1)):
+        script, _ = changed(of=workflow(jobs))
+        one = script()
         assert by_client(one)
         assert one.command[-2] == may_start
 
@@ -126,10 +124,10 @@ def test_another_signature_stays_as_it_is_and_says_so(method):
 def test_a_second_workflow_of_a_process_replaces_the_first():
     script, said = changed()
     first = script.execute_script
-    start.use_server(workflow(threads=(2, 2)), script, SCRIPTS, said.append)
+    start.use_server(workflow(), script, SCRIPTS, said.append)
     assert script.execute_script is not first
     assert script.execute_script.as_before is PythonScript.execute_script
-    one = script(threads=2)
+    one = script()
     assert by_client(one)
     assert one.command[-2] == 1
 

@@ -47,6 +47,10 @@ _FAILED_FOR = 600.0
 # that a script uses, and a fork has its own.
 _IGNORED = {b"_", b"COLUMNS", b"LINES", b"OLDPWD", b"PWD", b"SHLVL"}
 _IGNORED_PREFIXES = (b"NODE_ROBUSTNESS_", b"XDG_")
+# Snakemake sets them all to the threads of a job.
+_THREADS = tuple(
+    f"{name}_NUM_THREADS".encode() for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")
+)
 # What a process inherits and cannot or need not be given later.
 _STATUS = (
     *(b"Umask", b"Uid", b"Gid", b"Groups", b"NoNewPrivs", b"Seccomp", b"SigBlk", b"SigIgn"),
@@ -64,11 +68,19 @@ class ColdError(Exception):
 
 def kept(environment: Traits) -> Traits:
     """The variables that must have the same values in a server and in a fork of it."""
+    ignored = _IGNORED if threads(environment) is None else _IGNORED.union(_THREADS)
     return {
         name: value
         for name, value in environment.items()
-        if name not in _IGNORED and not name.startswith(_IGNORED_PREFIXES)
+        if name not in ignored and not name.startswith(_IGNORED_PREFIXES)
     }
+
+
+def threads(environment: Traits) -> int | None:
+    """The threads that all libraries may use by these variables; None if they do not agree."""
+    values = {environment.get(name, b"") for name in _THREADS}
+    value = values.pop()
+    return int(value) if not values and value.isdigit() else None
 
 
 def traits(state: str) -> Traits:

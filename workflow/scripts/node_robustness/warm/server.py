@@ -80,6 +80,7 @@ USED = (
     "pydantic.type_adapter",
     "scipy.optimize.elementwise",
     "snakemake.io",
+    "threadpoolctl",
     "torch._dynamo",  # by optimizers and transforms of functions; it takes a second
     "xml.etree.ElementTree",
 )
@@ -273,6 +274,17 @@ def _close(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
+def _cache_bytecode(folder: str) -> None:
+    """Let forks compile a module once where Python is to write no bytecode next to the code.
+
+    In a new Python the import of the libraries takes much longer than compiling the modules of a
+    script. In a fork these would be most of its start.
+    """
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = str(Path(folder, "bytecode"))
+
+
 def _take_place(request: _Request) -> None:
     """Give this process what the client has from its parent."""
     os.fchdir(request.folder)
@@ -287,10 +299,14 @@ def _take_place(request: _Request) -> None:
             setattr(sys, name, None)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    threads_before = client.threads(dict(os.environb))
+    threads = client.threads(request.environment)
     os.environb.clear()
     os.environb.update(request.environment)
     if numpy := sys.modules.get("numpy"):
         numpy.random.seed()
+    if threads != threads_before:
+        sys.modules["threadpoolctl"].threadpool_limits(threads)
     sys.argv = [request.script]
     sys.orig_argv = [sys.executable, request.script]
     if not sys.flags.safe_path:
@@ -351,6 +367,7 @@ def main() -> None:
     gc.enable()
     os.chdir("/")
     os.ftruncate(2, 0)
+    _cache_bytecode(folder)
     request = server.serve()
     if request is not None:
         _run(request)

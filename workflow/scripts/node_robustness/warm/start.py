@@ -56,11 +56,8 @@ def use_server(
         return
 
     @cache
-    def has_several_with(threads: int) -> bool:
-        jobs = [*workflow.dag.needrun_jobs(exclude_finished=False)]
-        # No more than two: Snakemake computes the threads of a job, and there may be thousands.
-        found = (job for job in jobs if job.threads == threads)
-        return len([*islice(found, 2)]) == 2
+    def has_several_jobs() -> bool:
+        return len([*islice(workflow.dag.needrun_jobs(exclude_finished=False), 2)]) == 2
 
     def execute_script(self: Any, fname: str, edit: bool = False) -> None:
         if not (_is_on_this_machine(workflow) and _is_of(scripts, self)):
@@ -77,7 +74,7 @@ def use_server(
             state=_state(scripts),
             snakemake=os.getpid(),
             # One that serves a single job takes longer than the job alone.
-            may_start=int(has_several_with(self.threads)),
+            may_start=int(has_several_jobs()),
             fname=fname,
             is_python_script=True,
         )
