@@ -56,7 +56,7 @@ _TAKEN = {
 
 # Seconds until Python, PyTorch and the model are there, with and without a warm start, and of what
 # Snakemake does for a job besides.
-_START = {True: 0.6, False: 1.8}
+_START = {True: 0.25, False: 1.8}
 _PROBE, _PROBED_IMAGE = 0.025, 3e-5  # seconds of the fit at one time, and of each image
 # Seconds of the jobs that collect, and how many more with each cell. The other jobs that compute
 # with no model take little more than their start.
