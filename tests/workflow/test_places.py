@@ -283,7 +283,8 @@ class TestModule:
         run = snakemake(copied, report, config=None, snakefile=snakefile, options=("--force",))
         assert run.jobs == {"their_report": 1}
         after = (copied / "theirs/results/tiny/costs.csv").read_text().splitlines()
-        assert before == after
+        # The first report did not wait for the stills.
+        assert before == [line for line in after if not line.startswith("stills,")]
 
     def test_weights_are_the_users_own(self, tmp_path):
         (tmp_path / "run").mkdir()
