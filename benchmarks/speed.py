@@ -364,6 +364,7 @@ def _say(what: str, row: dict[str, Any]) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> torch.device:
+    devices.keep_freed_memory()  # as jobs do
     torch.set_num_threads(arguments.threads)
     return devices.choose_device(arguments.device)
 

@@ -117,7 +117,10 @@ def case(
             "SETS": own_model("Stepper"),
             "PLAIN": own_model("plain") | {"ode": "none"},
         },
-        "attacks": {"bim": {"method": "bim", "iterations": 2, "step": 0.1}},
+        "attacks": {
+            "bim": {"method": "bim", "iterations": 2, "step": 0.1},
+            "cw_short": {"method": "cw", "iterations": 5, "search_steps": 2},
+        },
         "training": {"epochs": 1, "batch_size": 16, "learning_rate": 0.01, **(training or {})},
     }
     return Example(config, {"own": Pictures(shape, class_names, train, test)})
@@ -137,12 +140,13 @@ _DEFAULTS: dict[str, Any] = {
     "example",
     [
         pytest.param(
-            case((5, 8, 8), attacks=["fgsm", "cw"], norms=["linf", "l2"]),
+            case((5, 8, 8), attacks=["fgsm", "cw_short"], norms=["linf", "l2"]),
             id="no attack knows all norms, five channels",
         ),
         pytest.param(
             case((2, 9, 7), train=30, test=4, tolerances=[0.1, 1], **_DEFAULTS),
             id="fewer images than the defaults ask for, two channels",
+            marks=pytest.mark.slow,  # the own models below are as few images
         ),
         pytest.param(
             case(test=1, solver={"tolerance": 1, "max_steps": 3}, tolerances=[1e-4]),

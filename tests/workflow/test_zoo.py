@@ -25,6 +25,9 @@ NETS = {
     "residual": ("residual.py", {"width": 8, "blocks": [1, 1]}),
 }
 ADAPTIVE = ("torchdiffeq", "SONet", "SODEF", "augmented", "LyaNet")
+# It trains seven nets. Every stage of own models has tests of its own.
+pytestmark = pytest.mark.slow
+
 TAU = 0.1
 COLUMNS = [(net, None) for net in NETS] + [(net, TAU) for net in ADAPTIVE]
 # Dynamics that enlarge differences enlarge rounding: in double precision it is below 1e-10.
