@@ -1,6 +1,7 @@
 """A script in a fork ends, sees and says what it does in a new Python."""
 
 import pytest
+from snakemake.shell import shell
 
 SEES = """
 import json, os, signal, sys
@@ -68,9 +69,9 @@ solved = scipy.linalg.solve(matrix, matrix @ matrix @ matrix)
 threads = len(os.listdir("/proc/self/task"))
 print(hashlib.sha256(solved.tobytes()).hexdigest(), threads, torch.get_num_threads())
 """
+    names = _variables_of_threads()
     for threads in ("2", "1", "2"):
-        names = ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")
-        variables = {f"{name}_NUM_THREADS": threads for name in names}
+        variables = dict.fromkeys(names, threads)
         cold = warm.run(body, environment=variables, may_start=False)
         forked = warm.run(body, environment=variables)
         assert (forked.returncode, forked.stderr) == (0, "")
@@ -78,3 +79,9 @@ print(hashlib.sha256(solved.tobytes()).hexdigest(), threads, torch.get_num_threa
     assert len(warm.servers()) == 1
     assert warm.run(body, environment=variables | {"OMP_NUM_THREADS": "1"}).returncode == 0
     assert len(warm.servers()) == 2
+
+
+def _variables_of_threads():
+    """Those that Snakemake sets to the threads of a job."""
+    said = shell("env", threads=37, read=True)
+    return [line.removesuffix("=37") for line in said.splitlines() if line.endswith("=37")]

@@ -87,8 +87,8 @@ def keep_freed_memory() -> None:
     """Let this process keep the memory that it frees, for its next tensors.
 
     By default glibc returns it to the kernel at the end of almost every step of a solver, and the
-    next one faults its pages in again, which takes a tenth to a quarter of the time of a gradient. Other C
-    libraries are left as they are. See `mallopt(3)`.
+    next one faults its pages in again, which takes a tenth to a quarter of the time of a gradient.
+    Other C libraries are left as they are. See `mallopt(3)`.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):

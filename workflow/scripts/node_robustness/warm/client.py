@@ -48,8 +48,9 @@ _FAILED_FOR = 600.0
 _IGNORED = {b"_", b"COLUMNS", b"LINES", b"OLDPWD", b"PWD", b"SHLVL"}
 _IGNORED_PREFIXES = (b"NODE_ROBUSTNESS_", b"XDG_")
 # Snakemake sets them all to the threads of a job.
-_THREADS = tuple(
-    f"{name}_NUM_THREADS".encode() for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")
+_THREADS = (
+    *(b"OMP_NUM_THREADS", b"GOTO_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"MKL_NUM_THREADS"),
+    *(b"VECLIB_MAXIMUM_THREADS", b"NUMEXPR_NUM_THREADS"),
 )
 # What a process inherits and cannot or need not be given later.
 _STATUS = (
