@@ -9,6 +9,7 @@ from node_robustness.attacks.square import Square, scheduled_share
 from node_robustness.models.predictions import NO_CLASS
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
+from rounding import rows_round_alike
 from victims import Constant, Linear, Watched, digits, distances, grey_images, predicted
 
 pytestmark = pytest.mark.numerical
@@ -115,8 +116,11 @@ def test_several_queries_in_a_pass_find_the_same_bits(norm, epsilon, monkeypatch
     assert len(one.seen) == 150
     assert len(many.seen) < 100
     assert 0 < together.success.sum() < len(x)
-    for name in ("adversarials", "success", "iterations", "predictions"):
+    for name in ("success", "iterations", "predictions"):
         assert torch.equal(getattr(together, name), getattr(apart, name)), name
+    # Projections are sums over the pixels of an image, and rounding adds up over the queries.
+    margin = 0 if norm == "linf" or rows_round_alike() else 1e-4
+    torch.testing.assert_close(together.adversarials, apart.adversarials, rtol=0, atol=margin)
 
 
 def test_a_failed_solve_ends_the_search_of_its_image_alone():
