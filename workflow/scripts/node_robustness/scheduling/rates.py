@@ -38,7 +38,7 @@ _FORWARDS = {
     "forward": (1.0, 1.0),
     "direct": (2.2, 2.2),
     "adjoint": (20.0, 8.0),
-    "training": (3.0, 3.0),
+    "training": (2.0, 2.0),
 }
 _TRAINING_BY_TORCHDIFFEQ = {"direct": (5.0, 5.0), "adjoint": (20.0, 10.0)}
 
