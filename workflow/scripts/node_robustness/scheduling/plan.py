@@ -86,8 +86,13 @@ def reasons(workflow: Any, options: argparse.Namespace) -> Iterator[tuple[str, s
     forced = bool(options.force or options.forceall or options.forcerun)
     needed = set(dag.needrun_jobs())
     rules = [rule.name for rule in workflow.rules]
+
+    def place(job: Any) -> tuple[int, list[str]]:
+        """Levels are sets: without it the order would change from plan to plan."""
+        return rules.index(job.rule.name), list(map(str, job.output))
+
     for level in dag.toposorted():
-        for job in sorted(needed.intersection(level), key=lambda job: rules.index(job.rule.name)):
+        for job in sorted(needed.intersection(level), key=place):
             if not job.rule.norun:
                 own = "; ".join(_reason(job, dag, workflow.persistence, forced))
                 # In Snakemake's words where there is nothing to add to them.
