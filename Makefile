@@ -26,7 +26,7 @@ help:
 	@echo "make slurm   add to the environment what a SLURM cluster needs (profiles/README.md)"
 	@echo "make test    create the environment with the test tools, run the tests; ARGS=tests/unit: some of them"
 	@echo "make test-kernels   run the numerical tests as on other processors"
-	@echo "make test-slow   run the tests that take minutes: crashes, a full disk"
+	@echo "make test-slow   run the tests that take long: crashes at random moments, a full disk, many repeats"
 	@echo "make test-slurm  (as root) start a SLURM cluster on this machine, test on it, stop it"
 	@echo "make check   check formatting, lint and types of Python and Snakemake"
 	@echo "make format  format the Python and Snakemake code"
