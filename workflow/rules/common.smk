@@ -11,6 +11,7 @@ from pathlib import Path
 from snakemake.common import overwrite_function_params
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.script import PythonScript
 
@@ -46,7 +47,7 @@ from node_robustness.warm import start as warm_start
 
 command_line.remember()
 places.quote_python()
-snakemake_fixes.work_around(JobScheduler, logger.debug)
+snakemake_fixes.work_around(JobScheduler, PersistenceBase, logger.debug)
 
 # The objects of a plan live until its end. Python's searches for garbage among those of thousands of
 # jobs find none, and take a sixth of the time.

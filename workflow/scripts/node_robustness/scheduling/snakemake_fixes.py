@@ -1,4 +1,4 @@
-"""Work around two bugs of Snakemake 9.27's scheduler.
+"""Work around bugs of Snakemake 9.27.
 
 Rounds: while jobs are ready, each round asks for another one after the timespan of
 `--max-jobs-per-timespan` (a second, unless set), and so does each round that the end of a job
@@ -8,7 +8,11 @@ that is ready. They use a whole core, which the jobs need. One round that is due
 SIGTERM: its handler waits for a lock that the interrupted thread may hold. Snakemake then hangs,
 and so do the jobs that report their end.
 
-Both methods are private. In another version, or with another signature, they may have changed, so
+Records: at the end of a job each output gets a record with the checksums of all inputs, which are
+computed again for each output. For the tables of the default run that takes 0.8 s, in which no job
+starts. Snakemake's own cache of what it knows of files computes them once.
+
+The methods are private. In another version, or with another signature, they may have changed, so
 they stay as they are there. Nothing is wrong with the results of such a run, and a user cannot
 change it: a line at debug level (`--verbose`) says so, and not a warning in every run.
 """
@@ -20,31 +24,45 @@ from importlib import metadata
 from typing import Any
 
 _VERSION = "9.27."
-_METHODS = {
+_SCHEDULER = {
     "_schedule_reevalutation": ["self", "delay"],
     "exit_gracefully": ["self", "*args"],
 }
+_PERSISTENCE = {"finished": ["self", "job"]}
 """The methods that are replaced, and their parameters in Snakemake 9.27."""
 
 
 def work_around(
-    scheduler: type[Any], debug: Callable[[str], object], version: str | None = None
+    scheduler: type[Any],
+    persistence: type[Any],
+    debug: Callable[[str], object],
+    version: str | None = None,
 ) -> None:
-    """Let a scheduler have one round due at a time, and stop when it is asked to.
+    """Let one round be due at a time, a run stop when it is asked to, and a job end quickly.
 
-    A process that parses several workflows changes it once.
+    A process that parses several workflows changes the classes once.
 
     Args:
         scheduler: `snakemake.scheduling.job_scheduler.JobScheduler`, changed in place.
-        debug: takes the line that says why it is not changed.
+        persistence: `snakemake.persistence.PersistenceBase`, changed in place.
+        debug: takes the line that says why a class is not changed.
         version: of Snakemake; the installed one if None.
     """
-    if "_worked_around" in vars(scheduler):
-        return
-    why = unlike(scheduler, _METHODS, version)
-    if why is not None:
-        debug(f"Bugs of Snakemake {_VERSION}x's scheduler are not worked around: {why}")
-        return
+    for changed, methods, change in (
+        (scheduler, _SCHEDULER, _change_scheduler),
+        (persistence, _PERSISTENCE, _change_persistence),
+    ):
+        if "_worked_around" in vars(changed):
+            continue
+        why = unlike(changed, methods, version)
+        if why is not None:
+            debug(f"Bugs of Snakemake {_VERSION}x are not worked around: {why}")
+            continue
+        change(changed)
+        changed._worked_around = True
+
+
+def _change_scheduler(scheduler: type[Any]) -> None:
 
     def schedule(self: Any, delay: float) -> None:
         if getattr(self, "_round_is_due", False):
@@ -66,7 +84,23 @@ def work_around(
 
     scheduler._schedule_reevalutation = schedule
     scheduler.exit_gracefully = stop_elsewhere
-    scheduler._worked_around = True
+
+
+def _change_persistence(persistence: type[Any]) -> None:
+    write_records = persistence.finished
+
+    async def finished(self: Any, job: Any) -> None:
+        known = self.dag.workflow.iocache
+        if known.active:
+            await write_records(self, job)
+            return
+        known.active = True
+        try:
+            await write_records(self, job)
+        finally:
+            known.deactivate()  # and empty: the next job may change any file
+
+    persistence.finished = finished
 
 
 def unlike(
