@@ -182,12 +182,25 @@ def attempt(folder: Path, *targets: str, as_a_user: bool = False, **settings: An
     folder.mkdir(exist_ok=True)
     if as_a_user or not POSSIBLE:
         return finish(start(folder, *targets, **settings))
-    variables = variables_at(folder.with_name(f"{folder.name}.home")) | settings.pop(
-        "variables", {}
-    )
+    environment = variables_at(folder.with_name(f"{folder.name}.home"))
+    environment |= settings.pop("variables", {})
     words = command(folder, *targets, **{"cores": 1} | settings)
+    return quickly(words, environment, Path.cwd(), settings.get("project", ROOT))
+
+
+def quickly(
+    words: Sequence[str], environment: Mapping[str, str], folder: Path, project: Path = ROOT
+) -> Run:
+    """Do what `python -m` does, in a fork of a process that has imported all: see `quick_runs`.
+
+    Args:
+        words: the name of a module, and its arguments.
+        environment: all environment variables.
+        folder: the working directory.
+        project: the folder whose scripts are used.
+    """
     with NamedTemporaryFile(prefix="said-") as said:
-        status = _quick().run(words, variables, settings.get("project", ROOT), Path(said.name))
+        status = _quick().run(words, environment, folder, project, Path(said.name))
         return Run(status, said.read().decode(errors="replace"))
 
 

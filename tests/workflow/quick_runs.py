@@ -2,12 +2,14 @@
 
 A run is Snakemake's own, with its parsing, planning, checks of outputs and messages; only that
 neither Snakemake nor a script is started in a new Python, which would take seconds to import what
-it needs. As a program, this module does what `python -m` does, once for each line of its input.
+it needs. Nor is what a run starts by `python -m`, or by multiprocessing. As a program, this module
+does what `python -m` does, once for each line of its input.
 """
 
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import pkgutil
 import runpy
@@ -17,6 +19,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from markupsafe import Markup
@@ -46,20 +49,26 @@ class QuickRuns:
         )
 
     def run(
-        self, command: Sequence[str], variables: Mapping[str, str], project: Path, output: Path
+        self,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        folder: Path,
+        project: Path,
+        output: Path,
     ) -> int:
         """Do what `python -m` does.
 
         Args:
             command: the name of a module, and its arguments.
             variables: the environment.
+            folder: the working directory.
             project: the folder whose scripts are used.
             output: a file that what it says is added to.
 
         Returns:
             The exit status.
         """
-        asked = [command, dict(variables), str(project), str(output)]
+        asked = [command, dict(variables), str(folder), str(project), str(output)]
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
@@ -106,9 +115,46 @@ def _execute_script(self: Any, fname: str, **_: object) -> None:
         raise subprocess.CalledProcessError(status, fname)
 
 
-def _do(command: list[str], variables: dict[str, str], project: str, output: str) -> None:
+def _run(
+    command: Sequence[str], run: Callable[..., Any] = subprocess.run, **settings: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Do what `subprocess.run` does, with a module of this Python in a fork of this process.
+
+    Args:
+        command: see `subprocess.run`.
+        run: what runs other commands.
+        **settings: of `subprocess.run`; where a module has `stdout`, it has the same `stderr`.
+    """
+    if [*command[:2]] != [sys.executable, "-m"] or settings.keys() - {"stdout", "stderr", "text"}:
+        done: subprocess.CompletedProcess[str] = run(command, **settings)
+        return done
+    with TemporaryFile() as said:
+
+        def work() -> None:
+            if "stdout" in settings:
+                for stream in (1, 2):
+                    os.dup2(said.fileno(), stream)
+            _as_main(*command[2:])
+
+        status = _status(_fork(work))
+        said.seek(0)
+        return subprocess.CompletedProcess(command, status, said.read().decode())
+
+
+def _as_main(module: str, *arguments: str) -> None:
+    """What `python -m` does."""
+    sys.argv[1:] = arguments
+    if module != "snakemake":  # whose package it is, not the module that runs
+        sys.modules.pop(module, None)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _do(
+    command: list[str], variables: dict[str, str], folder: str, project: str, output: str
+) -> None:
     """What `run` asks for, in a fork."""
     os.setsid()
+    os.chdir(folder)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for stream in (1, 2):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
@@ -118,10 +164,7 @@ def _do(command: list[str], variables: dict[str, str], project: str, output: str
     if Path(project) != ROOT:
         for name in [name for name in sys.modules if name.split(".")[0] == "node_robustness"]:
             del sys.modules[name]
-    module, *sys.argv[1:] = command
-    if module != "snakemake":  # whose package it is, not the module that runs
-        sys.modules.pop(module, None)
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    _as_main(*command)
 
 
 def _import_all() -> None:
@@ -157,6 +200,9 @@ def _import_all() -> None:
     ).stdout.removesuffix("\n")
     html._vega = lambda: Markup(bundle)  # type: ignore[assignment]
     PythonScript.execute_script = _execute_script
+    subprocess.run = _run  # type: ignore[assignment]
+    forking = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda _=None: forking  # type: ignore[assignment]
 
 
 def _serve() -> None:
