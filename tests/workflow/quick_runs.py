@@ -22,7 +22,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from markupsafe import Markup
 from snakemake import cli
 from snakemake.script import PythonScript
 
@@ -176,7 +175,7 @@ def _import_all() -> None:
     sys.path.append(str(scripts))
     import node_robustness
     from node_robustness.code import digest
-    from node_robustness.report import html
+    from node_robustness.report import drawing_code
 
     ours = pkgutil.walk_packages(node_robustness.__path__, "node_robustness.")
     # Snakemake imports the last three when it reads rules and sources.
@@ -192,13 +191,13 @@ def _import_all() -> None:
     torch.set_num_threads(1)
     # In a process that ends: a fork of one that has run JavaScript cannot run more of it.
     bundle = subprocess.run(
-        [sys.executable, "-c", "from node_robustness.report.html import _vega; print(_vega())"],
+        [sys.executable, "-c", f"from {drawing_code.__name__} import bundle; print(bundle())"],
         env=os.environ | {"PYTHONPATH": str(scripts)},
         stdout=subprocess.PIPE,
         check=True,
         text=True,
     ).stdout.removesuffix("\n")
-    html._vega = lambda: Markup(bundle)  # type: ignore[assignment]
+    drawing_code.bundle = lambda: bundle
     PythonScript.execute_script = _execute_script
     subprocess.run = _run  # type: ignore[assignment]
     forking = multiprocessing.get_context("fork")

@@ -268,7 +268,7 @@ class TestModule:
                 workdir=tmp_path,
             )._workflow
         by_name = {rule.name: rule for rule in workflow.rules}
-        assert workflow._localrules == {"their_fetch", "their_merge"}
+        assert workflow._localrules == {"their_bundle", "their_fetch", "their_merge"}
         assert workflow.default_target == "mine"
         assert by_name["mine"].conda_env is None
         assert by_name["their_train"].conda_env is not None

@@ -27,6 +27,7 @@ from node_robustness.scheduling import plan as scheduling_plan
 AUDITS = {"audit": 3, "reevaluate": 2, "randomise": 1, "detect": 2}
 JOBS = {
     "fetch": 1,
+    "bundle": 1,
     "prepare": 1,
     "train": 2,
     "evaluate": 3,
@@ -529,6 +530,8 @@ class TestAgain:
 
     def test_one_more_seed(self, finished):
         run = plan(finished, config=tiny(experiments__tiny__seeds=[0, 1]))
-        assert run.jobs == {k: n for k, n in JOBS.items() if k not in ("fetch", "prepare")}
+        assert run.jobs == {
+            k: n for k, n in JOBS.items() if k not in ("fetch", "bundle", "prepare")
+        }
         found = re.findall(r"^Job \d+: .*seed (\d+)", run.output, re.M)
         assert found == ["1"] * (17 + sum(AUDITS.values()))

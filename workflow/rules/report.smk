@@ -1,6 +1,6 @@
 # Tables, figures, claim records and the report of an experiment.
 # Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json,
-# costs.csv; and, if asked for, docs/results/, a page in Markdown with what it is made from.
+# costs.csv; for all experiments, resources/vega.js; and, if asked for, docs/results/, a page in Markdown with what it is made from.
 COLLECTED = {
     "histories": of_experiment(stages.fitted, "history.csv"),
     "clean": of_experiment(grid.solved, "clean.h5"),
@@ -16,6 +16,7 @@ COLLECTED = {
     "specs": of_experiment(stages.own, "model.json"),
     "checked": of_experiment(stages.own, "checked.json"),
 }
+BUNDLE = "resources/vega.js"
 SHOWN = of_experiment(stages.shown, "attack.h5")
 FOLLOWED = {
     "trajectories": COLLECTED["trajectories"],
@@ -112,12 +113,29 @@ rule claim:
         "../scripts/claim.py"
 
 
+# It depends on the installed library alone: made while a run begins, so that no report waits for it.
+rule bundle:
+    output:
+        code=BUNDLE,
+    log:
+        "resources/logs/bundle/vega.log",
+    priority: BEFORE_TRAINING
+    localrule: True
+    params:
+        code=code_of("bundle"),
+    message:
+        "Writing the code that draws the charts of reports"
+    script:
+        "../scripts/bundle.py"
+
+
 rule report:
     input:
         clean=of_experiment(grid.solved, "clean.h5"),
         tables=table_files("parquet"),
         figures=figure_files("json"),
         stills=figure_files("svg"),
+        code=BUNDLE,
     output:
         report=report(
             "results/{experiment}/report.html",

@@ -12,6 +12,7 @@ from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.log import job
 from node_robustness.provenance import costs
 from node_robustness.provenance import manifest as provenance_manifest
+from node_robustness.report import drawing_code
 from node_robustness.report.html import render_report
 from node_robustness.scheduling import job_costs
 from node_robustness.tables.networks import own_models
@@ -47,6 +48,7 @@ with job(snakemake.log[0]):
         snakemake.params.paper,
         Path(snakemake.output.report),
         stills,
+        drawing_code.read(snakemake.input.code),
     )
     with atomic_path(snakemake.output.manifest) as path:
         path.write_text(json.dumps(manifest, indent=2) + "\n")

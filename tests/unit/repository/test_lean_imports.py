@@ -57,7 +57,7 @@ def of_scripts(*names: str) -> set[str]:
 
 
 def test_torch_is_imported_only_where_tensors_are():
-    names = ["fetch", "prepare", "tables", "claim", "figures", "stills", "report"]
+    names = ["fetch", "bundle", "prepare", "tables", "claim", "figures", "stills", "report"]
     assert not of_scripts(*names) & TENSORS
 
 

@@ -4,14 +4,13 @@ import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import jinja2
 import pandas as pd
-import vl_convert
 import yaml
 from markupsafe import Markup
 
@@ -20,7 +19,7 @@ from node_robustness.figures.drawing import still, why_not_drawn
 from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.failures import attempt, sentences
 from node_robustness.provenance.costs import share_outside_computation
-from node_robustness.report import evidence, panels, summary
+from node_robustness.report import drawing_code, evidence, panels, summary
 from node_robustness.report import tables as report_tables
 from node_robustness.report.leaderboard import leaderboards
 from node_robustness.report.limits import limits
@@ -46,6 +45,7 @@ def render_report(
     paper: str | None,
     path: Path | str,
     stills: Mapping[str, str] = MappingProxyType({}),
+    code: str | None = None,
 ) -> None:
     """Write the report.
 
@@ -59,6 +59,7 @@ def render_report(
         paper: Dataset of the paper whose results are shown with ours; None leaves them out.
         path: Where the page goes.
         stills: The charts as SVG, by name, as far as they are drawn already.
+        code: Result of `drawing_code.bundle`, if it is there already.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / _TEMPLATES),
@@ -98,7 +99,7 @@ def render_report(
         parts=[part for part in parts if part.has_something],
         manifest=manifest,
         config=yaml.safe_dump(manifest["config"], sort_keys=False, allow_unicode=True),
-        vega=_vega(),
+        drawing_code=Markup(drawing_code.bundle() if code is None else code),
     )
     without = render(**_stills(figures.values(), 0))
     page = render(**_stills(figures.values(), _MOST_BYTES - len(without.encode())))
@@ -147,12 +148,6 @@ class _Part:
         """Whether there is anything to unfold."""
         filled = (table for table in self.tables if table.rows or not table.header)
         return self.key == "ran" or any([self.sentences, self.figures, *filled])
-
-
-@cache
-def _vega() -> Markup:
-    """Return what draws the charts in a browser, the same in every report."""
-    return Markup(vl_convert.javascript_bundle("Object.assign(window, { vegaEmbed });"))
 
 
 def _part(

@@ -61,10 +61,11 @@ _PROBE, _PROBED_IMAGE = 0.025, 3e-5  # seconds of the fit at one time, and of ea
 # Seconds of the jobs that collect, and how many more with each cell. The other jobs that compute
 # with no model take little more than their start.
 _COLLECTING = {
+    "bundle": (1.2, 0.0),
     "tables": (1.0, 0.016),
     "figures": (2.0, 0.012),
     "stills": (3.0, 0.02),
-    "report": (2.5, 0.01),
+    "report": (2.0, 0.01),
     "page": (1.0, 0.002),
 }
 
