@@ -38,6 +38,7 @@ rule tables:
         table_files("parquet"),
     log:
         paths.log("tables", "tables"),
+    threads: 2  # one for the verdicts, which take about as long as all other tables
     params:
         code=code_of("tables"),
         inputs=set_of(*COLLECTED.values()),

@@ -3,14 +3,21 @@
 from pathlib import Path
 
 from node_robustness.files.atomic import SOFTWARE
+from node_robustness.jobs import forks
 from node_robustness.jobs.log import job
 from node_robustness.tables.frame import write_table
-from node_robustness.verdict.experiment import of_experiment
+from node_robustness.verdict.experiment import Part, parts
 
 with job(snakemake.log[0]):
     made_by = {"software": SOFTWARE, "experiment": snakemake.wildcards.experiment}
     params = snakemake.params
-    tables = of_experiment(snakemake.input, params.paper, params.training_tolerances)
     folder = Path(snakemake.output[0]).parent
-    for name, table in tables.items():
-        write_table(table, folder / f"{name}.csv", folder / f"{name}.parquet", made_by)
+
+    def save(part: Part) -> None:
+        """Make some tables and write them."""
+        for name, table in part().items():
+            write_table(table, folder / f"{name}.csv", folder / f"{name}.parquet", made_by)
+
+    forks.for_each(
+        parts(snakemake.input, params.paper, params.training_tolerances), save, snakemake.threads
+    )

@@ -1,6 +1,6 @@
 """All tables of an experiment, from the files of its cells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +29,9 @@ from node_robustness.verdict import (
 )
 from node_robustness.verdict.checks import check_table
 
+Part = Callable[[], dict[str, pd.DataFrame]]
+"""Makes some tables, by name."""
+
 
 def of_experiment(
     files: Mapping[str, Sequence[Path | str]],
@@ -50,6 +53,59 @@ def of_experiment(
         UserError: A file is missing, damaged or of another kind, or cells that belong together
             attack different images.
     """
+    made = [part() for part in parts(files, paper, training_tolerances)]
+    return {name: table for tables in made for name, table in tables.items()}
+
+
+def parts(
+    files: Mapping[str, Sequence[Path | str]],
+    paper: str | None,
+    training_tolerances: Mapping[str, float | None],
+) -> list[Part]:
+    """Return what makes the tables, in parts that share nothing but the files; see `of_experiment`.
+
+    Each can be made in another process. The one that takes longest is the first.
+    """
+    known_networks = networks.network_table(
+        files["clean"],
+        files["specs"],
+        files["checked"],
+        {kind: files[name] for kind, name in _STAGES.items()},
+    )
+    references = pairs.References(training_tolerances, networks.own_tolerances(known_networks))
+
+    def with_tau(make: Part) -> Part:
+        return lambda: {
+            name: networks.with_tau(table, known_networks) for name, table in make().items()
+        }
+
+    makers = (
+        lambda: _of_attacked(files, paper, references),
+        lambda: {"trajectories": trajectories.trajectory_table(files["trajectories"])},
+        lambda: _of_followed_images(files["trajectories"]),
+        lambda: {"attacks": evaluation.attack_table(files["attacks"])},
+        lambda: _of_dynamics(files["trajectories"]),
+        lambda: _of_detections(files["detections"]),
+        lambda: _of_audits(files["audits"]),
+        lambda: {
+            "networks": known_networks,
+            "training": evaluation.training_table(files["histories"]),
+            "clean": evaluation.clean_table(files["clean"]),
+            "nfe": evaluation.nfe_table(files["clean"]),
+            "probes": trajectories.probe_table(files["probes"]),
+            "matrix": audit.matrix_table(files["reevaluated"]),
+            "randomisation": audit.randomisation_table(files["randomised"]),
+            "adjoint_sweep": adjoint_sweep.sweep_table(files["sweeps"]),
+            "cost": cost.cost_table(files["costs"]),
+        },
+    )
+    return [with_tau(make) for make in makers]
+
+
+def _of_attacked(
+    files: Mapping[str, Sequence[Path | str]], paper: str | None, references: pairs.References
+) -> dict[str, pd.DataFrame]:
+    """The tables that need every attack on an image: the checks, the verdicts and the claims."""
     others = [
         example
         for kind, paths, group in (
@@ -63,53 +119,51 @@ def of_experiment(
     ]
     attacked = protocols.read_attacked(files["attacks"], files["reevaluated"], others)
     checks = check_table(files["clean"], attacked, files["audits"], files["reevaluated"])
-    images = trajectories.image_table(files["trajectories"])
     kept = protocols.protocol_table(attacked, paper)
     verdict = verdicts.verdict_table(kept, checks)
-    known_networks = networks.network_table(
-        files["clean"],
-        files["specs"],
-        files["checked"],
-        {kind: files[name] for kind, name in _STAGES.items()},
-    )
-    references = pairs.References(training_tolerances, networks.own_tolerances(known_networks))
     compared = pairs.pair_table(attacked, paper, references)
-    tables = {
-        "networks": known_networks,
-        "training": evaluation.training_table(files["histories"]),
-        "clean": evaluation.clean_table(files["clean"]),
-        "nfe": evaluation.nfe_table(files["clean"]),
-        "attacks": evaluation.attack_table(files["attacks"]),
-        "trajectories": trajectories.trajectory_table(files["trajectories"]),
-        "trajectory_images": images,
-        "trajectory_summary": trajectory_summary.summary_table(images),
-        "trajectory_roc": trajectory_summary.roc_table(images),
-        "probes": trajectories.probe_table(files["probes"]),
-        "shares": shares.share_table(files["trajectories"]),
-        "patches": shares.patch_table(files["trajectories"]),
+    return {
         "examples": attack_tables.example_sizes(attacked, paper),
         "budgets": attack_tables.budget_table(attacked),
         "attack_suite": attack_tables.suite_table(attacked),
         "protocols": kept,
         "curves": attack_tables.curve_table(attacked, paper),
-        "audit": audit.audit_table(files["audits"]),
-        "loss_curves": audit.loss_table(files["audits"]),
-        "held_steps": audit.held_table(files["audits"]),
-        "matrix": audit.matrix_table(files["reevaluated"]),
-        "randomisation": audit.randomisation_table(files["randomised"]),
-        "detection": audit.detection_table(files["detections"]),
-        "roc": audit.roc_table(files["detections"]),
-        "adjoint_sweep": adjoint_sweep.sweep_table(files["sweeps"]),
-        "cost": cost.cost_table(files["costs"]),
         "checks": checks,
         "verdicts": verdict,
         "pairs": compared,
         "models": models.model_table(compared),
         "tolerances": tolerances.tolerance_table(compared, verdict),
-        "dynamics": dynamics.dynamics_table(followed.read_followed(files["trajectories"])),
         "populations": populations.population_table(attacked, paper, references),
     }
-    return {name: networks.with_tau(table, known_networks) for name, table in tables.items()}
+
+
+def _of_followed_images(paths: Sequence[Path | str]) -> dict[str, pd.DataFrame]:
+    images = trajectories.image_table(paths)
+    return {
+        "trajectory_images": images,
+        "trajectory_summary": trajectory_summary.summary_table(images),
+        "trajectory_roc": trajectory_summary.roc_table(images),
+    }
+
+
+def _of_dynamics(paths: Sequence[Path | str]) -> dict[str, pd.DataFrame]:
+    return {
+        "shares": shares.share_table(paths),
+        "patches": shares.patch_table(paths),
+        "dynamics": dynamics.dynamics_table(followed.read_followed(paths)),
+    }
+
+
+def _of_detections(paths: Sequence[Path | str]) -> dict[str, pd.DataFrame]:
+    return {"detection": audit.detection_table(paths), "roc": audit.roc_table(paths)}
+
+
+def _of_audits(paths: Sequence[Path | str]) -> dict[str, pd.DataFrame]:
+    return {
+        "audit": audit.audit_table(paths),
+        "loss_curves": audit.loss_table(paths),
+        "held_steps": audit.held_table(paths),
+    }
 
 
 _STAGES = {
