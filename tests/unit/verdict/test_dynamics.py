@@ -225,7 +225,7 @@ def test_what_patches_show(repaired, inserted, said):
     assert found["patch"] == said
     if repaired > 0.5:
         assert (found["patch_from"], found["patch_to"]) == pytest.approx((0.4, 0.5))
-        odd = own.repaired[~own.even, PATCHED.index(Window(4, 5))]
+        odd = own.repaired[own.among("second"), PATCHED.index(Window(4, 5))]
         assert found["repaired"] == pytest.approx(odd.mean())
         assert found["repaired_low"] == proportions.interval(int(odd.sum()), len(odd))[0]
         assert found["repair_others"] == pytest.approx(0.05, abs=0.05)
@@ -271,8 +271,8 @@ def test_without_a_special_window_the_control_calls_none_special(rate):
         wrong += special
         length = found.window.stop - found.window.first
         others = [w for w in windows(PARTS) if w.stop - w.first == length and w != found.window]
-        own = item.repaired[item.even, PATCHED.index(found.window)] == 1
-        rest = item.repaired[item.even][:, [PATCHED.index(w) for w in others]] == 1
+        own = item.repaired[item.among("first"), PATCHED.index(found.window)] == 1
+        rest = item.repaired[item.among("first")][:, [PATCHED.index(w) for w in others]] == 1
         other = rest[np.arange(len(own)), np.arange(len(own)) % len(others)]
         naive += paired.mcnemar((own & ~other).sum(), (other & ~own).sum())[0] < LEVEL
     assert wrong <= stats.binom.ppf(0.999, EXPERIMENTS, LEVEL)

@@ -40,8 +40,11 @@ def contrasts(pairs: pd.DataFrame, protocol: str) -> pd.DataFrame:
     own = pairs[pairs.protocol == protocol]
     gained, lost, n = (own[name].to_numpy() for name in ("gained", "lost", "n"))
     more, less = paired.mcnemar(gained, lost)
-    beyond = paired.above(gained, lost, n, SMALL)
-    equal = np.maximum(paired.above(gained, lost, n, -SMALL), paired.below(gained, lost, n, SMALL))
+    # All tests in one call, which solves them together.
+    beyond, no_loss, no_gain = paired.above(
+        [gained, gained, lost], [lost, lost, gained], n, [[SMALL], [-SMALL], [-SMALL]]
+    )
+    equal = np.maximum(no_loss, no_gain)
     p = own.assign(
         more=more,
         less=less,
@@ -69,9 +72,9 @@ def contrasts(pairs: pd.DataFrame, protocol: str) -> pd.DataFrame:
 
 
 def adjusted(
-    found: pd.DataFrame, p: "pd.Series[float]", also: Sequence[str] = REFERENCE
-) -> "pd.Series[float]":
-    """Adjust p-values of comparisons for their number.
+    found: pd.DataFrame, names: Sequence[str], also: Sequence[str] = REFERENCE
+) -> pd.DataFrame:
+    """Adjust p-values of comparisons for their number, each column separately.
 
     The comparisons at the primary epsilon of each norm are one family. The other epsilons of a
     comparison follow it in a fixed order, the smaller ones from the largest down, then the larger
@@ -79,31 +82,34 @@ def adjusted(
 
     Args:
         found: Comparisons, or whatever else is claimed a row a setting (`KEY`).
-        p: Their p-values, of the same index.
+        names: Its columns of p-values.
         also: The columns besides `KEY` that tell comparisons apart.
+
+    Returns:
+        These columns, of the same index.
     """
-    first = is_primary(found)
     chain = [name for name in (*KEY, *also) if name != "epsilon"]
-    chains = []
-    for _, own in found.groupby(chain, sort=False, dropna=False):
-        epsilons = own.epsilon
-        at_first = epsilons[first[own.index]]
-        start = float(at_first.iloc[0]) if len(at_first) else math.inf
-        rows = [
-            *at_first.index,
-            *epsilons[epsilons < start].sort_values(ascending=False).index,
-            *epsilons[epsilons > start].sort_values().index,
-        ]
-        chains.append(rows)
-    values = holm_chains([p[rows].tolist() for rows in chains])
-    found_at = [row for rows in chains for row in rows]
-    flat = [value for own in values for value in own]
-    return pd.Series(flat, found_at, dtype=float).reindex(p.index)
+    number = found.groupby(chain, sort=False, dropna=False).ngroup().to_numpy()
+    epsilons, first = found.epsilon.to_numpy(), is_primary(found).to_numpy()
+    starts = np.full(number.max(initial=-1) + 1, math.inf)
+    starts[number[first]] = epsilons[first]
+    later = epsilons > starts[number]
+    order = np.lexsort([np.where(later, epsilons, -epsilons), later, number])
+    chains = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
+    values = found[list(names)].astype(float)
+    for name in names:
+        p = values[name].to_numpy(copy=True)
+        p[order] = np.concatenate(holm_chains([p[rows].tolist() for rows in chains]))
+        values[name] = p
+    return values
 
 
 def is_primary(found: pd.DataFrame) -> "pd.Series[bool]":
     """Whether each comparison is at the primary epsilon of its norm, the middle one."""
-    primary = {norm: middle(sorted(set(own))) for norm, own in found.groupby("norm").epsilon}
+    epsilons: dict[str, set[float]] = {}
+    for norm, epsilon in zip(found.norm, found.epsilon, strict=True):
+        epsilons.setdefault(norm, set()).add(epsilon)
+    primary = {norm: middle(sorted(own)) for norm, own in epsilons.items()}
     return found.epsilon == found.norm.map(primary).astype(float)
 
 

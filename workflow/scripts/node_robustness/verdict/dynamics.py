@@ -6,7 +6,8 @@ images by an exact test, and over all images together.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,24 +70,58 @@ _DYNAMICS = {
 }
 
 
-class Part(NamedTuple):
-    """What the networks of a setting show of one player.
+class Part:
+    """What the networks of a setting show of one player, each value computed when it is needed."""
 
-    Attributes:
-        player: h(0) or a window.
-        fraction: of the loss, over networks.
-        filled: the same with what no player has, because shares do not quite sum to the loss.
-        most: the share of the images on which it has more than half, over networks.
-        above: p-value of "it has more than half on at most half of the images".
-        below: p-value of "it has less than half on at most half of the images".
-    """
+    def __init__(
+        self,
+        items: Sequence[Followed],
+        player: Player,
+        half: Half,
+        level: float = 1 - SIGNIFICANCE,
+        perturbation: str = STRONG,
+    ) -> None:
+        """Take the shares of a player.
 
-    player: Player
-    fraction: Estimate
-    filled: Estimate
-    most: Estimate
-    above: float
-    below: float
+        Args:
+            items: The networks.
+            player: h(0) or a window.
+            half: Of the images.
+            level: The confidence level of the fractions.
+            perturbation: Whose loss is divided.
+        """
+        self.player = player
+        self._level = level
+        self._pairs = [item.of(player, perturbation, half) for item in items]
+        self._unshared = [item.unshared(perturbation, half) for item in items]
+
+    @cached_property
+    def fraction(self) -> Estimate:
+        """Its fraction of the loss, over networks."""
+        return _over(ratios.fraction(*pair, self._level) for pair in self._pairs)
+
+    @cached_property
+    def filled(self) -> Estimate:
+        """The same with what no player has, because shares do not quite sum to the loss."""
+        return _over(
+            ratios.fraction(own + rest, loss, self._level)
+            for (own, loss), rest in zip(self._pairs, self._unshared, strict=True)
+        )
+
+    @cached_property
+    def most(self) -> Estimate:
+        """The share of the images on which it has more than half, over networks."""
+        return _over(ratios.most(*pair, HALF) for pair in self._pairs)
+
+    @property
+    def above(self) -> float:
+        """The p-value of "it has more than half on at most half of the images"."""
+        return max(ratios.most_above(*pair, HALF) for pair in self._pairs)
+
+    @property
+    def below(self) -> float:
+        """The p-value of "it has less than half on at most half of the images"."""
+        return max(ratios.most_below(*pair, HALF) for pair in self._pairs)
 
 
 def dynamics_table(followed: Iterable[Followed]) -> pd.DataFrame:
@@ -131,8 +166,7 @@ def dynamics_table(followed: Iterable[Followed]) -> pd.DataFrame:
         columns=[*KEY, "attack", *_TESTS],
     )
     tests["primary"] = is_primary(tests)
-    for name in _TESTS:
-        tests[name] = adjusted(tests, tests[name].astype(float), ["attack"])
+    tests[list(_TESTS)] = adjusted(tests, _TESTS, ["attack"])
     return tabulate(
         [
             row | _said(setting, row) | _patch(setting, patches, row)
@@ -148,11 +182,11 @@ class _Dynamics:
     def __init__(self, items: Sequence[Followed]) -> None:
         self.items = items
         self.windows = windows(len(items[0].ends) - 1)
-        self.start = self._part(START, ALL)
+        self.start = Part(items, START, ALL)
         # Bonferroni: all of them are to be below one half.
         players: list[Player] = [START, *self.windows]
-        self.every = [self._part(p, ALL, 1 - SIGNIFICANCE / len(players)) for p in players]
-        self.chosen = self._part(self._shortest(), SECOND)
+        self.every = [Part(items, p, ALL, 1 - SIGNIFICANCE / len(players)) for p in players]
+        self.chosen = Part(items, self._shortest(), SECOND)
         self.largest = self.every[1 + self._most(self.windows, ALL)]
 
     @property
@@ -195,7 +229,7 @@ class _Dynamics:
 
     def control(self, player: Player, perturbation: str, half: Half) -> Estimate:
         """The fraction of a control's loss."""
-        return self._part(player, half, perturbation=perturbation).fraction
+        return Part(self.items, player, half, perturbation=perturbation).fraction
 
     @property
     def leans(self) -> bool:
@@ -214,27 +248,6 @@ class _Dynamics:
         """The largest difference of the fraction of h(0) or of a part between the halves."""
         players = [START, *(window for window in self.windows if window.stop - window.first == 1)]
         return max(abs(self._sum(p, FIRST) - self._sum(p, SECOND)) for p in players)
-
-    def _part(
-        self,
-        player: Player,
-        half: Half,
-        level: float = 1 - SIGNIFICANCE,
-        perturbation: str = STRONG,
-    ) -> Part:
-        pairs = [item.of(player, perturbation, half) for item in self.items]
-        unshared = [item.unshared(perturbation, half) for item in self.items]
-        return Part(
-            player,
-            _over(ratios.fraction(*pair, level) for pair in pairs),
-            _over(
-                ratios.fraction(own + rest, loss, level)
-                for (own, loss), rest in zip(pairs, unshared, strict=True)
-            ),
-            _over(ratios.most(*pair, HALF) for pair in pairs),
-            max(ratios.most_above(*pair, HALF) for pair in pairs),
-            max(ratios.most_below(*pair, HALF) for pair in pairs),
-        )
 
     def _shortest(self) -> Window:
         """The shortest window with at least half on the first half of the images.
@@ -327,7 +340,9 @@ def _because(setting: _Dynamics, claim: str, if_complete: str) -> dict[str, str]
             else "No adversarial example misleads the network: there is no loss of margin to "
             "divide.",
         )
-    alone = [_Dynamics([item]) for item in setting.items]
+    # A single network is the setting itself.
+    single = len(setting.items) == 1
+    alone = [setting] if single else [_Dynamics([item]) for item in setting.items]
     claims = [one.claim(one.p) for one in alone]
     if len({*claims} - {UNDECIDED}) > 1:
         counted = [f"{claims.count(name)} {name}" for name in CLAIMS if name in claims]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -74,14 +75,14 @@ class Followed:
     repaired: NDArray[np.int8]
     inserted: NDArray[np.int8]
 
-    @property
-    def even(self) -> Bools:
-        """The images of the first half."""
-        return even_positions(len(self.misled))
+    @cached_property
+    def _halves(self) -> dict[Half, Bools]:
+        even = even_positions(len(self.misled))
+        return {FIRST: even, SECOND: ~even, ALL: np.ones_like(even)}
 
     def among(self, half: Half) -> Bools:
         """The images of a half, or all."""
-        return {FIRST: self.even, SECOND: ~self.even, ALL: np.ones_like(self.even)}[half]
+        return self._halves[half]
 
     def of(self, player: Player, perturbation: str, half: Half) -> tuple[Floats, Floats]:
         """The shares of a player and the losses, of the misled images of a half."""

@@ -82,8 +82,7 @@ _Key = tuple[Any, ...]
 
 def _decided(found: pd.DataFrame) -> dict[_Key, dict[str, Any]]:
     """The comparisons under one procedure with adjusted p-values and claims, by setting."""
-    for side in ("more", "less", "equal"):
-        found[f"p_{side}"] = adjusted(found, found[side])
+    found = found.join(adjusted(found, ["more", "less", "equal"]).add_prefix("p_"))
     found["primary"] = is_primary(found)
     return {
         setting_key(row, _KEYS): row

@@ -76,9 +76,7 @@ def tolerance_table(pairs: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame
     tables["masked"] = contrasts(own, MASKED_IMAGES)
     columns: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, found in tables.items():
-        for p in _TESTS[name]:
-            found[f"p_{p}"] = adjusted(found, found[p])
-        for row in records(found):
+        for row in records(found.join(adjusted(found, _TESTS[name]).add_prefix("p_"))):
             own_columns = columns.setdefault(setting_key(row), {})
             own_columns |= {name: row["value"], f"{name}_low": row["low"]}
             own_columns |= {f"{name}_high": row["high"]}
