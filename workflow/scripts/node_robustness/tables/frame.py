@@ -161,7 +161,12 @@ def tabulate(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> p
     found = [
         {**row, "tolerance": math.nan} if row.get("tolerance", 0) is None else row for row in rows
     ]
-    return pd.DataFrame(found, columns=list(columns)).astype(dict(columns))
+    return pd.DataFrame(
+        {
+            name: pd.Series([row.get(name, math.nan) for row in found], dtype=kind)
+            for name, kind in columns.items()
+        }
+    )
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -305,9 +305,8 @@ def _remedy(names: Iterable[str]) -> str:
 
 def _decide(found: Sequence[_Setting], *, adjust: bool) -> list[dict[str, Any]]:
     """The verdicts on settings, with p-values adjusted for their number or not."""
-    values = {
-        name: pd.Series([item.p_values()[name] for item in found], dtype=float) for name in _TESTED
-    }
+    p_values = [item.p_values() for item in found]
+    values = {name: pd.Series([p[name] for p in p_values], dtype=float) for name in _TESTED}
     if adjust:
         for p in values.values():
             known = p.notna()
