@@ -1,7 +1,6 @@
 """What all tests share."""
 
 import gc
-from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -15,6 +14,13 @@ torch.set_num_threads(1)
 # A busy machine is no failure.
 hypothesis.settings.register_profile("timeless", deadline=None)
 hypothesis.settings.load_profile("timeless")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--other-rounding"):
+        rounding = OtherRounding()
+        rounding.__enter__()
+        config.add_cleanup(lambda: rounding.__exit__())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,12 +39,3 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="compute as a processor would whose kernels round otherwise (tests/rounding.py)",
     )
-
-
-@pytest.fixture(autouse=True)
-def _rounding(request: pytest.FixtureRequest) -> Iterator[None]:
-    if not request.config.getoption("--other-rounding"):
-        yield
-        return
-    with OtherRounding():
-        yield

@@ -178,7 +178,8 @@ def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 model.register_forward_pre_hook(die)
 if {other_rounding}:
-    OtherRounding().__enter__()
+    rounding = OtherRounding()
+    rounding.__enter__()
 t.run(Path({str(tmp_path)!r}), t.setting(), model=model)
 """
     paths = {"PYTHONPATH": str(Path(node_robustness.__file__).parent.parent)}
