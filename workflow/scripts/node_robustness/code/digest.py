@@ -103,15 +103,9 @@ def _of_files(
         digests[path.relative_to(root).as_posix()] = code.digest
         for other in code.named if named else ():
             digests[other.relative_to(root).as_posix()] = _digest(other.read_bytes())
-        for other_package in code.packages:
-            pending |= {*root.joinpath(*other_package.split(".")).glob("*.py")} - read
-        for name in _that_count(code.imports):
-            inside = package in (None, name.partition(".")[0])
-            found = _file_of(name, root) if inside else None
-            if found is not None:
-                pending |= {found} - read
-            elif "." not in name and not (inside and (root / name).is_dir()):
-                libraries.add(name)
+        imported, others = _imported(path, root, package)
+        pending |= imported - read
+        libraries |= others
     for library in libraries:
         digests |= _versions(library)
     return dict(sorted(digests.items()))
@@ -212,8 +206,8 @@ def _is_never_imported(test: ast.expr) -> bool:
 
 
 @dataclass(frozen=True)
-class _Module:
-    """A Python file: its digest, what it imports, and the other files that it names.
+class _Text:
+    """The text of a Python file: its digest, what it imports, and its literals.
 
     `packages` are those whose modules it finds by their files.
     """
@@ -221,15 +215,38 @@ class _Module:
     digest: str
     imports: frozenset[str]
     packages: frozenset[str]
+    literals: frozenset[str]
+
+
+@cache
+def _parsed(source: bytes, package: tuple[str, ...]) -> _Text:
+    """Cached by the text: that of a file in another checkout is parsed once."""
+    code = _Code(package=package)
+    code.add(ast.parse(source))
+    return _Text(
+        _digest(" ".join(code.words).encode()),
+        frozenset(code.imports),
+        frozenset(code.names[name] for name in code.paths & code.names.keys()),
+        frozenset(code.literals),
+    )
+
+
+@dataclass(frozen=True)
+class _Module(_Text):
+    """A Python file, with the other files that it names."""
+
     named: frozenset[Path]
 
 
 @cache
 def _read(path: Path, root: Path) -> _Module:
-    code = _Code(package=path.parent.relative_to(root).parts)
-    code.add(ast.parse(path.read_bytes(), filename=str(path)))
+    try:
+        text = _parsed(path.read_bytes(), path.parent.relative_to(root).parts)
+    except SyntaxError as error:
+        error.filename = str(path)
+        raise
     neighbours = {file.name: file for file in path.parent.iterdir() if file.suffix != ".py"}
-    named = [neighbours[name] for name in code.literals & neighbours.keys()]
+    named = [neighbours[name] for name in text.literals & neighbours.keys()]
     # A folder that is gone may have left its `__pycache__`.
     inside = (
         file
@@ -239,11 +256,28 @@ def _read(path: Path, root: Path) -> _Module:
         if "__pycache__" not in file.parts
     )
     return _Module(
-        _digest(" ".join(code.words).encode()),
-        frozenset(code.imports),
-        frozenset(code.names[name] for name in code.paths & code.names.keys()),
-        frozenset(file for file in (*named, *inside) if file.is_file()),
+        **vars(text), named=frozenset(file for file in (*named, *inside) if file.is_file())
     )
+
+
+@cache
+def _imported(
+    path: Path, root: Path, package: str | None
+) -> tuple[frozenset[Path], frozenset[str]]:
+    """The files that a module imports, and the top-level names of the libraries."""
+    code = _read(path, root)
+    files: set[Path] = set()
+    libraries: set[str] = set()
+    for other_package in code.packages:
+        files.update(root.joinpath(*other_package.split(".")).glob("*.py"))
+    for name in _that_count(code.imports):
+        inside = package in (None, name.partition(".")[0])
+        found = _file_of(name, root) if inside else None
+        if found is not None:
+            files.add(found)
+        elif "." not in name and not (inside and (root / name).is_dir()):
+            libraries.add(name)
+    return frozenset(files), frozenset(libraries)
 
 
 def _digest(contents: bytes) -> str:
