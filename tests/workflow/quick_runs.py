@@ -23,6 +23,7 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from snakemake import cli
+from snakemake.executors import touch
 from snakemake.script import PythonScript
 
 ROOT = Path(__file__).parents[2]
@@ -162,7 +163,9 @@ def _do(
     sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
     if Path(project) != ROOT:
         for name in [name for name in sys.modules if name.split(".")[0] == "node_robustness"]:
-            del sys.modules[name]
+            # It keeps the files that it has parsed by their text, which most copies have too.
+            if name != "node_robustness.code.digest":
+                del sys.modules[name]
     _as_main(*command)
 
 
@@ -199,6 +202,8 @@ def _import_all() -> None:
     ).stdout.removesuffix("\n")
     drawing_code.bundle = lambda: bundle
     PythonScript.execute_script = _execute_script
+    # `--touch` sleeps before each job so that its files are newer; as new as its inputs will do.
+    touch.Executor.SLEEPING_TIME = 0
     subprocess.run = _run  # type: ignore[assignment]
     forking = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda _=None: forking  # type: ignore[assignment]
