@@ -171,7 +171,9 @@ def tabulate(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> p
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table, each as its values by column."""
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+    # Several times as fast as `to_dict`, which looks at each value of each row.
+    columns = {str(name): column.tolist() for name, column in frame.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def natural(value: str | float) -> tuple[Any, ...]:
