@@ -6,6 +6,7 @@ import pytest
 
 from node_robustness.errors import UserError
 from node_robustness.figures.catalogue import FIGURES
+from node_robustness.figures.drawing import still, without_background
 from node_robustness.figures.experiment import of_experiment
 from node_robustness.provenance.costs import job_costs
 from node_robustness.report import html as report_page
@@ -253,3 +254,24 @@ def test_papers_figures_are_complete():
         assert list(models) == ["RES", "MIX", "OON"]
         assert list(models["RES"]) == [None]
         assert all(0.88 < value < 1 for by in models.values() for value in by.values())
+
+
+def test_small_figures_are_the_stills_without_their_background(tmp_path, monkeypatch):
+    """What is drawn already is not drawn again, and the page is the same."""
+    tables, charts = measured_report()
+    stills = {name: still(chart) for name, chart in charts.items()}
+    drawn = tmp_path / "drawn.html"
+    render_report("tiny", tables, charts, MANIFEST, None, drawn)
+    monkeypatch.setattr(report_page, "still", None)
+    path = tmp_path / "report.html"
+    render_report("tiny", tables, charts, MANIFEST, None, path, stills)
+    assert path.read_text() == drawn.read_text()
+
+
+def test_a_still_without_its_background_is_that_of_a_transparent_figure():
+    _, charts = measured_report()
+    small = [name for name in charts if name.startswith("claim_")]
+    assert small
+    for name in small:
+        drawn, transparent = still(charts[name]), {**charts[name], "background": "transparent"}
+        assert without_background(drawn) == still(transparent) != drawn

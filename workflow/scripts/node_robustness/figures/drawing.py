@@ -21,6 +21,7 @@ from node_robustness.jobs.failures import attempt
 
 _NOT_DRAWN = "Not drawn"
 _REASON = "not_drawn"
+_BACKGROUND = re.compile('<rect width="[^"]*" height="[^"]*" fill="white"/>')
 _LINE = 90  # letters of a reason that stand in one line
 _PIXELS_A_POINT = 2
 # A larger picture takes more memory than such a job asks for.
@@ -96,11 +97,21 @@ def still(spec: dict[str, Any]) -> str:
     """Draw a Vega-Lite specification as SVG, without the marks that only carry tooltips."""
     text = json.dumps(_for_still(spec), ensure_ascii=False, sort_keys=True)
     svg: str = vl_convert.vegalite_to_svg(text, allowed_base_urls=[])
-    # Gradients are numbered through all drawings of a process: here from 0, to be reproducible.
-    names = list(dict.fromkeys(re.findall(r"gradient_\d+", svg)))
-    svg = re.sub(r"gradient_\d+", lambda found: f"gradient_{names.index(found[0])}", svg)
+    svg = _numbered(_numbered(svg, "gradient_", 0), "clip", 1)
     ET.fromstring(svg)  # raises if a viewer could not read it either
     return svg
+
+
+def _numbered(svg: str, name: str, first: int) -> str:
+    """An SVG with ids as in a new process: they are numbered through all drawings of a process."""
+    pattern = rf'(?<=[#"]){name}\d+(?=[)"])'
+    ids = list(dict.fromkeys(re.findall(pattern, svg)))
+    return re.sub(pattern, lambda found: f"{name}{first + ids.index(found[0])}", svg)
+
+
+def without_background(svg: str) -> str:
+    """The SVG that `still` draws of the same figure with a transparent background."""
+    return _BACKGROUND.sub("", svg, count=1)
 
 
 def pixels(svg: str) -> bytes:

@@ -15,7 +15,7 @@ import yaml
 from markupsafe import Markup
 
 from node_robustness.figures.catalogue import FIGURES, FigureEntry, has_rows
-from node_robustness.figures.drawing import still, why_not_drawn
+from node_robustness.figures.drawing import still, why_not_drawn, without_background
 from node_robustness.files.atomic import atomic_path
 from node_robustness.jobs.failures import attempt, sentences
 from node_robustness.provenance.costs import share_outside_computation
@@ -86,7 +86,7 @@ def render_report(
         claims=_or_none(
             "The three answers",
             lambda: [
-                _answered(claim, charts)
+                _answered(claim, charts, stills)
                 for claim in summary.answers(tables, manifest["config"].get("models", {}))
             ],
             failed,
@@ -271,15 +271,18 @@ def _stills(figures: Iterable[_Figure], most_bytes: int) -> dict[str, dict[str, 
     return {"stills": stills, "left_out": left_out}
 
 
-def _answered(claim: summary.Claim, charts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _answered(
+    claim: summary.Claim, charts: Mapping[str, dict[str, Any]], stills: Mapping[str, str]
+) -> dict[str, Any]:
     """A claim with its small figure as markup, so that its text has the colours of the page."""
     chart = charts.get(claim.figure) if claim.figure else None
-    picture = None if chart is None or why_not_drawn(chart) else _inline(claim.key, chart)
-    return {"claim": claim, "picture": picture}
+    if claim.figure is None or chart is None or why_not_drawn(chart):
+        return {"claim": claim, "picture": None}
+    drawn = stills[claim.figure] if claim.figure in stills else still(chart)
+    return {"claim": claim, "picture": _inline(claim.key, without_background(drawn))}
 
 
-def _inline(key: str, chart: dict[str, Any]) -> Markup:
-    drawn = still({**chart, "background": "transparent"})
+def _inline(key: str, drawn: str) -> Markup:
     # Drawings number what they refer to from the start; the page has several of them.
     return Markup(re.sub(r'(?<= id=")|(?<=url\(#)', f"{key}-", drawn))
 
