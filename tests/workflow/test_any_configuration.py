@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -25,8 +26,14 @@ _drawn = settings(
 )
 
 
-def check(folder: Path, example: Example) -> str | None:
-    """Run an example: why it is refused, in one line, or None if its report is complete."""
+def check(folder: Path, example: Example, validate: bool = False) -> str | None:
+    """Run an example: why it is refused, in one line, or None if its report is complete.
+
+    Args:
+        folder: where it runs.
+        example: the configuration and the images.
+        validate: compare its figures with the schema of Vega-Lite, which takes seconds.
+    """
     images, run_in = folder / "images", folder / "run"
     images.mkdir()
     run = attempt(run_in, config=example.write(images))
@@ -34,6 +41,9 @@ def check(folder: Path, example: Example) -> str | None:
     if run.returncode != 0:
         return refusal(run)
     complete(run_in, example)
+    if validate:
+        for figure in run_in.glob(f"results/{EXPERIMENT}/figures/*.json"):
+            alt.VConcatChart.validate(json.loads(figure.read_text()))
     return None
 
 
@@ -159,13 +169,17 @@ _DEFAULTS: dict[str, Any] = {
         pytest.param(
             case(
                 (2, 9, 7),
-                test=4,
+                test=3,
                 models=["SOLVES", "SETS", "PLAIN", "OON"],
                 attacks=["bim", "bim_adjoint", "transfer"],
                 cost={},
-                adjoint_sweep={"images": 2},
+                adjoint_sweep={"images": 1, "backward_tolerances": [0.1, 1]},
                 paper_attack="bim_adjoint",
-                **_DEFAULTS,
+                **_DEFAULTS
+                | {
+                    "trajectories": {"attacks": ["bim", "transfer"], "times": 5, "intervals": 3},
+                    "audit": {"iterations": 3, "apgd_iterations": 3},
+                },
             ),
             id="own models of all levels",
         ),
@@ -228,6 +242,6 @@ def test_more_that_is_drawn(tmp_path_factory, number):
     @seed(number)
     @given(examples())
     def ten(example: Example) -> None:
-        check(tmp_path_factory.mktemp("drawn"), example)
+        check(tmp_path_factory.mktemp("drawn"), example, validate=True)
 
     ten()
