@@ -57,9 +57,7 @@ def draw(what: str, make: Callable[[], alt.VConcatChart]) -> Drawing:
 def draw_still(what: str, make: Callable[[], alt.VConcatChart]) -> str:
     """Draw a figure as SVG alone or, if that fails, one that says why; see `draw`."""
     with shared_parts():
-        return attempt(
-            what, lambda: still(_spec(make())), lambda why: still(_spec(_apology(why)))
-        )
+        return attempt(what, lambda: still(_spec(make())), lambda why: still(_spec(_apology(why))))
 
 
 def render(chart: alt.VConcatChart) -> Drawing:
