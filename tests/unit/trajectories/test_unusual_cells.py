@@ -56,8 +56,8 @@ class Cell:
         return np.column_stack([self.arrays[f"{group}/start"], self.arrays[f"{group}/parts"]])
 
 
-def followed(tmp_path, model, clean, attacked, *, epsilon, strengthen=5) -> Cell:
-    """Follow images in a cell and collect its tables."""
+def followed(tmp_path, model, clean, attacked, *, epsilon, strengthen=5, growth=0) -> Cell:
+    """Follow images in a cell, the growth of the first ones alone, and collect its tables."""
     with torch.no_grad():
         decided, after = (model(x).argmax(1).numpy() for x in (clean, attacked))
     images = FollowedImages(
@@ -68,7 +68,7 @@ def followed(tmp_path, model, clean, attacked, *, epsilon, strengthen=5) -> Cell
         SHAPE,
         lambda rows: (clean.numpy()[rows], attacked.numpy()[rows]),
     )
-    chosen = Selection.of(images.success, states=2, growth=1, causal=5)
+    chosen = Selection.of(images.success, states=2, growth=growth, causal=5)
     norm = Norm("linf")
     measurement = Measurement(model, grid(4), 3, norm, epsilon, strengthen, 5, 1e-5)
     settings = cell(epsilon=epsilon)
@@ -153,7 +153,7 @@ def test_a_perturbation_that_gains_margin(tmp_path, model):
 def test_an_attack_that_changed_nothing(tmp_path, model):
     """Shares of what is not there are zero, exactly."""
     clean = drawn(3)
-    found = followed(tmp_path, model, clean, clean + 0, epsilon=0.1, strengthen=0)
+    found = followed(tmp_path, model, clean, clean + 0, epsilon=0.1, strengthen=0, growth=1)
     for perturbation in SHARED:
         assert not found.shares(perturbation).any()
         assert not found.arrays[f"shares/{perturbation}/loss"].any()
