@@ -27,7 +27,7 @@ def draw(random, n_networks, n, mean, effects, images=None):
     total = math.sqrt(1 + of_networks**2 + of_images**2)
     if images is None:
         images = random.standard_normal((1, n))
-    sums = stats.norm.ppf(mean) * total + of_images * images
+    sums = special.ndtri(mean) * total + of_images * images
     sums = sums + of_networks * random.standard_normal((n_networks, 1))
     return sums + random.standard_normal((n_networks, n)) > 0
 

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import special
 from scipy.optimize import elementwise
 
 from node_robustness.statistics import proportions
@@ -101,14 +101,14 @@ def _tail(gained: Floats, lost: Floats, n: Floats, margin: Floats) -> Floats:
     """The tail with which the lower bound is the margin, which is less than the difference."""
 
     def excess(z: Floats, gained: Floats, lost: Floats, n: Floats, margin: Floats) -> Floats:
-        return _lower(gained, lost, n, stats.norm.sf(z)) - margin
+        return _lower(gained, lost, n, special.ndtr(-z)) - margin
 
     counts = (gained, lost, n, margin)
     # The bound moves almost in proportion to the normal quantile of its tail.
     found = elementwise.find_root(excess, _NORMAL, args=counts, tolerances={"xatol": 1e-10})
     least, most = _NORMAL
     beyond = np.where(excess(np.full_like(n, most), *counts) > 0, most, least)
-    tail: Floats = stats.norm.sf(np.where(found.success, found.x, beyond))
+    tail: Floats = special.ndtr(-np.where(found.success, found.x, beyond))
     return tail
 
 
