@@ -18,7 +18,19 @@ from snakemake.cli import parse_args
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import OutputSettings
 
-from harness import IMAGES, OON, ROOT, TABLES, TINY, files, numbers, plan, snakemake, tiny
+from harness import (
+    IMAGES,
+    OON,
+    ROOT,
+    TABLES,
+    TINY,
+    attempt,
+    files,
+    numbers,
+    plan,
+    snakemake,
+    tiny,
+)
 from node_robustness.files.atomic import sha256
 from node_robustness.report.markdown import render
 from node_robustness.scheduling import job_costs
@@ -535,3 +547,18 @@ class TestAgain:
         }
         found = re.findall(r"^Job \d+: .*seed (\d+)", run.output, re.M)
         assert found == ["1"] * (17 + sum(AUDITS.values()))
+
+
+def test_damaged_code_that_draws_charts_is_refused_and_written_again(copied):
+    code, report = (copied / path for path in ("resources/vega.js", "results/tiny/report.html"))
+    whole, page = code.read_bytes(), report.read_text()
+    code.write_bytes(whole[:-1])
+    run = attempt(copied)
+    assert run.returncode != 0
+    why = "error: resources/vega.js is damaged: delete it, the next run writes it again"
+    assert why in run.output.splitlines()
+    code.unlink()
+    assert snakemake(copied).jobs == {"bundle": 1, "report": 1}
+    assert code.read_bytes() == whole
+    drawing = re.compile('id="drawing-code">.*?</script>', re.DOTALL)
+    assert drawing.findall(report.read_text()) == drawing.findall(page) != []
