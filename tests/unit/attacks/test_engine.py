@@ -147,15 +147,15 @@ def test_is_the_papers_attack_image_by_image(design):
     successes = []
     for tau, norm in PAIRED[design]:
         epsilon = EPSILON[norm] * SHRINK[design]
-        step = epsilon / 4
+        step = epsilon / 3
         solved = model.at(tolerance=tau, backend="torchdiffeq", gradient="adjoint")
         y = predictions(solved, x)
         expected = [
-            papers_attack(solved, x[i : i + 1], y[i : i + 1], norm, epsilon, step, 6)
+            papers_attack(solved, x[i : i + 1], y[i : i + 1], norm, epsilon, step, 4)
             for i in range(len(x))
         ]
         solved = model.at(tolerance=tau, gradient="adjoint")
-        found = attack(solved, x, y, method(norm, epsilon, step, 6))
+        found = attack(solved, x, y, method(norm, epsilon, step, 4))
         assert bool(found.attacked.all())
         assert found.success.tolist() == [success for success, _, _ in expected]
         assert found.iterations.tolist() == [iterations for _, iterations, _ in expected]

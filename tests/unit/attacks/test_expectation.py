@@ -71,7 +71,7 @@ def test_every_step_is_that_of_a_plain_loop(norm, loss):
     solved = model.at(tolerance=0.1)
     y = solved(x).argmax(1)
     how = ExpectationOverTolerances(
-        Norm(norm), epsilon, epsilon / 4, 5, 2, loss, False, 3, solved, LOW, HIGH
+        Norm(norm), epsilon, epsilon / 4, 5, 2, loss, False, 2, solved, LOW, HIGH
     )
     found = attack(solved, x, y, how, index=[7, 3, 8, 1], seed=2)
     assert bool(found.success.any())
@@ -106,7 +106,7 @@ def test_every_step_is_that_of_a_plain_loop(norm, loss):
                 if step == 5:
                     break
                 gradients = []
-                for tau in log_uniform(LOW, HIGH)(stream, 3)[0].tolist():
+                for tau in log_uniform(LOW, HIGH)(stream, 2)[0].tolist():
                     at = current.clone().requires_grad_()
                     gradients.append(torch.autograd.grad(loss_of(at, label, tau), at)[0])
                 uphill = Norm(norm).direction(torch.stack(gradients).mean(0))
