@@ -59,6 +59,7 @@ def test_equals_torchdiffeq_at_batch_one(norm, tau, adjoint_tau, images):
         "adjoint_norm": norm,
         "adjoint_tolerance": adjoint_tau,
     }
+    images = images[:2]
     ours, theirs = gradient(model, images, **settings), one_by_one(model, images, **settings)
     assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-12)
 
@@ -68,7 +69,7 @@ def test_the_seminorm_is_torchdiffeqs_norm_without_parameters(tau, images):
     """Gradients and evaluations; the latter need the time's integral in the norm as well."""
     model = classifier()
     assert model.ode is not None
-    h, weights = model.embed(images).detach(), torch.randn(4, 8, 6, 6, dtype=torch.float64)
+    h, weights = model.embed(images[:2]).detach(), torch.randn(2, 8, 6, 6, dtype=torch.float64)
 
     theirs, evaluations = [], []
     for start, weight in zip(h.split(1), weights.split(1), strict=True):
@@ -103,7 +104,7 @@ def test_the_two_norms_agree_at_a_small_tolerance_only(images):
         found = []
         for norm in ("full", "seminorm"):
             solved = model.at(tolerance=tau, gradient="adjoint", adjoint_norm=norm)
-            found.append(gradient(solved, images[:2]).flatten(1))
+            found.append(gradient(solved, images[:1]).flatten(1))
             cost[tau, norm] = solved.ode.nfe_backward.sum().item()
         full, seminorm = found
         distance[tau] = ((full - seminorm).norm(dim=1) / full.norm(dim=1)).max().item()
@@ -113,7 +114,7 @@ def test_the_two_norms_agree_at_a_small_tolerance_only(images):
 
 
 def test_a_loose_backward_solve_spoils_the_gradient_of_a_tight_forward_one(images):
-    model = classifier()
+    model, images = classifier(), images[:2]
     exact = gradient(model, images, tolerance=1e-6).flatten(1)
 
     def cosine(adjoint_tau: float) -> float:
@@ -155,7 +156,9 @@ def test_fixed_steps_in_a_classifier(method, kind, images):
 
 def test_checkpointed_gradients_are_the_same(images):
     model = classifier()
-    plain, again = (gradient(model, images, tolerance=1e-3, checkpoint=c) for c in (False, True))
+    plain, again = (
+        gradient(model, images[:2], tolerance=1e-3, checkpoint=c) for c in (False, True)
+    )
     assert torch.equal(plain, again)
 
 

@@ -133,7 +133,7 @@ def double(network: OwnNetwork) -> OwnNetwork:
 
 
 def assert_as_torchdiffeq(network: OwnNetwork, tolerances=TOLERANCES) -> None:
-    network, x = double(network), images().double()
+    network, x = double(network), images(4).double()
     for tolerance in tolerances:
         view = network.at(tolerance=tolerance)
         expected = alone(view)
@@ -149,7 +149,7 @@ def test_every_way_to_import_torchdiffeq_is_found(tmp_path, style):
     network = OwnNetwork.of(net, images())
     assert network.limits == ()
     assert network.own_tolerances == pytest.approx((1e-3, 1e-3))
-    assert_as_torchdiffeq(network)
+    assert_as_torchdiffeq(network, [0.1, None])
 
 
 def test_logits_and_evaluations_are_those_of_the_file_itself_at_batch_one(tmp_path):
@@ -237,8 +237,7 @@ def test_any_span_direction_and_output_times(t):
 
 
 def assert_the_body_is_followed(network: OwnNetwork) -> None:
-    x = images()
-    network, x = double(network), x.double()
+    network, x = double(network), images(4).double()
     body, start = network.body, network.embed(x)
     assert start.ndim == 4
     torch.testing.assert_close(network.head(body(start)), network(x))
@@ -265,14 +264,14 @@ def test_fixed_steps_are_the_authors(method, t, options):
     assert (found.ode, network.adaptive) == ("fixed", False)
     assert found.solves[0].steps == (1 if options is None else 7 if t[1] == 1 else 5)
     assert_as_torchdiffeq(network, [None])
-    assert_gradients(double(network), images().double())
+    assert_gradients(double(network), images(3).double())
 
 
 def test_fixed_steps_need_no_tolerances():
     settings = {"method": "euler", "options": {"step_size": 0.25}}
     network = OwnNetwork.of(Vector(0.0, 0.0, **settings), images())
     assert_as_torchdiffeq(network, [1e-3, None])
-    assert_gradients(double(network), images().double())
+    assert_gradients(double(network), images(3).double())
 
 
 @pytest.mark.parametrize("method", ["bosh3", "adaptive_heun", "fehlberg2"])
@@ -285,7 +284,7 @@ def test_sizes_of_adaptive_steps_are_the_authors():
     network = OwnNetwork.of(Vector(options=options), images())
     assert network.limits == ()
     assert_as_torchdiffeq(network)
-    assert_gradients(double(network), images().double())
+    assert_gradients(double(network), images(3).double())
 
 
 def assert_gradients(network: OwnNetwork, x: Tensor, norms=("full", "seminorm")) -> None:
@@ -307,7 +306,7 @@ def gradient(model: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("tolerance", [1e-3, 0.1, None])
 def test_adjoint_gradients_are_those_of_torchdiffeq(tmp_path, tolerance):
     network = OwnNetwork.of(built(tmp_path, "by name"), images())
-    assert_gradients(double(network).at(tolerance=tolerance), images().double())
+    assert_gradients(double(network).at(tolerance=tolerance), images(3).double())
 
 
 def test_direct_gradients_are_those_of_fixed_steps(tmp_path):
@@ -384,7 +383,7 @@ def test_parts_of_a_state_may_have_any_dimensions(gradient):
     assert_as_torchdiffeq(network)
     assert_the_body_is_followed(network.at(tolerance=1e-2, gradient=gradient))
     if gradient == "adjoint":
-        assert_gradients(double(network), images().double())
+        assert_gradients(double(network), images(3).double())
 
 
 class Blocks(nn.Module):
@@ -588,7 +587,7 @@ class Kinks(Vector):
     """Of its steps at torchdiffeq's default tolerances rounding decides."""
 
     def __init__(self) -> None:
-        super().__init__(1e-7, 1e-9, (0.0, 0.5))
+        super().__init__(1e-7, 1e-9, (0.0, 0.25))
         self.norm = nn.GroupNorm(2, 6)
         self.error = 0.0
 
@@ -613,7 +612,7 @@ ALONE = {
     "branch": (Branch, "reads values of the state"),
     "event": (Event, "ends at an event"),
     "callbacks": (Called, "has callbacks"),
-    "patches": (Patches, "a state has 32 rows for 8 images"),
+    "patches": (Patches, "a state has 16 rows for 4 images"),
     "method": (lambda: Vector(method="dopri8"), "method dopri8"),
     "option": (lambda: Vector(options={"norm": lambda h: h.abs().max()}), "option norm"),
 }
@@ -622,15 +621,15 @@ ALONE = {
 @pytest.mark.parametrize("kind", ALONE)
 def test_what_has_no_steps_of_each_image_is_solved_one_by_one(kind):
     make, words = ALONE[kind]
-    module, x = make(), images()
+    module, x = make(), images(4)
     network = OwnNetwork.of(module, x)
     assert words in network.limits[0]
     assert (network.ode, network.body) == (None, None)
     expected = torch.cat([module(image) for image in x.split(1)])
     torch.testing.assert_close(network(x), expected)
-    assert network.nfe.shape == network.status.shape == (8,)
+    assert network.nfe.shape == network.status.shape == (4,)
     loose = network.at(tolerance=10.0)
-    assert loose(x).shape == (8, 4 if kind != "static" else 6)
+    assert loose(x).shape == (4, 4 if kind != "static" else 6)
     if kind != "event":
         assert (loose.nfe <= network.nfe).all()
     torch.testing.assert_close(network(x[2:3]), expected[2:3])
@@ -675,7 +674,7 @@ def test_a_user_s_code_does_not_stop_the_end_of_a_pass():
 def test_a_batch_in_training_has_the_gradients_of_its_images(make, gradient):
     # Direct gradients are those of torchdiffeq only where no step size has one.
     fixed = {"method": "rk4", "steps": 6} if gradient == "direct" else {}
-    network, x = double(OwnNetwork.of(make(), images())).train(), images().double()
+    network, x = double(OwnNetwork.of(make(), images())).train(), images(4).double()
     view = network.at(gradient=gradient, **fixed)
     torch.autograd.backward(view(x).square().sum())
     found = [parameter.grad for parameter in network.parameters()]
@@ -845,7 +844,7 @@ def test_a_function_that_needs_vmap():
     network = OwnNetwork.of(Scalar(), images())
     assert network.spec.found.solves[0].way == Way.VMAP
     assert_as_torchdiffeq(network)
-    assert_gradients(double(network), images().double())
+    assert_gradients(double(network), images(3).double())
 
 
 def test_memory_of_an_image_is_that_of_its_own_steps(tmp_path):

@@ -91,7 +91,7 @@ def test_the_model_says_how_many_images_are_attacked_at_a_time():
 @pytest.mark.parametrize("norm", ["full", "seminorm"])
 def test_its_adjoint_attack_is_ours_image_by_image(norm):
     """Though the attack freezes the parameters, whose integrals the paper's error norm has."""
-    x = images(8)
+    x = images(5)
     settings = {"gradient": "adjoint", "adjoint_tolerance": None, "adjoint_norm": norm}
     method = BasicIterativeMethod(Norm("linf"), 0.012, 0.004, 4)
     found = []
