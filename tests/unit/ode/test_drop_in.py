@@ -299,19 +299,19 @@ def test_a_net_can_be_trained(kind, seminorm):
         for one, other in zip(net.parameters(), reference.parameters(), strict=True):
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-8, atol=1e-10)
 
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.05)
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
     losses = []
-    for step in range(40):
+    for step in range(20):
         optimiser.zero_grad()
         losses.append(F.cross_entropy(net(x), labels))
         losses[-1].backward()
-        if step in (0, 39):
+        if step in (0, 19):
             compare()
         optimiser.step()
     assert losses[-1] < losses[0] / 2
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     size=st.integers(1, 4),

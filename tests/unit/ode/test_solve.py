@@ -230,7 +230,7 @@ def test_adaptive_steps_grow_as_the_order_says(method):
     """The error of y' = -y falls with the tolerance, at the number of steps the order implies."""
     y, order = torch.ones(1, 1, dtype=torch.float64), TABLEAUS[method].order
     errors, steps = [], []
-    for tau in (1e-3, 1e-5, 1e-7):
+    for tau in (1e-3, 1e-7):
         found = solve(
             lambda t, y: -y, y, [0.0, 10.0], tolerance=tau, method=method, max_steps=10**6
         )
@@ -238,9 +238,9 @@ def test_adaptive_steps_grow_as_the_order_says(method):
         steps.append(found.accepted.item())
     # The local error of a step is of the order of its size to the power `order`, so that a
     # tolerance 10^4 times smaller takes about 10^(4 / order) times more steps.
-    growth = math.log(steps[2] / steps[0]) / math.log(1e4)
+    growth = math.log(steps[1] / steps[0]) / math.log(1e4)
     assert 0.7 / order < growth < 1.4 / order
-    assert errors[2] < errors[0] * 1e-2
+    assert errors[1] < errors[0] * 1e-2
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])
