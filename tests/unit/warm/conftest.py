@@ -103,6 +103,19 @@ class Warm:
         return self.servers()
 
     @staticmethod
+    def runs(pid: int) -> bool:
+        """Whether a process has not ended yet."""
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return False
+
+    def end_server(self) -> None:
+        """Kill the only server; it need not be gone: whoever is to reap it may take seconds."""
+        (server,) = self.servers()
+        server.kill()
+        self.wait_until(lambda: not self.runs(server.pid))
+
+    @staticmethod
     def wait_until(condition: Callable[[], object]) -> None:
         """Wait until something is so."""
         end = time.monotonic() + PATIENCE

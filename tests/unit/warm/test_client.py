@@ -64,21 +64,34 @@ def test_threads_of_libraries_are_those_of_a_new_python(warm):
     body = """
 import hashlib, os
 import numpy, scipy.linalg, torch
+from threadpoolctl import threadpool_info
 matrix = numpy.random.default_rng(0).normal(size=(300, 300))
 solved = scipy.linalg.solve(matrix, matrix @ matrix @ matrix)
-threads = len(os.listdir("/proc/self/task"))
-print(hashlib.sha256(solved.tobytes()).hexdigest(), threads, torch.get_num_threads())
+print(len(os.listdir("/proc/self/task")))
+print(hashlib.sha256(solved.tobytes()).hexdigest(), torch.get_num_threads())
+print(sorted((library["filepath"], library["num_threads"]) for library in threadpool_info()))
 """
     names = _variables_of_threads()
+    variables = {threads: dict.fromkeys(names, threads) for threads in "12"}
+    cold = {
+        # Before there is a server, which would fork for all of them.
+        threads: warm.run(body, environment=environment, may_start=False).stdout.splitlines()
+        for threads, environment in variables.items()
+    }
     for threads in ("2", "1", "2"):
-        variables = dict.fromkeys(names, threads)
-        cold = warm.run(body, environment=variables, may_start=False)
-        forked = warm.run(body, environment=variables)
+        forked = warm.run(body, environment=variables[threads])
         assert (forked.returncode, forked.stderr) == (0, "")
-        assert forked.stdout == cold.stdout
+        started, *used = forked.stdout.splitlines()
+        assert used == cold[threads][1:]
+        # Of two that OpenBLAS has started, one is idle where a job is to use one.
+        assert started == cold["2"][0]
     assert len(warm.servers()) == 1
-    assert warm.run(body, environment=variables | {"OMP_NUM_THREADS": "1"}).returncode == 0
-    assert len(warm.servers()) == 2
+    other = warm.run(
+        "import os; print(os.environ['NODE_ROBUSTNESS_COLD'])",
+        environment=variables["2"] | {"OMP_NUM_THREADS": "1"},
+        may_start=False,
+    )
+    assert other.stdout == "no server runs\n"
 
 
 def _variables_of_threads():
