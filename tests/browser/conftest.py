@@ -26,12 +26,12 @@ FLAGS = [
 DESK = {"width": 1280, "height": 800}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(tmp_path_factory.mktemp("report"), "tiny")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["playwright.Browser"]:
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
@@ -85,13 +85,13 @@ class Opened:
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _tab(browser: Any) -> Opened:
     """A tab that loads one page after another: a new one takes longer than a page."""
     return Opened(browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _all_charts(browser: Any, report: Path) -> Opened:
     """A tab with the report, all of whose topics are open: its charts take longer than all else."""
     tab = Opened(browser, viewport=DESK)

@@ -144,7 +144,7 @@ class TestFiles:
         there = files(finished)
         for name in ("report.html", "manifest.json", "tables/clean.csv", "figures/clean.svg"):
             assert f"results/tiny/{name}" in there
-        ends = {".h5", ".csv", ".parquet", ".svg", ".png", ".json", ".html", ".safetensors"}
+        ends = {".h5", ".csv", ".parquet", ".svg", ".png", ".json", ".html", ".safetensors", ".js"}
         assert {Path(name).suffix for name in there} == ends
         assert not [name for name in there if Path(name).name.startswith((".", "checkpoint"))]
         assert len(cells(finished, "attack")) == JOBS["attack"]
