@@ -1,6 +1,7 @@
 # Tables, figures, claim records and the report of an experiment.
 # Needs: all cells of the experiment. Makes: tables/, figures/, claims/, report.html, manifest.json,
-# costs.csv; for all experiments, resources/vega.js; and, if asked for, docs/results/, a page in Markdown with what it is made from.
+# costs.csv; for all experiments, resources/vega.js; and, if asked for, docs/results/, a page in
+# Markdown with what it is made from.
 COLLECTED = {
     "histories": of_experiment(stages.fitted, "history.csv"),
     "clean": of_experiment(grid.solved, "clean.h5"),
