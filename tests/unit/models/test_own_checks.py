@@ -425,3 +425,28 @@ def test_a_fatal_check_refuses_the_model_in_one_line():
     with pytest.raises(UserError, match=r"^models.theirs: is worse \(the log has 1 more\)$"):
         refuse([first, warning, second], "models.theirs")
     assert str(warning) == "b: warning: is bad"
+
+
+class Chaotic(nn.Module):
+    """Rounding decides on its logits, and that in a batch is not that of one image."""
+
+    def __init__(self, error=0.0):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+        self.error = error  # in a batch
+
+    def forward(self, x):
+        eps = torch.finfo(x.dtype).eps
+        factor = 1 + 8 * eps * (len(x) > 1)
+        noise = torch.sin(x.flatten(1).sum(1, keepdim=True) * factor / (8 * eps))
+        size = 1 + self.error * (len(x) > 1)
+        return size * self.linear(x.flatten(1)) * (1 + 0.01 * noise)
+
+
+def test_differences_that_other_rounding_makes_are_no_fault():
+    found = {
+        error: checks.batch_independent(OwnNetwork.of(Chaotic(error), IMAGES[:8]), IMAGES[:8])
+        for error in (0.0, 1.0)
+    }
+    assert found[0.0].passed
+    assert found[1.0].fatal
