@@ -1,6 +1,7 @@
 """Cells in which there is little to share out: what is defined is right, the rest is undefined."""
 
 from dataclasses import dataclass
+from functools import partialmethod
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from node_robustness.attacks.logits import margin
 from node_robustness.models.classifier import Classifier, Spec
 from node_robustness.perturbations.norms import Norm
 from node_robustness.trajectories import writer
+from node_robustness.trajectories.growth import LinearisedFlow
 from node_robustness.trajectories.layout import SHARED
 from node_robustness.trajectories.measure import FollowedImages, Measurement, Selection
 from node_robustness.trajectories.runs import grid
@@ -19,6 +21,13 @@ from samples import cell, tables_of
 pytestmark = pytest.mark.numerical
 
 SHAPE = (1, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def few_iterations(monkeypatch):
+    """The largest exponent is a bound after any number of iterations."""
+    few = partialmethod(LinearisedFlow.largest_exponents, iterations=3)
+    monkeypatch.setattr(LinearisedFlow, "largest_exponents", few)
 
 
 @pytest.fixture(scope="module", params=["ode", "residual"])
@@ -101,6 +110,21 @@ def complete(found: Cell, perturbation: str) -> None:
         np.testing.assert_allclose(loss, lost, atol=1e-5)
 
 
+def grown(found: Cell, model: Classifier) -> None:
+    """The growth of the first image, and of no other, was measured, and lies within its bounds."""
+    arrays = found.arrays
+    known = np.isfinite(arrays["lyapunov_largest"])
+    assert known.tolist() == [True] + [False] * (len(known) - 1)
+    for pair in ("attack", "noise"):
+        along = arrays[f"{pair}/lyapunov_along"]
+        np.testing.assert_array_equal(np.isfinite(along), known)
+        assert along[0] <= arrays["lyapunov_largest"][0]
+        if model.ode is not None:
+            jacobian = arrays[f"{pair}/growth/jacobian"][0]
+            assert (jacobian <= arrays["growth/log_norm_upper"][0]).all()
+            assert (jacobian >= arrays["growth/log_norm_lower"][0]).all()
+
+
 def test_no_adversarial_example(tmp_path, model):
     """So small a perturbation misleads nobody: it has shares, but nothing is claimed of them."""
     clean = drawn(4)
@@ -124,10 +148,12 @@ def test_no_adversarial_example(tmp_path, model):
 def test_one_image(tmp_path, model):
     """There is no other image whose perturbation could be added."""
     clean = drawn(1)
-    found = followed(tmp_path, model, clean, clean + 0, epsilon=0.3, strengthen=20)
+    attacked = downhill(model, clean, 0.005)
+    found = followed(tmp_path, model, clean, attacked, epsilon=0.3, strengthen=20, growth=1)
     assert found.arrays["strong/success"].all()
     complete(found, "strong")
     complete(found, "noise")
+    grown(found, model)
     assert np.isnan(found.shares("swapped")).all()
     assert np.isnan(found.arrays["shares/swapped/loss"]).all()
     assert np.isnan(found.arrays["shares/swapped/error"]).all()
@@ -142,9 +168,10 @@ def test_a_perturbation_that_gains_margin(tmp_path, model):
     """Its loss is negative, its shares sum to it, and nothing is divided by it."""
     clean = drawn(6)
     attacked = downhill(model, clean, 0.005)
-    found = followed(tmp_path, model, clean, attacked, epsilon=0.005, strengthen=0)
+    found = followed(tmp_path, model, clean, attacked, epsilon=0.005, strengthen=0, growth=1)
     assert (found.arrays["shares/strong/loss"] < 0).all()
     complete(found, "strong")
+    grown(found, model)
     assert (found.shares("strong").sum(axis=1) < 0).all()
     assert not found.arrays["strong/success"].any()
     assert found.tables["shares"][["fraction", "fraction_low"]].isna().all(axis=None)

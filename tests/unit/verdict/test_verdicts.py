@@ -192,14 +192,13 @@ def test_without_the_papers_attack_there_is_no_verdict_on_what_is_left(tmp_path)
 
 
 def test_many_settings_need_more_evidence_each(tmp_path):
-    """Eleven of a hundred images masked are enough alone, and not as one of eight."""
+    """Eleven of a hundred images masked are enough alone, and not as one of eight of two models."""
     alone = one(tmp_path / "a", 0.85, 0.74, 100, corrected=0.74)
     assert alone.verdict == "masked"
-    taus = [float(t) for t in range(1, 9)]
-    paths = write_suite(tmp_path, 100, 0.85, 0.74, 0.74, tolerance=taus[0])
-    for tau in taus[1:]:
-        paths += write_suite(tmp_path, 100, 0.7, 0.7, tolerance=tau)
-    where = [{"tolerance": tau} for tau in taus]
+    where = [{"model": name, "tolerance": float(t)} for name in ("OON", "TON") for t in range(1, 5)]
+    paths = write_suite(tmp_path, 100, 0.85, 0.74, 0.74, **where[0])
+    for setting in where[1:]:
+        paths += write_suite(tmp_path, 100, 0.7, 0.7, **setting)
     found = decide(tmp_path, paths, 100, where=where)
     assert found.verdict[0] == "undecided"
     assert found.p_masked[0] == pytest.approx(8 * alone.p_masked)
