@@ -14,6 +14,7 @@ from node_robustness.figures.drawing import still
 from node_robustness.figures.style import SMALL_HEIGHT, SMALL_WIDTH, apart
 from node_robustness.report import markdown
 from samples import MODELS, masked_tables, shared_tables
+from vega_lite import spec_of
 
 MNIST = Path(__file__).parents[3] / "docs/results/mnist"
 NAMES = ("verdicts", "models", "tolerances")
@@ -37,7 +38,7 @@ def of_dynamics(tables, models=("RES", "OON")):
 
 
 def drawn(chart):
-    return ET.fromstring(still(chart.to_dict()))
+    return ET.fromstring(still(spec_of(chart)))
 
 
 def words(chart):
@@ -88,7 +89,7 @@ def test_lines_differ_without_colour():
     charts = figures(mnist(), ["RES", "MIX", "OON"])
     chart = charts["claim_models"]
     assert {"OON 85 %", "MIX 83 %", "RES 77 %", "MIX 77 %", "RES 74 %", "OON 41 %"} <= words(chart)
-    shapes = chart.to_dict()["vconcat"][0]["hconcat"][0]["layer"][2]["encoding"]["shape"]
+    shapes = spec_of(chart)["vconcat"][0]["hconcat"][0]["layer"][2]["encoding"]["shape"]
     assert len(set(shapes["scale"]["range"])) == 3
     found = words(charts["claim_tolerances"])
     assert {"paper's attack", "corrected gradient", "strongest attack"} <= found

@@ -4,16 +4,18 @@ import json
 
 import altair as alt
 import pytest
+from altair.utils import schemapi
 
 from node_robustness.figures.copies import shared_parts
 from node_robustness.figures.experiment import of_experiment
 from node_robustness.tables.examples import example_table
 from samples import MODELS, collect, pages_in, write_data
+from vega_lite import spec_of
 
 
 def specs(tables, examples, pages):
     charts = of_experiment(tables, lambda: examples, lambda: pages, MODELS)
-    return {name: json.dumps(make().to_dict()) for name, make in charts.items()}
+    return {name: json.dumps(spec_of(make())) for name, make in charts.items()}
 
 
 def test_every_figure_is_the_same(tmp_path):
@@ -40,6 +42,9 @@ def test_a_change_of_a_copy_leaves_the_original_as_it_is(change):
 
 def test_altair_is_as_it_was_afterwards():
     copy = alt.SchemaBase.copy
+    with shared_parts():
+        assert not schemapi.DEBUG_MODE
     with pytest.raises(KeyError), shared_parts():
         raise KeyError
     assert alt.SchemaBase.copy is copy
+    assert schemapi.DEBUG_MODE

@@ -10,6 +10,7 @@ from node_robustness.figures import clean, images, menus, nfe, tolerances
 from node_robustness.figures.style import tau_labels
 from node_robustness.tables.examples import example_table
 from samples import draw, own_tables
+from vega_lite import spec_of
 
 MODELS = ["RES", "theirs", "steps", "plain"]
 
@@ -22,7 +23,7 @@ def test_labels_end_with_own_settings_and_no_ode():
 def test_every_figure_is_drawn(models):
     charts = draw(own_tables(models=tuple(models)), example_table([]), None, models)
     for name, chart in charts.items():
-        assert json.dumps(chart.to_dict()), name
+        assert json.dumps(spec_of(chart)), name
 
 
 def test_menus_have_the_tolerances_of_models_that_have_some():
@@ -44,7 +45,7 @@ def rows_of(chart):
     """The data of a figure as lists of fields."""
     return [
         row
-        for data in chart.to_dict()["datasets"].values()
+        for data in spec_of(chart)["datasets"].values()
         for row in csv.DictReader(io.StringIO(data))
     ]
 
@@ -62,7 +63,7 @@ def test_a_histogram_has_every_field():
 
 def test_own_settings_are_horizontal_lines():
     tables = own_tables()
-    chart = clean.figure(tables["clean"], MODELS).to_dict()
+    chart = spec_of(clean.figure(tables["clean"], MODELS))
     assert (
         "Horizontal lines: own settings, and models without an ODE." in chart["title"]["subtitle"]
     )
