@@ -23,6 +23,7 @@ from victims import random_images, small_ode
 
 SCRIPTS = Path(__file__).parents[2] / "workflow/scripts"
 BIM = {"method": "bim", "iterations": 3, "step": 0.1}
+ATTACKS = {"a_square": {"method": "square", "queries": 5}, "bim": BIM}
 IMAGES = random_images(8)
 
 
@@ -35,14 +36,20 @@ def small_audit(images=IMAGES, **changes):
 
 
 @pytest.fixture(scope="module")
-def table():
-    return small_audit()
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("audit")
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    """The table of an audit whose files are in the folder."""
+    return small_audit(folder=folder, name="OON", seed=3, attacks=ATTACKS)
 
 
 def test_a_row_for_every_tolerance_norm_and_epsilon(table):
     assert table[["model", "tolerance", "norm", "epsilon", "n"]].values.tolist() == [
-        ["model", 0.1, "linf", 0.1, 8],
-        ["model", 0.1, "linf", 0.3, 8],
+        ["OON", 0.1, "linf", 0.1, 8],
+        ["OON", 0.1, "linf", 0.3, 8],
     ]
     assert (table.clean == 1).all()
     assert (np.diff(table.strongest) <= 0).all()
@@ -54,8 +61,10 @@ def test_results_do_not_depend_on_the_batch_or_on_arrays(table):
         small_ode(),
         IMAGES.double().numpy(),
         labels.numpy().astype(np.uint8),
+        name="OON",
+        seed=3,
         tolerances=[0.1],
-        attacks={"bim": BIM},
+        attacks=ATTACKS,
         epsilons={"linf": [0.1, 0.3]},
         batch_size=3,
         progress=False,
@@ -64,39 +73,36 @@ def test_results_do_not_depend_on_the_batch_or_on_arrays(table):
 
 
 def test_what_is_drawn_depends_on_the_numbers_of_the_images(tmp_path):
-    def noise(**changes):
+    def noise(images, **changes):
         attacks = {"noise": {"method": "noise", "draws": 1}}
-        small_audit(IMAGES[:2], folder=tmp_path, attacks=attacks, epsilons=[0.01], **changes)
+        small_audit(images, folder=tmp_path, attacks=attacks, epsilons=[0.01], **changes)
         (path,) = tmp_path.rglob("attack.h5")
-        return read_adversarials(path).images
+        return read_adversarials(path).images - images.numpy()
 
-    first = noise()
-    assert np.array_equal(noise(index=range(2)), first)
-    assert not np.array_equal(noise(index=range(1, 3)), first)
+    same = IMAGES[:1].expand(3, -1, -1, -1)
+    first = noise(same)
+    assert np.array_equal(noise(same[1:], index=range(1, 3)), first[1:])
+    assert not np.array_equal(first[0], first[1])
 
 
-def test_files_are_kept_as_a_run_has_them(tmp_path):
-    small_audit(folder=tmp_path, name="OON", seed=3)
-    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.h5")}
-    place = "results/audit/images/OON/seed-3/tau-0.1"
-    assert found == {
-        f"{place}/clean.h5",
-        f"{place}/audit.h5",
-        f"{place}/bim/linf/eps-0.1/attack.h5",
-        f"{place}/bim/linf/eps-0.3/attack.h5",
+PLACE = "results/audit/images/OON/seed-3/tau-0.1"
+
+
+def test_files_are_kept_as_a_run_has_them(folder, table):
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*.h5")}
+    attacked = {
+        f"{PLACE}/{name}/linf/eps-{epsilon}/attack.h5" for name in ATTACKS for epsilon in (0.1, 0.3)
     }
-    with open_hdf5(tmp_path / place / "audit.h5", "audit") as file:
+    assert found == {f"{PLACE}/clean.h5", f"{PLACE}/audit.h5"} | attacked
+    with open_hdf5(folder / PLACE / "audit.h5", "audit") as file:
         assert len(file["labels"]) == 8
-    assert len(read_adversarials(tmp_path / place / "bim/linf/eps-0.3/attack.h5").images) == 8
+    assert len(read_adversarials(folder / PLACE / "bim/linf/eps-0.3/attack.h5").images) == 8
 
 
-def test_expensive_attacks_leave_out_what_cheaper_ones_broke(tmp_path):
-    square = {"method": "square", "queries": 5}
-    small_audit(folder=tmp_path, attacks={"a_square": square, "bim": BIM}, epsilons=[0.3])
-    place = tmp_path / "results/audit/images/model/seed-0/tau-0.1"
+def test_expensive_attacks_leave_out_what_cheaper_ones_broke(folder, table):
     with (
-        open_hdf5(place / "bim/linf/eps-0.3/attack.h5", "attack") as bim,
-        open_hdf5(place / "a_square/linf/eps-0.3/attack.h5", "attack") as file,
+        open_hdf5(folder / PLACE / "bim/linf/eps-0.3/attack.h5", "attack") as bim,
+        open_hdf5(folder / PLACE / "a_square/linf/eps-0.3/attack.h5", "attack") as file,
     ):
         assert read_settings(file)["skips"]["broken_by"] == {"bim": 0.3}
         assert bim["success"][:].any()
@@ -188,11 +194,11 @@ def test_findings_are_warnings():
 def test_own_settings_are_a_column(tolerances, columns):
     table = audit(
         OwnODE(),
-        IMAGES,
-        torch.zeros(8).long(),
+        IMAGES[:2],
+        torch.zeros(2).long(),
         tolerances=tolerances,
         norms="linf",
-        attacks={"bim": BIM},
+        attacks={"bim": BIM | {"iterations": 1}},
         progress=False,
     )
     known = {(): [], 0.5: [0.5], None: [pytest.approx(0.1), pytest.approx(1)]}[tolerances]
@@ -221,8 +227,6 @@ def test_the_package_imports_pytorch_only_for_an_audit():
         "import node_robustness\n"
         "from node_robustness import errors\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
-        "from node_robustness import audit\n"
-        "assert 'torch' in sys.modules and callable(audit)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
     assert node_robustness.audit is audit
@@ -234,7 +238,7 @@ LESS = {
     "1500:1560": "1500:1510",
     "epochs=8": "epochs=3",
     "epochs=4": "epochs=1",
-    ', "apgd_ce"]': "]",  # of 100 iterations
+    '"bim_adjoint", "bim_direct", "apgd_ce"': '"bim_direct"',  # quick, unlike the others
 }
 
 
@@ -244,7 +248,7 @@ def test_the_page_about_the_library():
     for long, less in LESS.items():
         assert long in page
         short = short.replace(long, less)
-    assert "apgd_ce" in BUILT_IN
+    assert {"bim_adjoint", "apgd_ce"} <= BUILT_IN.keys()
     found = {}
     with warnings.catch_warnings(action="error"):
         for block in re.findall(r"^```python\n(.*?)^```", short, re.M | re.S):
