@@ -22,6 +22,7 @@ from node_robustness.tables.examples import example_table
 from node_robustness.tables.image_pages import Pages, image_pages
 from node_robustness.tables.networks import with_tau
 from node_robustness.verdict.experiment import of_experiment
+from vega_lite import spec_of
 
 
 def write(path: Path, kind: str, settings: dict, arrays: dict, **attributes: object) -> Path:
@@ -801,9 +802,7 @@ def measured_report() -> tuple[dict, dict]:
         examples = example_table([(path, data) for path in shown])
         charts = draw(collected, examples, pages_in(folder))
     charts["costs"] = costs.figure(collected["costs"], MODELS)
-    return collected, {
-        key: json.loads(json.dumps(chart.to_dict())) for key, chart in charts.items()
-    }
+    return collected, {key: json.loads(json.dumps(spec_of(chart))) for key, chart in charts.items()}
 
 
 def write_report(folder: Path, experiment: str, paper: str | None = None) -> Path:

@@ -7,6 +7,8 @@ from typing import Any
 import altair as alt
 from jsonschema import Draft7Validator, ValidationError, validators
 
+from node_robustness.figures.copies import shared_parts
+
 _KEYWORDS = dict(Draft7Validator.VALIDATORS)
 _ERRORS: dict[tuple[str, str], list[ValidationError]] = {}
 
@@ -17,7 +19,8 @@ def spec_of(chart: alt.TopLevelMixin) -> dict[str, Any]:
     Charts have most parts in common, and the schema has several places for each part. Each part is
     compared with each definition once, which takes a small share of the time that Altair takes.
     """
-    spec: dict[str, Any] = chart.to_dict(validate=False)
+    with shared_parts():
+        spec: dict[str, Any] = chart.to_dict(validate=False)
     schema = chart._schema | {"definitions": chart._rootschema["definitions"]}
     _Validator(schema, format_checker=Draft7Validator.FORMAT_CHECKER).validate(spec)
     return spec

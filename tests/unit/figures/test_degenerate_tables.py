@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 
 from node_robustness.figures.catalogue import FIGURES
-from node_robustness.figures.copies import shared_parts
 from node_robustness.figures.drawing import still
 from node_robustness.figures.experiment import of_experiment
 from node_robustness.tables.examples import example_table
@@ -144,8 +143,7 @@ def test_every_figure_is_drawn(case):
             continue
         DRAWN.add(drawn_from)
         try:
-            with shared_parts():
-                spec = spec_of(make())
+            spec = spec_of(make())
             if form(spec) not in FORMS:
                 FORMS.add(form(spec))
                 still(spec)

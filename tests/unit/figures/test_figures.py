@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import xml.etree.ElementTree as ET
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,9 @@ from samples import (
     write_data,
     write_trajectory,
 )
+from vega_lite import spec_of
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +71,23 @@ def verdict_charts():
     return draw(collected, example_table([]))
 
 
+@pytest.fixture(scope="module")
+def verdict_stills(verdict_charts):
+    """Draws each figure of the verdict once."""
+    return cache(lambda name: drawn(verdict_charts[name]))
+
+
 @pytest.mark.parametrize("name", VERDICT)
-def test_figures_of_the_verdict_are_drawn(verdict_charts, name):
-    marks = ET.fromstring(render(verdict_charts[name]).svg).findall(
-        ".//{http://www.w3.org/2000/svg}path"
-    )
-    assert len(marks) > 5
+def test_figures_of_the_verdict_are_drawn(verdict_stills, name):
+    assert len(verdict_stills(name).findall(f".//{SVG}path")) > 5
 
 
-def test_the_verdict_is_shown_by_symbols_and_colours(verdict_charts):
+def test_the_verdict_is_shown_by_symbols_and_colours(verdict_stills):
     for name, words in {
         "verdicts": ["◐", "90 → 35 %", "masked", "?", "no ODE"],
         "checks": ["✓", "✕", "?", "toy, seed 1"],
     }.items():
-        assert set(words) <= set(words_of(verdict_charts[name]))
+        assert set(words) <= set(words_in(verdict_stills(name)))
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -115,26 +122,34 @@ def test_no_two_verdicts_look_alike():
 def test_checks_of_several_norms_have_a_line_each():
     checks = masked_tables(seeds=(0, 1))["checks"]
     both = pd.concat([checks, checks[checks.norm != ""].assign(norm="l2")])
-    assert "L2 norm" not in json.dumps(drawn_checks.figure(checks, ["RES", "OON"]).to_dict())
-    text = json.dumps(drawn_checks.figure(both, ["RES", "OON"]).to_dict(), ensure_ascii=False)
+    assert "L2 norm" not in json.dumps(spec_of(drawn_checks.figure(checks, ["RES", "OON"])))
+    text = json.dumps(spec_of(drawn_checks.figure(both, ["RES", "OON"])), ensure_ascii=False)
     assert "Several steps break what one step breaks (L2 norm)" in text
     assert "Several steps break what one step breaks (L∞ norm)" in text
     assert '"The solver does not fail"' in text
 
 
-def test_an_undecided_field_says_why(verdict_charts):
-    texts = words_of(verdict_charts["verdicts"])
+def test_an_undecided_field_says_why(verdict_stills):
+    texts = words_in(verdict_stills("verdicts"))
     reasons = drawn_verdicts._BECAUSE
     assert reasons.keys() == overviews.BECAUSE.keys()
     assert len([text for text in texts if text in reasons.values()]) == texts.count("?")
 
 
+def drawn(chart):
+    return ET.fromstring(still(spec_of(chart)))
+
+
+def words_in(svg):
+    return [e.text for e in svg.iter(f"{SVG}text")]
+
+
 def words_of(chart):
-    return [e.text for e in ET.fromstring(render(chart).svg).iter(f"{SVG}text")]
+    return words_in(drawn(chart))
 
 
-def test_the_first_claim_is_written_in_its_panel(verdict_charts):
-    texts = words_of(verdict_charts["models"])
+def test_the_first_claim_is_written_in_its_panel(verdict_stills):
+    texts = words_in(verdict_stills("models"))
     claimed = masked_tables(seeds=(0, 1))["models"]
     for claim in claimed.to_dict("records"):
         change = f"{claim['paper_claim']} → {claim['strongest_claim']}"
@@ -149,8 +164,8 @@ def test_a_reversed_ranking_is_named():
     assert texts.count("OON against RES: more → less, reversed") == 2
 
 
-def test_the_second_claim_and_its_causes_are_written_in_the_panel(verdict_charts):
-    texts = words_of(verdict_charts["tolerances"])
+def test_the_second_claim_and_its_causes_are_written_in_the_panel(verdict_stills):
+    texts = words_in(verdict_stills("tolerances"))
     assert texts.count("masked gradient") == 2  # in the legend and in the area
     assert "weak search" in texts
     assert set(masked_tables(seeds=(0, 1))["tolerances"].claim) <= set(texts)
@@ -160,47 +175,42 @@ def test_the_second_claim_and_its_causes_are_written_in_the_panel(verdict_charts
 def test_without_a_corrected_gradient_the_cause_is_not_known():
     tables = masked_tables(40)
     verdicts = tables["verdicts"].assign(corrected=np.nan, masked=np.nan, weak=np.nan)
-    drawn = drawn_tolerances.figure(tables["protocols"], verdicts, tables["tolerances"], MODELS)
-    texts = words_of(drawn)
+    chart = drawn_tolerances.figure(tables["protocols"], verdicts, tables["tolerances"], MODELS)
+    texts = words_of(chart)
     assert texts.count("cause not known") == 2
 
 
-def test_claims_draw_a_thin_line_a_network(verdict_charts):
+def test_claims_draw_a_thin_line_a_network(verdict_stills):
     for name, panels in (("models", 2), ("tolerances", 1)):
-        lines = ET.fromstring(render(verdict_charts[name]).svg).findall(
-            f".//{SVG}path[@stroke-width]"
-        )
+        lines = verdict_stills(name).findall(f".//{SVG}path[@stroke-width]")
         thin = [line for line in lines if line.get("stroke-width") in ("1.2", "0.8")]
         # Two networks of each of two models in every panel; of one model under three protocols.
         assert len(thin) == {"models": 2 * 2 * panels, "tolerances": 3 * 2 * panels}[name]
 
 
 def test_an_interval_of_several_networks_contains_that_of_each():
-    table = masked_tables(40, seeds=(0, 1))["randomisation"]
+    table = masked_tables(seeds=(0, 1))["randomisation"]
     other = table.seed == 1
     table.loc[other, ["accuracy", "accuracy_low", "accuracy_high"]] = [0.9, 0.8, 0.95]
     data = drawn_randomisation.figure(table, MODELS).data.values
-    drawn = pd.read_csv(io.StringIO(data)).set_index("attacker")
+    shown = pd.read_csv(io.StringIO(data)).set_index("attacker")
     for attacker, own in table.groupby("attacker"):
-        bounds = drawn.loc[attacker]
+        bounds = shown.loc[attacker]
         assert bounds.value == pytest.approx(own.accuracy.mean(), abs=1e-4)
         assert bounds.low <= own.accuracy_low.min() + 1e-4
         assert bounds.high >= own.accuracy_high.max() - 1e-4
 
 
-SVG = "{http://www.w3.org/2000/svg}"
-
-
 def test_only_the_papers_method_is_drawn_as_curves():
-    collected = masked_tables(8)
+    collected = masked_tables(40)
     chosen = by_papers_method(collected["attacks"], collected["attack_suite"])
     assert set(chosen.attack) == {"bim_adjoint", "bim_direct"}
     nothing = by_papers_method(collected["attacks"], collected["attack_suite"].iloc[:0])
     assert len(nothing) == len(collected["attacks"])
 
 
-def save(figure, svg, png, spec):
-    save_drawing(figure, svg, spec)
+def save(chart, svg, png, spec):
+    save_drawing(render(chart), svg, spec)
     save_pixels("The PNG", svg, png)
 
 
@@ -210,17 +220,17 @@ DYNAMICS = ["trajectories", "growth", "margins", "shares", "patches", "adaptive_
 @pytest.mark.parametrize("name", ["clean", "nfe", "success", *DYNAMICS, "examples"])
 def test_figures_are_drawn(charts, name, tmp_path):
     paths = [tmp_path / f"figure.{suffix}" for suffix in ("svg", "png", "json")]
-    save(render(charts[name]), *paths)
+    save(charts[name], *paths)
     svg, png, spec = (path.read_bytes() for path in paths)
-    assert len(ET.fromstring(svg).findall(".//{http://www.w3.org/2000/svg}path")) > 5
+    assert len(ET.fromstring(svg).findall(f".//{SVG}path")) > 5
     assert png.startswith(b"\x89PNG")
     assert json.loads(spec)["$schema"].startswith("https://vega.github.io/schema/vega-lite/")
-    save(render(charts[name]), *paths)
+    save(charts[name], *paths)
     assert [path.read_bytes() for path in paths] == [svg, png, spec]
 
 
 def test_the_models_keep_their_colours(charts):
-    text = json.dumps({name: chart.to_dict() for name, chart in charts.items()})
+    text = json.dumps({name: spec_of(chart) for name, chart in charts.items()})
     assert text.count('"domain": ["RES", "OON"], "range": ["#0072B2", "#D55E00"]') > 3
 
 
@@ -306,5 +316,5 @@ def test_images_of_any_shape_are_drawn(shape, tmp_path):
         lambda: drawn_images.figure(pages, ["OON"]),
         page,
     ):
-        svg = still(make().to_dict())
+        svg = still(spec_of(make()))
         assert (note in svg) == (channels not in (1, 3))

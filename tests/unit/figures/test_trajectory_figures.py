@@ -31,6 +31,7 @@ from samples import (
     write_data,
     write_trajectory,
 )
+from vega_lite import spec_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -43,12 +44,12 @@ def cells(tmp_path_factory):
 
 
 def menus(chart) -> dict:
-    return {p["name"]: p for p in chart.to_dict()["params"] if "bind" in p}
+    return {p["name"]: p for p in spec_of(chart)["params"] if "bind" in p}
 
 
 def texts(chart) -> list[str]:
     """All lines of text in a still image."""
-    return texts_in(ET.fromstring(still(chart.to_dict())))
+    return texts_in(ET.fromstring(still(spec_of(chart))))
 
 
 def texts_in(drawing) -> list[str]:
@@ -75,7 +76,7 @@ def test_all_groups_of_images_are_drawn_next_to_a_model_without_an_ode(cells):
 def test_accepted_nodes_are_dots_on_the_curves(tmp_path):
     path = write_trajectory(tmp_path, cell(), [True])
     chart = trajectories.figure(named(trajectory_table([path])), ["OON"])
-    drawing = ET.fromstring(still(chart.to_dict()))
+    drawing = ET.fromstring(still(spec_of(chart)))
     groups = [e for e in drawing.iter(f"{SVG}g") if "mark-symbol role-mark" in e.get("class", "")]
     # Of attack and noise: steps that end at .25, .75, 1.25 (drawn at 1), and at .5 and 1.
     assert sum(len(group) for group in groups) == 3 + 2
@@ -83,9 +84,9 @@ def test_accepted_nodes_are_dots_on_the_curves(tmp_path):
 
 def test_stills_are_without_what_nobody_sees(cells):
     chart = margins.figure(cells[0]["trajectories"], cells[0]["probes"], MODELS)
-    assert "mark-symbol role-mark" not in still(chart.to_dict())
+    assert "mark-symbol role-mark" not in still(spec_of(chart))
     # The figure itself has it, for the tooltips.
-    assert json.dumps(chart.to_dict()).count('"opacity": 0,') == 4
+    assert json.dumps(spec_of(chart)).count('"opacity": 0,') == 4
 
 
 def test_margins_are_drawn_without_probes(tmp_path):
@@ -101,7 +102,7 @@ def test_shares_are_bars_with_their_intervals(tmp_path):
     changes = {name.replace("/", "__"): v for name, v in shares_of([True] * 20).items()}
     path = write_trajectory(tmp_path, cell(), [True] * 20, **changes)
     chart = shares.figure(named(share_table([path])), ["OON"])
-    drawing = ET.fromstring(still(chart.to_dict()))
+    drawing = ET.fromstring(still(spec_of(chart)))
     found = texts_in(drawing)
     assert {"OON, τ = 0.1", "h(0)", "0", "0.25", "0.5", "0.75"} <= set(found)
     assert {"adversarial example", "random noise", "difference of another image"} <= set(found)
@@ -117,7 +118,7 @@ def test_patches_are_a_line_a_length(tmp_path):
     repaired[:2, -1] = 1
     path = write_trajectory(tmp_path, cell(), [True] * 8, causal__repaired=repaired)
     chart = patches.figure(named(patch_table([path])), ["OON"])
-    drawing = ET.fromstring(still(chart.to_dict()))
+    drawing = ET.fromstring(still(spec_of(chart)))
     points = [e for e in drawing.iter(f"{SVG}g") if "mark-symbol role-mark" in e.get("class", "")]
     assert sum(len(group) for group in points) == len(INTERVALS)
     lines = [e for e in drawing.iter(f"{SVG}g") if "mark-line role-mark" in e.get("class", "")]
@@ -212,7 +213,7 @@ def test_menus_choose_a_page_by_model_tolerance_condition_and_image(cells):
     found = menus(chart)
     assert list(found) == ["model", "tau", "condition", "image"]
     assert found["model"]["bind"]["options"] == MODELS
-    (page,) = [p["expr"] for p in chart.to_dict()["params"] if p["name"] == "page"]
+    (page,) = [p["expr"] for p in spec_of(chart)["params"] if p["name"] == "page"]
     known = json.loads(re.match(r"{.*?}", page)[0])
     assert known["OON|1|1|0"] in set(cells[1].images.page)
     assert known["RES|no ODE|0|0"] == cells[1].images.page[cells[1].images.model == "RES"].min()
@@ -226,14 +227,14 @@ def test_the_report_has_no_more_pages_than_it_can_hold(cells, monkeypatch):
     chart = images.figure(cells[1], MODELS)
     assert "8 of 12 pages; figures/images/ has all of them." in texts(chart)
     # One of every cell, then the second of the first two.
-    (page,) = [p["expr"] for p in chart.to_dict()["params"] if p["name"] == "page"]
+    (page,) = [p["expr"] for p in spec_of(chart)["params"] if p["name"] == "page"]
     shown = json.loads(re.match(r"{.*?}", page)[0]).values()
     assert sorted(shown) == [1, 2, 3, 4, 5, 7, 9, 11]
 
 
 def test_every_page_is_a_picture_of_its_own(cells):
     name, make = next(iter(single_pages(cells[1])))
-    drawing = ET.fromstring(still(make().to_dict()))
+    drawing = ET.fromstring(still(spec_of(make())))
     assert name.endswith("image-0")
     found = texts_in(drawing)
     assert any(text.startswith("Test image 0: zero taken for one") for text in found)
@@ -246,7 +247,7 @@ def test_names_are_escaped_in_pages(cells):
     pages = cells[1].only([1])
     pages.images["headline"] = "<script>alert(1)</script>"
     ((_, make),) = single_pages(pages)
-    svg = still(make().to_dict())
+    svg = still(spec_of(make()))
     assert "<script>" not in svg
     assert "&lt;script&gt;" in svg
 
@@ -268,4 +269,4 @@ def test_cells_without_adversarials_are_drawn(success, tmp_path):
     collected, pages = tables_of(trajectories=paths), pages_in(tmp_path)
     charts = of_experiment(collected, lambda: example_table([]), lambda: pages, MODELS)
     for name in FOLLOWED:
-        assert still(charts[name]().to_dict()).startswith("<svg")
+        assert still(spec_of(charts[name]())).startswith("<svg")
