@@ -194,25 +194,25 @@ def test_model_computation_is_what_is_counted_as_such(tmp_path):
     body = (
         "import time\n"
         "assert record.computing_seconds == 0\n"
-        "with record.computing():\n    time.sleep(0.25)\n"
+        "with record.computing():\n    time.sleep(0.05)\n"
         "first = record.computing_seconds\n"
-        "time.sleep(0.5)\n"
-        "assert record.computing_seconds == first >= 0.25\n"
-        "try:\n    with record.computing():\n        time.sleep(0.25); 1 / 0\n"
+        "time.sleep(0.1)\n"
+        "assert record.computing_seconds == first >= 0.05\n"
+        "try:\n    with record.computing():\n        time.sleep(0.05); 1 / 0\n"
         "except ZeroDivisionError:\n    pass\n"
         "print('counted', record.computing_seconds)"
     )
     process, log = run(tmp_path, body)
     assert process.returncode == 0, log
     cost = parse(log)
-    assert cost.computing_seconds >= 0.5
+    assert cost.computing_seconds >= 0.1
     assert cost.computing_seconds == pytest.approx(
         float(re.search("counted (.*)", log)[1]), abs=1e-3
     )
-    assert cost.seconds >= cost.start_seconds + cost.computing_seconds + 0.5
+    assert cost.seconds >= cost.start_seconds + cost.computing_seconds + 0.1
 
 
-WORK = "import time\nwhile time.process_time() < 0.5: pass"
+WORK = "import time\nwhile time.process_time() < 0.3: pass"
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,9 @@ WORK = "import time\nwhile time.process_time() < 0.5: pass"
 )
 def test_cpu_time_is_that_of_the_job_and_of_what_it_ran(tmp_path, body):
     cost = cost_of(tmp_path, body)
-    assert cost.cpu_seconds >= 0.5
+    assert cost.cpu_seconds >= 0.3
     # A sleep takes none.
-    assert cost_of(tmp_path, "import time; time.sleep(0.5)").cpu_seconds < cost.cpu_seconds
+    assert cost_of(tmp_path, "import time; time.sleep(0.3)").cpu_seconds < cost.cpu_seconds
 
 
 FILLED = "filled = b'1' * 300_000_000"
