@@ -126,7 +126,7 @@ def test_attacks(networks, name):
 def test_the_audit(networks):
     x = random_images(N)
     settings = {
-        "differences": 2, "directions": 1, "iterations": 3, "apgd_iterations": 4,
+        "differences": 2, "directions": 1, "iterations": 2, "apgd_iterations": 2,
         "epsilons": {"linf": EPSILON}, "tight_tolerance": 1e-3, "rk4_steps": 4,
     }  # fmt: skip
     built_in, own = (
@@ -141,7 +141,7 @@ def test_randomisation(networks):
     x = random_images(N)
     built_in, own = (
         attack_randomised(
-            network, x, predicted(network, x), Ascent(LINF, EPSILON, 0.01, 3), log_uniform(1e-3, 1),
+            network, x, predicted(network, x), Ascent(LINF, EPSILON, 0.02, 2), log_uniform(1e-3, 1),
             draws=2, evaluation_draws=4, streams=lambda purpose: Streams.of(0, range(N), purpose),
             batch_size=4,
         )
@@ -218,7 +218,7 @@ def followed(network, path):
         lambda rows: (x.numpy()[rows], found.adversarials.numpy()[rows]),
     )  # fmt: skip
     selection = Selection.of(success, states=2, growth=2, causal=2)
-    tool = Measurement(network, grid(4), 3, LINF, EPSILON, 3, 5, 1e-5)
+    tool = Measurement(network, grid(3), 2, LINF, EPSILON, 2, 5, 1e-4)
     sizes = tool.sizes(N, len(selection.kept), x.shape[1:], "float32")
     with writer.writing(path, {}, sizes, tool.axis, tool.grid, tool.ends, device="cpu") as written:
         tool.record(images, selection, written)
