@@ -18,6 +18,7 @@ from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
 from node_robustness.trajectories import layout, measure, writer
 from node_robustness.trajectories.decision import margins
+from node_robustness.trajectories.growth import LinearisedFlow
 from node_robustness.trajectories.measure import FollowedImages, Measurement, Selection
 from node_robustness.trajectories.probes import Probes
 from node_robustness.trajectories.reader import open_trajectory
@@ -90,6 +91,15 @@ def measured(path, body="ode", n=N, tolerance=1e-2, precision="float32", growth=
     ) as written:
         tool.record(images, choice, written)
     return model, images, sizes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_iterations():
+    """The largest exponent is a bound after any number of iterations."""
+    few = functools.partialmethod(LinearisedFlow.largest_exponents, iterations=3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LinearisedFlow, "largest_exponents", few)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Runs of which little or nothing can be said: a verdict with its reason, and no claim."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -96,9 +98,21 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("run", "because", "said"), CASES.values(), ids=CASES)
-def test_a_verdict_has_its_reason_and_the_summary_begins_with_it(tmp_path, run, because, said):
-    found = tables(tmp_path, **run)
+@pytest.fixture(scope="module")
+def found_in(tmp_path_factory):
+    """From a case to its tables, each built once."""
+
+    @functools.cache
+    def of(name):
+        return tables(tmp_path_factory.mktemp("case"), **CASES[name][0])
+
+    return of
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_verdict_has_its_reason_and_the_summary_begins_with_it(found_in, name):
+    _, because, said = CASES[name]
+    found = found_in(name)
     assert set(found["verdicts"].because) == {because}
     assert (found["verdicts"].verdict == ("broken" if because == "broken" else "undecided")).all()
     assert (found["verdicts"].reason != "").all()
@@ -112,8 +126,8 @@ def test_a_verdict_has_its_reason_and_the_summary_begins_with_it(tmp_path, run, 
         *("every image is broken", "every image is broken, and the procedure hides it"),
     ],
 )
-def test_no_claim_is_made(tmp_path, name):
-    found = tables(tmp_path, **CASES[name][0])
+def test_no_claim_is_made(found_in, name):
+    found = found_in(name)
     assert set(found["models"].strongest_claim) <= NO_CLAIM
     assert set(found["tolerances"].claim) <= NO_CLAIM
 
@@ -129,7 +143,7 @@ def test_a_model_all_of_whose_solves_fail_is_neither_less_robust_nor_reversed(tm
     assert set(found["tolerances"].claim) <= NO_CLAIM
 
 
-def test_without_the_papers_attack_nothing_is_claimed_of_the_procedure(tmp_path):
-    found = tables(tmp_path, **CASES["without the paper's attack"][0])
+def test_without_the_papers_attack_nothing_is_claimed_of_the_procedure(found_in):
+    found = found_in("without the paper's attack")
     assert set(found["models"].paper_claim) == {""}
     assert set(found["tolerances"].claim) == {"undecided"}
