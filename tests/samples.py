@@ -12,6 +12,7 @@ import pandas as pd
 
 from node_robustness.figures import costs, experiment
 from node_robustness.figures.copies import shared_parts
+from node_robustness.figures.drawing import still
 from node_robustness.files.hdf5 import put, write_hdf5
 from node_robustness.numbers import token
 from node_robustness.provenance.costs import job_costs
@@ -805,10 +806,16 @@ def measured_report() -> tuple[dict, dict]:
     return collected, {key: json.loads(json.dumps(spec_of(chart))) for key, chart in charts.items()}
 
 
+@cache
+def measured_stills() -> dict[str, str]:
+    """The stills of `measured_report`."""
+    return {name: still(chart) for name, chart in measured_report()[1].items()}
+
+
 def write_report(folder: Path, experiment: str, paper: str | None = None) -> Path:
     """A report of the cells of two tiny experiments."""
     path = folder / "report.html"
-    render_report(experiment, *measured_report(), MANIFEST, paper, path)
+    render_report(experiment, *measured_report(), MANIFEST, paper, path, measured_stills())
     return path
 
 

@@ -28,7 +28,7 @@ from node_robustness.jobs.failures import attempt
 from node_robustness.report import dynamics, evidence, findings, markdown
 from node_robustness.report import html as report_page
 from node_robustness.report import tables as report_tables
-from samples import MANIFEST, measured_report, tiny_tables
+from samples import MANIFEST, measured_report, measured_stills, tiny_tables
 
 WHY = "could not be made (ValueError: nothing to draw"
 
@@ -123,7 +123,8 @@ def test_the_report_goes_on(tmp_path, monkeypatch):
     monkeypatch.setitem(report_tables.VIEWS, "changes", changes)
     monkeypatch.setattr(report_tables, "of_costs", broken)
     path = tmp_path / "report.html"
-    report_page.render_report("tiny", tables, {**charts, "clean": failed}, MANIFEST, None, path)
+    charts = {**charts, "clean": failed}
+    report_page.render_report("tiny", tables, charts, MANIFEST, None, path, measured_stills())
     page = path.read_text()
     for what in (
         *("The three answers", "The grid of verdicts", "The panels"),

@@ -4,6 +4,7 @@ It depends on the installed vl-convert alone and takes a second, so that a run m
 """
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import vl_convert
@@ -14,6 +15,7 @@ from node_robustness.files.atomic import atomic_path
 _HEAD = "// SHA-256 of the other lines: {}\n"
 
 
+@cache
 def bundle() -> str:
     """Return the code, the same in every report."""
     code: str = vl_convert.javascript_bundle("Object.assign(window, { vegaEmbed });")
