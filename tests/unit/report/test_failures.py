@@ -14,6 +14,7 @@ from PIL import Image
 from node_robustness.errors import UserError
 from node_robustness.figures import drawing as drawn
 from node_robustness.figures.catalogue import DRAWN, FIGURES
+from node_robustness.figures.copies import shared_parts
 from node_robustness.figures.drawing import (
     draw,
     draw_still,
@@ -169,5 +170,6 @@ def test_every_figure_is_made_alone():
     for name in ("images", "examples"):
         with pytest.raises(KeyError):
             charts.pop(name)()
-    for make in charts.values():
-        make()
+    with shared_parts():
+        for make in charts.values():
+            make()

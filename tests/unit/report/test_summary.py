@@ -251,7 +251,7 @@ RUNS = {
 @pytest.mark.parametrize("networks", [1, 2, 5])
 @pytest.mark.parametrize("chosen", RUNS.values(), ids=RUNS)
 def test_any_run_has_three_answers(chosen, networks):
-    tables = masked_tables(40, seeds=tuple(range(networks)))
+    tables = masked_tables(seeds=tuple(range(networks)))
     clean, protocols, pairs = (tables[name] for name in ("clean", "protocols", "pairs"))
     protocols = chosen(protocols)
     there = set(zip(protocols.model, protocols.tolerance.fillna(-1), strict=True))
