@@ -30,6 +30,7 @@ from node_robustness.report import dynamics, evidence, findings, markdown
 from node_robustness.report import html as report_page
 from node_robustness.report import tables as report_tables
 from samples import MANIFEST, measured_report, measured_stills, tiny_tables
+from vega_lite import spec_of
 
 WHY = "could not be made (ValueError: nothing to draw"
 
@@ -48,6 +49,10 @@ def test_a_figure_that_fails_is_replaced_by_one_that_says_why(tmp_path, caplog):
     assert why_not_drawn_still(paths[0]) == why_not_drawn(figure.spec)
     Image.open(paths[1]).verify()
     assert json.loads(paths[2].read_text()) == figure.spec
+
+
+def test_the_figure_that_says_why_is_valid():
+    assert why_not_drawn(spec_of(drawn._apology("It is too large."))) == "It is too large."
 
 
 def test_a_page_that_fails_does_too(tmp_path):
