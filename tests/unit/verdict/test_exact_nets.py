@@ -21,7 +21,7 @@ DIRECT = ["apgd_ce", "apgd_t"]
 SQUARES = {"squares": {"method": "square", "queries": 1000}}
 SURROGATE = {"apgd_surrogate": {"method": "apgd", "loss": "ce", "gradient": "surrogate"}}
 SURROGATE["apgd_surrogate"]["surrogate"] = {"tolerance": 1e-4}
-SHORT_SQUARES = {"squares": {"method": "square", "queries": 400}}
+SHORT_SQUARES = {"squares": {"method": "square", "queries": 200}}
 STRONG = SQUARES | SURROGATE
 AUDIT = {"images": 120}
 
