@@ -11,6 +11,10 @@ from rounding import OtherRounding
 # The tests are small: with more threads they spend their time waiting.
 torch.set_num_threads(1)
 
+# A shell ignores it for what runs in the background, and so would all that the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # A busy machine is no failure.
 hypothesis.settings.register_profile("timeless", deadline=None)
 hypothesis.settings.load_profile("timeless")
