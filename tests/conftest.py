@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import gc
+import signal
 
 import hypothesis
 import pytest
