@@ -152,7 +152,6 @@ rule report:
     priority: 1  # people wait for it, and not for the stills
     params:
         code=code_of("report"),
-        resources=str(RESOURCES),
         paper=of_job(params.paper),
         models=of_job(params.models),
         # For reruns: the report takes it from the configuration.

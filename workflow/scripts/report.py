@@ -19,11 +19,9 @@ from node_robustness.tables.networks import own_models
 
 with job(snakemake.log[0]):
     experiment = snakemake.wildcards.experiment
-    jobs = [
-        one
-        for folder in (snakemake.params.resources, Path(snakemake.output.costs).parent)
-        for one in job_costs.read(Path(folder))
-    ]
+    # What all experiments share, and what is this one's.
+    folders = [Path(file).parent for file in (snakemake.input.code, snakemake.output.costs)]
+    jobs = [one for folder in folders for one in job_costs.read(folder)]
     tables = {Path(path).stem: pd.read_parquet(path) for path in snakemake.input.tables}
     charts = {
         Path(path).stem: json.loads(Path(path).read_text(encoding="utf-8"))
