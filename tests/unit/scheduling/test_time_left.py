@@ -248,7 +248,7 @@ def write_logs(dag, seconds, host=None, rules=("attack",)):
 def test_of_a_workflow_that_has_not_run():
     config = config_of()
     line = line_of(config, FakeDag(config))
-    what = r"about [3-6] minutes on 2 cores for 137 jobs, by the speed of this processor"
+    what = r"about [2-4] minutes on 2 cores for 137 jobs, by the speed of this processor"
     assert re.fullmatch(f"Time needed: {what}", line)
 
 
