@@ -27,7 +27,7 @@ DIGITS = {
 MNIST = {"train": 106.7, "attack": 507.6}
 
 
-def recorded(name="recorded"):
+def kept(name="estimated"):
     return yaml.safe_load(Path(__file__).with_name(f"{name}.yaml").read_text())
 
 
@@ -56,7 +56,7 @@ def assert_within(factor, found, recorded):
     [("recorded_digits", "digits", DIGITS), ("recorded_mnist", "mnist", MNIST)],
 )
 def test_of_a_run(name, experiment, seconds):
-    found = expected(load(recorded(name)), experiment)
+    found = expected(load(kept(name)), experiment)
     assert_within(1.5, found, seconds)
     every = sum(found[stage] for stage in seconds)
     assert_within(1.25, {"all": every}, {"all": sum(seconds.values())})
@@ -72,7 +72,7 @@ def test_of_jobs_that_collect():
 
 
 def test_another_machine_takes_another_time():
-    config = load(recorded())
+    config = load(kept())
     once = sum(expected(config, "digits").values())
     assert sum(expected(config, "digits", Speed(2, 2)).values()) == pytest.approx(once / 2)
     assert once / 2 < sum(expected(config, "digits", Speed(1, 2)).values()) < once
@@ -87,7 +87,7 @@ def seconds_of(config, stage="attack", threads=1, **at):
 
 
 def changed(**models):
-    raw = recorded()
+    raw = kept()
     for name, change in models.items():
         raw["models"].setdefault(name, {}).update(change)
     raw["experiments"]["digits"]["models"] = [*raw["models"]]
@@ -113,7 +113,7 @@ def test_what_makes_a_job_long():
 
 
 def test_training_by_torchdiffeq_takes_longer(tmp_path):
-    raw = recorded()
+    raw = kept()
     times = []
     for solver, gradient in [
         ("batched", "direct"),
@@ -129,7 +129,7 @@ def test_training_by_torchdiffeq_takes_longer(tmp_path):
 def test_an_own_model_counts_like_a_built_in_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text("import torchdiffeq\n\ndef build():\n    pass\n")
-    raw = recorded()
+    raw = kept()
     raw["models"]["theirs"] = {"module": "net.py"}
     raw["models"]["plain"] = {"module": "net.py", "ode": "none"}
     raw["experiments"]["digits"]["models"] += ["theirs", "plain"]

@@ -139,12 +139,12 @@ def test_jobs_of_others_are_no_concern():
 # Of a workflow.
 
 
-def recorded():
-    return yaml.safe_load(Path(__file__).with_name("recorded.yaml").read_text())
+def kept():
+    return yaml.safe_load(Path(__file__).with_name("estimated.yaml").read_text())
 
 
 def config_of():
-    return load(recorded())
+    return load(kept())
 
 
 RULES: dict[str, str] = {
@@ -286,7 +286,7 @@ def test_jobs_with_other_settings_are_no_evidence():
 
 def test_an_own_model_is_a_guess_until_it_has_run():
     Path("net.py").write_text("def build():\n    pass\n")
-    raw = recorded()
+    raw = kept()
     raw["models"]["theirs"] = {"module": "net.py"}
     raw["experiments"]["digits"]["models"] += ["theirs"]
     config = load(raw)
