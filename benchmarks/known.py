@@ -186,13 +186,14 @@ def evaluated(
         if model.training_tolerance is not None
     }
     compared = pairs.pair_table(groups, experiment.papers_attack, pairs.References(trained))
+    primary = params.primary_epsilons(config, {"experiment": name})
     return Evaluated(
         groups,
         attack_tables.suite_table(groups),
         networks,
         checked,
         found,
-        tolerances.tolerance_table(compared, found),
+        tolerances.tolerance_table(compared, found, primary),
     )
 
 

@@ -549,7 +549,7 @@ FILES = (
 
 def tables_of(**files: list[Path]) -> dict:
     """All tables of an experiment, from these files of its cells."""
-    return of_experiment({kind: [] for kind in FILES} | files, "bim_adjoint", {"OON": 0.01})
+    return of_experiment({kind: [] for kind in FILES} | files, "bim_adjoint", {"OON": 0.01}, {})
 
 
 def named(table: pd.DataFrame, *, ode: Iterable[str] = ()) -> pd.DataFrame:

@@ -45,6 +45,7 @@ rule tables:
         inputs=set_of(*COLLECTED.values()),
         paper=of_job(params.papers_attack),
         training_tolerances=of_job(params.training_tolerances),
+        primary_epsilons=of_job(params.primary_epsilons),
     message:
         "Collecting the tables of {wildcards.experiment}"
     script:

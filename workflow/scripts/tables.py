@@ -18,6 +18,5 @@ with job(snakemake.log[0]):
         for name, table in part().items():
             write_table(table, folder / f"{name}.csv", folder / f"{name}.parquet", made_by)
 
-    forks.for_each(
-        parts(snakemake.input, params.paper, params.training_tolerances), save, snakemake.threads
-    )
+    made = parts(snakemake.input, params.paper, params.training_tolerances, params.primary_epsilons)
+    forks.for_each(made, save, snakemake.threads)

@@ -114,8 +114,8 @@ WRONG: list[tuple[str, object, str]] = [
         "experiments.e.foo bar",
         1,
         ": unknown key; known keys: datasets, models, seeds, tolerances, "
-        "attacks, norms, epsilons, skip_broken, trajectories, audit, matrix, randomisation, "
-        "detection, adjoint_sweep, cost, paper, paper_attack",
+        "attacks, primary_attacks, norms, epsilons, primary, skip_broken, trajectories, audit, "
+        "matrix, randomisation, detection, adjoint_sweep, cost, paper, paper_attack",
     ),
     ("experiments.e.trajectories.time", 5, ": unknown key; did you mean 'times'?"),
     ("datasets.d.sauce", "x", ": unknown key; did you mean 'source'?"),
@@ -770,6 +770,52 @@ def test_the_papers_protocol_is_the_named_attack_or_the_built_in_one():
     assert mistakes(with_attacks(["bim"], paper_attack="pgd")) == [
         "config: experiments.e: paper_attack: pgd is not among the attacks (bim): add it to "
         "attacks, or name one of these"
+    ]
+
+
+def test_attacks_at_the_primary_epsilons_come_after_those_at_every_one():
+    experiment = load(with_attacks(["bim"], primary_attacks=["paper", "bim"])).experiments["e"]
+    assert experiment.every_attack == ["bim", "bim_adjoint"]
+    assert experiment.papers_attack == "bim_adjoint"
+    assert mistakes(with_attacks(["bim"], primary_attacks=["bin"]))[0].startswith(
+        "config: experiments.e.primary_attacks: 'bin' is not defined under attacks or presets"
+    )
+    assert mistakes(with_attacks(["bim"], primary_attacks=["cw"], norms=["linf"])) == [
+        "config: experiments.e.primary_attacks: cw knows none of the norms linf: remove it, or add "
+        "l2 or l2_rms to norms"
+    ]
+
+
+def test_the_primary_epsilon_is_the_middle_one_unless_it_is_set():
+    def primary(**changes):
+        experiment = load(with_attacks(["bim"], norms=["linf", "l2"], **changes)).experiments["e"]
+        return [experiment.primary_epsilon(norm) for norm in experiment.norms]
+
+    assert primary(epsilons=[0.3, 0.1, 0.2]) == [0.2, 0.2]
+    assert primary(epsilons={"linf": [0.1, 0.2], "l2": [1, 2, 3]}) == [0.2, 2]
+    assert primary(epsilons=[0.3, 0.1], primary=0.1) == [0.1, 0.1]
+    assert primary(epsilons=[0.3, 0.1], primary={"linf": 0.1, "l2": "3e-1"}) == [0.1, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("primary", "line"),
+    [
+        (0.2, "0.2 is not in the epsilons for linf (0.1, 0.3): name one of these"),
+        ({"linf": 0.1, "l2": 1}, "1 is not in the epsilons for l2 (0.1, 0.3): name one of these"),
+    ],
+)
+def test_a_primary_epsilon_is_one_of_the_epsilons(primary, line):
+    asked = with_attacks(["bim"], norms=["linf", "l2"], epsilons=[0.1, 0.3], primary=primary)
+    assert mistakes(asked) == [f"config: experiments.e: primary: {line}"]
+
+
+def test_every_norm_has_a_primary_epsilon_and_no_other():
+    given = {"linf": 0.1, "l2": 0.1}
+    few = with_attacks(["bim"], norms=["linf", "l2"], epsilons=[0.1], primary={"linf": 0.1})
+    assert mistakes(few) == ["config: experiments.e: primary has no epsilon for norm l2: add one"]
+    many = with_attacks(["bim"], norms=["linf"], epsilons=[0.1], primary=given)
+    assert mistakes(many) == [
+        "config: experiments.e: primary has an epsilon for l2: remove it, or add l2 to norms"
     ]
 
 

@@ -118,6 +118,18 @@ def test_every_norm_may_have_its_own_epsilons():
     assert cells == [("linf", 0.3), ("l2", 1.0), ("l2", 2.0)]
 
 
+def test_some_attacks_run_at_the_primary_epsilons_alone():
+    asked = config(
+        epsilons=[0.1, 0.2, 0.3],
+        primary={"linf": 0.3, "l2": 0.1},
+        primary_attacks=["bim2", "bisection", "bim"],
+    )
+    found = {(c.attack, c.norm, c.epsilon) for c in grid_cells.cells(asked, "e")}
+    everywhere = {("bim", norm, e) for norm in ("linf", "l2") for e in (0.1, 0.2, 0.3)}
+    primary = {(a, *at) for a in ("bim2", "bisection") for at in (("linf", 0.3), ("l2", 0.1))}
+    assert found == everywhere | primary
+
+
 def test_all_cells_are_followed_by_default():
     assert list(stages.followed(config(), "e")) == list(grid_cells.cells(config(), "e"))
 
@@ -271,6 +283,22 @@ def test_expensive_attacks_leave_out_what_attacks_by_gradients_broke():
         settings = attack_settings.attack_settings(asked, one)
         expected = {"broken_by": dict(gradients), "within": within} if expensive else None
         assert settings.get("skips") == expected
+
+
+def test_only_what_ran_at_an_epsilon_spares_an_attack_there():
+    asked = config(
+        attacks=["bim", "square"],
+        primary_attacks=["bim2", "bisection"],
+        epsilons=[0.1, 0.2, 0.3],
+        primary=0.2,
+    )
+    found = {e: dict(spared_by(asked, attack="square", epsilon=e)) for e in (0.1, 0.2, 0.3)}
+    # Bisection's sizes at 0.2 count at 0.1, too.
+    assert found == {
+        0.1: {"bim": 0.1, "bisection": 0.2},
+        0.2: {"bim": 0.2, "bim2": 0.2, "bisection": 0.2},
+        0.3: {"bim": 0.3},
+    }
 
 
 def test_nothing_is_left_out_where_nothing_may_be():
@@ -464,6 +492,22 @@ def test_defences_by_the_tolerance():
     }
     for stage in (stages.detected, stages.swept):
         assert {(d.tolerance, d.norm) for d in stage(asked, "e")} == {(1.0, "l2")}
+
+
+def test_sections_measure_at_the_primary_epsilon():
+    asked = config(
+        epsilons=[0.1, 0.2, 0.3],
+        primary={"linf": 0.3, "l2": 0.1},
+        detection={"norms": ["linf", "l2"]},
+        primary_attacks=["bim2"],
+        matrix={"attacks": ["bim2"]},
+    )
+    assert {(d.norm, d.epsilon) for d in stages.detected(asked, "e")} == {
+        ("linf", 0.3),
+        ("l2", 0.1),
+    }
+    assert {c.epsilon for c in stages.reevaluated(asked, "e")} == {0.3}
+    assert {c.epsilon for c in stages.shown(asked, "e")} == {0.3}
 
 
 def test_the_cost_is_attacked_where_it_is_asked_for():

@@ -21,7 +21,7 @@ def said(*paths, probes=()) -> str:
                     summary_table(image_table(paths)),
                     trajectory_table(paths),
                     probe_table(probes),
-                    dynamics_table(read_followed(paths)),
+                    dynamics_table(read_followed(paths), {}),
                 )
             )
         )

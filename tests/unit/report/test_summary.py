@@ -270,8 +270,8 @@ def test_any_run_has_three_answers(chosen, networks):
         "clean": chosen(clean) if len(protocols) else clean,
         "attacks": chosen(tables["attacks"]),
         "verdicts": verdicts,
-        "models": model_table(compared),
-        "tolerances": tolerance_table(compared, verdicts),
+        "models": model_table(compared, {}),
+        "tolerances": tolerance_table(compared, verdicts, {}),
     }
     assert asked(run).endswith("?")
     models, tolerances, _ = claims(run)

@@ -31,7 +31,9 @@ def changed(folder, before, after, n=300, seeds=(0,), lacks=""):
     networks = protocols.read_attacked(paths)
     found = verdict_table(protocols.protocol_table(networks, "bim_adjoint"), NO_CHECKS)
     found["lacks"] = lacks
-    (row,) = tolerance_table(pairs.pair_table(networks, "bim_adjoint", TRAINED), found).itertuples()
+    (row,) = tolerance_table(
+        pairs.pair_table(networks, "bim_adjoint", TRAINED), found, {}
+    ).itertuples()
     return row
 
 
@@ -88,7 +90,7 @@ def test_without_the_papers_attack_no_claim_is_made(tmp_path):
     networks = protocols.read_attacked(paths)
     found = pairs.pair_table(networks, None, TRAINED)
     verdicts = verdict_table(protocols.protocol_table(networks, None), NO_CHECKS)
-    (row,) = tolerance_table(found, verdicts).itertuples()
+    (row,) = tolerance_table(found, verdicts, {}).itertuples()
     assert (row.claim, row.because) == ("undecided", "no_paper")
     assert row.strongest == pytest.approx(0.6)
     assert math.isnan(row.paper)
@@ -98,7 +100,7 @@ def models(folder, ode, plain, n=300, seeds=(0,), reference_seeds=(0,)):
     paths = [p for s in seeds for p in write_suite(folder, n, *ode, seed=s)]
     for seed in reference_seeds:
         paths += write_suite(folder, n, *plain, model="RES", tolerance=None, seed=seed)
-    (row,) = model_table(compared(paths)).itertuples()
+    (row,) = model_table(compared(paths), {}).itertuples()
     return row
 
 
@@ -139,7 +141,7 @@ def test_every_network_is_compared_with_every_network_of_the_other_model(tmp_pat
         )
     table = compared(paths)
     assert len(table[(table.kind == "model") & (table.protocol == "strongest")]) == 4
-    (row,) = model_table(table).itertuples()
+    (row,) = model_table(table, {}).itertuples()
     assert row.strongest_claim == "undecided"
     assert row.strongest == pytest.approx(0.15)
 
@@ -179,10 +181,15 @@ def test_the_primary_epsilon_is_tested_first(tmp_path):
                 sizes["RES"],
             )
         )
-    table = model_table(compared(paths))
+    table = model_table(compared(paths), {})
     assert table.primary.tolist() == [False, True, False]
     assert table.strongest_claim.tolist() == ["undecided", "equivalent", "undecided"]
     assert table.strongest[0] == pytest.approx(0.4)
+    chosen = model_table(compared(paths), {"linf": 0.1})
+    assert chosen.primary.tolist() == [True, False, False]
+    assert chosen.strongest_claim.tolist() == ["more", "undecided", "undecided"]
+    # At an epsilon that was not measured nothing can be tested first.
+    assert model_table(compared(paths), {"linf": 0.5}).primary.tolist() == [False, True, False]
 
 
 def test_networks_trained_like_these_need_five(tmp_path):
@@ -209,6 +216,8 @@ def test_networks_trained_like_these_need_five(tmp_path):
 def test_an_experiment_without_attacks_makes_no_claims():
     none = pairs.pair_table([], None, pairs.References({}))
     assert none.empty
-    assert model_table(none).empty
-    assert tolerance_table(none, verdict_table(protocols.protocol_table([], None), NO_CHECKS)).empty
+    assert model_table(none, {}).empty
+    assert tolerance_table(
+        none, verdict_table(protocols.protocol_table([], None), NO_CHECKS), {}
+    ).empty
     assert populations.population_table([], None, pairs.References({})).empty

@@ -59,7 +59,7 @@ def network(random, of, n=IMAGES, control=SPREAD, repaired=None, inserted=None, 
 
 
 def claimed(*networks):
-    (row,) = dynamics.dynamics_table(networks).to_dict("records")
+    (row,) = dynamics.dynamics_table(networks, {}).to_dict("records")
     return row
 
 
@@ -162,11 +162,11 @@ def test_shares_that_do_not_sum_to_the_loss_decide_nothing(of, plain):
 @pytest.mark.parametrize("success", [[], [False] * 3, [True]], ids=["no image", "none", "one"])
 def test_without_adversarial_examples_nothing_is_claimed(success, tmp_path):
     paths = [write_trajectory(tmp_path, cell(tolerance=tau), success) for tau in (0.1, 1.0)]
-    table = dynamics.dynamics_table(followed.read_followed(paths))
+    table = dynamics.dynamics_table(followed.read_followed(paths), {})
     assert table.claim.tolist() == ["undecided"] * 2
     assert set(table.because) == {"margin" if any(success) else "no_adversarial"}
     assert (table.patch == "undecided").all()
-    assert dynamics.dynamics_table([]).empty
+    assert dynamics.dynamics_table([], {}).empty
 
 
 def test_files_and_drawn_networks_say_the_same(tmp_path):

@@ -140,7 +140,7 @@ def test_models(change, wrong, experiments):
             networks += [
                 network_on(random, difficulty, change, norm=norm, tolerance=tau) for tau in TAUS
             ]
-        found.append(models.model_table(paired_table(networks)))
+        found.append(models.model_table(paired_table(networks), {}))
     for claim in wrong:
         for procedure in models.PROCEDURES:
             assert count(found, f"{procedure}_claim", [claim]) <= most(experiments), (
@@ -172,7 +172,7 @@ def test_tolerances(change, masked, wrong, experiments):
                 network_on(random, difficulty, change, masked, norm=norm, tolerance=tau)
                 for tau in others
             ]
-        found.append(tolerances.tolerance_table(paired_table(networks), NO_VERDICTS))
+        found.append(tolerances.tolerance_table(paired_table(networks), NO_VERDICTS, {}))
     for claim in wrong:
         assert count(found, "claim", [claim]) <= most(experiments), claim
 
@@ -198,7 +198,7 @@ def test_dynamics(where, wrong, images, skewed, experiments):
     found = []
     for _ in experiments:
         networks = [drawn.followed(random, *where, images, skewed, tolerance=tau) for tau in TAUS]
-        found.append(dynamics.dynamics_table(networks))
+        found.append(dynamics.dynamics_table(networks, {}))
     assert count(found, "claim", [wrong]) <= most(experiments)
 
 
@@ -214,7 +214,7 @@ def test_dynamics_on_several_networks(experiments):
                 for tau in TAUS
                 for seed, own in enumerate([where, sure[wrong], sure[wrong]])
             ]
-            found.append(dynamics.dynamics_table(networks))
+            found.append(dynamics.dynamics_table(networks, {}))
         assert count(found, "claim", [wrong]) <= most(experiments), wrong
 
 
@@ -227,7 +227,7 @@ def test_patches(rate, experiments):
         networks = [
             drawn.followed(random, 0.2, None, 60, 0, patched=rate, tolerance=tau) for tau in TAUS
         ]
-        table = dynamics.dynamics_table(networks)
+        table = dynamics.dynamics_table(networks, {})
         wrong += (table.patch != dynamics.UNDECIDED).any()
         special += (table.special == 1).any()
     assert special <= most(experiments)

@@ -150,7 +150,7 @@ def audit(
             # An audit measures fewer images than there may be.
             bar.update(number * len(images) - bar.n)
         paper = config.experiments[EXPERIMENT].papers_attack
-        table = of_experiment(run.files, paper, {})["verdicts"]
+        table = of_experiment(run.files, paper, {}, {})["verdicts"]
     table.attrs["checks"] = [asdict(check) for check in checks]
     return table
 

@@ -84,7 +84,7 @@ class Config(Section):
         for section in ("experiments", "datasets", "models"):
             _apart(section, getattr(self, section))
         for name, experiment in self.experiments.items():
-            _apart(f"experiments.{name}.attacks", experiment.attacks)
+            _apart(f"experiments.{name}.attacks", experiment.every_attack)
         return self
 
     @model_validator(mode="after")
@@ -104,11 +104,13 @@ class Config(Section):
             where = f"experiments.{name}"
             _known(f"{where}.datasets", experiment.datasets, "datasets", self.datasets)
             _known(f"{where}.models", experiment.models, "models", self.models)
-            _known(f"{where}.attacks", experiment.attacks, "attacks or presets", self._nameable)
+            for key in ("attacks", "primary_attacks"):
+                named = getattr(experiment, key) or []
+                _known(f"{where}.{key}", named, "attacks or presets", self._nameable)
             for norm in experiment.norms:
                 for epsilon in experiment.epsilons_for(norm):
                     check_distance(f"{where}.epsilons", epsilon, norm)
-            for attack in experiment.attacks:
+            for attack in experiment.every_attack:
                 self._check_attack(where, experiment, attack)
             _chosen_from_the_grid(where, experiment)
             if experiment.adjoint_sweep is not None:
@@ -154,27 +156,28 @@ class Config(Section):
     def _check_attack(self, where: str, experiment: Experiment, name: str) -> None:
         """Refuse an attack that cannot run as an experiment asks."""
         attack = self.attacks[name]
+        key = "attacks" if name in experiment.attacks else "primary_attacks"
         # A preset leaves out what cannot run. An attack that is named must run.
-        named = not from_preset(name, experiment.attacks)
+        named = not from_preset(name, experiment.every_attack)
         if isinstance(attack, SteppedAttack):
             _check_step(name, attack, experiment.norms)
         if attack.made_by is not None:
             self._check_transfer(where, experiment, name, attack, attack.made_by)
             if named and len(experiment.models) == 1:
                 raise ValueError(
-                    f"{where}.attacks: {name} takes adversarial examples of "
+                    f"{where}.{key}: {name} takes adversarial examples of "
                     f"{experiment.models[0]} to other models, and there are none: remove it, or "
                     f"add one to {where}.models"
                 )
         if attack.draws_tolerances and experiment.distribution is None:
             raise ValueError(
-                f"{where}.attacks: {name} averages gradients over drawn tolerances, and there is "
+                f"{where}.{key}: {name} averages gradients over drawn tolerances, and there is "
                 f"no distribution of them: give {where}.randomisation a low and a high, or remove "
                 f"{name}"
             )
         if named and not set(attack.norms) & set(experiment.norms):
             raise ValueError(
-                f"{where}.attacks: {name} knows none of the norms {', '.join(experiment.norms)}: "
+                f"{where}.{key}: {name} knows none of the norms {', '.join(experiment.norms)}: "
                 f"remove it, or add {' or '.join(attack.norms)} to norms"
             )
 
@@ -238,7 +241,7 @@ def _check_step(name: str, attack: SteppedAttack, norms: Sequence[str]) -> None:
 def _chosen_from_the_grid(where: str, experiment: Experiment) -> None:
     """Refuse a section that chooses what the experiment's lists do not have."""
     every: dict[str, list[Any]] = {
-        "attacks": experiment.attacks,
+        "attacks": experiment.every_attack,
         "norms": experiment.norms,
         "tolerances": experiment.tolerances,
         "epsilons": [e for n in experiment.norms for e in experiment.epsilons_for(n)],

@@ -15,6 +15,7 @@ from node_robustness.config.values import (
     Names,
     Natural,
     Norms,
+    NumberByNorm,
     Numbers,
     NumbersByNorm,
     Section,
@@ -104,7 +105,7 @@ class Matrix(Section):
     )
     norms: Norms | None = Field(None, description="their norms; the first one if unset")
     epsilons: Numbers | None = Field(
-        None, description="their epsilons; the middle one of each norm if unset"
+        None, description="their epsilons; the primary one of each norm if unset"
     )
 
 
@@ -123,7 +124,7 @@ class Randomisation(Section):
     images: Count = Field(64, description="the first test images, right or wrong")
     norms: Norms | None = Field(None, description="norms of the attackers; the first one if unset")
     epsilons: Numbers | None = Field(
-        None, description="their epsilons; the middle one of each norm if unset"
+        None, description="their epsilons; the primary one of each norm if unset"
     )
     iterations: Count = Field(10, description="gradient steps of every attacker")
     relative_step: Share = Field(0.25, description="step size as a share of epsilon")
@@ -139,7 +140,7 @@ class Detection(Section):
     images: Count = Field(64, description="the first test images, right or wrong")
     norms: Norms | None = Field(None, description="norms of the attacks; the first one if unset")
     epsilons: Numbers | None = Field(
-        None, description="their epsilons; the middle one of each norm if unset"
+        None, description="their epsilons; the primary one of each norm if unset"
     )
     tolerances: Numbers | None = Field(
         None, description="of the classifier that is attacked; all if unset"
@@ -162,7 +163,7 @@ class AdjointSweep(Section):
     images: Count = Field(300, description="the first test images, right or wrong")
     norms: Norms | None = Field(None, description="norms of the attack; the first one if unset")
     epsilons: Numbers | None = Field(
-        None, description="their epsilons; the middle one of each norm if unset"
+        None, description="their epsilons; the primary one of each norm if unset"
     )
     tolerances: Numbers | None = Field(None, description="of the forward solve; all if unset")
     backward_tolerances: Tolerances = Field(
@@ -176,7 +177,7 @@ class CostAttack(Section):
     images: Count = Field(64, description="the first test images, right or wrong")
     norms: Norms | None = Field(None, description="norms of the attack; the first one if unset")
     epsilons: Numbers | None = Field(
-        None, description="their epsilons; the middle one of each norm if unset"
+        None, description="their epsilons; the primary one of each norm if unset"
     )
     tolerances: Numbers | None = Field(None, description="of the solver; all if unset")
     queries: Count = Field(50, description="perturbations that the random search tries")
@@ -195,9 +196,20 @@ class Experiment(Section):
         description="names from `attacks`, of built-in attacks, or of presets: "
         f"{', '.join(PRESETS)} (docs/attacks.md)"
     )
+    primary_attacks: Annotated[Names, AfterValidator(expand)] | None = Field(
+        None,
+        description="more of them, which run at the primary epsilons alone: for what is too "
+        "expensive to run at all",
+    )
     norms: Norms = Field(description="linf; l2; l2_rms: the paper's, root mean square over pixels")
     epsilons: NumbersByNorm = Field(
         description="largest perturbation, for images in [0, 1]; one list, or a list for each norm"
+    )
+    primary: NumberByNorm | None = Field(
+        None,
+        description="the epsilon at which claims are made first, and at which sections measure "
+        "unless they say otherwise; one for all norms or one for each; the middle one of each norm "
+        "if unset",
     )
     skip_broken: bool = Field(
         True,
@@ -244,17 +256,22 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _the_papers_attack_runs(self) -> Self:
-        if self.paper_attack is not None and self.paper_attack not in self.attacks:
+        if self.paper_attack is not None and self.paper_attack not in self.every_attack:
             raise ValueError(
                 f"paper_attack: {self.paper_attack} is not among the attacks "
-                f"({', '.join(self.attacks)}): add it to attacks, or name one of these"
+                f"({', '.join(self.every_attack)}): add it to attacks, or name one of these"
             )
         return self
 
     @property
     def papers_attack(self) -> str | None:
         """The attack that is the paper's protocol; None if none is."""
-        return self.paper_attack or next((a for a in self.attacks if a == PAPER_ATTACK), None)
+        return self.paper_attack or (PAPER_ATTACK if PAPER_ATTACK in self.every_attack else None)
+
+    @property
+    def every_attack(self) -> list[str]:
+        """The attacks that run at every epsilon, and then those at the primary ones alone."""
+        return list(dict.fromkeys([*self.attacks, *(self.primary_attacks or [])]))
 
     @model_validator(mode="after")
     def _every_norm_has_epsilons(self) -> Self:
@@ -267,6 +284,25 @@ class Experiment(Section):
                     raise ValueError(
                         f"epsilons has a list for {norm}: remove it, or add {norm} to norms"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _every_norm_has_a_primary_epsilon(self) -> Self:
+        if isinstance(self.primary, dict):
+            for norm in self.norms:
+                if norm not in self.primary:
+                    raise ValueError(f"primary has no epsilon for norm {norm}: add one")
+            for norm in self.primary:
+                if norm not in self.norms:
+                    raise ValueError(
+                        f"primary has an epsilon for {norm}: remove it, or add {norm} to norms"
+                    )
+        for norm in self.norms:
+            if self.primary_epsilon(norm) not in self.epsilons_for(norm):
+                raise ValueError(
+                    f"primary: {label(self.primary_epsilon(norm))} is not in the epsilons for "
+                    f"{norm} ({', '.join(map(label, self.epsilons_for(norm)))}): name one of these"
+                )
         return self
 
     @model_validator(mode="after")
@@ -302,3 +338,13 @@ class Experiment(Section):
         if isinstance(self.epsilons, dict):
             return {str(key): values for key, values in self.epsilons.items()}[norm]
         return self.epsilons
+
+    def primary_epsilon(self, norm: str) -> float:
+        """The epsilon of a norm at which claims are made first.
+
+        Unless it is set, the middle one; of an even number the larger one of two.
+        """
+        if isinstance(self.primary, dict):
+            return {str(key): value for key, value in self.primary.items()}[norm]
+        every = self.epsilons_for(norm)
+        return sorted(every)[len(every) // 2] if self.primary is None else self.primary

@@ -34,18 +34,20 @@ def cheaper(config: Config, cell: Cell) -> list[Cell]:
         return []
     within = _left_out_within(config, cell)
 
-    def nearest(attack: AnyAttack) -> float:
-        """That epsilon, or the only one of an attack that looks for the smallest perturbation."""
-        return min(e for e in epsilons(attack, experiment, cell.norm) if e >= within)
-
-    every = ((name, config.attacks[name]) for name in experiment.attacks)
-    return [
-        replace(cell, attack=name, epsilon=nearest(attack))
-        for name, attack in every
-        if attack.SPARES
-        and not (attack.expensive and own.by_gradient)
-        and can_run(attack, config.models[cell.model], cell.norm)
-    ]
+    broken_by = []
+    for name in experiment.every_attack:
+        attack = config.attacks[name]
+        if (
+            attack.SPARES
+            and not (attack.expensive and own.by_gradient)
+            and can_run(attack, config.models[cell.model], cell.norm)
+        ):
+            # The only epsilon of an attack that looks for the smallest perturbation is not below.
+            found = epsilons(config, experiment, name, cell.norm)
+            at = within if within in found else max(found)
+            if at == within or (attack.minimal and at > within):
+                broken_by.append(replace(cell, attack=name, epsilon=at))
+    return broken_by
 
 
 def _left_out_within(config: Config, cell: Cell) -> float:

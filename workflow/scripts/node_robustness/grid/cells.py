@@ -107,7 +107,7 @@ def check_images_of(
     """
     channels, height, width = shape
     _check_distances(config, experiment, dataset, math.sqrt(math.prod(shape)), before)
-    for name in config.experiments[experiment].attacks:
+    for name in config.experiments[experiment].every_attack:
         needed = config.attacks[name].channels
         if needed not in (None, channels):
             raise UserError(
@@ -131,9 +131,9 @@ def _check_distances(config: Config, name: str, dataset: str, farthest: float, b
     experiment = config.experiments[name]
     if "l2" not in experiment.norms:
         return
-    named = [config.attacks[attack] for attack in experiment.attacks]
+    named = [config.attacks[attack] for attack in experiment.every_attack]
     made_by = {a.made_by: config.attacks[a.made_by] for a in named if a.made_by is not None}
-    attacks = dict(zip(experiment.attacks, named, strict=True)) | made_by
+    attacks = dict(zip(experiment.every_attack, named, strict=True)) | made_by
     steps = {
         f"attacks.{attack}.step": settings.step_in("l2")
         for attack, settings in attacks.items()
@@ -173,13 +173,13 @@ def cells(config: Config, name: str) -> Iterator[Cell]:
     """
     experiment = config.experiments[name]
     for item in solved(config, name):
-        for attack, norm in product(experiment.attacks, experiment.norms):
+        for attack, norm in product(experiment.every_attack, experiment.norms):
             settings = config.attacks[attack]
             if item.model == _source(settings, experiment):
                 continue
             if not can_run(settings, config.models[item.model], norm):
                 continue
-            for epsilon in epsilons(settings, experiment, norm):
+            for epsilon in epsilons(config, experiment, attack, norm):
                 yield Cell(
                     name,
                     item.dataset,
@@ -197,10 +197,15 @@ def can_run(attack: AnyAttack, model: AnyModel, norm: str) -> bool:
     return norm in attack.norms and (not attack.draws_tolerances or model.stepped_alone)
 
 
-def epsilons(attack: AnyAttack, experiment: Experiment, norm: str) -> list[float]:
-    """The epsilons of an attack: the largest alone if it looks for the smallest perturbation."""
+def epsilons(config: Config, experiment: Experiment, attack: str, norm: str) -> list[float]:
+    """The epsilons of an attack: all, or the primary one alone.
+
+    Of these the largest if the attack looks for the smallest perturbation.
+    """
     every = experiment.epsilons_for(norm)
-    return [max(every)] if attack.minimal else every
+    if attack not in experiment.attacks:
+        every = [experiment.primary_epsilon(norm)]
+    return [max(every)] if config.attacks[attack].minimal else every
 
 
 def source(config: Config, cell: Cell) -> Solved | None:

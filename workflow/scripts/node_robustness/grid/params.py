@@ -21,7 +21,6 @@ from node_robustness.config.experiment import (
 from node_robustness.grid import attack_settings, sources
 from node_robustness.grid.cells import RK4_STEPS, TIGHT_TOLERANCE, Cell
 from node_robustness.grid.shards import Shard
-from node_robustness.grid.stages import middle
 
 Coordinates = Mapping[str, Any]
 
@@ -150,7 +149,7 @@ def audit(config: Config, at: Coordinates) -> dict[str, Any]:
     return {
         **experiment.audit.model_dump(),
         "images": images_of(config, at, experiment.audit),
-        "epsilons": {norm: middle(experiment.epsilons_for(norm)) for norm in experiment.norms},
+        "epsilons": primary_epsilons(config, at),
         "tight_tolerance": TIGHT_TOLERANCE,
         "rk4_steps": RK4_STEPS,
     }
@@ -237,6 +236,12 @@ def paper(config: Config, at: Coordinates) -> str | None:
 def papers_attack(config: Config, at: Coordinates) -> str | None:
     """The attack of an experiment that is the paper's protocol; None if none is."""
     return config.experiments[at["experiment"]].papers_attack
+
+
+def primary_epsilons(config: Config, at: Coordinates) -> dict[str, float]:
+    """The epsilon of each norm at which the claims of an experiment are made first."""
+    experiment = config.experiments[at["experiment"]]
+    return {norm: experiment.primary_epsilon(norm) for norm in experiment.norms}
 
 
 def training_tolerances(config: Config, at: Coordinates) -> dict[str, float | None]:

@@ -113,8 +113,12 @@ def reevaluated(config: Config, name: str) -> Iterator[Cell]:
     if matrix is None:
         return
     for cell in cells(config, name):
-        own = epsilons(config.attacks[cell.attack], experiment, cell.norm)
-        if is_reevaluated(config, cell) and cell.epsilon in (matrix.epsilons or [middle(own)]):
+        if not is_reevaluated(config, cell):
+            continue
+        own = epsilons(config, experiment, cell.attack, cell.norm)
+        primary = experiment.primary_epsilon(cell.norm)
+        chosen = matrix.epsilons or [primary if primary in own else max(own)]
+        if cell.epsilon in chosen:
             yield cell
 
 
@@ -133,7 +137,7 @@ def is_reevaluated(config: Config, cell: Cell) -> bool:
 def _first_of_each_gradient(config: Config, experiment: Experiment) -> list[str]:
     """The first attack with adjoint and the first with direct gradients, where there are."""
     first: dict[str, str] = {}
-    for name in experiment.attacks:
+    for name in experiment.every_attack:
         attack = config.attacks[name]
         if isinstance(attack, GradientAttack) and attack.by_gradient:
             first.setdefault(attack.gradient, name)
@@ -198,28 +202,22 @@ def _perturbed(
 def perturbations(
     experiment: Experiment, section: Randomisation | Detection | AdjointSweep | CostAttack
 ) -> Iterator[tuple[str, float]]:
-    """The norms and epsilons of a section: unless it says otherwise, the first and the middle."""
+    """The norms and epsilons of a section: unless it says otherwise, the first and its primary."""
     for norm in section.norms or experiment.norms[:1]:
-        every = experiment.epsilons_for(norm)
-        for epsilon in every:
-            if epsilon in (section.epsilons or [middle(every)]):
+        for epsilon in experiment.epsilons_for(norm):
+            if epsilon in (section.epsilons or [experiment.primary_epsilon(norm)]):
                 yield norm, epsilon
-
-
-def middle(epsilons: list[float]) -> float:
-    """The middle one; of an even number the larger one of two."""
-    return sorted(epsilons)[len(epsilons) // 2]
 
 
 def shown(config: Config, name: str) -> Iterator[Cell]:
     """The attack cells whose images the report shows: one for each dataset and model.
 
-    The first seed, tolerance, attack and norm of the lists, and the middle one of the epsilons, as
-    far as there is such a cell.
+    The first seed, tolerance, attack and norm of the lists, and the primary epsilon, as far as
+    there is such a cell.
     """
     experiment = config.experiments[name]
     norm = experiment.norms[0]
-    epsilon = middle(experiment.epsilons_for(norm))
+    epsilon = experiment.primary_epsilon(norm)
     nearest: dict[tuple[str, str], tuple[tuple[bool, bool], Cell]] = {}
     for cell in cells(config, name):
         place, distance = (cell.dataset, cell.model), (cell.norm != norm, cell.epsilon != epsilon)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from node_robustness.grid.stages import middle
 from node_robustness.statistics import paired
 from node_robustness.statistics.multiplicity import holm_chains
 from node_robustness.verdict.pairs import REFERENCE
@@ -72,7 +71,10 @@ def contrasts(pairs: pd.DataFrame, protocol: str) -> pd.DataFrame:
 
 
 def adjusted(
-    found: pd.DataFrame, names: Sequence[str], also: Sequence[str] = REFERENCE
+    found: pd.DataFrame,
+    names: Sequence[str],
+    primary: Mapping[str, float],
+    also: Sequence[str] = REFERENCE,
 ) -> pd.DataFrame:
     """Adjust p-values of comparisons for their number, each column separately.
 
@@ -83,6 +85,7 @@ def adjusted(
     Args:
         found: Comparisons, or whatever else is claimed a row a setting (`KEY`).
         names: Its columns of p-values.
+        primary: See `is_primary`.
         also: The columns besides `KEY` that tell comparisons apart.
 
     Returns:
@@ -90,7 +93,7 @@ def adjusted(
     """
     chain = [name for name in (*KEY, *also) if name != "epsilon"]
     number = found.groupby(chain, sort=False, dropna=False).ngroup().to_numpy()
-    epsilons, first = found.epsilon.to_numpy(), is_primary(found).to_numpy()
+    epsilons, first = found.epsilon.to_numpy(), is_primary(found, primary).to_numpy()
     starts = np.full(number.max(initial=-1) + 1, math.inf)
     starts[number[first]] = epsilons[first]
     later = epsilons > starts[number]
@@ -104,13 +107,20 @@ def adjusted(
     return values
 
 
-def is_primary(found: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether each comparison is at the primary epsilon of its norm, the middle one."""
-    epsilons: dict[str, set[float]] = {}
-    for norm, epsilon in zip(found.norm, found.epsilon, strict=True):
-        epsilons.setdefault(norm, set()).add(epsilon)
-    primary = {norm: middle(sorted(own)) for norm, own in epsilons.items()}
-    return found.epsilon == found.norm.map(primary).astype(float)
+def is_primary(found: pd.DataFrame, primary: Mapping[str, float]) -> "pd.Series[bool]":
+    """Whether each row is at the primary epsilon of its norm.
+
+    Args:
+        found: Comparisons, or whatever else is claimed a row a setting.
+        primary: The primary epsilons by norm. Of a norm of which nothing was measured at it, and
+            of one that is missing, the middle one of those that were measured counts.
+    """
+    first = {}
+    for norm, epsilons in found.groupby("norm").epsilon:
+        own = sorted(set(epsilons))
+        chosen = primary.get(str(norm))
+        first[norm] = chosen if chosen in own else own[len(own) // 2]
+    return found.epsilon == found.norm.map(first).astype(float)
 
 
 def setting_key(row: Mapping[str, Any], names: Sequence[str] = KEY) -> tuple[Any, ...]:

@@ -124,11 +124,12 @@ class Part:
         return max(ratios.most_below(*pair, HALF) for pair in self._pairs)
 
 
-def dynamics_table(followed: Iterable[Followed]) -> pd.DataFrame:
+def dynamics_table(followed: Iterable[Followed], primary: Mapping[str, float]) -> pd.DataFrame:
     """Say where the margin of adversarial examples is lost.
 
     Args:
         followed: Result of `followed.read_followed`.
+        primary: Epsilon at which claims are made first, by norm.
 
     Returns:
         One row for every dataset, model, tolerance, attack, norm and epsilon, over all networks
@@ -165,8 +166,8 @@ def dynamics_table(followed: Iterable[Followed]) -> pd.DataFrame:
         ],
         columns=[*KEY, "attack", *_TESTS],
     )
-    tests["primary"] = is_primary(tests)
-    tests[list(_TESTS)] = adjusted(tests, _TESTS, ["attack"])
+    tests["primary"] = is_primary(tests, primary)
+    tests[list(_TESTS)] = adjusted(tests, _TESTS, primary, ["attack"])
     return tabulate(
         [
             row | _said(setting, row) | _patch(setting, patches, row)

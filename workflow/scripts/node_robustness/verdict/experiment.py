@@ -37,6 +37,7 @@ def of_experiment(
     files: Mapping[str, Sequence[Path | str]],
     paper: str | None,
     training_tolerances: Mapping[str, float | None],
+    primary: Mapping[str, float],
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of an experiment by name; `catalogue.TABLES` says what each holds.
 
@@ -48,12 +49,13 @@ def of_experiment(
             outcomes of the checks of own models (``checked``).
         paper: Name of the paper's attack, None without one.
         training_tolerances: Tolerance in training, by model; None for the own settings.
+        primary: Epsilon at which claims are made first, by norm.
 
     Raises:
         UserError: A file is missing, damaged or of another kind, or cells that belong together
             attack different images.
     """
-    made = [part() for part in parts(files, paper, training_tolerances)]
+    made = [part() for part in parts(files, paper, training_tolerances, primary)]
     return {name: table for tables in made for name, table in tables.items()}
 
 
@@ -61,6 +63,7 @@ def parts(
     files: Mapping[str, Sequence[Path | str]],
     paper: str | None,
     training_tolerances: Mapping[str, float | None],
+    primary: Mapping[str, float],
 ) -> list[Part]:
     """Return what makes the tables, in parts that share nothing but the files; see `of_experiment`.
 
@@ -80,11 +83,11 @@ def parts(
         }
 
     makers = (
-        lambda: _of_attacked(files, paper, references),
+        lambda: _of_attacked(files, paper, references, primary),
         lambda: {"trajectories": trajectories.trajectory_table(files["trajectories"])},
         lambda: _of_followed_images(files["trajectories"]),
         lambda: {"attacks": evaluation.attack_table(files["attacks"])},
-        lambda: _of_dynamics(files["trajectories"]),
+        lambda: _of_dynamics(files["trajectories"], primary),
         lambda: _of_detections(files["detections"]),
         lambda: _of_audits(files["audits"]),
         lambda: {
@@ -103,7 +106,10 @@ def parts(
 
 
 def _of_attacked(
-    files: Mapping[str, Sequence[Path | str]], paper: str | None, references: pairs.References
+    files: Mapping[str, Sequence[Path | str]],
+    paper: str | None,
+    references: pairs.References,
+    primary: Mapping[str, float],
 ) -> dict[str, pd.DataFrame]:
     """The tables that need every attack on an image: the checks, the verdicts and the claims."""
     others = [
@@ -131,8 +137,8 @@ def _of_attacked(
         "checks": checks,
         "verdicts": verdict,
         "pairs": compared,
-        "models": models.model_table(compared),
-        "tolerances": tolerances.tolerance_table(compared, verdict),
+        "models": models.model_table(compared, primary),
+        "tolerances": tolerances.tolerance_table(compared, verdict, primary),
         "populations": populations.population_table(attacked, paper, references),
     }
 
@@ -146,11 +152,13 @@ def _of_followed_images(paths: Sequence[Path | str]) -> dict[str, pd.DataFrame]:
     }
 
 
-def _of_dynamics(paths: Sequence[Path | str]) -> dict[str, pd.DataFrame]:
+def _of_dynamics(
+    paths: Sequence[Path | str], primary: Mapping[str, float]
+) -> dict[str, pd.DataFrame]:
     return {
         "shares": shares.share_table(paths),
         "patches": shares.patch_table(paths),
-        "dynamics": dynamics.dynamics_table(followed.read_followed(paths)),
+        "dynamics": dynamics.dynamics_table(followed.read_followed(paths), primary),
     }
 
 

@@ -1,5 +1,6 @@
 """Claim 1: are models with an ODE more robust than models without, and under which procedure?"""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -51,11 +52,12 @@ _WORDS = {
 _UNDER = {"paper": "Under the paper's procedure", "strongest": "Under the strongest attack"}
 
 
-def model_table(pairs: pd.DataFrame) -> pd.DataFrame:
+def model_table(pairs: pd.DataFrame, primary: Mapping[str, float]) -> pd.DataFrame:
     """Compare every model with an ODE to every model without, under both procedures.
 
     Args:
         pairs: Result of `pairs.pair_table`.
+        primary: Epsilon at which claims are made first, by norm.
 
     Returns:
         One row for every model, tolerance, norm, epsilon and reference, over all networks of both
@@ -67,7 +69,7 @@ def model_table(pairs: pd.DataFrame) -> pd.DataFrame:
         directions. ``primary``: the epsilon at which the claim is made first.
     """
     own = pairs[pairs.kind == MODEL]
-    found = {procedure: _decided(contrasts(own, procedure)) for procedure in PROCEDURES}
+    found = {procedure: _decided(contrasts(own, procedure), primary) for procedure in PROCEDURES}
     every = found["strongest"]
     rows = [
         _row(row, {name: rows.get(key) for name, rows in found.items()})
@@ -80,10 +82,10 @@ _KEYS = (*KEY, "reference_model")
 _Key = tuple[Any, ...]
 
 
-def _decided(found: pd.DataFrame) -> dict[_Key, dict[str, Any]]:
+def _decided(found: pd.DataFrame, primary: Mapping[str, float]) -> dict[_Key, dict[str, Any]]:
     """The comparisons under one procedure with adjusted p-values and claims, by setting."""
-    found = found.join(adjusted(found, ["more", "less", "equal"]).add_prefix("p_"))
-    found["primary"] = is_primary(found)
+    found = found.join(adjusted(found, ["more", "less", "equal"], primary).add_prefix("p_"))
+    found["primary"] = is_primary(found, primary)
     return {
         setting_key(row, _KEYS): row
         | {

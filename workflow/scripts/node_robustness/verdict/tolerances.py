@@ -1,6 +1,7 @@
 """Claim 2: does a larger tolerance protect?"""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -54,12 +55,15 @@ _TOLERANCES = {
 }
 
 
-def tolerance_table(pairs: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+def tolerance_table(
+    pairs: pd.DataFrame, verdicts: pd.DataFrame, primary: Mapping[str, float]
+) -> pd.DataFrame:
     """Give a verdict on the claim that a larger tolerance makes a model more robust.
 
     Args:
         pairs: Result of `pairs.pair_table`.
         verdicts: Result of `verdicts.verdict_table`.
+        primary: Epsilon at which claims are made first, by norm.
 
     Returns:
         One row for every model, norm, epsilon and tolerance above the ``reference`` (the training
@@ -76,13 +80,13 @@ def tolerance_table(pairs: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame
     tables["masked"] = contrasts(own, MASKED_IMAGES)
     columns: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, found in tables.items():
-        for row in records(found.join(adjusted(found, _TESTS[name]).add_prefix("p_"))):
+        for row in records(found.join(adjusted(found, _TESTS[name], primary).add_prefix("p_"))):
             own_columns = columns.setdefault(setting_key(row), {})
             own_columns |= {name: row["value"], f"{name}_low": row["low"]}
             own_columns |= {f"{name}_high": row["high"]}
             own_columns |= {f"p_{name}_{p}": row[f"p_{p}"] for p in _TESTS[name]}
     lacks = {setting_key(row): row["lacks"] for row in records(verdicts)}
-    strongest = tables["strongest"].assign(primary=is_primary(tables["strongest"]))
+    strongest = tables["strongest"].assign(primary=is_primary(tables["strongest"], primary))
     rows = []
     for row in records(strongest):
         key = setting_key(row)
