@@ -140,7 +140,7 @@ def test_an_own_model_counts_like_a_built_in_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["config", "mnist", "mnist-cpu", "cifar10", "standard", "defences"]
+    "name", ["config", "mnist", "mnist-cpu", "cifar10", "cifar10-cpu", "standard", "defences"]
 )
 def test_every_job_of_every_configuration_has_a_time(name):
     config = load(config_of(name))
