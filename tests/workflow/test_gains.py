@@ -64,3 +64,24 @@ def test_training_against_attacks_shows(training, least, most):
     found = attack(net(training), images, labels, method)
     broken = found.success | (found.clean_predictions != labels)
     assert least <= 1 - broken.float().mean() <= most
+
+
+def test_the_certified_net_alone_proves_its_robustness():
+    """By interval arithmetic; no attack breaks an image that is proven to be robust."""
+    images, labels = (values[:100] for values in all_images())
+    proven = {
+        training: net(training).module.certify(images, labels, "linf", 0.1).float().mean()
+        for training in ("standard", "pgd", "box")
+    }
+    assert proven["standard"] == proven["pgd"] == 0
+    assert 0.9 <= proven["box"] < 1
+    method = BasicIterativeMethod(Norm("linf"), 0.1, 0.02, 20)
+    found = attack(net("box"), images, labels, method)
+    broken = found.success | (found.clean_predictions != labels)
+    assert not (net("box").module.certify(images, labels, "linf", 0.1) & broken).any()
+    # The bounds close around the logits as the ball does.
+    assert (
+        net("box").module.certify(images, labels, "linf", 1e-4)
+        == (found.clean_predictions == labels)
+    ).float().mean() >= 0.98
+    assert not net("box").module.certify(images, labels, "l2", 0.1).any()

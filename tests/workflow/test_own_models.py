@@ -8,6 +8,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -53,8 +54,17 @@ PLAIN = """
 from torch import nn
 
 
+class Plain(nn.Sequential):
+    def certify(self, images, labels, norm, epsilon):
+        logits, weight = self(images), self[1].weight
+        margins = logits.gather(1, labels[:, None]) - logits
+        most = epsilon * (weight[labels, None] - weight).abs().sum(2)
+        margins.scatter_(1, labels[:, None], float("inf"))
+        return (margins - most > 0).all(1)
+
+
 def build(channels, classes):
-    return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, classes))
+    return Plain(nn.Flatten(), nn.Linear(64 * channels, classes))
 """
 FIXED = NET.replace("rtol=1e-3, atol=1e-4", "method='rk4'")
 MODELS = {
@@ -161,6 +171,10 @@ class TestReruns:
         keys = MODELS["models__NARROW"] | {"published": {"claim": "robust", "source": "a paper"}}
         assert planned(grid, config=config(models__NARROW=keys)) == {"report results/tiny"}
 
+    def test_what_is_certified(self, grid):
+        keys = MODELS["models__PLAIN"] | {"certify": "certify"}
+        assert concerned(grid, models__PLAIN=keys) == {"PLAIN": {"certify"}}
+
     def test_what_says_the_same(self, grid):
         keys = {"arguments": {"width": 3}, "ode": "adaptive", "output": 0, "build": "Net"}
         assert concerned(grid, models__NARROW={"module": "models/net.py", **keys}) == {}
@@ -211,6 +225,7 @@ def few(*models: str, **changes: Any) -> dict[str, Any]:
     }
     every = config(
         models__FIXED={"module": "models/fixed.py", "build": "Net", "arguments": {"width": 3}},
+        models__PLAIN=MODELS["models__PLAIN"] | {"certify": "certify"},
         datasets__digits__subset={"train": 128, "validation": 40, "test": 6},
         **changes,
     )
@@ -301,6 +316,17 @@ class TestRun:
             expected = torch.cat([module(image) for image in batch.split(1)]).numpy()
         with h5py.File(folder / "tau-none/clean.h5") as clean:
             np.testing.assert_allclose(clean["logits"][:], expected, rtol=1e-4, atol=1e-5)
+
+    def test_certificates_are_held_against_attacks(self, done):
+        table = pd.read_csv(done / "results/tiny/tables/certificates.csv")
+        assert set(table.model) == {"PLAIN"}
+        assert set(table.contradictions) == {0}
+        assert (table.certified <= table.strongest).all()
+        for row in table.itertuples():
+            place = f"certified/linf/eps-{row.epsilon:g}/certified.h5"
+            with h5py.File(done / TRAINED.format(model="PLAIN") / place) as file:
+                assert file["certified"][:].mean() == pytest.approx(row.certified)
+                assert len(file["certified"]) == row.n == 6
 
     def test_a_file_that_changed_since(self, done, tmp_path):
         """As while a run goes on, whose jobs were planned before."""

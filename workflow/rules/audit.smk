@@ -1,8 +1,9 @@
 # Is a model robust, or only its gradient hidden? Gradients are compared, attacks checked, adversarial
 # examples classified at other tolerances, two defences by the tolerance attacked with knowledge, the
-# adjoint solved at other tolerances, and the number of function evaluations attacked.
+# adjoint solved at other tolerances, the number of function evaluations attacked, and own models asked
+# for their certificates.
 # Needs: data.h5, a model, attack.h5. Makes: audit.h5, reevaluated.h5, randomised.h5, detection.h5,
-# adjoint_sweep.h5, cost.h5.
+# adjoint_sweep.h5, cost.h5, certified.h5.
 
 
 rule audit:
@@ -160,3 +161,29 @@ rule attack_cost:
         "{wildcards.norm} epsilon {wildcards.epsilon}"
     script:
         "../scripts/attack_cost.py"
+
+
+rule certify:
+    input:
+        data=DATA,
+        weights=WEIGHTS,
+        spec=SPEC,
+        checked=of_job(inputs.checked),
+    output:
+        certified=result(CERTIFIED, "certified.h5"),
+    log:
+        paths.log("certify", CERTIFIED),
+    threads: CONFIG.compute.threads
+    resources:
+        gpu=GPUS,
+        mem_mb=megabytes(work.certification),
+        runtime=minutes(work.certification),
+    params:
+        code=code_of("certify"),
+        coordinates=of_job(params.coordinates),
+        settings=of_job(params.certificate),
+    message:
+        "Certifying {wildcards.model} (seed {wildcards.seed}): {wildcards.norm} epsilon "
+        "{wildcards.epsilon}"
+    script:
+        "../scripts/certify.py"

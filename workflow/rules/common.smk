@@ -29,6 +29,7 @@ from node_robustness.grid import cells as grid
 from node_robustness.grid import inputs, params, paths, sources, stages
 from node_robustness.grid.paths import (
     CELL,
+    CERTIFIED,
     COST,
     DETECTED,
     PREPARED,

@@ -14,6 +14,7 @@ COLLECTED = {
     "detections": of_experiment(stages.detected, "detection.h5"),
     "sweeps": of_experiment(stages.swept, "adjoint_sweep.h5"),
     "costs": of_experiment(stages.cost_attacked, "cost.h5"),
+    "certificates": of_experiment(stages.certified, "certified.h5"),
     "specs": of_experiment(stages.own, "model.json"),
     "checked": of_experiment(stages.own, "checked.json"),
 }

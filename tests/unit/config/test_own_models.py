@@ -60,6 +60,7 @@ def test_defaults():
         "ode": None,
         "max_steps": 1000,
         "published": None,
+        "certify": None,
     }
 
 
@@ -72,7 +73,7 @@ def test_defaults():
         (
             {"filters": 3},
             ".filters: unknown key; known keys: module, build, arguments, weights, weights_key, "
-            "output, solve, ode, max_steps, training, published",
+            "output, solve, ode, max_steps, training, published, certify",
         ),
         (
             {"module": None, "build": "Net"},
@@ -145,7 +146,9 @@ def test_the_order_of_arguments_is_no_change():
 
 
 def test_the_architecture_has_the_kind_and_the_code():
-    assert model(weights="w.pt", published={"claim": "c", "source": "s"}).architecture() == {
+    assert model(
+        weights="w.pt", published={"claim": "c", "source": "s"}, certify="prove"
+    ).architecture() == {
         "module": "net.py",
         "build": "build",
         "arguments": {},

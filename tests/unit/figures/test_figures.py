@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageColor
 
+from node_robustness.figures import certificates
 from node_robustness.figures import checks as drawn_checks
 from node_robustness.figures import examples as drawn_examples
 from node_robustness.figures import images as drawn_images
@@ -29,6 +30,7 @@ from samples import (
     collect,
     draw,
     masked_tables,
+    own_tables,
     pages_in,
     write,
     write_attack,
@@ -318,3 +320,20 @@ def test_images_of_any_shape_are_drawn(shape, tmp_path):
     ):
         svg = still(spec_of(make()))
         assert (note in svg) == (channels not in (1, 3))
+
+
+def test_robust_accuracy_lies_between_proof_and_attack():
+    tables = own_tables()
+    proven = {"dataset": "toy", "model": "theirs", "norm": "linf", "epsilon": 0.1, "certified": 0.1}
+    chart = certificates.figure(tables["verdicts"], pd.DataFrame([proven]), MODELS)
+    texts = words_of(chart)
+    assert {"theirs", "steps", "plain", "RES", "proven", "strongest attack"} <= set(texts)
+    spec = chart.to_dict()
+    (panel,) = spec["vconcat"]
+    bar, marks = (
+        spec["datasets"][layer["data"]["name"]].splitlines()[1:] for layer in panel["layer"][:2]
+    )
+    assert bar == ["theirs,0.1,0.21333"]
+    drawn = [line.split(",")[:2] for line in marks]
+    assert [model for model, by in drawn if by == "proven"] == ["theirs"]
+    assert sum(by == "strongest attack" for _, by in drawn) == 4

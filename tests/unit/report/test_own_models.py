@@ -205,6 +205,34 @@ def test_published_claims_are_compared(published, expected):
     assert found(**published).startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("share", "contradictions", "said"),
+    [
+        (
+            0.1,
+            0,
+            "no certified image is broken: robust accuracy on these images is 10.0 % to 21.3 %",
+        ),
+        (0.1, 1, "the certificate does not hold: 1 certified image misclassified or broken"),
+        (0.5, 42, "the certificate does not hold: 42 certified images misclassified or broken"),
+    ],
+)
+def test_a_certificate_is_a_lower_bound(share, contradictions, said):
+    tables = own_tables()
+    assert "Certified" not in board().header
+    row = {"dataset": "toy", "model": "theirs", "norm": "linf", "epsilon": 0.1}
+    proven = {"certified": share, "certified_low": share / 2, "certified_high": share * 1.5}
+    certificates = pd.DataFrame([row | proven | {"contradictions": contradictions}])
+    tables |= {"certificates": certificates}
+    for published in ({"published": PUBLISHED}, {}):
+        models = {"theirs": published, "RES": {"published": PUBLISHED}}
+        (table,) = leaderboards(tables, models)
+        by_model = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+        assert by_model["theirs"]["Found here"] == said
+        assert by_model["theirs"]["Certified"].startswith(f"{100 * share:.1f} % (")
+        assert by_model["RES"]["Certified"] == "–"
+
+
 def test_what_users_write_is_escaped(tmp_path):
     line = _table(board())
     assert "robust \\<b\\>\\|\\*" in line

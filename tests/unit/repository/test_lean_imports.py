@@ -73,5 +73,6 @@ def test_jobs_that_compute_import_no_tables():
         "detect",
         "sweep",
         "attack_cost",
+        "certify",
     ]
     assert not of_scripts(*names) & TABLES

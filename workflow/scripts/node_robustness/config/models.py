@@ -186,6 +186,11 @@ class Model(Section):
         return None
 
     @property
+    def certify(self) -> str | None:
+        """The method that proves its robustness: none does."""
+        return None
+
+    @property
     def has_ode(self) -> bool:
         """Whether the model has an ODE."""
         return self.body == "ode"
@@ -316,6 +321,11 @@ class OwnModel(Section):
         Training(), description="the keys of `training` that differ for this model"
     )
     published: Published | None = Field(None, description="what was published of it")
+    certify: Annotated[str, Field(pattern=FUNCTION)] | None = Field(
+        None,
+        description="the method of the module that proves robustness image by image "
+        "(docs/own-models.md)",
+    )
 
     @model_validator(mode="after")
     def _there_is_a_file_for_the_key(self) -> Self:
@@ -395,7 +405,7 @@ class OwnModel(Section):
 
     def architecture(self) -> dict[str, Any]:
         """The keys that fix the network, the kind of its ODE, and the digest of its code."""
-        keys = self.model_dump(exclude={"training", "weights", "published"})
+        keys = self.model_dump(exclude={"training", "weights", "published", "certify"})
         return keys | {
             "arguments": _in_order(self.arguments),
             "ode": self.kind,

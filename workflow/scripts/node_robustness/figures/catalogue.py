@@ -81,6 +81,17 @@ FIGURES = {
         on_page=True,
         level=Level.NETWORKS,
     ),
+    "certificates": FigureEntry(
+        "Between proof and attack",
+        "What each model proves of its robustness, and what attacks leave of it.",
+        ("verdicts", "certificates"),
+        "A certificate is a lower bound of robust accuracy, and what an attack leaves an upper "
+        "bound. Models are at their author's settings.",
+        filled_by=("certificates",),
+        section="leaderboard",
+        on_page=True,
+        level=Level.NETWORKS,
+    ),
     "verdicts": FigureEntry(
         "The verdict",
         "The verdict in every setting: model, tolerance, norm and epsilon.",

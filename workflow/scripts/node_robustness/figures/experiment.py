@@ -11,6 +11,7 @@ from node_robustness.figures import (
     adjoint_sweep,
     attack_suite,
     audit,
+    certificates,
     checks,
     claim_dynamics,
     claim_models,
@@ -39,7 +40,7 @@ from node_robustness.figures.catalogue import DRAWN, EXAMPLE_PICTURES, FIGURES, 
 from node_robustness.tables.image_pages import Pages
 
 _MODULES = (
-    *(adaptive_cost, adjoint_sweep, attack_suite, audit, checks),
+    *(adaptive_cost, adjoint_sweep, attack_suite, audit, certificates, checks),
     *(claim_dynamics, claim_models, claim_tolerances),
     *(clean, cost, curves, detection),
     *(examples, growth, images, loss_curves, margins, matrix, models, nfe, patches),

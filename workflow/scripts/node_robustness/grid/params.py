@@ -217,6 +217,14 @@ def cost(config: Config, at: Coordinates) -> dict[str, Any]:
     }
 
 
+def certificate(config: Config, at: Coordinates) -> dict[str, Any]:
+    """The method that proves robustness, and of how many test images; None for all."""
+    return {
+        "method": config.models[at["model"]].certify,
+        "images": tested_images(config, at),
+    }
+
+
 def models(config: Config, at: Coordinates) -> list[str]:
     """The models of an experiment, in its order."""
     return config.experiments[at["experiment"]].models

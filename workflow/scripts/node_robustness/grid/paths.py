@@ -33,8 +33,9 @@ RANDOMISED = f"{TRAINED}/{_PERTURBED}"
 DETECTED = f"{SOLVED}/{_PERTURBED}"
 SWEPT = f"{SOLVED}/adjoint_sweep/{_PERTURBED}"
 COST = f"{SOLVED}/cost/{_PERTURBED}"
+CERTIFIED = f"{TRAINED}/certified/{_PERTURBED}"
 
-_OF_MODELS = (TRAINED, SOLVED, SWEPT, COST, CELL, SHARD, RANDOMISED, DETECTED)
+_OF_MODELS = (TRAINED, SOLVED, SWEPT, COST, CERTIFIED, CELL, SHARD, RANDOMISED, DETECTED)
 """The places of jobs on a model. The first that a path has is its place: no attack is called like
 another stage's folder, and all other places differ in their number of parts."""
 

@@ -36,6 +36,16 @@ class RandomisedCell(Trained):
 
 
 @dataclass(frozen=True)
+class CertifiedCell(Trained):
+    """An own model that proves which images are robust in a norm within an epsilon."""
+
+    PLACE: ClassVar[str] = paths.CERTIFIED
+
+    norm: str
+    epsilon: float
+
+
+@dataclass(frozen=True)
 class PerturbedCell(Solved):
     """A model at a tolerance, under attacks of a norm and an epsilon that a section makes."""
 
@@ -75,6 +85,16 @@ def fitted(config: Config, name: str) -> Iterator[Trained]:
 def own(config: Config, name: str) -> Iterator[Trained]:
     """Every set of weights of an own model."""
     return (t for t in trained(config, name) if config.models[t.model].is_own)
+
+
+def certified(config: Config, name: str) -> Iterator[CertifiedCell]:
+    """Every own model that proves its robustness, in every norm and within every epsilon."""
+    experiment = config.experiments[name]
+    for item in own(config, name):
+        if config.models[item.model].certify is not None:
+            for norm in experiment.norms:
+                for epsilon in experiment.epsilons_for(norm):
+                    yield CertifiedCell(name, item.dataset, item.model, item.seed, norm, epsilon)
 
 
 def followed(config: Config, name: str) -> Iterator[Cell]:

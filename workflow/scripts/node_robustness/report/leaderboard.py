@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from node_robustness.report.phrases import sized
+from node_robustness.report.phrases import counted, sized
 from node_robustness.report.tables import Columns, Table, share, table_of, text
 from node_robustness.tables.catalogue import Level
-from node_robustness.tables.frame import NO_ODE, OWN, records
+from node_robustness.tables.frame import BOUNDS, NO_ODE, OWN, records
 from node_robustness.tables.networks import BETWEEN
 from node_robustness.words import percent
 
@@ -22,6 +22,7 @@ _COLUMNS: Columns = {
     "P": share("paper"),
     "C": share("corrected"),
     "R": share("strongest"),
+    "Certified": share("certified"),
     "Verdict": text("verdict"),
     "Evaluations, median": text("evaluations"),
     "Published": text("claim"),
@@ -36,7 +37,7 @@ def leaderboards(
     """Rank the models of an experiment of which something was published, and all others with them.
 
     Args:
-        tables: ``verdicts``, ``clean`` and ``networks`` of the experiment.
+        tables: ``verdicts``, ``clean``, ``networks`` and ``certificates`` of the experiment.
         models: The models of the configuration, as JSON can hold it.
 
     Returns:
@@ -48,24 +49,47 @@ def leaderboards(
         return []
     own = verdicts[verdicts.tau == verdicts.model.map(author_settings(verdicts, models))]
     evaluations = _evaluations(tables["clean"], tables["networks"])
+    certificates = _certificates(tables["certificates"])
     found = []
     for _, of in own.groupby(["dataset", "norm", "epsilon"], sort=False):
         first = records(of)[0]
         ranked = of.sort_values("strongest", ascending=False, kind="stable", na_position="last")
-        rows = [
-            row
-            | {"evaluations": evaluations.get((row["dataset"], row["model"], row["tau"]), "–")}
-            | _published(row, models.get(row["model"], {}).get("published") or {})
-            for row in records(ranked)
-        ]
+        rows = []
+        for row in records(ranked):
+            place = tuple(row[name] for name in ("dataset", "model", "norm", "epsilon"))
+            proven = certificates.get(place, _NOT_CERTIFIED)
+            solves = evaluations.get((row["dataset"], row["model"], row["tau"]), "–")
+            said = _published(row, proven, models.get(row["model"], {}).get("published") or {})
+            rows.append(row | proven | {"evaluations": solves} | said)
         caption = (
             f"{first['dataset']}, {sized(first['norm'], first['epsilon'])}: accuracy of each model "
             "at its own settings without an attack, under the paper's procedure (P), with its "
-            "gradient corrected (C) and under the strongest attack (R), and what was published of "
-            f"it. Intervals are at 95 %. {Level.NETWORKS.sentence}"
+            "gradient corrected (C) and under the strongest attack (R), the share that its own "
+            "method proves to be robust, and what was published of it. Intervals are at 95 %. "
+            f"{Level.NETWORKS.sentence}"
         )
-        found.append(table_of(caption, pd.DataFrame(rows).itertuples(), _COLUMNS))
+        columns = dict(_COLUMNS)
+        if all(math.isnan(row["certified"]) for row in rows):
+            del columns["Certified"]
+        found.append(table_of(caption, pd.DataFrame(rows).itertuples(), columns))
     return found
+
+
+_NOT_CERTIFIED = {f"certified{bound}": math.nan for bound in BOUNDS} | {"contradictions": 0}
+
+
+def _certificates(table: pd.DataFrame) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """By dataset, model, norm and epsilon what is certified of all networks together.
+
+    The mean over them with an interval that contains the interval of each, as in verdicts.
+    """
+    grouped = table.groupby(["dataset", "model", "norm", "epsilon"], sort=False).agg(
+        certified=("certified", "mean"),
+        certified_low=("certified_low", "min"),
+        certified_high=("certified_high", "max"),
+        contradictions=("contradictions", "sum"),
+    )
+    return dict(zip(grouped.index, records(grouped), strict=True))
 
 
 def author_settings(
@@ -99,10 +123,13 @@ def _evaluations(clean: pd.DataFrame, networks: pd.DataFrame) -> dict[tuple[str,
     return found
 
 
-def _published(row: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str, str]:
+def _published(
+    row: Mapping[str, Any], proven: Mapping[str, Any], published: Mapping[str, Any]
+) -> dict[str, str]:
     """What was published of a model, and what was found of it."""
+    certified = list(_of_certificate(row, proven))
     if not published:
-        return {"claim": "–", "source": "–", "found": "–"}
+        return {"claim": "–", "source": "–", "found": "; ".join(certified) or "–"}
     numbers = [
         f"{name} {percent(published[key])}"
         for key, name in _NUMBERS.items()
@@ -114,7 +141,7 @@ def _published(row: Mapping[str, Any], published: Mapping[str, Any]) -> dict[str
         else ""
     )
     claim = "; ".join([published["claim"], *([f"{', '.join(numbers)}{ball}"] if numbers else [])])
-    found = [*_on_clean_images(row, published), *_under_attack(row, published)]
+    found = [*_on_clean_images(row, published), *_under_attack(row, published), *certified]
     return {"claim": claim, "source": published["source"], "found": "; ".join(found) or "–"}
 
 
@@ -123,6 +150,18 @@ _NUMBERS = {
     "robust_accuracy": "robust accuracy",
     "certified": "certified",
 }
+
+
+def _of_certificate(row: Mapping[str, Any], proven: Mapping[str, Any]) -> Iterator[str]:
+    """What the model's own proof and the attacks say together."""
+    if math.isnan(proven["certified"]):
+        return
+    if proven["contradictions"]:
+        broken = counted(int(proven["contradictions"]), "certified image")
+        yield f"the certificate does not hold: {broken} misclassified or broken"
+    else:
+        low, high = percent(proven["certified"]), percent(row["strongest"])
+        yield f"no certified image is broken: robust accuracy on these images is {low} to {high}"
 
 
 def _on_clean_images(row: Mapping[str, Any], published: Mapping[str, Any]) -> Iterator[str]:

@@ -61,6 +61,7 @@ _STAGES: dict[
 ] = {
     "train": (stages.fitted, work.training, "training"),
     "check_model": (stages.own, work.check, "forward"),
+    "certify": (stages.certified, work.certification, "forward"),
     "evaluate": (cells.solved, work.evaluation, "forward"),
     "probe": (_probed, work.probing, "forward"),
     "trajectory": (stages.followed, work.trajectory, "direct"),

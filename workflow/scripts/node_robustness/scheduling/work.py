@@ -26,6 +26,7 @@ _ADJOINT = 6  # an adjoint gradient, in direct ones
 # images that may need more steps than those on which the memory was measured.
 _IN_DOUBLE = 3
 _CHECKS, _CHECKED_IMAGES = 20, 500  # passes over at most so many images
+_CERTIFICATE = 20  # passes over an image, as a guess
 _GROWTH = 100  # power iterations and Krylov spaces of an image, in gradient steps
 
 
@@ -139,6 +140,11 @@ def cost(config: Config, at: Coordinates) -> Work:
     section = config.experiments[at["experiment"]].cost
     assert section is not None
     return passes(config, at, section.queries + 2 * section.iterations + 2, section.images)
+
+
+def certification(config: Config, at: Coordinates) -> Work:
+    """The work of a proof of robustness: what it does is not known before it has run."""
+    return passes(config, at, _CERTIFICATE)
 
 
 def passes(config: Config, at: Coordinates, steps: int, images: int | None = None) -> Work:

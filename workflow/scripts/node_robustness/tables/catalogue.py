@@ -78,6 +78,9 @@ TABLES = {
     "held_steps": TableEntry(
         "adversarial examples with the solver's steps held", level=Level.NETWORK
     ),
+    "certificates": TableEntry(
+        "what own models prove, and what attacks leave", level=Level.NETWORK
+    ),
     "checks": TableEntry("the outcome of every sanity check", level=Level.NETWORK),
     "matrix": TableEntry("adversarial examples evaluated at other tolerances", level=Level.NETWORK),
     "randomisation": TableEntry("accuracy with a tolerance drawn at random", level=Level.NETWORK),

@@ -17,6 +17,7 @@ from node_robustness.tables import (
 )
 from node_robustness.verdict import (
     attack_tables,
+    certificates,
     dynamics,
     followed,
     known,
@@ -45,8 +46,8 @@ def of_experiment(
         files: By name: ``histories`` of training; files of the kinds "clean", "attack"
             (``attacks``), "trajectory" (``trajectories``), "probe" (``probes``), "audit"
             (``audits``), "reevaluated", "randomised", "detection" (``detections``),
-            "adjoint_sweep" (``sweeps``) and "cost" (``costs``); the ``specs`` of models, and the
-            outcomes of the checks of own models (``checked``).
+            "adjoint_sweep" (``sweeps``), "cost" (``costs``) and "certified" (``certificates``); the
+            ``specs`` of models, and the outcomes of the checks of own models (``checked``).
         paper: Name of the paper's attack, None without one.
         training_tolerances: Tolerance in training, by model; None for the own settings.
         primary: Epsilon at which claims are made first, by norm.
@@ -140,6 +141,7 @@ def _of_attacked(
         "models": models.model_table(compared, primary),
         "tolerances": tolerances.tolerance_table(compared, verdict, primary),
         "populations": populations.population_table(attacked, paper, references),
+        "certificates": certificates.certificate_table(files["certificates"], attacked),
     }
 
 
