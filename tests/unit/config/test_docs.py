@@ -18,7 +18,16 @@ from node_robustness.config.config import Config
 from node_robustness.config.loading import load
 from node_robustness.grid import cells, stages
 
-SHIPPED = ["config", "standard", "mnist", "mnist-cpu", "cifar10", "cifar10-cpu", "defences"]
+SHIPPED = [
+    "config",
+    "standard",
+    "mnist",
+    "mnist-cpu",
+    "mnist-long",
+    "cifar10",
+    "cifar10-cpu",
+    "defences",
+]
 README = (docs.ROOT / "config/README.md").read_text(encoding="utf-8")
 
 

@@ -114,15 +114,18 @@ def test_what_makes_a_job_long():
 
 def test_training_by_torchdiffeq_takes_longer(tmp_path):
     raw = kept()
-    times = []
+    times, without = [], set()
     for solver, gradient in [
         ("batched", "direct"),
         ("torchdiffeq", "direct"),
         ("torchdiffeq", "adjoint"),
     ]:
         raw["training"] |= {"solver": solver, "gradient": gradient}
-        times.append(seconds_of(load(raw), stage="train"))
-    assert times == sorted(times)
+        config = load(raw)
+        times.append(seconds_of(config, stage="train"))
+        without.add(seconds_of(config, stage="train", model="RES"))
+    # Without an ODE there is nothing to solve.
+    assert len(without) == 1
     assert times[0] < times[1] < times[2]
 
 
@@ -140,7 +143,17 @@ def test_an_own_model_counts_like_a_built_in_one(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["config", "mnist", "mnist-cpu", "cifar10", "cifar10-cpu", "standard", "defences"]
+    "name",
+    [
+        "config",
+        "mnist",
+        "mnist-cpu",
+        "mnist-long",
+        "cifar10",
+        "cifar10-cpu",
+        "standard",
+        "defences",
+    ],
 )
 def test_every_job_of_every_configuration_has_a_time(name):
     config = load(config_of(name))

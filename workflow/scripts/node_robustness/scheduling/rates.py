@@ -126,7 +126,7 @@ def _forwards(config: Config, job: Job, kind: str) -> tuple[float, float]:
     """How many forward passes take as long as the calls, and the operations, of a step."""
     if kind == "training":
         training = config.training_of(job.at["model"])
-        if training.solver == "torchdiffeq":
+        if training.solver == "torchdiffeq" and config.models[job.at["model"]].has_ode:
             return _TRAINING_BY_TORCHDIFFEQ[training.gradient]
     return _FORWARDS[kind]
 
