@@ -208,6 +208,7 @@ def test_published_claims_are_compared(published, expected):
 @pytest.mark.parametrize(
     ("share", "contradictions", "said"),
     [
+        (0.0, 0, "nothing is proven"),
         (
             0.1,
             0,

@@ -23,7 +23,8 @@ _PROCEDURES = {"paper": "paper's attack", "strongest": "strongest attack"}
 _SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 _WIDTH, _HEIGHT = 250, 138
 _APART = 0.11  # of the axis, what a line of words takes
-_WORDS = 66  # pixels for the words on either side
+_WORDS = 84  # pixels for the words on either side
+_LETTERS = 9  # of the name of a model in them
 _SIDES: dict[Literal["right", "left"], int] = {"right": -8, "left": 8}
 """How the words at either end are aligned, and by how much they are moved."""
 
@@ -75,7 +76,7 @@ def _ends(verdicts: pd.DataFrame) -> pd.DataFrame:
         columns = {name: "value", f"{name}_low": "low", f"{name}_high": "high"}
         end = own[["model", "level", *columns]].rename(columns=columns)
         named = [
-            f"{model} {100 * value:.0f} %"
+            f"{_short(model)} {100 * value:.0f} %"
             for model, value in zip(end.model, end.value, strict=True)
         ]
         ends.append(
@@ -88,6 +89,10 @@ def _ends(verdicts: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(ends, ignore_index=True)
 
 
+def _short(model: str) -> str:
+    return model if len(model) <= _LETTERS else f"{model[: _LETTERS - 1]}…"
+
+
 def _slopes(ends: pd.DataFrame, models: Sequence[str]) -> Layers:
     base = alt.Chart(inline(ends)).encode(
         x=alt.X(
@@ -95,7 +100,7 @@ def _slopes(ends: pd.DataFrame, models: Sequence[str]) -> Layers:
             title=None,
             sort=[*_PROCEDURES.values()],
             axis=alt.Axis(labelAngle=0, labelLimit=_WIDTH, domain=False, ticks=False),
-            scale=alt.Scale(type="point", padding=0.75),
+            scale=alt.Scale(type="point", padding=1.1),
         ),
         color=model_colour(models, legend=False),
     )
@@ -115,7 +120,7 @@ def _slopes(ends: pd.DataFrame, models: Sequence[str]) -> Layers:
     )
     words = [
         base.transform_filter(alt.FieldEqualPredicate(field="procedure", equal=procedure))
-        .mark_text(fontSize=11, align=align, dx=shift, limit=_WORDS, fill="currentColor")
+        .mark_text(fontSize=10, align=align, dx=shift, limit=_WORDS, fill="currentColor")
         .encode(y=alt.Y("at:Q"), text="words:N")
         for procedure, (align, shift) in zip(_PROCEDURES.values(), _SIDES.items(), strict=True)
     ]

@@ -321,15 +321,18 @@ def small(panels: Sequence[Layers], key: str = "") -> alt.VConcatChart:
 
 
 def apart(values: Sequence[float], least: float) -> list[float]:
-    """Move values up or down until any two of them differ by at least this, in the same order.
+    """Move rates up or down until any two of them differ by at least this, in the same order.
 
-    So that words next to lines that end close to each other can be read.
+    So that words next to lines that end close to each other can be read. They stay in [0, 1], and
+    are as far apart as there is space for so many.
     """
+    least = min(least, 1 / max(len(values) - 1, 1))
     order = sorted(range(len(values)), key=values.__getitem__)
     groups: list[list[int]] = []
 
     def middle(group: Sequence[int]) -> float:
-        return sum(values[index] for index in group) / len(group)
+        half = min(least * (len(group) - 1) / 2, 0.5)
+        return min(max(sum(values[index] for index in group) / len(group), half), 1 - half)
 
     for index in order:
         groups.append([index])

@@ -156,7 +156,9 @@ def _of_certificate(row: Mapping[str, Any], proven: Mapping[str, Any]) -> Iterat
     """What the model's own proof and the attacks say together."""
     if math.isnan(proven["certified"]):
         return
-    if proven["contradictions"]:
+    if not proven["certified"]:
+        yield "nothing is proven"
+    elif proven["contradictions"]:
         broken = counted(int(proven["contradictions"]), "certified image")
         yield f"the certificate does not hold: {broken} misclassified or broken"
     else:
