@@ -29,9 +29,9 @@ TOPICS = {
         "All models under one protocol, and what was published of them.",
         (
             "What was published was often measured on other images, and of weights that are not "
-            "at hand: a model without imported weights was trained here. A certified share is a lower "
-            "bound of robust accuracy: that an attack leaves less means that something else was "
-            "evaluated than what is certified.",
+            "at hand: a model without imported weights was trained here. A certified share is a "
+            "lower bound of robust accuracy: that an attack leaves less means that something else "
+            "was evaluated than what is certified.",
         ),
     ),
     "verdicts": Topic(
