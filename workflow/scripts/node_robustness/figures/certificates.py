@@ -41,15 +41,16 @@ def figure(
         models: All models of the experiment.
 
     Returns:
-        For every dataset, norm and epsilon a panel, a row a model at its author's settings, the
-        most robust first: a line from what it proves of itself to what the strongest attack leaves,
-        between which robust accuracy lies, and what the other attacks leave; means over networks.
+        For every dataset, norm and epsilon with certificates a panel, a row a model at its author's
+        settings, the most robust first: a line from what it proves of itself to what the strongest
+        attack leaves, between which robust accuracy lies, and what the other attacks leave; means
+        over networks.
     """
     proven = certificates.groupby(_PLACE, sort=False).certified.mean().reset_index()
     own = verdicts[verdicts.tau.isin([OWN, NO_ODE])].merge(proven, on=_PLACE, how="left")
     names, shapes, colours, sizes = zip(*_MARKS.values(), strict=True)
     rows: list[Layers] = []
-    for dataset, norm, epsilon in own[_PLACE[:3]].drop_duplicates().to_numpy():
+    for dataset, norm, epsilon in proven[_PLACE[:3]].drop_duplicates().to_numpy():
         panel = own[(own.dataset == dataset) & (own.norm == norm) & (own.epsilon == epsilon)]
         ranked = panel.sort_values("strongest", ascending=False, kind="stable").model.tolist()
         points = panel.melt(["model"], list(_MARKS), "by", "value").dropna(subset=["value"])
