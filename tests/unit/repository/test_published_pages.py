@@ -1,7 +1,6 @@
 """Generated pages are what their files make, and the README says what their tables say."""
 
 import json
-import re
 import xml.etree.ElementTree as ET
 from functools import cache
 from pathlib import Path
@@ -60,31 +59,37 @@ def test_every_picture_is_a_drawing(picture):
 
 
 def test_the_readme_has_the_answers_of_the_pages():
-    """Each claim once: its answer, its small figure and how sure it is, from one page."""
+    """Each claim once, with what every page of the paper's images says of it, or else another."""
     readme = readme_answers.README.read_text(encoding="utf-8")
     assert readme == readme_answers.render(readme), "run make docs"
-    answers = readme.partition(readme_answers.BEGIN)[2].partition(readme_answers.END)[0]
+    lines = readme.partition(readme_answers.BEGIN)[2].partition(readme_answers.END)[0].splitlines()
+    by_page = {page.stem: claims(page) for page in ANSWERS}
     for key in ("models", "tolerances", "dynamics"):
-        known = [found[key] for page in ANSWERS if (found := claims(page))[key].sure in SURE]
-        claim = known[0] if known else claims(ANSWERS[0])[key]
-        assert answers.count(claim.question) == 1
-        assert f"**{claim.answer}**" in answers
-        assert claim.how_sure in answers
-    figures_shown = re.findall(r"\]\(docs/results/(\w+)/(\w+)\.svg\)", answers)
-    for page, name in figures_shown:
-        assert (ROOT / f"docs/results/{page}/{name}.svg").is_file()
-    assert {"claim_models", "claim_tolerances"} <= {name for _, name in figures_shown}
+        (line,) = [line for line in lines if by_page["mnist"][key].question in line]
+        known = [page for page in by_page if by_page[page][key].sure in SURE]
+        papers = [page for page in known if page in readme_answers.PAPERS]
+        for page in papers or known[:1]:
+            said = by_page[page][key]
+            assert f"[{page}](docs/results/{page}.md): {said.answer}" in line
+            assert (
+                f"*{'Shown in part' if said.sure == 'in part' else said.sure.capitalize()}.*"
+                in line
+            )
+        assert line.count("](docs/results/") == len(papers or known[:1])
 
 
-def test_of_pages_that_measured_a_claim_the_readme_takes_mnist_first():
-    """What a page did not measure comes from another."""
-    answers = readme_answers.README.read_text(encoding="utf-8").partition(readme_answers.BEGIN)[2]
-    mnist = claims(ROOT / "docs/results/mnist.md")
-    assert mnist["models"].answer in answers
-    assert mnist["tolerances"].answer in answers
-    if (ROOT / "docs/results/digits.md").exists():
-        assert mnist["dynamics"].sure == "not measured"
-        assert claims(ROOT / "docs/results/digits.md")["dynamics"].answer in answers
+def test_the_figure_of_the_readme_is_made_of_those_of_the_pages():
+    path = ROOT / readme_answers.FIGURE
+    assert path.read_text(encoding="utf-8") == readme_answers.figure(), "run make docs"
+    assert f"]({readme_answers.FIGURE})" in readme_answers.README.read_text(encoding="utf-8")
+    drawing = ET.parse(path).getroot()
+    panels = drawing.findall("{http://www.w3.org/2000/svg}svg")
+    assert len(panels) == sum(bool(known) for known in readme_answers.answers().values())
+    ends = [int(panel.get("x")) + int(panel.get("width")) for panel in panels]
+    assert ends == sorted(ends)
+    assert ends[-1] == int(drawing.get("width"))
+    names = [element.get("id") for element in drawing.iter() if element.get("id")]
+    assert len(names) == len(set(names))
 
 
 def test_what_the_readme_says_of_the_networks_of_mnist():
