@@ -354,6 +354,16 @@ def examples(draw: st.DrawFn) -> Example:
         ),
         **swept,
     }
+    if len(attacks) > 1 and draw(st.booleans()):
+        experiment |= {"attacks": attacks[:1], "primary_attacks": attacks[1:]}
+    if draw(st.booleans()):
+        of_norm = {
+            norm: draw(st.sampled_from(values))
+            for norm, values in (
+                epsilons if isinstance(epsilons, dict) else dict.fromkeys(norms, epsilons)
+            ).items()
+        }
+        experiment["primary"] = of_norm
     compute = draw(_maybe(batch_size=st.integers(1, 40), memory_mb=st.sampled_from([1, 100])))
     if shards:
         compute |= {"shard_size": draw(st.integers(1, 20)), "keep_shards": draw(st.booleans())}
