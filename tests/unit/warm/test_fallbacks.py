@@ -152,7 +152,7 @@ def test_an_environment_that_is_no_message(warm):
         ({"before": "ulimit -f 1000"}, 2),
         ({"before": "ulimit -n 100"}, 2),
         ({"before": "umask 077"}, 2),
-        ({"before": "trap '' HUP"}, 2),
+        ({"before": "trap '' USR2"}, 2),
         ({"before": "renice -n 5 $$ > /dev/null"}, 2),
         ({"before": "taskset -pc 0 $$ > /dev/null"}, 2),
         ({"environment": {"PWD": "/", "SHLVL": "7", "XDG_CACHE_HOME": "/other"}}, 1),
