@@ -8,7 +8,6 @@ first of `OTHERS`. The figure is made of the small figures of the pages that ans
 
 import re
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
 
 from node_robustness.report import markdown, summary
 
@@ -36,7 +35,7 @@ def render(readme: str) -> str:
 
 
 def answers() -> dict[str, list[tuple[str, summary.Claim]]]:
-    """By claim the pages that answer it, at least one, and what they say."""
+    """By claim the pages that answer it and what they say, none where no run measured it."""
     found: dict[str, list[tuple[str, summary.Claim]]] = {}
     for page in (page for page in PAGES if (ROOT / f"docs/results/{page}.md").exists()):
         for claim in summary.claims(markdown.read_tables(ROOT / f"docs/results/{page}")):
@@ -76,7 +75,7 @@ def figure() -> str:
         x, height = x + wide, max(height, high)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{x}" height="{height}" '
-        f"viewBox={quoteattr(f'0 0 {x} {height}')}>"
+        f'viewBox="0 0 {x} {height}">'
         f'<rect width="{x}" height="{height}" fill="white"/>{"".join(pictures)}</svg>\n'
     )
 
