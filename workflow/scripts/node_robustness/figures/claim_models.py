@@ -99,7 +99,14 @@ def _slopes(ends: pd.DataFrame, models: Sequence[str]) -> Layers:
             "procedure:N",
             title=None,
             sort=[*_PROCEDURES.values()],
-            axis=alt.Axis(labelAngle=0, labelLimit=_WIDTH, domain=False, ticks=False),
+            axis=alt.Axis(
+                # In two lines, as the ends of the lines are close to each other.
+                labelExpr="split(datum.label, ' ')",
+                labelAngle=0,
+                labelLimit=_WIDTH,
+                domain=False,
+                ticks=False,
+            ),
             scale=alt.Scale(type="point", padding=1.1),
         ),
         color=model_colour(models, legend=False),
