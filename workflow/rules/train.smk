@@ -13,6 +13,7 @@ rule train:
         paths.log("train", TRAINED),
     wildcard_constraints:
         model=one_of(name for name, m in CONFIG.models.items() if m.weights is None),
+    priority: TRAINING
     threads: CONFIG.compute.training_threads
     resources:
         gpu=GPUS,
