@@ -50,6 +50,7 @@ profiles/README
 docs/reruns
 docs/library
 docs/results/mnist
+docs/results/cifar10
 docs/results/digits
 docs/results/defences
 ```

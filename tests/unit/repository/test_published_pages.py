@@ -106,6 +106,20 @@ def test_what_the_readme_says_of_the_networks_of_mnist():
     }
 
 
+def test_what_the_readme_says_of_the_networks_of_cifar10():
+    readme = " ".join(readme_answers.README.read_text(encoding="utf-8").split())
+    training = pd.read_csv(ROOT / "docs/results/cifar10/training.csv")
+    assert (training.epochs == 1).all()
+    assert (training.groupby("model").seed.nunique() == 2).all()
+    low, high = (round(100 * value) for value in training.validation_accuracy.agg(["min", "max"]))
+    assert (
+        "on CIFAR-10 two of each, with 64 filters, for one epoch (the paper: 250), after which "
+        f"{low} to {high} % of the validation images are classified correctly"
+    ) in readme
+    run = json.loads((ROOT / "docs/results/cifar10/manifest.json").read_text(encoding="utf-8"))
+    assert {run["config"]["models"][name]["filters"] for name in set(training.model)} == {64}
+
+
 SURE = ("shown", "in part", "not shown")
 
 
