@@ -2,8 +2,8 @@
 # Needs: nothing, or a mirror. Makes: resources/{folder}/verified.json, data.h5.
 
 
-# A mistake in one dataset is reported before models are trained on another, and all models are
-# trained before the first is attacked: a training takes longest, and more cores do not help it.
+# A mistake in one dataset is reported before models are trained on another. No attack starts while a
+# training could: a training is the longest job, and one that comes last runs alone.
 BEFORE_TRAINING, TRAINING = 2, 1
 
 
