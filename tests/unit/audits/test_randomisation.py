@@ -9,7 +9,7 @@ from node_robustness.attacks.expectation import log_uniform
 from node_robustness.audits.randomisation import Ascent, attack_randomised, climb, misclassified
 from node_robustness.perturbations.norms import Norm
 from node_robustness.perturbations.streams import Streams
-from rounding import rows_round_alike
+from rounding import dtype_and_margin
 from victims import predicted, random_images, small_ode
 
 pytestmark = pytest.mark.numerical
@@ -58,7 +58,8 @@ def test_misclassified_at_tolerances_of_ones_own():
 
 
 def test_attackers_beat_chance_and_results_depend_on_the_image_alone():
-    model, x, rows = small_ode(), random_images(10), list(range(40, 50))
+    dtype, margin = dtype_and_margin()
+    model, x, rows = small_ode(dtype=dtype), random_images(10).to(dtype), list(range(40, 50))
     y = predicted(model, x)
     whole, done = randomised(model, x, y, rows), []
     assert list(whole.wrong) == ["clean", "fixed", "fresh", "eot"]
@@ -73,5 +74,4 @@ def test_attackers_beat_chance_and_results_depend_on_the_image_alone():
     assert done == [2, 2]
     assert torch.equal(some.fixed_tolerance, whole.fixed_tolerance[order])
     for name, wrong in some.wrong.items():
-        difference = (wrong - whole.wrong[name][order]).abs()
-        assert difference.max() == 0 or (not rows_round_alike() and difference.mean() < 0.2), name
+        assert (wrong - whole.wrong[name][order]).abs().max() <= margin, name

@@ -1,5 +1,7 @@
 """Results of an image do not depend on which other images it is computed with."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,8 +18,6 @@ from node_robustness.perturbations.norms import Norm
 from rounding import rows_round_alike
 
 pytestmark = pytest.mark.numerical
-
-IMAGES = {"direct": 260, "adjoint": 40}
 
 
 def network(kind: str) -> Classifier:
@@ -54,14 +54,37 @@ def test_copies_have_no_part_in_the_gradient():
 
 
 @pytest.mark.parametrize("kind", ["RES", "MIX", "OON"])
+@pytest.mark.parametrize(("gradient", "count"), [("direct", 260), ("adjoint", 40)])
+def test_an_attack_is_the_same_bits_in_any_batch_and_order(kind, gradient, count):
+    """In float32, where rows round alike, as on x86 with oneDNN."""
+    if not rows_round_alike():
+        pytest.skip(
+            "rows round differently: a value may cross the edge of a ReLU, and gradients jump"
+        )
+    for found, whole in attacks_of_batches(network(kind), gradient, count, 8, "linf"):
+        assert torch.equal(found, whole)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("kind", ["RES", "MIX", "OON"])
 @pytest.mark.parametrize("gradient", ["direct", "adjoint"])
-def test_an_attack_is_the_same_in_any_batch_and_order(kind, gradient, record_property):
-    """Same bits on x86 with oneDNN; elsewhere the same up to rounding, which is what is tested."""
-    model = network(kind)
+def test_an_attack_is_the_same_up_to_rounding_in_any_batch_and_order(kind, gradient, norm):
+    """In float64, where no value is so close to an edge, on any processor.
+
+    Of 12 × 12 pixels: normalisations over what 8 × 8 leave enlarge rounding ten thousandfold.
+    """
+    for found, whole in attacks_of_batches(network(kind).double(), gradient, 40, 12, norm):
+        torch.testing.assert_close(found, whole, rtol=0, atol=1e-7)
+
+
+def attacks_of_batches(
+    model: Classifier, gradient: str, count: int, side: int, norm: str
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Adversarial images of batches of some images, and the same of one batch of all."""
     torch.manual_seed(1)
-    count = IMAGES[gradient]
-    x = torch.rand(count, 1, 8, 8)
-    method = BasicIterativeMethod(Norm("linf"), 0.05, 0.02, 2)
+    x = torch.rand(count, 1, side, side, dtype=next(model.parameters()).dtype)
+    epsilon, step = {"linf": (0.05, 0.02), "l2": (0.5, 0.2)}[norm]
+    method = BasicIterativeMethod(Norm(norm), epsilon, step, 2)
     order = torch.randperm(count)
     solved = model.at(tolerance=0.1, gradient=gradient)
     y = solved(x).argmax(1)
@@ -74,11 +97,7 @@ def test_an_attack_is_the_same_in_any_batch_and_order(kind, gradient, record_pro
         assert torch.equal(found.iterations, whole.iterations[few])
         if whole.nfe_adversarial is not None:
             assert torch.equal(found.nfe_adversarial, whole.nfe_adversarial[few])
-        apart = (found.adversarials - whole.adversarials[few]).abs() > 1e-5
-        # Where rows round differently, a gradient of zero but for rounding has either sign.
-        assert apart.float().mean() <= (0 if rows_round_alike() else 0.1)
-        equal = torch.equal(found.adversarials, whole.adversarials[few])
-        record_property(f"bits equal in batches of {size}", equal)
+        yield found.adversarials, whole.adversarials[few]
 
 
 class RowsOfConvolutions(TorchFunctionMode):
