@@ -1,5 +1,6 @@
-"""Plans of thousands of jobs: what Snakemake calls for each of them is cheap to call."""
+"""What Snakemake starts first, and what it calls for each of thousands of jobs."""
 
+import pytest
 import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.cli import parse_args
@@ -11,8 +12,9 @@ from harness import ROOT, TINY
 from node_robustness.scheduling import plan
 
 
-def test_functions_of_every_cell_need_not_be_inspected(tmp_path, monkeypatch):
-    """Snakemake asks for their signatures several times a job, and Python builds them each time."""
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Snakemake's workflow of a run in an empty folder."""
     # A plan remembers its command line for the jobs that it has not.
     monkeypatch.setenv("NODE_ROBUSTNESS_COMMAND_LINE", "")
     configfile = tmp_path / "tiny.yaml"
@@ -22,10 +24,22 @@ def test_functions_of_every_cell_need_not_be_inspected(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, options = parse_args([*arguments, "--configfile", str(configfile), "--dry-run"])
     with SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api:
-        workflow = plan._planned(api, options)
+        yield plan._planned(api, options)
+
+
+def test_no_cell_starts_while_a_training_could(planned):
+    """A training is the longest job: one that comes last runs alone."""
+    jobs = list(planned.dag.jobs)
+    training = {job.priority for job in jobs if job.rule.name in ("fetch", "prepare", "train")}
+    cells = {job.priority for job in jobs if "tolerance" in job.rule.wildcard_names}
+    assert min(training) > max(cells)
+
+
+def test_functions_of_every_cell_need_not_be_inspected(planned):
+    """Snakemake asks for their signatures several times a job, and Python builds them each time."""
     called = {
         (rule.name, function.__name__): function
-        for rule in workflow.rules
+        for rule in planned.rules
         if "tolerance" in rule.wildcard_names
         for function in [*rule.input, *rule.params, *_resources(rule)]
         if callable(function)
