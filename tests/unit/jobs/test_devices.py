@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import yaml
 
 from node_robustness import errors
 from node_robustness.errors import UserError
-from node_robustness.jobs.devices import choose_device, set_threads, set_up
+from node_robustness.jobs.devices import choose_device, keep_freed_memory, set_threads, set_up
 
 DEFAULT = Path(__file__).parents[3] / "config" / "config.yaml"
 
@@ -45,7 +46,9 @@ def test_cpu_is_always_there():
     assert choose_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="of glibc 2.33 and later")
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "_dl_find_object"), reason="of glibc 2.35 and later"
+)
 def test_freed_memory_is_not_returned():
     """In a process of its own, as no other test may find it changed."""
     program = """if True:
@@ -76,6 +79,23 @@ def test_freed_memory_is_not_returned():
     package = Path(errors.__file__).parents[1]
     variables = os.environ | {"PYTHONPATH": str(package)}
     subprocess.run([sys.executable, "-c", program], check=True, env=variables)
+
+
+@pytest.mark.parametrize("largest", [2**40, 2**25])
+def test_blocks_as_large_as_the_c_library_allows_are_kept(largest, monkeypatch):
+    """Before glibc 2.35 a threshold of over 32 MiB is refused."""
+    taken = {}
+
+    def mallopt(parameter, size):
+        if parameter == -3 and size > largest:
+            return 0
+        taken[parameter] = size
+        return 1
+
+    library = SimpleNamespace(gnu_get_libc_version=None, mallopt=mallopt)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    keep_freed_memory()
+    assert taken == {-1: 2**30, -3: min(2**30, largest)}
 
 
 def test_threads_are_set():

@@ -16,6 +16,7 @@ from node_robustness.jobs import gpus
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 1 << 30
+_LARGEST_MMAP_THRESHOLD = 32 << 20  # before glibc 2.35
 
 
 def set_up(
@@ -92,8 +93,10 @@ def keep_freed_memory() -> None:
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "gnu_get_libc_version"):
-        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-            library.mallopt(parameter, _KEPT_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        # Either of them, once set, ends the adaptation of both: this must not stay at 128 KiB.
+        if not library.mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES):
+            library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
 
 
 def set_threads(threads: int) -> None:
