@@ -328,7 +328,7 @@ def test_an_undecided_verdict_says_why_and_what_it_takes():
     first, *_ = answers(tables | {"verdicts": tables["verdicts"].assign(**found)}, {})
     assert first.answer == (
         "At L∞ ε = 0.1 the paper's attack leaves 40.0 % and the strongest attack 21.3 %: "
-        "undecided: there are too few images; it takes 1,234 images."
+        "undecided: there are too few images; it takes at least 1,234 images."
     )
     assert first.sure == "not shown"
     assert first.how_sure.endswith("Images needed: if the shares stay so.")

@@ -264,7 +264,7 @@ def test_undecided_verdicts_say_why_and_what_it_takes(tmp_path):
     write_table(verdicts, tmp_path / "verdicts.csv", tmp_path / "verdicts.parquet", {})
     lines = audit_model._verdicts(tmp_path / "verdicts.csv").splitlines()[2:]
     assert [line.split(" %  ")[-1] for line in lines] == [
-        "undecided: there are too few images; it takes 1,234 images",
+        "undecided: there are too few images; it takes at least 1,234 images",
         "undecided: a check failed, was not measured or rests on too few images",
         "masked",
     ]

@@ -152,11 +152,26 @@ def test_what_was_not_measured_has_not_passed(tmp_path):
 
 
 def test_too_few_images_are_undecided_and_how_many_would_do_is_said(tmp_path):
-    row = one(tmp_path, 0.6, 0.6, 30)
-    assert (row.verdict, row.because, row.needed) == ("undecided", "images", 36)
-    # 0.9^36 is just below 2.5 %.
+    """The gap needs 36, and the checks 59: the first at which a share of none is below 5 %."""
     assert 0.9**36 < 0.025 < 0.9**35
-    assert "36 would show that it survives" in row.reason
+    assert 0.95**59 < 0.05 < 0.95**58
+    row = one(tmp_path / "few", 0.6, 0.6, 30)
+    assert (row.verdict, row.because, row.needed) == ("undecided", "images", 59)
+    assert "59 would show that it survives, once every check passes" in row.reason
+    row = one(tmp_path / "more", 0.6, 0.6, 58)
+    assert (row.verdict, row.because) == ("undecided", "checks")
+    assert "rest on too few images to pass" in row.reason
+    assert "(add an" not in row.reason  # what they need ran, on too few images
+    assert one(tmp_path / "enough", 0.6, 0.6, 59).verdict == "survives"
+
+
+def test_no_number_of_images_is_named_where_attacks_are_missing(tmp_path):
+    paths = [p for p in write_suite(tmp_path, 30, 0.6, 0.6) if "square" not in p.name]
+    (row,) = decide(tmp_path, paths, 30).itertuples()
+    assert (row.verdict, row.because) == ("undecided", "attacks")
+    assert math.isnan(row.needed)
+    assert "No number of images shows without them that it survives" in row.reason
+    assert "it takes at least 59" in row.reason
 
 
 def test_with_one_image_nothing_is_claimed(tmp_path):

@@ -40,7 +40,7 @@ BECAUSE = {
 
 def undecided(because: str, needed: float) -> str:
     """Why a setting is undecided, and how many images it takes, where that is known (not NaN)."""
-    images = "" if math.isnan(needed) else f"; it takes {counted(int(needed), 'image')}"
+    images = "" if math.isnan(needed) else f"; it takes at least {counted(int(needed), 'image')}"
     return f"undecided: {BECAUSE[because]}{images}"
 
 

@@ -35,6 +35,7 @@ _QUESTIONS = {
     "dynamics": "Is one part of the dynamics to blame?",
 }
 _NAMED = 2  # more models are counted
+_MISLED = "misled image"
 _SPELLED_OUT = 4  # verdicts on more settings are counted
 
 
@@ -290,7 +291,7 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
         return _Said(
             f"No adversarial example was found in {_any(dynamics)}: there is nothing to blame.",
             "not shown",
-            f"{_networks(dynamics, 'misled image')}.",
+            f"{_networks(dynamics, _MISLED)}.",
         )
     part, before, spread = (
         known[known.claim == name] for name in ("pinpointed", "before", "spread")
@@ -315,7 +316,7 @@ def _of_dynamics(dynamics: pd.DataFrame) -> _Said:
         clauses.append(f"{clauses.pop()}, though {still}" if clauses else still)
     located = known[known.claim.isin(["pinpointed", "before"]) & known.particular.notna()]
     particular = located[located.particular == 1]
-    basis = _basis(dynamics, known, {}, "misled image")
+    basis = _basis(dynamics, known, {}, _MISLED)
     if len(located):
         basis += f"; beyond noise and another image's change in {len(particular)} of {len(located)}"
     return _said(lead, clauses, known.claim, basis)
@@ -367,7 +368,10 @@ def _networks(every: pd.DataFrame, images: str = "test image") -> str:
         whose = "this network" if alone else "one network a model"
     else:
         whose = f"each of {max(counts)} networks a model" if len(counts) == 1 else "every network"
-    return f"{_images(every.n, images)} of {whose}"
+    # Each network misleads images of its own, and a row has the smallest number of them.
+    own = images == _MISLED and counts != {1} and every.n.min() > 0
+    number = f"at least {counted(int(every.n.min()), images)}" if own else _images(every.n, images)
+    return f"{number} of {whose}"
 
 
 def _not_measured(why: str) -> _Said:

@@ -19,6 +19,7 @@ from node_robustness.statistics.proportions import Estimate
 from node_robustness.tables.catalogue import TABLES, Level
 from node_robustness.tables.frame import tau_of, tau_words
 from node_robustness.tables.networks import OWN_MODEL
+from node_robustness.verdict.dynamics import BEFORE, PINPOINTED
 from node_robustness.words import duration, percent
 
 _LONGEST = 200
@@ -551,9 +552,9 @@ VIEWS = {
     "dynamics": View(
         "dynamics",
         "Where the margin of adversarial examples is lost, as shares of the loss with 95 % "
-        "intervals (docs/verdict.md). The claim is about h(0), about the window, or else about the "
-        "window with the largest share. The patched window was chosen on one half of the images "
-        "and tested on the other.",
+        "intervals (docs/verdict.md). The part is the one that the claim is about: h(0), a "
+        "window of the body, or else the window with the largest share. The patched window was "
+        "chosen on one half of the images and tested on the other.",
         {
             **{"Dataset": text("dataset"), "Model": text("model"), "τ": text("tau")},
             "Attack": text("attack"),
@@ -561,7 +562,7 @@ VIEWS = {
             "Images": _count("n"),
             "Level": text("level"),
             "Claim": text("claim"),
-            "Window": lambda row: _window(row.largest_from, row.largest_to),
+            "Part": lambda row: _part(row),
             "Its share": share("share"),
             "h(0)": lambda row: _percent((row.start_share, row.start_low, row.start_high)),
             "h(0), noise": lambda row: _rate(row.noise_start),
@@ -572,6 +573,9 @@ VIEWS = {
             "By others": lambda row: _rate(row.repair_others),
             "Taken away": share("inserted"),
         },
+        rows=lambda dynamics: dynamics.rename(
+            columns={"from": "claimed_from", "to": "claimed_to"}
+        ).itertuples(),
         topic="dynamics",
     ),
     "attacks": View(
@@ -740,6 +744,15 @@ def _label(number: float) -> str:
 
 def _window(start: float, end: float) -> str:
     return "–" if pd.isna(start) else f"{start:.2g} to {end:.2g}"
+
+
+def _part(row: Any) -> str:
+    """What the claim on the dynamics is about, of which ``share`` is."""
+    if row.claim == BEFORE:
+        return "h(0)"
+    if row.claim == PINPOINTED:
+        return _window(row.claimed_from, row.claimed_to)
+    return _window(row.largest_from, row.largest_to)
 
 
 def _or_dash(value: Any, form: str = "") -> str:

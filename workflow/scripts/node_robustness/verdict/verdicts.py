@@ -285,7 +285,8 @@ def _unsupported(checks: pd.DataFrame) -> list[str]:
         return ["No check was made."]
     return [
         f"These checks {_OUTCOMES.get(str(outcome), str(outcome))}: "
-        f"{'; '.join(dict.fromkeys(own.title))}{_remedy(own.check)}."
+        f"{'; '.join(dict.fromkeys(own.title))}"
+        f"{_remedy(own.check) if outcome == NOT_MEASURED else ''}."
         for outcome, own in needed[needed.outcome != PASSED].groupby("outcome", sort=True)
     ]
 
@@ -466,6 +467,13 @@ def _undecided(item: _Setting, numbers: str, procedure: str, family: int) -> tup
             math.nan,
         )
     verdict, needed = min(images.items(), key=lambda pair: pair[1])
+    if verdict == SURVIVES and item.attacks_lack:
+        return (
+            "attacks",
+            f"{numbers}. {' '.join(item.lacks())} No number of images shows without them that it "
+            f"survives; with them it takes at least {needed:,}, if the shares stay as they are.",
+            math.nan,
+        )
     checked = ", once every check passes" if verdict == SURVIVES else ""
     return (
         "images",
@@ -488,4 +496,18 @@ def _images(item: _Setting, verdict: str, level: float) -> int | None:
             if images is None:
                 return None
             needed = max(needed, images)
-    return needed
+    return max(needed, _images_of_checks(item.checks)) if verdict == SURVIVES else needed
+
+
+def _images_of_checks(checks: pd.DataFrame) -> int:
+    """How many images it takes at least until the checks that rest on too few can pass."""
+    open_checks = set(checks.check[checks.supports & (checks.outcome == UNDECIDED)])
+    limits = [check.limit for check in CHECKS if check.name in open_checks]
+    return max(
+        (
+            proportions.images_needed(0.0, threshold, "below", SIGNIFICANCE) or 0
+            for bound, threshold in limits
+            if bound == "at most"
+        ),
+        default=0,
+    )
