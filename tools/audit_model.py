@@ -8,6 +8,7 @@ runs it, and says where the report is.
 
 import csv
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -232,6 +233,7 @@ def _snakemake_quietly(path: Path, target: str) -> None:
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if run.returncode:
         lines = [line for line in run.stdout.splitlines() if line.startswith(_FAILURE)]
+        lines = lines or re.findall(r"^WorkflowError.*:\n(.+)", run.stdout, re.MULTILINE)
         raise UserError("\n".join(dict.fromkeys(lines)).removeprefix("error: ") or run.stdout)
 
 

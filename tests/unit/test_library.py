@@ -65,7 +65,7 @@ def test_results_do_not_depend_on_the_batch_or_on_arrays(table):
         seed=3,
         tolerances=[0.1],
         attacks=ATTACKS,
-        epsilons={"linf": [0.1, 0.3]},
+        epsilons={"linf": torch.tensor([0.1, 0.3], dtype=torch.float64)},
         batch_size=3,
         progress=False,
     )
@@ -143,6 +143,8 @@ def test_a_model_is_left_as_it_was():
         ({"name": "a/b"}, "a/b"),
         ({"index": range(7)}, "index has 7 numbers for 8 images"),
         ({"tolerances": []}, "tolerances: is empty"),
+        ({"batch_size": 0}, "batch_size: 0 is not 1 or more"),
+        ({"folder": __file__}, "folder: .*test_library.py cannot be made: File exists"),
     ],
 )
 def test_a_mistake_is_one_line(changes, words):

@@ -120,6 +120,14 @@ class TestFoldersOfARun:
         assert "Job 1" not in run.output
         assert not (fresh / ".snakemake/scripts").exists()
 
+    def test_that_are_files(self, fresh):
+        fresh.mkdir()
+        (fresh / "results").touch()
+        run = attempt(fresh)
+        assert run.returncode != 0
+        assert "results is a file, where a folder is needed: move it away" in run.output
+        assert "Traceback" not in run.output
+
     def test_that_are_locked(self, fresh):
         """By another run, or by one that was killed."""
         lock = fresh / ".snakemake/locks/0.output.lock"

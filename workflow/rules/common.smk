@@ -54,10 +54,18 @@ snakemake_fixes.work_around(JobScheduler, PersistenceBase, logger.debug)
 # jobs find none, and take a sixth of the time.
 gc.set_threshold(100_000, 50, 100)
 
+# Folders have a prefix where this workflow is a module.
+RESULTS, RESOURCES = (
+    Path(workflow.modifier.modify_path(f"{folder}/any")).parent
+    for folder in ("results", "resources")
+)
+
 try:
     # A job has the configuration and the folders of the run, which were checked at its start.
     if workflow.is_main_process:
         places.check_writable(Path())  # of Snakemake's own folder
+        for folder in (RESULTS, RESOURCES):
+            places.check_folder(folder)  # Snakemake looks into it before it starts
         places.check_docstrings(sys.flags.optimize)
         if workflow.deployment_settings.deployment_method:
             places.check_plain("jobs in containers or conda", SCRIPTS, Path.cwd())
@@ -77,11 +85,6 @@ if workflow.is_main_process and CONFIG.compute.warm_start:
 
 # A workflow that uses this one as a module has other rules, too.
 OUR_RULES = workflow.modifier.rules
-# Folders have a prefix where this workflow is a module.
-RESULTS, RESOURCES = (
-    Path(workflow.modifier.modify_path(f"{folder}/any")).parent
-    for folder in ("results", "resources")
-)
 # Datasets that are attacked in shards.
 SPLIT = {name for name in CONFIG.datasets if is_split(CONFIG, name)}
 DATA = result(PREPARED, "data.h5")

@@ -656,6 +656,24 @@ def test_a_solve_that_fails_as_the_author_wrote_it():
         OwnNetwork.of(Vector(t=(0.0, 20.0)), images(), max_steps=3)
 
 
+def test_an_element_of_a_single_tensor_does_not_exist():
+    for output in (5, "logits"):
+        with pytest.raises(UserError, match=rf"without an element {output!r}: leave `output` out"):
+            OwnNetwork.of(Vector(), images(), output=output)
+
+
+def test_a_solve_that_too_small_steps_end():
+    exploding = Vector(t=(0.0, 4.0))
+    with torch.no_grad():
+        for parameter in exploding.parameters():
+            parameter.mul_(1e30)
+    with pytest.raises(
+        UserError, match=r"fails .*: .* look at the weights and at the range"
+    ) as said:
+        OwnNetwork.of(exploding, images())
+    assert "max_steps" not in str(said.value)
+
+
 def test_a_user_s_code_does_not_stop_the_end_of_a_pass():
     class Careful(Vector):
         def forward(self, x):

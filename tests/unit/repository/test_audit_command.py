@@ -4,6 +4,7 @@ import math
 import os
 import re
 import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +175,17 @@ def test_mistakes_are_one_line(arguments, message, tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize("text", ["width: 3, kind: 'a'", "{width: 3, kind: a}"])
 def test_arguments_are_a_map(text):
     assert audit_model._yaml("ARGUMENTS", text) == {"width": 3, "kind": "a"}
+
+
+def test_what_snakemake_says_at_the_start_is_one_line(monkeypatch, tmp_path):
+    said = (
+        'WorkflowError in file "workflow/Snakefile", line 80:\nresults may not be written to\n'
+        '  File "workflow/Snakefile", line 80, in __onstart\n'
+    )
+    command = [sys.executable, "-c", f"print({said!r}); raise SystemExit(1)"]
+    monkeypatch.setattr(audit_model, "_snakemake", lambda *_: command)
+    with pytest.raises(UserError, match=r"^results may not be written to$"):
+        audit_model._snakemake_quietly(tmp_path / "own.yaml", "data.h5")
 
 
 def test_make_passes_every_variable_on():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from node_robustness.scheduling.plan import FOLLOWS, newest_part, param_changes, summary
+from node_robustness.scheduling.plan import FOLLOWS, main, newest_part, param_changes, summary
 
 CODE = {"attack.py": "a", "node_robustness/ode/solve.py": "b", "torch": "2.13.0"}
 SETTINGS = {"iterations": 12, "step": {"linf": 0.1}, "loss": "ce"}
@@ -87,6 +87,12 @@ def test_the_coordinate_that_is_new(tmp_path, monkeypatch, there, expected):
     template = "results/{experiment,[a-z]+}/{dataset}/seed-{seed}/tables/{}.csv"
     wildcards = {"experiment": "digits", "dataset": "digits", "seed": "1"}
     assert newest_part(path, template, wildcards) == expected
+
+
+def test_a_configuration_that_is_not_there(tmp_path, capsys):
+    missing = str(tmp_path / "none.yaml")
+    assert main(["--configfile", missing]) == 1
+    assert capsys.readouterr().err.endswith(f"error: --configfile: {missing} is no file\n")
 
 
 def test_jobs_are_grouped_by_reason_and_those_that_follow_come_last():

@@ -124,10 +124,19 @@ def audit(
     if not isinstance(model, nn.Module):
         raise UserError(f"audit: model must be a torch.nn.Module (given: {type(model).__name__})")
     images, labels = _checked(images, labels)
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"audit: batch_size: {batch_size} is not 1 or more; leave it out")
     rows = np.arange(len(images)) if index is None else np.array([*index], np.int64)
     if len(rows) != len(images):
         raise UserError(f"audit: index has {len(rows)} numbers for {len(images)} images")
+    if folder is not None:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"audit: folder: {folder} cannot be made: {error.strerror}") from None
     with ExitStack() as stack:
+        if folder is None:
+            folder = stack.enter_context(TemporaryDirectory())
         stack.enter_context(_full_precision())
         stack.enter_context(frozen(model))
         stack.enter_context(backward_solves())
@@ -139,8 +148,6 @@ def audit(
         for check in checks:
             if not check.passed:
                 warnings.warn(f"{check.name}: {check.sentence}", stacklevel=2)
-        if folder is None:
-            folder = stack.enter_context(TemporaryDirectory())
         run = _Run(network, images, labels, rows, config, Path(folder), batch_size)
         jobs = [*run.jobs({None, *measured})]
         bar = tqdm(total=len(images) * len(jobs), unit="image", disable=not progress)
@@ -267,6 +274,8 @@ def _configuration(
 
 def _listed(values: Any) -> list[Any]:
     """One value or several as a list."""
+    if isinstance(values, Tensor):
+        values = values.tolist()
     return [values] if isinstance(values, str | int | float) else [*values]
 
 

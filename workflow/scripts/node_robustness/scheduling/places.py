@@ -68,8 +68,11 @@ def check_docstrings(optimize: int) -> None:
         )
 
 
-def check_writable(folder: Path) -> None:
-    """Refuse a folder in which nothing can be written, whether or not it exists yet.
+def check_folder(folder: Path) -> Path:
+    """Refuse what cannot become a folder, whether or not it exists yet.
+
+    Returns:
+        The folder, or the innermost of those around it that exists.
 
     Raises:
         UserError: what is in the way.
@@ -79,6 +82,16 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"{found} is a link to {found.readlink()}, which is not there: make it")
     if not found.is_dir():
         raise UserError(f"{found} is a file, where a folder is needed: move it away")
+    return found
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, whether or not it exists yet.
+
+    Raises:
+        UserError: what is in the way.
+    """
+    found = check_folder(folder)
     if not os.access(found, os.W_OK | os.X_OK):
         raise UserError(
             f"{found.absolute()} may not be written to: change that, or run elsewhere (--directory)"

@@ -41,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the plan of the run that `snakemake` with these arguments would be."""
     chosen = list(sys.argv[1:] if arguments is None else arguments)
     _, options = parse_args([*chosen, "--dry-run"])
+    missing = [path for path in options.configfile or () if not Path(path).is_file()]
+    if missing:
+        print(f"error: --configfile: {missing[0]} is no file", file=sys.stderr)
+        return 1
     settings = OutputSettings(dryrun=True, quiet={Quietness.RULES, Quietness.PROGRESS})
     settings.log_level_override = "WARNING"
     with SnakemakeApi(settings) as api:

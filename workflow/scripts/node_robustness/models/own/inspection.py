@@ -26,6 +26,7 @@ from node_robustness.models.own.spec import Inspection, OwnSolve
 from node_robustness.ode.rows import Choice, Way, choose, parts_of
 from node_robustness.ode.side_effects import modules_of
 from node_robustness.ode.small_batches import filled_up
+from node_robustness.ode.solve import Status
 
 IMAGES = 8
 """How many images are enough for an inspection."""
@@ -35,6 +36,15 @@ _SAME = 1e-3  # logits that differ by less than this share of the largest one ar
 _CLOSE = 1e-4  # the same where nothing is solved twice
 
 
+_LOOK = "look at the weights and at the range of the images"
+_REMEDIES = {
+    Status.MAX_STEPS: "raise max_steps of the model, or these tolerances",
+    Status.UNDERFLOW: f"its steps become too small; raise these tolerances, or {_LOOK}",
+    Status.NONFINITE: f"its state is not finite; {_LOOK}",
+}
+"""By how a solve failed, what can be done."""
+
+
 def logits_of(result: Any, output: int | str) -> Tensor:
     """The logits [n, K] in what a module returns.
 
@@ -42,7 +52,12 @@ def logits_of(result: Any, output: int | str) -> Tensor:
         UserError: there are none.
     """
     found = result
-    if not isinstance(result, Tensor):
+    if isinstance(result, Tensor):
+        if output != 0:
+            raise UserError(
+                f"the network returns one tensor, without an element {output!r}: leave `output` out"
+            )
+    else:
         try:
             found = result[output]
         except (KeyError, IndexError, TypeError):
@@ -120,7 +135,7 @@ class _Inspector:
                 raise
             raise UserError(
                 f"a solve of the network fails with the tolerances in its file ({status.name}): "
-                "raise max_steps of the model, or these tolerances"
+                f"{_REMEDIES[status]}"
             ) from None
         if len(logits) != len(self.images):
             raise UserError(
