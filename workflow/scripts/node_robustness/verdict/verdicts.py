@@ -108,10 +108,10 @@ def verdict_table(protocols: pd.DataFrame, checks: pd.DataFrame) -> pd.DataFrame
         ``verdict``; whether the paper's ``procedure`` shows, hides or leaves open what the
         strongest attack finds; ``because`` of which rule, and the ``reason`` as sentences; what
         ``lacks`` for *survives* (empty if nothing); of an undecided setting how many images would
-        be ``needed`` at these shares (NaN where no number would do, or images are not what is
-        missing); and how many of the networks ``agree``: have that verdict when each is taken by
-        itself, with the exact lower bound of their share among networks trained like this
-        (``agree_low``, NaN with fewer than five).
+        be ``needed`` at least at these shares (NaN where no number would do, as where attacks are
+        missing, or images are not what is missing); and how many of the networks ``agree``: have
+        that verdict when each is taken by itself, with the exact lower bound of their share among
+        networks trained like this (``agree_low``, NaN with fewer than five).
     """
     found = [
         _Setting.of(dict(zip(SETTING, key, strict=True)), own, checks)
