@@ -133,7 +133,4 @@ def test_in_one_allocation_with_an_interruption(here: Path, tmp_path: Path) -> N
     assert (first, 0 < rest < first) == (ATTACKS, True)
     assert tables(folder) == tables(here)
     logs = [path.read_text() for path in folder.glob("results/tiny/logs/attack/**/*.log")]
-    given = {match for text in logs for match in re.findall(r"DEVICES=(\S+)\)", text)}
-    # One each. On a slow machine jobs may follow one another, and all have the same.
-    assert given
-    assert given <= {"0", "1"}
+    assert {match for text in logs for match in re.findall(r"DEVICES=(\S+)\)", text)} == {"0", "1"}
